@@ -1,0 +1,54 @@
+#!lua flags=allow-oom
+-- bury: processing -> dead. The jobs will not run again by themselves; each carries the failures that say why.
+-- KEYS 1 meta  2 replay  3 jobs  4 processing  5 dead  6 dedup  7 dedup:expiry
+-- ARGV 1 now (tests)  2 request id  3 most dead jobs kept, then for each job: id, token as 16 digits, failures as
+--      lines of JSON
+-- Returns ok, clock in µs, one letter a job: x dead, f fenced, m missing
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I5 I6 I9 I11 I13 I19
+--#include clock
+--#include digits
+--#include replay
+--#include contact
+--#include record
+--#include dedup
+--#include holders
+--#include trim
+local meta, replay_key, jobs, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local request, most = ARGV[2], tonumber(ARGV[3])
+local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease')
+local now = clock(ARGV[1], stored[1])
+local before = replay(replay_key, request)
+if before then
+  return { 'ok', digits(now), before }
+end
+local now_ms = math.floor(now / 1000)
+local ids, records, letters = holders(jobs, 4, 3)
+local ended, changes, times, digests, owners = {}, {}, {}, {}, {}
+for i = 1, #ids do
+  if letters[i] == '' then
+    local id, record = ids[i], records[i]
+    letters[i] = 'x'
+    ended[#ended + 1] = id
+    changes[#changes + 1] = id
+    changes[#changes + 1] = '1x' .. string.sub(record, 3, 49) .. with_failures(record, ARGV[3 * i + 3])
+    times[#times + 1] = now_ms
+    times[#times + 1] = id
+    local digest = fields(record)
+    if digest then
+      digests[#digests + 1] = digest
+      owners[#owners + 1] = id
+    end
+  end
+end
+if #ended > 0 then
+  redis.call('ZREM', processing, unpack(ended))
+  redis.call('HSET', jobs, unpack(changes))
+  redis.call('ZADD', dead, unpack(times))
+  release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
+  trim_dead(dead, jobs, meta, most)
+end
+contact(meta, now, stored[2], stored[3], stored[4], 0)
+local answer = table.concat(letters)
+remember(replay_key, request, answer)
+return { 'ok', digits(now), answer }

@@ -1,0 +1,69 @@
+#!lua
+-- cancel: scheduled -> cancelled. Takes jobs of one bucket off the wheel before they start; each leaves a tombstone.
+-- KEYS 1 meta  2 replay  3 jobs  4 days  5 done  6 dedup  7 dedup:expiry  8 bucket
+-- ARGV 1 now (tests)  2 request id  3 day of the bucket  4 first ms of that day  5 least time a tombstone stays, ms,
+--      then the ids
+-- Returns ok, clock in µs, one letter a job: c cancelled, r running, e ended, m missing, v in another bucket now,
+--      u unreadable by this version
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I9 I10 I11 I12 I13
+--#include clock
+--#include digits
+--#include replay
+--#include record
+--#include buckets
+--#include dedup
+local meta, replay_key, jobs, days, done, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8]
+local request, day, start, least = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
+local before = replay(replay_key, request)
+if before then
+  return { 'ok', digits(now), before }
+end
+local now_ms = math.floor(now / 1000)
+local ids = {}
+for i = 6, #ARGV do
+  ids[#ids + 1] = ARGV[i]
+end
+local records = redis.call('HMGET', jobs, unpack(ids))
+local letters, off, changes, ends, digests, owners = {}, {}, {}, {}, {}, {}
+for i = 1, #ids do
+  local id, record = ids[i], records[i]
+  local state = record and string.sub(record, 2, 2)
+  if not record then
+    letters[i] = 'm'
+  elseif not readable(record) then
+    letters[i] = 'u'
+  elseif state == 'p' then
+    letters[i] = 'r'
+  elseif state ~= 's' then
+    letters[i] = 'e'
+  elseif not in_day(tonumber(string.sub(record, 7, 21)), start) then
+    letters[i] = 'v'
+  else
+    letters[i] = 'c'
+    local digest, keep = fields(record)
+    off[#off + 1] = id
+    changes[#changes + 1] = id
+    changes[#changes + 1] = tombstone(record, 'c')
+    ends[#ends + 1] = now_ms + math.max(keep or 0, least)
+    ends[#ends + 1] = id
+    if digest then
+      digests[#digests + 1] = digest
+      owners[#owners + 1] = id
+    end
+  end
+end
+if #off > 0 then
+  redis.call('ZREM', bucket, unpack(off))
+  redis.call('HSET', jobs, unpack(changes))
+  redis.call('ZADD', done, unpack(ends))
+  if redis.call('EXISTS', bucket) == 0 then
+    redis.call('ZREM', days, day)
+  end
+  release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, true)
+end
+redis.call('HSET', meta, 'clock', digits(now))
+local answer = table.concat(letters)
+remember(replay_key, request, answer)
+return { 'ok', digits(now), answer }

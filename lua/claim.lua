@@ -1,0 +1,170 @@
+#!lua flags=allow-oom
+-- claim: scheduled -> processing. Takes due jobs of the earliest bucket, oldest first, under a lease, each with a
+-- token larger than any before; when nothing more is due, says until when to sleep and in which role.
+-- KEYS 1 meta  2 replay  3 jobs  4 days  5 processing  6 dead  7 wake  8 bucket
+-- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take; 0: step down from
+--      waiting  6 day of the bucket  7 how long a role lasts without a further claim, ms
+-- Returns ok | moved | empty | paused | stepped, clock in µs, then
+--      moved: the earliest day
+--      ok, empty: next fire time in ms or '' (of another day: its first ms unknown, so '' with that day), day of the
+--      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0
+--      ok: then id, record, id, record, ...
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I3 I4 I6 I9 I10 I19
+--#include clock
+--#include digits
+--#include replay
+--#include contact
+--#include record
+local meta, replay_key, jobs, days, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local wake_list, bucket = KEYS[7], KEYS[8]
+local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local day, role_ms = ARGV[6], tonumber(ARGV[7])
+
+local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'keeper', 'keeper_at',
+  'keeper_end', 'second', 'second_end')
+local now = clock(ARGV[1], stored[1])
+local now_ms = math.floor(now / 1000)
+local keeper, keeper_at, keeper_end = stored[6] or '', tonumber(stored[7] or 0), tonumber(stored[8] or 0)
+local second, second_end = stored[9] or '', tonumber(stored[10] or 0)
+
+local before = replay(replay_key, request)
+if before then
+  local token, text = string.match(before, '^(%S+) ?(.*)$')
+  local answer = { 'ok', digits(now), '', '', 'none', '0' }
+  local ids = {}
+  for id in string.gmatch(text, '%S+') do
+    ids[#ids + 1] = id
+  end
+  if #ids > 0 then
+    local records = redis.call('HMGET', jobs, unpack(ids))
+    for i = 1, #ids do
+      local record = records[i]
+      if record and string.sub(record, 2, 2) == 'p' and string.sub(record, 22, 37) >= token
+        and string.sub(record, 38, 45) == worker then
+        answer[#answer + 1] = ids[i]
+        answer[#answer + 1] = record
+      end
+    end
+  end
+  return answer
+end
+
+if limit == 0 then
+  contact(meta, now, stored[2], stored[3], stored[4], lease)
+  if keeper == worker then
+    redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')
+  end
+  if second == worker then
+    redis.call('HDEL', meta, 'second', 'second_end')
+  end
+  if (keeper == worker or second == worker) and redis.call('LLEN', wake_list) == 0 then
+    redis.call('RPUSH', wake_list, '1')
+  end
+  return { 'stepped', digits(now) }
+end
+
+local grace = contact(meta, now, stored[2], stored[3], stored[4], lease)
+if stored[5] then
+  return { 'paused', digits(now) }
+end
+local first = redis.call('ZRANGE', days, 0, 0)[1]
+if first and first ~= day then
+  return { 'moved', digits(now), first }
+end
+
+local claimed = {}
+local token_text = string.format('%016.0f', now)
+local token_least = token_text
+local ids = {}
+if first then
+  ids = redis.call('ZRANGE', bucket, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+end
+if #ids > 0 then
+  local records = redis.call('HMGET', jobs, unpack(ids))
+  local deadline = digits(now_ms + lease)
+  local leases, changes, unreadable = {}, {}, {}
+  local orphans = 0
+  for i = 1, #ids do
+    local id, record = ids[i], records[i]
+    if not record then
+      orphans = orphans + 1
+    elseif not readable(record) then
+      unreadable[#unreadable + 1] = now_ms
+      unreadable[#unreadable + 1] = id
+    else
+      local token = token_text
+      local last = string.sub(record, 22, 37)
+      if last >= token then
+        token = string.format('%016.0f', tonumber(last) + 1)
+      end
+      record = '1p' .. string.format('%04d', tonumber(string.sub(record, 3, 6)) + 1) .. string.sub(record, 7, 21)
+        .. token .. worker .. string.sub(record, 46)
+      leases[#leases + 1] = deadline
+      leases[#leases + 1] = id
+      changes[#changes + 1] = id
+      changes[#changes + 1] = record
+    end
+  end
+  redis.call('ZREM', bucket, unpack(ids))
+  if #changes > 0 then
+    redis.call('ZADD', processing, unpack(leases))
+    redis.call('HSET', jobs, unpack(changes))
+  end
+  if #unreadable > 0 then
+    redis.call('ZADD', dead, unpack(unreadable))
+  end
+  if orphans > 0 then
+    redis.call('HINCRBY', meta, 'orphans', orphans)
+  end
+  claimed = changes
+end
+
+local next_fire, next_day = '', ''
+if first then
+  local head = redis.call('ZRANGE', bucket, 0, 0, 'WITHSCORES')
+  if head[2] then
+    next_fire, next_day = head[2], first
+  else
+    redis.call('ZREM', days, first)
+    next_day = redis.call('ZRANGE', days, 0, 0)[1] or ''
+  end
+end
+
+local due = next_fire ~= '' and tonumber(next_fire) <= now_ms
+local role = 'none'
+if due or #ids == limit then
+  -- No room is left here: whoever waits takes what is due, or keeps time in our place.
+  if keeper == worker then
+    redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')
+  end
+  if next_day ~= '' and (due or keeper == worker or keeper_end <= now_ms)
+    and redis.call('LLEN', wake_list) == 0 then
+    redis.call('RPUSH', wake_list, '1')
+  end
+elseif next_fire == '' and next_day ~= '' then
+  role = 'none'
+else
+  local wanted = next_fire == '' and 9007199254740992 or tonumber(next_fire)
+  if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then
+    role = 'timekeeper'
+    redis.call('HSET', meta, 'keeper', worker, 'keeper_at', digits(wanted), 'keeper_end', digits(now_ms + role_ms))
+    if second == worker then
+      redis.call('HDEL', meta, 'second', 'second_end')
+    end
+  elseif second == worker or second_end <= now_ms then
+    role = 'second'
+    redis.call('HSET', meta, 'second', worker, 'second_end', digits(now_ms + role_ms))
+  else
+    role = 'follower'
+  end
+end
+
+local names = {}
+for i = 1, #claimed, 2 do
+  names[#names + 1] = claimed[i]
+end
+if #names > 0 then
+  remember(replay_key, request, token_least .. ' ' .. table.concat(names, ' '))
+end
+return { #names > 0 and 'ok' or 'empty', digits(now), next_fire, next_day, role, digits(grace), unpack(claimed) }

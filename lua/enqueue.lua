@@ -1,0 +1,157 @@
+#!lua
+-- enqueue: nothing -> scheduled. Puts new jobs on the wheel, all of the batch or none of it.
+-- KEYS 1 meta  2 replay  3 jobs  4 days  5 dedup  6 dedup:expiry  7 wake  8 dead  9 done  10.. buckets
+-- ARGV 1 now (tests)  2 request id  3 number of buckets, then for each: day, first ms of the day, number of jobs;
+--      then for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
+--      the window in ms, nothing for until-done), record from the worker's field on
+-- Returns ok | moved | full | oversized, clock in µs, and with ok one letter a job (c created, i the id exists,
+--      k the dedup key is held) and for each that existed 'index id state fire-time'
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I1 I2 I9 I10 I11
+--#include clock
+--#include digits
+--#include replay
+--#include buckets
+--#include wake
+local meta, replay_key, jobs, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local request, bucket_count = ARGV[2], tonumber(ARGV[3])
+local RECORD_LIMIT = 2097152
+
+local stored = redis.call('HMGET', meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema')
+local now = clock(ARGV[1], stored[1])
+local before = replay(replay_key, request)
+if before then
+  local at, letters, existed = string.match(before, '^(%S+) (%S*) ?(.*)$')
+  return { 'ok', at, letters, existed }
+end
+local now_ms = math.floor(now / 1000)
+
+local ids, fires, texts, buckets, keys, rests = {}, {}, {}, {}, {}, {}
+local position = 4 + 3 * bucket_count
+local earliest
+for b = 1, bucket_count do
+  local start, count = tonumber(ARGV[2 + 3 * b]), tonumber(ARGV[3 + 3 * b])
+  for _ = 1, count do
+    local n = #ids + 1
+    local fire, text = fire_time(ARGV[position + 1], now)
+    if not in_day(fire, start) then
+      return { 'moved', digits(now) }
+    end
+    if #ARGV[position + 3] > RECORD_LIMIT then
+      return { 'oversized', digits(now), ARGV[position] }
+    end
+    ids[n], fires[n], texts[n], buckets[n] = ARGV[position], fire, text, b
+    keys[n], rests[n] = ARGV[position + 2], ARGV[position + 3]
+    position = position + 4
+  end
+end
+
+local here = redis.call('HMGET', jobs, unpack(ids))
+local digests, digest_of = {}, {}
+for i = 1, #ids do
+  if keys[i] ~= '' then
+    digests[#digests + 1] = string.sub(keys[i], 1, 32)
+    digest_of[i] = #digests
+  end
+end
+local holders, ends = {}, {}
+if #digests > 0 then
+  holders = redis.call('HMGET', dedup, unpack(digests))
+  ends = redis.call('ZMSCORE', expiry, unpack(digests))
+  local held = {}
+  for i = 1, #digests do
+    held[i] = holders[i] or ''
+  end
+  local records = redis.call('HMGET', jobs, unpack(held))
+  for i = 1, #digests do
+    -- A holder that ended, or whose record is gone, counts only while its window lasts.
+    local alive = records[i] and string.find(records[i], '^1[spw]')
+    if holders[i] and not alive and not (ends[i] and tonumber(ends[i]) > now_ms) then
+      holders[i] = false
+    elseif holders[i] then
+      ends[i] = records[i] or ''
+    end
+  end
+end
+
+local token = string.format('%016.0f', now)
+local letters, existed, pairs_of = {}, {}, {}
+local members, seen, taken, windows, owned, fresh = {}, {}, {}, {}, {}, {}
+for i = 1, #ids do
+  local id = ids[i]
+  local d = digest_of[i]
+  local digest = d and digests[d]
+  local record = here[i] or seen[id]
+  if record then
+    letters[i] = 'i'
+    existed[#existed + 1] = i .. ' ' .. id .. ' ' .. string.sub(record, 2, 2) .. ' ' .. string.sub(record, 7, 21)
+  elseif digest and (holders[d] or taken[digest]) then
+    local holder = holders[d] or taken[digest]
+    local held = seen[holder] or (holders[d] and ends[d]) or ''
+    letters[i] = 'k'
+    existed[#existed + 1] = i .. ' ' .. holder .. ' '
+      .. (held == '' and 'd' or string.sub(held, 2, 2)) .. ' '
+      .. (held == '' and '000000000000000' or string.sub(held, 7, 21))
+  else
+    record = '1s0000' .. texts[i] .. token .. rests[i]
+    seen[id] = record
+    letters[i] = 'c'
+    pairs_of[#pairs_of + 1] = id
+    pairs_of[#pairs_of + 1] = record
+    local bucket = members[buckets[i]]
+    if not bucket then
+      bucket = {}
+      members[buckets[i]] = bucket
+    end
+    bucket[#bucket + 1] = fires[i]
+    bucket[#bucket + 1] = id
+    if not earliest or fires[i] < earliest then
+      earliest = fires[i]
+    end
+    if digest then
+      taken[digest] = id
+      fresh[#fresh + 1] = digest
+      owned[#owned + 1] = digest
+      owned[#owned + 1] = id
+      local window = string.sub(keys[i], 33)
+      if window ~= '' then
+        windows[#windows + 1] = now_ms + tonumber(window)
+        windows[#windows + 1] = digest
+      end
+    end
+  end
+end
+
+local created = #pairs_of / 2
+if stored[2] and created > 0 then
+  local living = redis.call('HLEN', jobs) - redis.call('ZCARD', KEYS[8]) - redis.call('ZCARD', KEYS[9])
+  if living + created > tonumber(stored[2]) then
+    return { 'full', digits(now), stored[2] }
+  end
+end
+if created > 0 then
+  redis.call('HSET', jobs, unpack(pairs_of))
+  local index = {}
+  for b, bucket in pairs(members) do
+    redis.call('ZADD', KEYS[9 + b], unpack(bucket))
+    index[#index + 1] = tonumber(ARGV[1 + 3 * b])
+    index[#index + 1] = ARGV[1 + 3 * b]
+  end
+  redis.call('ZADD', days, unpack(index))
+  if #owned > 0 then
+    redis.call('ZREM', expiry, unpack(fresh))
+    redis.call('HSET', dedup, unpack(owned))
+    if #windows > 0 then
+      redis.call('ZADD', expiry, unpack(windows))
+    end
+  end
+  wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
+end
+if stored[5] then
+  redis.call('HSET', meta, 'clock', digits(now))
+else
+  redis.call('HSET', meta, 'clock', digits(now), 'schema', '1')
+end
+local letter_text, existed_text = table.concat(letters), table.concat(existed, ' ')
+remember(replay_key, request, digits(now) .. ' ' .. letter_text .. ' ' .. existed_text)
+return { 'ok', digits(now), letter_text, existed_text }

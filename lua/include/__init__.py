@@ -1,0 +1,1 @@
+"""Lua functions shared by the scripts, pulled in by `--#include name`."""

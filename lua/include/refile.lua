@@ -1,0 +1,64 @@
+-- refile: put claimed jobs back on the wheel, as retry and release do. The batch is laid out as in `buckets`, each job
+-- with id, token, when, failures ('' leaves them as they are). back: what to take off the attempt count.
+-- Returns the script's whole answer; `letter` names a job that moved, f one that is fenced, m one that is missing.
+local function refile(letter, back)
+  local meta, replay_key, jobs, processing, days, wake_list = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+  local request, bucket_count = ARGV[2], tonumber(ARGV[3])
+  local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end')
+  local now = clock(ARGV[1], stored[1])
+  local before = replay(replay_key, request)
+  if before then
+    return { 'ok', digits(now), before }
+  end
+  local first = 4 + 3 * bucket_count
+  local ids, records, letters = holders(jobs, first, 4)
+  local fires, texts, buckets = {}, {}, {}
+  for b = 1, bucket_count do
+    local start, count = tonumber(ARGV[2 + 3 * b]), tonumber(ARGV[3 + 3 * b])
+    for _ = 1, count do
+      local n = #fires + 1
+      local fire, text = fire_time(ARGV[first + 4 * n - 2], now)
+      if not in_day(fire, start) then
+        return { 'moved', digits(now) }
+      end
+      fires[n], texts[n], buckets[n] = fire, text, b
+    end
+  end
+  local moved, changes, members, index = {}, {}, {}, {}
+  local earliest
+  for i = 1, #ids do
+    if letters[i] == '' then
+      local id, record, failures = ids[i], records[i], ARGV[first + 4 * i - 1]
+      letters[i] = letter
+      moved[#moved + 1] = id
+      local attempt = math.max(0, tonumber(string.sub(record, 3, 6)) - back)
+      changes[#changes + 1] = id
+      changes[#changes + 1] = '1s' .. string.format('%04d', attempt) .. texts[i] .. string.sub(record, 22, 49)
+        .. (failures == '' and string.sub(record, 50) or with_failures(record, failures))
+      local b = buckets[i]
+      if not members[b] then
+        members[b] = {}
+        index[#index + 1] = tonumber(ARGV[1 + 3 * b])
+        index[#index + 1] = ARGV[1 + 3 * b]
+      end
+      members[b][#members[b] + 1] = fires[i]
+      members[b][#members[b] + 1] = id
+      if not earliest or fires[i] < earliest then
+        earliest = fires[i]
+      end
+    end
+  end
+  if #moved > 0 then
+    redis.call('ZREM', processing, unpack(moved))
+    redis.call('HSET', jobs, unpack(changes))
+    for b, bucket in pairs(members) do
+      redis.call('ZADD', KEYS[6 + b], unpack(bucket))
+    end
+    redis.call('ZADD', days, unpack(index))
+    wake(wake_list, earliest, math.floor(now / 1000), stored[5], stored[6])
+  end
+  contact(meta, now, stored[2], stored[3], stored[4], 0)
+  local answer = table.concat(letters)
+  remember(replay_key, request, answer)
+  return { 'ok', digits(now), answer }
+end

@@ -1,0 +1,47 @@
+#!lua flags=allow-oom
+-- prune: done, cancelled or dead -> gone, past retention. Deletes tombstones whose time is over, dead jobs past their
+-- age, and windows of dedup keys that ended. A second send prunes what is left.
+-- KEYS 1 meta  2 jobs  3 done  4 dead  5 dedup  6 dedup:expiry
+-- ARGV 1 now (tests)  2 most of each kind to take  3 age at which a dead job goes, ms
+-- Returns ok, clock in µs, how many of the fullest kind were taken: as many as the limit means there may be more
+-- Cost O(jobs log n), at most 1000 of each kind.
+-- Keeps I9 I11
+--#include clock
+--#include digits
+local meta, jobs, done, dead, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local limit = tonumber(ARGV[2])
+local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
+local now_ms = math.floor(now / 1000)
+local ended = redis.call('ZRANGE', done, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+local old = redis.call('ZRANGE', dead, 0, now_ms - tonumber(ARGV[3]), 'BYSCORE', 'LIMIT', 0, limit)
+local digests = redis.call('ZRANGE', expiry, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+-- A key whose window ended stays with its holder while that one lives.
+local free = {}
+if #digests > 0 then
+  local owners = redis.call('HMGET', dedup, unpack(digests))
+  local names = {}
+  for i = 1, #digests do
+    names[i] = owners[i] or ''
+  end
+  local records = redis.call('HMGET', jobs, unpack(names))
+  for i = 1, #digests do
+    if not (records[i] and string.find(records[i], '^.[spw]')) then
+      free[#free + 1] = digests[i]
+    end
+  end
+  redis.call('ZREM', expiry, unpack(digests))
+  if #free > 0 then
+    redis.call('HDEL', dedup, unpack(free))
+  end
+end
+if #ended > 0 then
+  redis.call('ZREM', done, unpack(ended))
+  redis.call('HDEL', jobs, unpack(ended))
+end
+if #old > 0 then
+  redis.call('ZREM', dead, unpack(old))
+  redis.call('HDEL', jobs, unpack(old))
+  redis.call('HINCRBY', meta, 'trimmed', #old)
+end
+redis.call('HSET', meta, 'clock', digits(now))
+return { 'ok', digits(now), math.max(#ended, #old, #digests) }

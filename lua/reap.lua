@@ -1,0 +1,95 @@
+#!lua flags=allow-oom
+-- reap: processing -> scheduled, or dead. Takes back jobs whose lease ran out: due at once, or dead after the last
+-- attempt. Reaps nothing in the grace period after a gap in which no worker could reach Redis.
+-- KEYS 1 meta  2 jobs  3 processing  4 days  5 dead  6 dedup  7 dedup:expiry  8 wake  9 bucket
+-- ARGV 1 now (tests)  2 most jobs to take  3 lease of the caller, ms  4 most dead jobs kept  5 most failures kept
+--      6 day of the bucket: the server's today  7 first ms of that day
+-- Returns ok | moved | grace, clock in µs, then
+--      grace: its end in ms
+--      ok: how many were looked at, the ids put back on the wheel, the ids that are dead, each joined by spaces
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I4 I6 I7 I8 I9 I10 I11 I19 I26
+--#include clock
+--#include digits
+--#include contact
+--#include record
+--#include buckets
+--#include dedup
+--#include wake
+--#include trim
+local meta, jobs, processing, days, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local limit, most, history = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end')
+local now = clock(ARGV[1], stored[1])
+local now_ms = math.floor(now / 1000)
+local fire = math.ceil(now / 1000)
+if not in_day(fire, tonumber(ARGV[7])) then
+  return { 'moved', digits(now) }
+end
+local grace = contact(meta, now, stored[2], stored[3], stored[4], tonumber(ARGV[3]))
+if grace > 0 then
+  return { 'grace', digits(now), digits(grace) }
+end
+local ids = redis.call('ZRANGE', processing, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+if #ids == 0 then
+  return { 'ok', digits(now), 0, '', '' }
+end
+local records = redis.call('HMGET', jobs, unpack(ids))
+local fire_text = string.format('%015.0f', fire)
+local changes, back, due, ended, times, digests, owners = {}, {}, {}, {}, {}, {}, {}
+local orphans = 0
+for i = 1, #ids do
+  local id, record = ids[i], records[i]
+  if record and not readable(record) then
+    times[#times + 1] = now_ms
+    times[#times + 1] = id
+    ended[#ended + 1] = id
+  elseif not record or string.sub(record, 2, 2) ~= 'p' then
+    orphans = orphans + 1
+  else
+    local digest, _, failures = fields(record)
+    local attempt = tonumber(string.sub(record, 3, 6))
+    failures = failures .. '{"at":' .. digits(now_ms) .. ',"attempt":' .. attempt
+      .. ',"reason":"lease_expired","worker":"' .. string.gsub(string.sub(record, 38, 45), '[^%w]', '') .. '"}\n'
+    local _, lines = string.gsub(failures, '\n', '\n')
+    while lines > history or #failures > 90000 do
+      failures = string.sub(failures, string.find(failures, '\n', 1, true) + 1)
+      lines = lines - 1
+    end
+    changes[#changes + 1] = id
+    if attempt >= tonumber(string.sub(record, 46, 49)) then
+      changes[#changes + 1] = '1x' .. string.sub(record, 3, 49) .. with_failures(record, failures)
+      times[#times + 1] = now_ms
+      times[#times + 1] = id
+      ended[#ended + 1] = id
+      if digest then
+        digests[#digests + 1] = digest
+        owners[#owners + 1] = id
+      end
+    else
+      changes[#changes + 1] = '1s' .. string.sub(record, 3, 6) .. fire_text .. string.sub(record, 22, 49)
+        .. with_failures(record, failures)
+      back[#back + 1] = id
+      due[#due + 1] = fire
+      due[#due + 1] = id
+    end
+  end
+end
+redis.call('ZREM', processing, unpack(ids))
+if #changes > 0 then
+  redis.call('HSET', jobs, unpack(changes))
+end
+if #due > 0 then
+  redis.call('ZADD', KEYS[9], unpack(due))
+  redis.call('ZADD', days, ARGV[6], ARGV[6])
+  wake(KEYS[8], fire, now_ms, stored[5], stored[6])
+end
+if #times > 0 then
+  redis.call('ZADD', dead, unpack(times))
+  release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
+  trim_dead(dead, jobs, meta, most)
+end
+if orphans > 0 then
+  redis.call('HINCRBY', meta, 'orphans', orphans)
+end
+return { 'ok', digits(now), #ids, table.concat(back, ' '), table.concat(ended, ' ') }

@@ -1,0 +1,87 @@
+#!lua
+-- redrive: dead -> scheduled, by a person. The jobs are due at once, with all their attempts before them.
+-- KEYS 1 meta  2 replay  3 jobs  4 dead  5 days  6 dedup  7 wake  8 bucket
+-- ARGV 1 now (tests)  2 request id  3 day of the bucket: the server's today  4 first ms of that day, then the ids
+-- Returns ok | moved, clock in µs, and with ok one letter a job: r redriven, n not dead, k its dedup key is held by
+--      another job, u unreadable by this version
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I9 I10 I11 I13
+--#include clock
+--#include digits
+--#include replay
+--#include record
+--#include buckets
+--#include wake
+local meta, replay_key, jobs, dead, days, dedup = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local request = ARGV[2]
+local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end')
+local now = clock(ARGV[1], stored[1])
+local before = replay(replay_key, request)
+if before then
+  return { 'ok', digits(now), before }
+end
+local fire = math.ceil(now / 1000)
+if not in_day(fire, tonumber(ARGV[4])) then
+  return { 'moved', digits(now) }
+end
+local ids = {}
+for i = 5, #ARGV do
+  ids[#ids + 1] = ARGV[i]
+end
+local records = redis.call('HMGET', jobs, unpack(ids))
+local listed = redis.call('ZMSCORE', dead, unpack(ids))
+local digests, digest_of = {}, {}
+for i = 1, #ids do
+  local record = records[i]
+  if listed[i] and record and readable(record) then
+    local digest = fields(record)
+    if digest then
+      digests[#digests + 1] = digest
+      digest_of[i] = #digests
+    end
+  end
+end
+local holders = {}
+if #digests > 0 then
+  holders = redis.call('HMGET', dedup, unpack(digests))
+end
+local fire_text = string.format('%015.0f', fire)
+local letters, off, changes, due, owned, seen, taken = {}, {}, {}, {}, {}, {}, {}
+for i = 1, #ids do
+  local id, record, d = ids[i], records[i], digest_of[i]
+  local digest = d and digests[d]
+  if not listed[i] or not record or seen[id] then
+    letters[i] = 'n'
+  elseif not readable(record) then
+    letters[i] = 'u'
+  elseif digest and (taken[digest] or holders[d] and holders[d] ~= id) then
+    letters[i] = 'k'
+  else
+    letters[i] = 'r'
+    seen[id] = true
+    off[#off + 1] = id
+    changes[#changes + 1] = id
+    changes[#changes + 1] = '1s0000' .. fire_text .. string.sub(record, 22)
+    due[#due + 1] = fire
+    due[#due + 1] = id
+    if digest then
+      taken[digest] = true
+      owned[#owned + 1] = digest
+      owned[#owned + 1] = id
+    end
+  end
+end
+if #off > 0 then
+  redis.call('ZREM', dead, unpack(off))
+  redis.call('HSET', jobs, unpack(changes))
+  redis.call('ZADD', KEYS[8], unpack(due))
+  redis.call('ZADD', days, ARGV[3], ARGV[3])
+  if #owned > 0 then
+    redis.call('HSET', dedup, unpack(owned))
+  end
+  wake(KEYS[7], fire, math.floor(now / 1000), stored[2], stored[3])
+end
+redis.call('HSET', meta, 'clock', digits(now))
+local answer = table.concat(letters)
+remember(replay_key, request, answer)
+return { 'ok', digits(now), answer }

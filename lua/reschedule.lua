@@ -1,0 +1,55 @@
+#!lua
+-- reschedule: scheduled stays scheduled, at another time. Moves one job that has not started.
+-- KEYS 1 meta  2 replay  3 jobs  4 days  5 wake  6 bucket it is in  7 bucket it goes to (may be the same)
+-- ARGV 1 now (tests)  2 request id  3 id  4 day it is in  5 first ms of that day  6 day it goes to  7 first ms of that
+--      day  8 when ('<ms>' as 15 digits or '+<delay ms>')
+-- Returns ok | moved (the target day is not the named one), clock in µs, and with ok one letter: s rescheduled,
+--      r running, e ended, m missing, v in another bucket now, u unreadable by this version; and the fire time in ms
+-- Cost O(log n).
+-- Keeps I3 I9 I10
+--#include clock
+--#include digits
+--#include replay
+--#include record
+--#include buckets
+--#include wake
+local meta, replay_key, jobs, days, from, to = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[7]
+local request, id = ARGV[2], ARGV[3]
+local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end')
+local now = clock(ARGV[1], stored[1])
+local before = replay(replay_key, request)
+if before then
+  return { 'ok', digits(now), string.sub(before, 1, 1), string.sub(before, 3) }
+end
+local fire, text = fire_time(ARGV[8], now)
+if not in_day(fire, tonumber(ARGV[7])) then
+  return { 'moved', digits(now) }
+end
+local record = redis.call('HGET', jobs, id)
+local state = record and string.sub(record, 2, 2)
+local letter = 's'
+if not record then
+  letter = 'm'
+elseif not readable(record) then
+  letter = 'u'
+elseif state == 'p' then
+  letter = 'r'
+elseif state ~= 's' then
+  letter = 'e'
+elseif not in_day(tonumber(string.sub(record, 7, 21)), tonumber(ARGV[5])) then
+  letter = 'v'
+end
+if letter ~= 's' then
+  return { 'ok', digits(now), letter, '' }
+end
+redis.call('ZREM', from, id)
+redis.call('HSET', jobs, id, string.sub(record, 1, 6) .. text .. string.sub(record, 22))
+redis.call('ZADD', to, digits(fire), id)
+redis.call('ZADD', days, ARGV[6], ARGV[6])
+if redis.call('EXISTS', from) == 0 then
+  redis.call('ZREM', days, ARGV[4])
+end
+wake(KEYS[5], fire, math.floor(now / 1000), stored[2], stored[3])
+redis.call('HSET', meta, 'clock', digits(now))
+remember(replay_key, request, 's ' .. digits(fire))
+return { 'ok', digits(now), 's', digits(fire) }

@@ -1,0 +1,121 @@
+"""What a worker holds: one Claim a job, and the room that is left for more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any
+
+from zwheel.context import CurrentJob
+from zwheel.job import JobId, QueueName
+from zwheel.record import HEADER_BYTES
+
+
+class Stop(Enum):
+    """Why a running job is cancelled."""
+
+    TIMEOUT = auto()
+    LOST = auto()
+    """Its lease is gone: whatever it does no longer counts."""
+    DRAIN = auto()
+    """The worker stops: the job goes back unharmed."""
+
+
+class Claim:
+    """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
+
+    __slots__ = ("headers", "id", "leased_ns", "queue", "raw", "running", "stop", "task_name", "token")
+
+    def __init__(self, job_id: bytes, raw: bytes, queue: QueueName, leased_ns: int) -> None:
+        self.id = job_id
+        self.raw = raw
+        #: The fencing token as Redis holds it: 16 digits.
+        self.token = raw[21:37]
+        self.queue = queue
+        #: Monotonic ns at which the lease was last confirmed to begin.
+        self.leased_ns = leased_ns
+        self.running: asyncio.Task[None] | None = None
+        self.stop: Stop | None = None
+        self.task_name = ""
+        self.headers: dict[str, str] = {}
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, counted from 1."""
+        return int(self.raw[2:6])
+
+    @property
+    def max_attempts(self) -> int:
+        """After how many attempts the job is dead."""
+        return int(self.raw[45:49])
+
+    @property
+    def fire_at_ms(self) -> int:
+        """When the job was due, ms since the epoch."""
+        return int(self.raw[6:21])
+
+    @property
+    def job_id(self) -> JobId:
+        """The job's id as text."""
+        return JobId(self.id.decode())
+
+    @property
+    def plain(self) -> bool:
+        """Whether the record has no fields beyond its header."""
+        return self.raw[49:HEADER_BYTES] == b"00"
+
+    def current(self) -> CurrentJob:
+        """What the task sees of it."""
+        return CurrentJob(
+            id=self.job_id, task=self.task_name, queue=self.queue, attempt=self.attempt,
+            max_attempts=self.max_attempts, fire_at_ms=self.fire_at_ms, token=int(self.token), headers=self.headers,
+        )  # fmt: skip
+
+    def cancel(self, why: Stop) -> None:
+        """Stop it, for this reason; the first reason stays."""
+        if self.stop is None:
+            self.stop = why
+            if self.running is not None:
+                self.running.cancel()
+
+
+class Slots:
+    """How many jobs this process runs and holds, shared by its pollers."""
+
+    def __init__(self, concurrency: int, prefetch: int) -> None:
+        self.concurrency = concurrency
+        self._most_prefetched = prefetch
+        self.running = 0
+        #: Claimed and not yet ended, running ones included, and places reserved by claims under way.
+        self.held = 0
+        #: Jobs that ended since a poller last asked: what can be run while a round trip is under way.
+        self._ended = 0
+        self._prefetch = 0
+        self._starved: dict[Callable[[], None], None] = {}
+
+    def room(self) -> int:
+        """How many more jobs may be claimed: up to the concurrency, and as many more as end within a round trip."""
+        return self.concurrency + self._prefetch - self.held
+
+    def turn(self) -> None:
+        """A round trip ended: what ended during it is what may be prefetched during the next."""
+        self._prefetch = min(self._most_prefetched, self._ended)
+        self._ended = 0
+
+    def when_room(self, kick: Callable[[], None]) -> None:
+        """Call `kick` once, as soon as a job ended."""
+        self._starved[kick] = None
+
+    def ended(self) -> None:
+        """One claimed job ended or was given back."""
+        self.held -= 1
+        self._ended += 1
+        if self._starved:
+            waiting, self._starved = self._starved, {}
+            for kick in waiting:
+                kick()
+
+
+Observer = Callable[[str, dict[str, Any]], None]
+"""Told of what happens, for tests and for the history of a run; absent in production."""

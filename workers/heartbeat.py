@@ -1,0 +1,121 @@
+"""The heartbeat: a thread with a connection of its own that renews every lease, also while a task blocks the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from zwheel import calls
+from zwheel.calls import BATCH_LIMIT
+from zwheel.errors import BrokerError, BrokerUnavailable
+from zwheel.keys import ShardKeys
+from zwheel.store import SyncStore
+
+from .claims import Claim
+from .settings import WorkerSettings
+
+log = logging.getLogger("zwheel.worker")
+
+#: A lease is given up this much before it ends, as a part of it, when Redis cannot be asked.
+_MARGIN = 0.1
+
+
+class Heartbeat(threading.Thread):
+    """Beats every third of a lease. Tells the event loop of each claim that was lost."""
+
+    def __init__(
+        self,
+        store: SyncStore,
+        shards: Sequence[ShardKeys],
+        settings: WorkerSettings,
+        worker: str,
+        held: dict[bytes, Claim],
+        lost: Callable[[bytes, bytes], None],
+        describe: Callable[[], dict[str, object]],
+    ) -> None:
+        super().__init__(name="zwheel-heartbeat", daemon=True)
+        self._store = store
+        self._shards = shards
+        self._settings = settings
+        self._worker = worker
+        self._held = held
+        self._lost = lost
+        self._describe = describe
+        self._loop = asyncio.get_running_loop()
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Beat until `stop`."""
+        interval = self._settings.beat_ms / 1000
+        pause = 0.0
+        while not self._end.wait(pause):
+            started = time.monotonic()
+            try:
+                self._beat()
+                pause = interval * random.uniform(0.9, 1.0) - (time.monotonic() - started)
+            except BrokerError as error:
+                self._give_up(error)
+                pause = min(1.0, interval / 5) * random.uniform(0.5, 1.0)
+            except Exception:
+                log.exception("the heartbeat failed; it goes on")
+                pause = interval / 5
+            pause = max(0.0, pause)
+
+    def _beat(self) -> None:
+        settings = self._settings
+        started_ns = time.monotonic_ns()
+        claims = list(self._held.values())
+        info = self._describe()
+        for keys in self._shards:
+            mine = [claim for claim in claims if claim.queue == keys.queue]
+            info["beat"] = self._store.session.clock.now_ms()
+            beat = ("HSET", keys.workers, self._worker, json.dumps(info))
+            for start in range(0, max(1, len(mine)), BATCH_LIMIT):
+                part = mine[start : start + BATCH_LIMIT]
+                call = calls.extend(
+                    keys, [(claim.id, claim.token) for claim in part],
+                    lease_ms=settings.lease_ms, longest_ms=settings.longest_ms, now=self._store.session.now,
+                )  # fmt: skip
+                replies = self._store.send([call] if start else [call, beat])
+                for claim, letter in zip(part, calls.read_letters(replies[0]) or "", strict=True):
+                    if letter == "k":
+                        claim.leased_ns = started_ns
+                    else:
+                        self._tell(claim)
+
+    def _give_up(self, error: BrokerError) -> None:
+        """Redis cannot be asked: stop what may soon run elsewhere.
+
+        Not while the server itself is away: then no one can claim, and after its return a grace period of one lease
+        lets every worker renew first.
+        """
+        if isinstance(error, BrokerUnavailable) and server_is_away(error):
+            return
+        limit_ns = int(self._settings.lease_ms * 1_000_000 * (1 - _MARGIN))
+        now_ns = time.monotonic_ns()
+        for claim in list(self._held.values()):
+            if now_ns - claim.leased_ns > limit_ns and claim.stop is None:
+                log.warning("job %s: no contact with Redis for a whole lease: giving it up", claim.job_id)
+                self._tell(claim)
+
+    def _tell(self, claim: Claim) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._lost, claim.id, claim.token)
+
+    def stop(self) -> None:
+        """Beat no more; join it afterwards."""
+        self._end.set()
+
+
+def server_is_away(error: BaseException | None) -> bool:
+    """Whether a connection was refused outright or the server is still loading: it runs for nobody."""
+    while error is not None:
+        if isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or "LOADING" in str(error)[:40].upper():
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,229 @@
+"""The poller of one shard: claims when there is room, settles what ended in the same round trip, and waits without polling.
+
+A claim that finds nothing due names a role. The timekeeper sleeps here until the next fire time; everyone listens for a
+wake-up token, which an enqueue pushes when its job comes before what the timekeeper sleeps for. A token that was lost
+costs at most the backstop: a second for the timekeeper and for the one that would take its place, longer for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+
+from zwheel import calls
+from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
+from zwheel.errors import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
+from zwheel.job import QueueName
+from zwheel.keys import ShardKeys
+from zwheel.store import Listener, Store, pause_s
+from zwheel.times import DAY_MS
+
+from .claims import Claim, Slots
+from .runner import Runner
+from .settings import WorkerSettings
+from .settler import Read, Settler
+
+log = logging.getLogger("zwheel.worker")
+
+BACKSTOP_S = 1.0
+FOLLOWER_BACKSTOP_S = (10.0, 20.0)
+PAUSED_BACKSTOP_S = (1.0, 3.0)
+#: A blocked connection is renewed this often, seconds.
+_LISTEN_S = 30.0
+#: How often an absent Redis is mentioned in the log, seconds.
+_SAY_S = 10.0
+
+
+class Poller:
+    """One shard's loop. Every call it makes is safe to send again, so what gets no answer is sent until it does."""
+
+    def __init__(
+        self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._settings = settings
+        self._worker = worker
+        self._slots = slots
+        self._runner = runner
+        self._queue = QueueName(keys.queue)
+        self.settler = Settler(store.session, keys, worker, settings.most_dead)
+        self._listener = Listener(store.url)
+        self._listening: asyncio.Task[None] | None = None
+        self._kicked = asyncio.Event()
+        self._due = True
+        self._day = ""
+        self._wake_at = 0.0
+        self._stopping = False
+        self._reserved = 0
+        self._waits = False
+
+    def kick(self) -> None:
+        """Let the loop look again: an outcome is there, or room, or a stop."""
+        self._kicked.set()
+
+    def stop(self) -> None:
+        """Claim no more. The loop ends when all that was claimed here is settled."""
+        self._stopping = True
+        self.kick()
+
+    async def run(self) -> None:
+        """Work until `stop`, and until nothing is left to settle."""
+        try:
+            while True:
+                self._kicked.clear()
+                batch = self.settler.take()
+                if self._may_claim():
+                    batch.append(self._claim())
+                if batch:
+                    await self._exchange(batch)
+                elif self._stopping and not self._owes():
+                    break
+                else:
+                    await self._wait()
+        finally:
+            if self._listening is not None:
+                self._listening.cancel()
+                await asyncio.gather(self._listening, return_exceptions=True)
+            await self._listener.aclose()
+        if self._waits:
+            await self._exchange([self._step_down()])
+
+    def _owes(self) -> bool:
+        return any(claim.queue == self._queue for claim in self._runner.held.values())
+
+    def _may_claim(self) -> bool:
+        if self._stopping or not self._due:
+            return False
+        if self._slots.room() <= 0:
+            self._slots.when_room(self.kick)
+            return False
+        return True
+
+    def _claim(self) -> tuple[Call, Read]:
+        limit = self._reserved = min(self._slots.room(), BATCH_LIMIT)
+        self._slots.held += limit
+        sent_ns = time.monotonic_ns()
+        session = self._store.session
+        day = self._day or day_name(session.clock.now_ms() // DAY_MS)
+        call = calls.claim(
+            self._keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
+            lane=Lane(self._worker, "claim", session.request()), now=session.now,
+        )  # fmt: skip
+        return call, lambda reply: self._claimed(read_claim(reply), sent_ns)
+
+    def _step_down(self) -> tuple[Call, Read]:
+        session = self._store.session
+        call = calls.claim(
+            self._keys, day=self._day or "19700101", worker=self._worker, lease_ms=self._settings.lease_ms, limit=0,
+            lane=Lane(self._worker, "claim", session.request()), now=session.now,
+        )  # fmt: skip
+        self._waits = False
+        return call, lambda reply: None
+
+    def _claimed(self, claimed: Claimed, sent_ns: int) -> None:
+        taken = len(claimed.jobs) // 2
+        full = taken == self._reserved
+        self._slots.held -= self._reserved - taken
+        self._reserved = 0
+        self._slots.turn()
+        jobs = claimed.jobs
+        for i in range(0, len(jobs), 2):
+            self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
+        self._day = claimed.day
+        self._waits = claimed.role != "none"
+        if claimed.word == "paused":
+            self._sleep(random.uniform(*PAUSED_BACKSTOP_S))
+        elif claimed.word == "moved" or full or claimed.role == "none":
+            self._due = True
+        else:
+            self._rest(claimed)
+
+    def _rest(self, claimed: Claimed) -> None:
+        """Nothing more is due: sleep in the role that the claim gave."""
+        if claimed.role == "follower":
+            self._sleep(random.uniform(*FOLLOWER_BACKSTOP_S))
+            return
+        wait = BACKSTOP_S
+        if claimed.next_fire_ms is not None and claimed.role == "timekeeper":
+            wait = min(wait, self._store.session.clock.seconds_until(claimed.next_fire_ms))
+        self._sleep(wait)
+
+    def _sleep(self, seconds: float) -> None:
+        self._due = False
+        self._wake_at = time.monotonic() + seconds
+
+    async def _wait(self) -> None:
+        if self._stopping or self._due:
+            if self._waits and not self._stopping:
+                # Due, but no room: another must keep time, for we can be full for long.
+                await self._exchange([self._step_down()])
+                return
+            await self._kicked.wait()
+            return
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen())
+        loop = asyncio.get_running_loop()
+        left = self._wake_at - time.monotonic()
+        if left > 0:
+            timer = loop.call_later(left, self._on_time)
+            try:
+                await self._kicked.wait()
+            finally:
+                timer.cancel()
+        else:
+            self._due = True
+
+    def _on_time(self) -> None:
+        self._due = True
+        self.kick()
+
+    async def _listen(self) -> None:
+        """Hold one blocked connection. A token that comes when there is no room is handed on."""
+        failures = 0
+        try:
+            while not self._stopping and not self._due:
+                try:
+                    token = await self._listener.listen(self._keys.wake, _LISTEN_S)
+                    failures = 0
+                except BrokerError:
+                    failures += 1
+                    await asyncio.sleep(pause_s(failures))
+                    continue
+                if token and not self._stopping and self._slots.room() > 0:
+                    self._due = True
+                    self.kick()
+                elif token:
+                    await self._store.send([("RPUSH", self._keys.wake, "1")])
+        except BrokerError as error:
+            log.warning("queue %s: a wake-up token could not be handed on: %s", self._queue, error)
+        finally:
+            self._listening = None
+
+    async def _exchange(self, batch: list[tuple[Call, Read]]) -> None:
+        """One round trip, sent again until it is answered; then each reply goes to its reader."""
+        replies = await self._persist([call for call, _ in batch])
+        for (_, read), reply in zip(batch, replies, strict=True):
+            read(reply)
+
+    async def _persist(self, commands: list[Call]) -> list[Reply]:
+        failures = 0
+        said = 0.0
+        while True:
+            try:
+                replies = await self._store.send(commands)
+            except (BrokerUnavailable, OutcomeUnknown, BrokerRefused) as error:
+                failures += 1
+                now = time.monotonic()
+                if now - said > _SAY_S:
+                    said = now
+                    log.warning("queue %s: waiting for Redis: %s", self._queue, error)
+                await asyncio.sleep(pause_s(failures))
+            else:
+                if failures:
+                    log.warning("queue %s: Redis answers again", self._queue)
+                return replies
+
+

@@ -1,0 +1,92 @@
+"""The reaper: takes back jobs whose lease ran out, and deletes what is past its retention. It never reads a body."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Sequence
+
+from zwheel import calls
+from zwheel.errors import BrokerError
+from zwheel.keys import ShardKeys
+from zwheel.store import Store
+
+from .claims import Observer
+from .settings import WorkerSettings
+
+log = logging.getLogger("zwheel.worker")
+
+_BATCH = 100
+_PRUNE_EVERY = 12
+#: A worker that is silent for this long is taken off the list, ms.
+_FORGET_MS = 3_600_000
+
+
+class Reaper:
+    """Runs in every worker, jittered; each pass is bounded, and a pass that found much is followed by the next at once."""
+
+    def __init__(
+        self, store: Store, shards: Sequence[ShardKeys], settings: WorkerSettings, observer: Observer | None
+    ) -> None:
+        self._store = store
+        self._shards = shards
+        self._settings = settings
+        self._observer = observer
+
+    async def run(self) -> None:
+        """Reap until cancelled."""
+        rounds = random.randrange(_PRUNE_EVERY)
+        while True:
+            await asyncio.sleep(self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0))
+            rounds += 1
+            for keys in self._shards:
+                try:
+                    await self._reap(keys)
+                    if rounds % _PRUNE_EVERY == 0:
+                        await self._prune(keys)
+                except BrokerError as error:
+                    log.info("queue %s: reaping waits for Redis: %s", keys.queue, error)
+
+    async def _reap(self, keys: ShardKeys) -> None:
+        session = self._store.session
+        while True:
+            call = calls.reap(
+                keys, limit=_BATCH, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,
+                now_ms=session.clock.now_ms(), now=session.now,
+            )  # fmt: skip
+            (reply,) = await self._store.send([call])
+            reaped = calls.read_reap(reply)
+            if reaped is None:
+                continue
+            if reaped.back or reaped.dead:
+                log.warning(
+                    "queue %s: took back %d jobs whose lease ran out, %d of them dead",
+                    keys.queue, len(reaped.back) + len(reaped.dead), len(reaped.dead),
+                )  # fmt: skip
+                if self._observer is not None:
+                    self._observer("reaped", {"back": reaped.back, "dead": reaped.dead})
+            if reaped.looked_at < _BATCH:
+                return
+
+    async def _prune(self, keys: ShardKeys) -> None:
+        session = self._store.session
+        taken = _BATCH
+        while taken >= _BATCH:
+            call = calls.prune(keys, limit=_BATCH, dead_age_ms=self._settings.dead_age_ms, now=session.now)
+            (reply,) = await self._store.send([call])
+            taken = calls.read_count(reply)
+        (entries,) = await self._store.send([("HGETALL", keys.workers)])
+        items = entries.items() if isinstance(entries, dict) else zip(entries[::2], entries[1::2], strict=True)
+        limit = session.clock.now_ms() - _FORGET_MS
+        gone = [name for name, value in items if _beat_of(value) < limit]
+        if gone:
+            await self._store.send([("HDEL", keys.workers, *gone)])
+
+
+def _beat_of(value: bytes) -> int:
+    try:
+        return int(json.loads(value)["beat"])
+    except (ValueError, KeyError, TypeError):
+        return 0

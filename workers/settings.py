@@ -1,0 +1,51 @@
+"""What one worker process is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zwheel.errors import ConfigError
+from zwheel.job import DEFAULT_QUEUE
+from zwheel.keys import check_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What one worker process is told. Durations in ms."""
+
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    concurrency: int = 100
+    """How many jobs run at a time."""
+    prefetch: int = 200
+    """The most jobs held beyond those that run. It is used only as far as jobs end within one round trip."""
+    lease_ms: int = 30_000
+    """How long a claim stays valid without a heartbeat."""
+    longest_ms: int = 86_400_000
+    """How long one claim may be kept alive by heartbeats."""
+    reap_ms: int = 5_000
+    """How often a worker looks for leases that ran out."""
+    drain_ms: int = 30_000
+    """How long running jobs may take to end after a stop was asked for."""
+    unknown_ttl_ms: int = 600_000
+    """How long a job whose task no worker knows goes round before it is dead."""
+    most_dead: int = 10_000
+    """How many dead jobs a queue keeps; the oldest go first, and are counted."""
+    dead_age_ms: int = 90 * 86_400_000
+    """How long a dead job is kept."""
+
+    def __post_init__(self) -> None:
+        if not self.queues:
+            raise ConfigError("a worker needs at least one queue")
+        for queue in self.queues:
+            check_name(queue)
+        for name, least in (
+            ("concurrency", 1), ("prefetch", 0), ("lease_ms", 500), ("longest_ms", 1_000), ("reap_ms", 50),
+            ("drain_ms", 0), ("unknown_ttl_ms", 0), ("most_dead", 0), ("dead_age_ms", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name.removesuffix('_ms')}: must be at least {least}{' ms' if '_ms' in name else ''}")
+
+    @property
+    def beat_ms(self) -> int:
+        """How often the heartbeat renews leases: a third of one."""
+        return self.lease_ms // 3

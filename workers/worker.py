@@ -1,0 +1,183 @@
+"""One worker process: its parts put together, started, and drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from typing import Any
+
+from zwheel import __version__
+from zwheel.calls import Session
+from zwheel.connect import check_server
+from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.ids import _ALPHABET
+from zwheel.job import WorkerId
+from zwheel.keys import queues_key
+from zwheel.registry import Registry
+from zwheel.store import Store, SyncStore, pause_s
+
+from .claims import Observer, Slots, Stop
+from .heartbeat import Heartbeat
+from .poller import Poller
+from .reaper import Reaper
+from .runner import Runner
+from .settings import WorkerSettings
+
+log = logging.getLogger("zwheel.worker")
+
+_CHECK_S = 5.0
+
+
+class Worker:
+    """Runs the tasks of a wheel until it is told to stop. One per process and event loop."""
+
+    def __init__(self, wheel: Registry, settings: WorkerSettings | None = None, *, observer: Observer | None = None) -> None:
+        self.wheel = wheel
+        self.settings = settings or WorkerSettings()
+        self.id = WorkerId("".join(secrets.choice(_ALPHABET) for _ in range(8)))
+        self._observer = observer
+        self._stop = asyncio.Event()
+        self._abort = asyncio.Event()
+        #: Set when the worker has begun to claim.
+        self.ready = asyncio.Event()
+
+    def stop(self) -> None:
+        """Drain: claim no more, let running jobs end within `drain_ms`, give the rest back unharmed."""
+        self._stop.set()
+
+    def abort(self) -> None:
+        """Give running jobs back now."""
+        self._stop.set()
+        self._abort.set()
+
+    async def run(self) -> None:
+        """Work until `stop` or `abort`. Waits for a Redis that is away. Raises: BrokerRefused, ConfigError."""
+        url, namespace = self.wheel.resolve()
+        session = Session(namespace, caller=self.id)
+        store = Store(url, session, max_connections=len(self.settings.queues) + 3)
+        shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
+        slots = Slots(self.settings.concurrency, self.settings.prefetch)
+        runner = Runner(
+            self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms, self._observer
+        )
+        pollers = [Poller(store, keys, self.settings, self.id, slots, runner) for keys in shards]
+        beat_store = SyncStore(url, Session(namespace, caller=self.id), timeout_s=self._beat_timeout())
+        heartbeat = Heartbeat(
+            beat_store, shards, self.settings, self.id, runner.held, runner.lost, lambda: self._describe(slots)
+        )
+        try:
+            if not await self._await_server(store, namespace):
+                return
+            heartbeat.start()
+            reaper = asyncio.create_task(Reaper(store, shards, self.settings, self._observer).run())
+            loops = [asyncio.create_task(poller.run()) for poller in pollers]
+            self.ready.set()
+            log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
+            try:
+                await self._until_stopped(loops)
+                await self._drain(pollers, loops, runner)
+            finally:
+                reaper.cancel()
+                for loop in loops:
+                    loop.cancel()
+                await asyncio.gather(reaper, *loops, return_exceptions=True)
+        finally:
+            heartbeat.stop()
+            runner.close()
+            if heartbeat.ident is not None:
+                await asyncio.to_thread(heartbeat.join, 2.0)
+                await self._leave(store, [keys.workers for keys in shards])
+            beat_store.close()
+            await store.aclose()
+
+    def _beat_timeout(self) -> float:
+        return max(0.5, min(5.0, self.settings.beat_ms / 1000))
+
+    async def _await_server(self, store: Store, namespace: str) -> bool:
+        """Wait until Redis answers, saying so; False when told to stop meanwhile."""
+        failures = 0
+        said = 0.0
+        while not self._stop.is_set():
+            try:
+                register = [("HSETNX", queues_key(namespace), queue, 1) for queue in self.settings.queues]
+                (info, *_) = await store.send([("INFO", "server"), *register])
+                check_server(_parse_info(info))
+                return True
+            except (BrokerUnavailable, OutcomeUnknown) as error:
+                failures += 1
+                if time.monotonic() - said > _CHECK_S:
+                    said = time.monotonic()
+                    log.warning("waiting for Redis: %s", error)
+                try:
+                    async with asyncio.timeout(pause_s(failures)):
+                        await self._stop.wait()
+                except TimeoutError:
+                    continue
+        return False
+
+    async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+            for loop in loops:
+                if loop.done():
+                    await loop
+        finally:
+            stopped.cancel()
+
+    async def _drain(self, pollers: list[Poller], loops: list[asyncio.Task[None]], runner: Runner) -> None:
+        runner.give_back()
+        for poller in pollers:
+            poller.stop()
+        aborted = asyncio.create_task(self._abort.wait())
+        everything = asyncio.gather(*loops)
+        try:
+            grace = None if self._abort.is_set() else self.settings.drain_ms / 1000
+            if not self._abort.is_set():
+                waited: set[asyncio.Future[Any]] = {everything, aborted}
+                await asyncio.wait(waited, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            if not everything.done():
+                log.warning("worker %s: giving back %d jobs that still run", self.id, len(runner.held))
+                runner.cancel_all(Stop.DRAIN)
+                await asyncio.wait([everything], timeout=5.0)
+            if everything.done():
+                everything.result()
+            else:
+                log.error("worker %s: %d jobs did not stop; their leases will run out", self.id, len(runner.held))
+        finally:
+            aborted.cancel()
+            everything.cancel()
+            await asyncio.gather(everything, return_exceptions=True)
+
+    async def _leave(self, store: Store, lists: list[str]) -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                await store.send([("HDEL", name, self.id) for name in lists])
+        except (BrokerError, TimeoutError, ZwheelError) as error:
+            log.info("worker %s: could not sign off: %s", self.id, error)
+
+    _started_ms = 0
+
+    def _describe(self, slots: Slots) -> dict[str, object]:
+        if not self._started_ms:
+            self._started_ms = time.time_ns() // 1_000_000
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": list(self.settings.queues),
+            "concurrency": self.settings.concurrency,
+            "running": slots.running,
+            "started": self._started_ms,
+            "version": __version__,
+        }
+
+
+def _parse_info(info: bytes | dict[str, object]) -> dict[str, object]:
+    if isinstance(info, dict):
+        return info
+    pairs = (line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    return {name: value for name, value in pairs}

@@ -1,0 +1,24 @@
+"""How each script is called and how its answer is read, without I/O: one module a transition, named like its script."""
+
+from zwheel.calls.bury import bury
+from zwheel.calls.call import BATCH_LIMIT, Call, Lane, Reply, Session, clock_us, day_name, read_count, read_letters, word
+from zwheel.calls.cancel import cancel
+from zwheel.calls.claim import Claimed, claim, read_claim
+from zwheel.calls.complete import complete
+from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, read_enqueue
+from zwheel.calls.extend import extend
+from zwheel.calls.prune import prune
+from zwheel.calls.purge import purge
+from zwheel.calls.reap import Reaped, read_reap, reap
+from zwheel.calls.redrive import redrive
+from zwheel.calls.refile import Back, Refile, read_refile
+from zwheel.calls.release import release
+from zwheel.calls.reschedule import read_reschedule, reschedule
+from zwheel.calls.retry import retry
+
+__all__ = [
+    "BATCH_LIMIT", "Back", "Call", "Claimed", "EnqueueCall", "Lane", "NewJob", "Reaped", "Refile", "Reply", "Session",
+    "bury", "cancel", "claim", "clock_us", "complete", "day_name", "enqueue", "extend", "prune", "purge", "read_claim",
+    "read_count", "read_enqueue", "read_letters", "read_reap", "read_refile", "read_reschedule", "reap", "redrive",
+    "release", "reschedule", "retry", "word",
+]  # fmt: skip

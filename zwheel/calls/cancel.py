@@ -1,0 +1,21 @@
+"""cancel: scheduled -> cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zwheel.calls.call import Call, Lane
+from zwheel.keys import ShardKeys
+from zwheel.scripts import script
+from zwheel.times import day_start_ms
+
+#: A cancelled job can be read for at least this long, ms.
+LEAST_KEPT_MS = 600_000
+
+
+def cancel(keys: ShardKeys, ids: Sequence[str], *, day: str, lane: Lane, now: str = "") -> Call:
+    """Build the call for jobs of one bucket, up to 1000. Read with `read_letters`: c, r, e, m, v, u."""
+    names = (
+        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.done, keys.dedup, keys.dedup_expiry, keys.wheel(day),
+    )  # fmt: skip
+    return Call(script("cancel"), names, (now, lane.request, day, day_start_ms(day), LEAST_KEPT_MS, *ids))

@@ -1,0 +1,62 @@
+"""claim: scheduled -> processing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zwheel.calls.call import Call, Lane, Reply, clock_us, text, word
+from zwheel.keys import ShardKeys
+from zwheel.scripts import script
+
+ROLE_MS = 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim met."""
+
+    word: str
+    """ok | empty | moved | paused | stepped."""
+    now_us: int
+    """The server's clock."""
+    next_fire_ms: int | None
+    """When the next job of the earliest bucket is due; None: nothing there, or in a day not looked at yet."""
+    day: str
+    """The earliest bucket, to be named by the next claim; '' when the wheel is empty."""
+    role: str
+    """timekeeper | second | follower: how to wait; none: do not wait, claim again when there is room."""
+    grace_ms: int
+    """End of the grace period after a gap, ms; 0: none."""
+    jobs: list[bytes]
+    """id, record, id, record, ... as Redis sent them."""
+
+
+def claim(
+    keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS, now: str = ""
+) -> Call:
+    """Build the call. day: the bucket thought to be the earliest. limit: up to 1000; 0 steps down from waiting."""
+    return Call(
+        script("claim"),
+        (
+            keys.meta, lane.key(keys), keys.jobs, keys.days, keys.processing, keys.dead, keys.wake, keys.wheel(day),
+        ),
+        (now, lane.request, worker, lease_ms, limit, day, role_ms),
+    )  # fmt: skip
+
+
+def read_claim(reply: Reply) -> Claimed:
+    """Read the answer."""
+    answer = word(reply)
+    if answer in ("ok", "empty"):
+        next_fire = reply[2]
+        return Claimed(
+            answer,
+            clock_us(reply),
+            int(float(next_fire)) if next_fire else None,
+            text(reply[3]),
+            text(reply[4]),
+            int(reply[5]),
+            reply[6:],
+        )
+    day = text(reply[2]) if answer == "moved" else ""
+    return Claimed(answer, clock_us(reply), None, day, "none", 0, [])

@@ -1,0 +1,20 @@
+"""complete: processing -> done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zwheel.calls.call import Arg, Call, Lane
+from zwheel.keys import ShardKeys
+from zwheel.scripts import script
+
+
+def complete(keys: ShardKeys, ends: Sequence[tuple[bytes | str, bytes]], *, lane: Lane, now: str = "") -> Call:
+    """Build the call. ends: (job id, token as 16 digits), up to 1000. Read with `read_letters`: d, f, m."""
+    args: list[Arg] = [now, lane.request]
+    for end in ends:
+        args += end
+    names = (
+        keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.done, keys.dedup, keys.dedup_expiry,
+    )  # fmt: skip
+    return Call(script("complete"), names, args)

@@ -1,0 +1,115 @@
+"""enqueue: nothing -> scheduled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zwheel.calls.call import Arg, Buckets, Call, Lane, Reply, buckets, clock_us, text, when_text, word
+from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
+from zwheel.job import Enqueued, JobId, JobState, QueueName
+from zwheel.keys import ShardKeys
+from zwheel.record import STATES
+from zwheel.scripts import script
+
+
+class NewJob:
+    """A job that is checked and encoded, ready to be enqueued. Made by `Task.job` and `Wheel.new_job`."""
+
+    __slots__ = ("at_ms", "body", "dedup", "delay_ms", "id", "queue", "tail", "window_ms")
+
+    def __init__(
+        self,
+        *,
+        job_id: JobId,
+        queue: QueueName,
+        at_ms: int | None,
+        delay_ms: int,
+        tail: bytes,
+        body: bytes,
+        dedup: str = "",
+        window_ms: int | None = None,
+    ) -> None:
+        self.id = job_id
+        self.queue = queue
+        #: Fire time in ms, or None for a delay from the moment the server takes it in.
+        self.at_ms = at_ms
+        self.delay_ms = delay_ms
+        #: The record from the worker's field up to the body (`record_tail`).
+        self.tail = tail
+        self.body = body
+        #: Digest of the dedup key, '' without one; its window in ms, None for until-done.
+        self.dedup = dedup
+        self.window_ms = window_ms
+
+    def __repr__(self) -> str:
+        return f"NewJob(id={self.id!r}, queue={self.queue!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueCall:
+    """A batch for one shard and the call that stores it."""
+
+    call: Call
+    batch: Sequence[NewJob]
+    layout: Buckets
+    queue: QueueName
+
+
+def enqueue(keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane, now: str = "") -> EnqueueCall:
+    """Build the call for up to 1000 jobs of one shard. now_ms: the estimate of the server's clock, for the buckets."""
+    layout = buckets(keys, batch, lambda job: now_ms + job.delay_ms if job.at_ms is None else job.at_ms)
+    args: list[Arg] = [now, lane.request, *layout.head]
+    for position in layout.order:
+        job = batch[position]
+        args += (
+            job.id,
+            "+0" if job.at_ms is None and not job.delay_ms else when_text(job.at_ms, job.delay_ms),
+            job.dedup if job.window_ms is None else f"{job.dedup}{job.window_ms}",
+            job.tail + job.body,
+        )
+    names = (
+        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
+        *layout.keys,
+    )  # fmt: skip
+    return EnqueueCall(Call(script("enqueue"), names, args), batch, layout, QueueName(keys.queue))
+
+
+def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
+    """Read the answer, one for each job in the batch's order; None: the day changed, build the call again.
+
+    Raises: QueueFull, PayloadTooLarge; nothing was stored.
+    """
+    answer = word(reply)
+    if answer == "moved":
+        return None
+    if answer == "full":
+        raise QueueFull(sent.queue, int(reply[2]))
+    if answer == "oversized":
+        raise PayloadTooLarge(max(len(job.body) for job in sent.batch), 2_097_152)
+    if answer != "ok":
+        raise BrokerRefused(f"enqueue answered {answer!r}, which this version does not know")
+    now_ms = -(-clock_us(reply) // 1000)
+    letters = text(reply[2])
+    queue = sent.queue
+    batch = sent.batch
+    existed = _existed(text(reply[3])) if reply[3] else {}
+    order = sent.layout.order
+    result: list[Enqueued] = [None] * len(batch)  # type: ignore[list-item]
+    for index, position in enumerate(order):
+        job = batch[position]
+        if letters[index] == "c":
+            fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
+            result[position] = Enqueued(job_id=job.id, existed=False, queue=queue, fire_at_ms=fire)
+        else:
+            held, state, fire = existed[index]
+            result[position] = Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire)
+    return result
+
+
+def _existed(words: str) -> dict[int, tuple[JobId, JobState, int]]:
+    found = {}
+    parts = words.split(" ")
+    for i in range(0, len(parts), 4):
+        found[int(parts[i]) - 1] = (JobId(parts[i + 1]), STATES.get(parts[i + 2], JobState.DONE), int(parts[i + 3]))
+    return found

@@ -1,0 +1,14 @@
+"""release: processing -> scheduled, unharmed; the attempt does not count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zwheel.calls.call import Lane
+from zwheel.calls.refile import Back, Refile, refile
+from zwheel.keys import ShardKeys
+
+
+def release(keys: ShardKeys, batch: Sequence[Back], *, now_ms: int, lane: Lane, now: str = "") -> Refile:
+    """Build the call for up to 1000 jobs. Read with `read_refile`: b, f, m."""
+    return refile("release", keys, batch, now_ms=now_ms, lane=lane, now=now)

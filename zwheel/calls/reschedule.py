@@ -1,0 +1,31 @@
+"""reschedule: scheduled stays scheduled, at another time."""
+
+from __future__ import annotations
+
+from zwheel.calls.call import Call, Lane, Reply, day_name, text, when_text, word
+from zwheel.keys import ShardKeys
+from zwheel.scripts import script
+from zwheel.times import DAY_MS, day_start_ms
+
+
+def reschedule(
+    keys: ShardKeys, job_id: str, *, day: str, at_ms: int | None, delay_ms: int, now_ms: int, lane: Lane, now: str = ""
+) -> Call:
+    """Build the call. day: the bucket the job is in. at_ms: its new fire time; None: delay_ms from the server's now."""
+    number = (now_ms + delay_ms if at_ms is None else at_ms) // DAY_MS
+    target = day_name(number)
+    names = (
+        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.wake, keys.wheel(day), keys.wheel(target),
+    )  # fmt: skip
+    return Call(
+        script("reschedule"),
+        names,
+        (
+            now, lane.request, job_id, day, day_start_ms(day), target, number * DAY_MS, when_text(at_ms, delay_ms),
+        ),
+    )  # fmt: skip
+
+
+def read_reschedule(reply: Reply) -> str | None:
+    """Read the letter: s, r, e, m, v, u; None: the target day changed, build the call again."""
+    return None if word(reply) == "moved" else text(reply[2])

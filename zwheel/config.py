@@ -1,0 +1,197 @@
+"""Where the settings come from, and which Redis that means.
+
+The URL: what the caller gives (`--url`), else ZWHEEL_URL, else REDIS_URL, else `url` in `zwheel.toml` of the current
+directory. One that is set and does not answer is an error, never a reason to try the next. Only with none at all does the
+private server of the project stand in: it is joined when it runs, and started when the caller says so.
+
+Also read: ZWHEEL_NAMESPACE, ZWHEEL_APP, ZWHEEL_HOME, and ZWHEEL_ENV=production, which rules the private server out.
+
+    [zwheel]                     # zwheel.toml; no other keys are taken
+    url = "redis://localhost/0"
+    namespace = "zw"
+    app = "shop.jobs:wheel"
+    home = ".zwheel"             # relative to this file
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zwheel.address import MEMORY_BANNER, mask_url, parse_url
+from zwheel.errors import BrokerUnavailable, ConfigError, InvalidName
+from zwheel.keys import check_name
+
+FILE_NAME = "zwheel.toml"
+DEFAULT_NAMESPACE = "zw"
+EMBEDDED = "embedded"
+_KEYS = ("url", "namespace", "app", "home")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of one process, each from the first place that had it."""
+
+    url: str | None = field(default=None, repr=False)
+    """The Redis URL, checked; None: no place had one."""
+    namespace: str = DEFAULT_NAMESPACE
+    """The first part of every key."""
+    app: str | None = None
+    """The application as `module:attribute`; None when not set."""
+    home: Path
+    """The directory of the private server; it need not exist."""
+    source: str = EMBEDDED
+    """Where the URL came from: `--url`, `ZWHEEL_URL`, `REDIS_URL`, `zwheel.toml`, or `embedded` for no URL."""
+    production: bool = False
+    """ZWHEEL_ENV=production: the private server is neither joined nor started."""
+
+
+def load_settings(
+    *,
+    url: str | None = None,
+    namespace: str | None = None,
+    app: str | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings; an argument that is given wins over the environment, and that over the file.
+
+    Args:
+        cwd: The directory of `zwheel.toml` and `.zwheel`; None: the current one.
+        env: The environment; None: this process's.
+
+    Raises: ConfigError in one sentence that names the place; InvalidName for a bad namespace in the call.
+    """
+    cwd = Path.cwd() if cwd is None else cwd
+    env = os.environ if env is None else env
+    if namespace is not None:
+        check_name(namespace, "namespace")
+    file = _read_file(cwd / FILE_NAME)
+    found_url, source = _find_url(url, env, file)
+    return Settings(
+        url=found_url,
+        namespace=namespace or _namespace(env, file),
+        app=app or env.get("ZWHEEL_APP") or file.get("app"),
+        home=_home(env, file, cwd),
+        source=source,
+        production=env.get("ZWHEEL_ENV", "").strip().lower() == "production",
+    )
+
+
+def resolve_url(settings: Settings, *, start_embedded: bool, say: Callable[[str], None] | None = None) -> str:
+    """Give the URL to use. Without one: join the private server, or start it when `start_embedded` is set.
+
+    Args:
+        say: Called with one line about the server taken, except when the URL was given in the call.
+
+    Raises: BrokerUnavailable, with the choices, when there is no URL and no private server to use;
+        EmbeddedServerError when there is one and it does not work.
+    """
+    tell = say or _silent
+    if settings.url is not None:
+        if settings.url.startswith("memory:"):
+            tell(f"zwheel: {MEMORY_BANNER}")
+        elif settings.source != "--url":
+            tell(f"zwheel: using {mask_url(settings.url)} ({settings.source})")
+        return settings.url
+    if settings.production:
+        raise BrokerUnavailable("ZWHEEL_ENV is production and no Redis is named: set ZWHEEL_URL")
+    from zwheel import embedded
+
+    server = embedded.start(settings.home) if start_embedded else embedded.status(settings.home)
+    if server is None:
+        raise BrokerUnavailable(
+            f"no Redis is named, and no private server runs in {settings.home}: set ZWHEEL_URL to one that runs, "
+            "or start a private one with: zwheel server start"
+        )
+    if server.started:
+        tell(
+            f"zwheel: started {server} with its data in {server.home}, for this user on this machine only; "
+            "set ZWHEEL_URL for anything shared"
+        )
+    else:
+        tell(f"zwheel: using {server.url} (the private {server})")
+    return server.url
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    others = [name for name in document if name != "zwheel"]
+    if others:
+        raise ConfigError(f"{path} has {others[0]!r} outside of the table [zwheel]: put all settings into it")
+    table = document.get("zwheel", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: zwheel must be a table, [zwheel]")
+    for name, value in table.items():
+        if name not in _KEYS:
+            raise ConfigError(f"{path} has the unknown setting {name!r}: it takes {', '.join(_KEYS)}")
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigError(f"{path}: {name} must be a text that is not empty")
+    return table
+
+
+def _find_url(url: str | None, env: Mapping[str, str], file: Mapping[str, str]) -> tuple[str | None, str]:
+    places = (
+        ("--url", url),
+        ("ZWHEEL_URL", env.get("ZWHEEL_URL")),
+        ("REDIS_URL", env.get("REDIS_URL")),
+        (FILE_NAME, file.get("url")),
+    )
+    for source, found in places:
+        if found is None:
+            continue
+        if not found.strip():
+            raise ConfigError(f"{source} is set but empty: give it a Redis URL, or unset it")
+        try:
+            parse_url(found)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+        return found.strip(), source
+    return None, EMBEDDED
+
+
+def _namespace(env: Mapping[str, str], file: Mapping[str, str]) -> str:
+    for source, found in (("ZWHEEL_NAMESPACE", env.get("ZWHEEL_NAMESPACE")), (FILE_NAME, file.get("namespace"))):
+        if found:
+            try:
+                return check_name(found, "namespace")
+            except InvalidName as error:
+                raise ConfigError(f"{source}: {error}") from None
+    return DEFAULT_NAMESPACE
+
+
+def _home(env: Mapping[str, str], file: Mapping[str, str], cwd: Path) -> Path:
+    """$ZWHEEL_HOME, else `home` of the file, else ./.zwheel if it exists, else the user's directory for state."""
+    for named in (env.get("ZWHEEL_HOME"), file.get("home")):
+        if named:
+            return cwd / _expanded(named, env)
+    if (cwd / ".zwheel").is_dir():
+        return cwd / ".zwheel"
+    state = env.get("XDG_STATE_HOME", "")
+    # The specification of these directories says that a relative one is to be ignored.
+    return (Path(state) if os.path.isabs(state) else _expanded("~/.local/state", env)) / "zwheel"
+
+
+def _expanded(path: str, env: Mapping[str, str]) -> Path:
+    if path != "~" and not path.startswith("~/"):
+        return Path(path)
+    user = env.get("HOME")
+    try:
+        return (Path(user) if user else Path.home()) / path[2:]
+    except RuntimeError:
+        raise ConfigError("there is no home directory for the private server: set ZWHEEL_HOME or ZWHEEL_URL") from None

@@ -1,0 +1,135 @@
+"""The errors a user of zwheel can meet.
+
+    ZwheelError
+    ├── InvalidInput            a value that zwheel refuses before anything is sent
+    │   ├── InvalidName         a queue, task, job id or namespace outside the allowed pattern
+    │   ├── InvalidTime         a naive datetime, NaN, a time out of range
+    │   ├── PayloadError        arguments that cannot be encoded
+    │   │   └── PayloadTooLarge
+    │   └── BadArguments        arguments that do not fit the task's signature
+    ├── UndecodableJob          a stored record or body that cannot be read
+    ├── UnknownTask             no task of that name is registered here
+    ├── BrokerError             Redis said no, or said nothing
+    │   ├── BrokerUnavailable   not reachable within the bounded time; nothing is known to have happened
+    │   ├── OutcomeUnknown      sent, but no answer arrived: it may or may not have happened
+    │   ├── BrokerFull          Redis is out of memory (maxmemory, noeviction)
+    │   ├── BrokerRefused       authentication, permissions, a read-only replica, an unsupported server
+    │   └── SchemaMismatch      the keys were written by an incompatible version
+    ├── QueueFull               the queue reached its length cap
+    ├── LeaseLost               the claim is no longer valid: another worker may hold the job
+    ├── JobNotFound             no such job
+    ├── WaitTimeout             the awaited job did not end in time
+    ├── ConfigError             settings that contradict each other or cannot be read
+    └── EmbeddedServerError     the private server could not be started or joined
+"""
+
+from __future__ import annotations
+
+
+class ZwheelError(Exception):
+    """Root of every error raised by zwheel."""
+
+
+class InvalidInput(ZwheelError, ValueError):
+    """A value that zwheel refuses before anything is sent."""
+
+
+class InvalidName(InvalidInput):
+    """A queue, task, job id or namespace outside the allowed pattern."""
+
+
+class InvalidTime(InvalidInput):
+    """A naive datetime, NaN, or a time outside the supported range."""
+
+
+class PayloadError(InvalidInput):
+    """Arguments that cannot be encoded."""
+
+
+class PayloadTooLarge(PayloadError):
+    """An encoded payload over the size limit, in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the payload is {size:,} bytes, over the limit of {limit:,}: "
+            "store the data elsewhere and enqueue a reference to it"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class BadArguments(InvalidInput):
+    """Arguments that do not fit the task's signature or its annotations."""
+
+
+class UndecodableJob(ZwheelError):
+    """A stored record or body that cannot be read by this version."""
+
+
+class UnknownTask(ZwheelError):
+    """No task of that name is registered here."""
+
+
+class BrokerError(ZwheelError):
+    """Redis said no, or said nothing."""
+
+
+class BrokerUnavailable(BrokerError):
+    """Redis was not reachable within the bounded time; the request was not carried out."""
+
+
+class OutcomeUnknown(BrokerError):
+    """The request was sent and no answer arrived: it may or may not have happened.
+
+    Repeating an enqueue with the same job id is safe.
+    """
+
+
+class BrokerFull(BrokerError):
+    """Redis is out of memory and refuses writes that grow; nothing was stored."""
+
+
+class BrokerRefused(BrokerError):
+    """Redis refused: authentication, permissions, a read-only replica, an unsupported server."""
+
+
+class SchemaMismatch(BrokerError):
+    """The stored keys were written by a version this one cannot work with."""
+
+
+class QueueFull(ZwheelError):
+    """The queue reached its length cap; nothing was stored."""
+
+    def __init__(self, queue: str, cap: int) -> None:
+        super().__init__(f"queue {queue!r} is full: its cap is {cap:,} jobs; enqueue again later or raise the cap")
+        self.queue = queue
+        self.cap = cap
+
+
+class LeaseLost(ZwheelError):
+    """The claim is no longer valid: its lease ran out, and another worker may hold the job."""
+
+    def __init__(self, job_id: str, token: int) -> None:
+        super().__init__(f"job {job_id}: the lease of token {token} is lost; stop working on it, another worker may run it")
+        self.job_id = job_id
+        self.token = token
+
+
+class JobNotFound(ZwheelError):
+    """No such job: it never existed, or it ended and was not kept."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id}: it never existed, or it ended and was not kept")
+        self.job_id = job_id
+
+
+class WaitTimeout(ZwheelError):
+    """The awaited job did not end in time."""
+
+
+class ConfigError(ZwheelError):
+    """Settings that contradict each other or cannot be read."""
+
+
+class EmbeddedServerError(ZwheelError):
+    """The private server could not be started or joined."""

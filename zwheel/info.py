@@ -1,0 +1,70 @@
+"""What a person reads about queues, days and workers. Snapshots: they do no I/O and never change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zwheel.job import QueueName, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueInfo:
+    """How a queue stands."""
+
+    name: QueueName
+    scheduled: int
+    """Jobs on the wheel, due ones included."""
+    due: int
+    """Jobs whose fire time has come and that no worker has claimed."""
+    processing: int
+    dead: int
+    done: int
+    """Tombstones of done and cancelled jobs."""
+    paused: bool
+    oldest_due_ms: int | None
+    """Fire time of the oldest due job, ms since the epoch; None when nothing is due."""
+    next_fire_ms: int | None
+    """Fire time of the first job on the wheel; None when it is empty."""
+    workers: int
+    """Workers that beat lately."""
+    cap: int | None
+    """The most living jobs the queue takes; None: no limit."""
+    trimmed: int = 0
+    """Dead jobs that were deleted by the limits on size and age, ever."""
+    orphans: int = 0
+    """Entries without a record that were cleared away, ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayInfo:
+    """One UTC day of a queue's wheel."""
+
+    day: str
+    """`yyyymmdd`."""
+    jobs: int
+    first_ms: int
+    """First fire time of the day's jobs, ms since the epoch."""
+    last_ms: int
+    """Last fire time of the day's jobs, ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """One worker process."""
+
+    id: WorkerId
+    host: str
+    pid: int
+    queues: tuple[QueueName, ...]
+    concurrency: int
+    """How many jobs it runs at a time."""
+    running: int
+    """How many it ran at its last beat."""
+    started_ms: int
+    """When it started, ms since the epoch."""
+    beat_ms: int
+    """When it last beat, ms since the epoch, by the server's clock."""
+    version: str
+    """Its version of zwheel."""
+    alive: bool
+    """Whether it beat within the last 45 s."""

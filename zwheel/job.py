@@ -1,0 +1,161 @@
+"""The nouns: states, reasons, and what a person or a program reads about a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+from zwheel.times import to_datetime
+
+JobId = NewType("JobId", str)
+QueueName = NewType("QueueName", str)
+WorkerId = NewType("WorkerId", str)
+
+DEFAULT_QUEUE = QueueName("default")
+
+
+class JobState(StrEnum):
+    """Where a job is. "Due" is not a state: it is a scheduled job whose time has come."""
+
+    SCHEDULED = "scheduled"
+    """On the wheel; claim moves it to processing, cancel to cancelled."""
+    PROCESSING = "processing"
+    """Claimed under a lease; complete, retry, bury and release by its holder move it on, or reap when the lease ran out."""
+    DONE = "done"
+    """Ended well; kept as a tombstone until its `keep` time is over."""
+    DEAD = "dead"
+    """Will not run again unless a person redrives it; the last error says why."""
+    CANCELLED = "cancelled"
+    """Taken off the wheel by a person before it started; kept as a tombstone for a while."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing but a redrive moves a job out of this state."""
+        return self in (JobState.DONE, JobState.DEAD, JobState.CANCELLED)
+
+
+class Reason(StrEnum):
+    """Why an attempt ended badly, and so why a job is dead."""
+
+    ERROR = "error"
+    """The task raised; dead when this was the last attempt."""
+    TIMEOUT = "timeout"
+    """The task ran longer than its timeout; dead when this was the last attempt."""
+    LEASE_EXPIRED = "lease_expired"
+    """Its worker died or lost contact; counted as an attempt by the reaper."""
+    DISCARDED = "discarded"
+    """The task raised Discard, or an exception of a give-up type."""
+    UNKNOWN_TASK = "unknown_task"
+    """No worker knew the task within `unknown_ttl`."""
+    UNDECODABLE = "undecodable"
+    """The stored body or record cannot be read."""
+    BAD_ARGUMENTS = "bad_arguments"
+    """The arguments do not fit the task's signature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One attempt that ended badly. Written by the worker that ran it, or by the reaper for one that vanished."""
+
+    at_ms: int
+    """When, ms since the epoch, by the server's clock."""
+    attempt: int
+    """Which attempt, counted from 1."""
+    reason: Reason | str
+    """Why; an unknown word from a newer version stays a plain string."""
+    kind: str = ""
+    """The exception's class name; empty when none was raised."""
+    message: str = ""
+    """The exception's text, shortened, control characters escaped."""
+    traceback: str = ""
+    """The last frames, shortened; empty when none."""
+    worker: str = ""
+    """The worker that held the job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What Redis holds about one job at the moment it was read. A snapshot: it does no I/O and never changes."""
+
+    id: JobId
+    queue: QueueName
+    task: str
+    state: JobState
+    attempt: int
+    """How often it has been claimed; crashes count, a release does not. 0 before the first claim."""
+    max_attempts: int
+    """After this many attempts it is dead. `retries` + 1."""
+    fire_at_ms: int
+    """When it becomes (or became) due, ms since the epoch, UTC; moved by each retry."""
+    token: int
+    """The fencing token of the last claim; before the first, when it was enqueued, in µs since the epoch."""
+    worker: WorkerId | None
+    """Who holds or last held it; None before the first claim."""
+    keep_ms: int
+    """How long the tombstone stays after the job ended, ms; 0: not at all."""
+    dedup: str | None
+    """Digest of its dedup key, None without one."""
+    failures: tuple[Failure, ...] = ()
+    """The last failures, oldest first; bounded."""
+    body: bytes = field(default=b"", repr=False)
+    """The encoded arguments; empty in a tombstone."""
+    ended_at_ms: int | None = None
+    """When it died, or until when a tombstone is kept; None for a living job."""
+    lease_until_ms: int | None = None
+    """When the lease of a processing job ends; None otherwise or when not looked up."""
+
+    @property
+    def fire_at(self) -> datetime:
+        """The fire time as an aware UTC datetime."""
+        return to_datetime(self.fire_at_ms)
+
+    @property
+    def reason(self) -> str | None:
+        """Why a dead job is dead; None for any other."""
+        if self.state is not JobState.DEAD:
+            return None
+        return str(self.failures[-1].reason) if self.failures else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """The answer to an enqueue: which job now stands for it."""
+
+    job_id: JobId
+    """The new job, or the one that already held the id or the dedup key."""
+    existed: bool
+    """False when this call created the job."""
+    queue: QueueName
+    state: JobState = JobState.SCHEDULED
+    """The state of that job at that moment."""
+    fire_at_ms: int
+    """When it is (or was) due, ms since the epoch."""
+
+    @property
+    def fire_at(self) -> datetime:
+        """The fire time as an aware UTC datetime."""
+        return to_datetime(self.fire_at_ms)
+
+
+class CancelOutcome(StrEnum):
+    """What a cancel or a reschedule met."""
+
+    CANCELLED = "cancelled"
+    """It was scheduled; it will not start."""
+    RUNNING = "running"
+    """A worker holds it: too late."""
+    ENDED = "ended"
+    """It is done, dead or already cancelled."""
+    MISSING = "missing"
+    """No such job."""
+
+
+class RescheduleOutcome(StrEnum):
+    """What a reschedule met."""
+
+    RESCHEDULED = "rescheduled"
+    RUNNING = "running"
+    ENDED = "ended"
+    MISSING = "missing"

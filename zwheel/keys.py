@@ -1,0 +1,95 @@
+"""Every Redis key, put together here and nowhere else, with its type and its members.
+
+All keys of a shard carry the hash tag `{<namespace>:<queue>:<shard>}`, so that they share one cluster slot.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from zwheel.errors import InvalidName
+
+NAME_LIMIT = 128
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_TASK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/-]{0,127}\Z")
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/=+-]{0,127}\Z")
+
+
+def check_name(name: str, what: str = "queue") -> str:
+    """Return a queue, namespace or worker name, or raise InvalidName: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`."""
+    return _check(_NAME, name, what, "letters, digits and . _ -")
+
+
+def check_task(name: str) -> str:
+    """Return a task name, or raise InvalidName."""
+    return _check(_TASK, name, "task", "letters, digits and . _ - : /")
+
+
+def check_job_id(job_id: str) -> str:
+    """Return a job id, or raise InvalidName."""
+    return _check(_JOB_ID, job_id, "job id", "letters, digits and . _ - : @ / = +")
+
+
+def _check(pattern: re.Pattern[str], name: str, what: str, allowed: str) -> str:
+    if not isinstance(name, str) or pattern.match(name) is None:
+        shown = ascii(name)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        raise InvalidName(f"{shown} is not a valid {what}: use 1 to {NAME_LIMIT} {allowed}, starting with a letter or digit")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class ShardKeys:
+    """The keys of one shard of one queue."""
+
+    namespace: str
+    queue: str
+    shard: int
+    tag: str
+    jobs: str
+    """HASH job id -> record (see `zwheel/record.py`)."""
+    days: str
+    """ZSET yyyymmdd -> the same number: the non-empty day buckets."""
+    processing: str
+    """ZSET job id -> lease deadline, ms."""
+    dead: str
+    """ZSET job id -> time of death, ms."""
+    done: str
+    """ZSET job id -> end of its tombstone, ms: done and cancelled jobs."""
+    dedup: str
+    """HASH digest of a dedup key -> job id that holds it."""
+    dedup_expiry: str
+    """ZSET digest -> end of its window, ms."""
+    wake: str
+    """LIST of wake-up tokens for blocked pollers, at most a few."""
+    meta: str
+    """HASH: clock, beat, grace, paused, cap, counters and the timekeeper's role."""
+    workers: str
+    """HASH worker id -> JSON about a worker that serves this shard."""
+
+    @classmethod
+    def of(cls, namespace: str, queue: str, shard: int = 0) -> ShardKeys:
+        """Put the keys together; raises InvalidName."""
+        check_name(namespace, "namespace")
+        check_name(queue)
+        tag = f"{{{namespace}:{queue}:{shard}}}"
+        return cls(
+            namespace, queue, shard, tag,
+            *(f"{tag}:{name}" for name in (
+                "jobs", "days", "processing", "dead", "done", "dedup", "dedup:expiry", "wake", "meta", "workers",
+            )),
+        )  # fmt: skip
+
+    def wheel(self, day: str) -> str:
+        """ZSET job id -> fire time, ms: the bucket of one UTC day, `yyyymmdd`. Never given a TTL."""
+        return f"{self.tag}:wheel:{day}"
+
+    def replay(self, caller: str, lane: int | str) -> str:
+        """STRING with a TTL: the last request of one caller on one lane and its answer, given again to a repeat."""
+        return f"{self.tag}:replay:{caller}:{lane}"
+
+
+def queues_key(namespace: str) -> str:
+    """HASH queue name -> shard count: every queue that was ever used."""
+    return f"{check_name(namespace, 'namespace')}:queues"

@@ -1,0 +1,47 @@
+"""What a client can do, each as steps without I/O that the async and the blocking shell carry out alike."""
+
+from zwheel.operations.act import (
+    cancel,
+    pause,
+    purge,
+    purge_dead,
+    redrive,
+    reschedule,
+    resume,
+    set_cap,
+)
+from zwheel.operations.produce import enqueue_batch
+from zwheel.operations.read import (
+    count,
+    days,
+    get,
+    hours,
+    jobs,
+    ping,
+    queue_info,
+    queues,
+    wait,
+    workers,
+)
+
+__all__ = [
+    "cancel",
+    "count",
+    "days",
+    "enqueue_batch",
+    "get",
+    "hours",
+    "jobs",
+    "pause",
+    "ping",
+    "purge",
+    "purge_dead",
+    "queue_info",
+    "queues",
+    "redrive",
+    "reschedule",
+    "resume",
+    "set_cap",
+    "wait",
+    "workers",
+]

@@ -1,0 +1,209 @@
+"""Acting on jobs and queues: cancel, reschedule, pause, purge, redrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zwheel import calls
+from zwheel.calls import BATCH_LIMIT, Session
+from zwheel.errors import BrokerRefused, InvalidInput
+from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
+from zwheel.keys import check_job_id, queues_key
+from zwheel.operations.read import bucket_days, get, snapshot
+from zwheel.store import Steps
+from zwheel.times import day_of
+
+Progress = Callable[[int], None]
+_TRIES = 20
+_CANCEL = {"c": CancelOutcome.CANCELLED, "r": CancelOutcome.RUNNING, "e": CancelOutcome.ENDED, "m": CancelOutcome.MISSING}
+_RESCHEDULE = {
+    "s": RescheduleOutcome.RESCHEDULED,
+    "r": RescheduleOutcome.RUNNING,
+    "e": RescheduleOutcome.ENDED,
+    "m": RescheduleOutcome.MISSING,
+}
+_UNREADABLE = "job {}: its record was written by another version of zwheel and cannot be changed by this one"
+
+
+def cancel(session: Session, job_id: str, queue: str | None) -> Steps[CancelOutcome]:
+    """Take a scheduled job off the wheel. Decided by one script: after `cancelled` it never starts."""
+    for _ in range(_TRIES):
+        job = yield from get(session, job_id, queue)
+        if job is None:
+            return CancelOutcome.MISSING
+        queue = job.queue
+        with session.lane() as lane:
+            call = calls.cancel(
+                session.keys(queue), [job_id], day=day_of(job.fire_at_ms), lane=lane, now=session.now
+            )
+            (reply,) = yield (call,)
+        letter = calls.read_letters(reply)
+        if letter == "u":
+            raise BrokerRefused(_UNREADABLE.format(job_id))
+        if letter in _CANCEL:
+            return _CANCEL[letter]
+    raise BrokerRefused(f"job {job_id} moves faster than it can be cancelled")
+
+
+def reschedule(
+    session: Session, job_id: str, queue: str | None, at_ms: int | None, delay_ms: int
+) -> Steps[RescheduleOutcome]:
+    """Move a scheduled job to another time. Decided by one script: it runs at the old time or at the new one."""
+    for _ in range(_TRIES):
+        job = yield from get(session, job_id, queue)
+        if job is None:
+            return RescheduleOutcome.MISSING
+        queue = job.queue
+        with session.lane() as lane:
+            call = calls.reschedule(
+                session.keys(queue), job_id, day=day_of(job.fire_at_ms), at_ms=at_ms, delay_ms=delay_ms,
+                now_ms=session.clock.now_ms(), lane=lane, now=session.now,
+            )  # fmt: skip
+            (reply,) = yield (call,)
+        letter = calls.read_reschedule(reply)
+        if letter == "u":
+            raise BrokerRefused(_UNREADABLE.format(job_id))
+        if letter in _RESCHEDULE:
+            return _RESCHEDULE[letter]
+    raise BrokerRefused(f"job {job_id} moves faster than it can be rescheduled")
+
+
+def pause(session: Session, queue: str) -> Steps[None]:
+    """Stop claims of a queue; what runs goes on. After this returns no new claim succeeds."""
+    keys = session.keys(queue)
+    yield (
+        ("HSETNX", queues_key(session.namespace), queue, 1),
+        ("HSET", keys.meta, "paused", str(session.clock.now_ms())),
+    )
+
+
+def resume(session: Session, queue: str) -> Steps[None]:
+    """Allow claims again and wake a poller."""
+    keys = session.keys(queue)
+    yield (("HDEL", keys.meta, "paused"), ("RPUSH", keys.wake, "1"))
+
+
+def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
+    """Limit the living jobs of a queue, or lift the limit with None. Jobs over it are refused at enqueue."""
+    keys = session.keys(queue)
+    if cap is None:
+        yield (("HDEL", keys.meta, "cap"),)
+    elif cap < 1:
+        raise InvalidInput(f"a cap of {cap} is not a positive number of jobs")
+    else:
+        yield (("HSETNX", queues_key(session.namespace), queue, 1), ("HSET", keys.meta, "cap", cap))
+
+
+def purge(session: Session, queue: str, state: JobState, progress: Progress | None) -> Steps[int]:
+    """Delete every job of a queue that is scheduled, done or dead, in batches of 500. Returns how many.
+
+    Raises: InvalidInput for processing: running jobs end by themselves.
+    """
+    state = JobState(state)
+    if state is JobState.PROCESSING:
+        raise InvalidInput("running jobs cannot be purged: pause the queue and let them end")
+    keys = session.keys(queue)
+    if state is JobState.SCHEDULED:
+        names = yield from bucket_days(keys)
+        sets = [(keys.wheel(day), day) for day in names]
+    else:
+        sets = [(keys.dead if state is JobState.DEAD else keys.done, "")]
+    total = 0
+    for zset, day in sets:
+        total += yield from _purge_set(session, queue, zset, day, None, total, progress)
+    return total
+
+
+def _purge_set(
+    session: Session, queue: str, zset: str, day: str, highest: int | None, before: int, progress: Progress | None
+) -> Steps[int]:
+    total = 0
+    while True:
+        call = calls.purge(session.keys(queue), zset, day=day, limit=500, highest=highest, now=session.now)
+        (reply,) = yield (call,)
+        taken = calls.read_count(reply)
+        total += taken
+        if progress is not None and taken:
+            progress(before + total)
+        if taken < 500:
+            return total
+
+
+def purge_dead(
+    session: Session, queue: str, job_ids: Sequence[str] | None, older_than_ms: int | None, progress: Progress | None
+) -> Steps[int]:
+    """Delete dead jobs: the given ones, or those that died at least `older_than_ms` ago, or all. Returns how many."""
+    keys = session.keys(queue)
+    if job_ids is None:
+        if older_than_ms is None:
+            return (yield from purge(session, queue, JobState.DEAD, progress))
+        (reply,) = yield (("TIME",),)
+        highest = int(reply[0]) * 1000 + int(reply[1]) // 1000 - older_than_ms
+        return (yield from _purge_set(session, queue, keys.dead, "", highest, 0, progress))
+    total = 0
+    for start in range(0, len(job_ids), BATCH_LIMIT):
+        part = [check_job_id(job_id) for job_id in job_ids[start : start + BATCH_LIMIT]]
+        (reply,) = yield (calls.purge(keys, keys.dead, ids=part, now=session.now),)
+        total += calls.read_count(reply)
+        if progress is not None:
+            progress(total)
+    return total
+
+
+def redrive(
+    session: Session,
+    queue: str,
+    job_ids: Sequence[str] | None,
+    matches: Callable[[Job], bool] | None,
+    progress: Progress | None,
+) -> Steps[int]:
+    """Put dead jobs back on the wheel, due now: the given ones, or all that match, oldest first. Returns how many.
+
+    Those that died after this began are left. A job whose dedup key another job holds by now stays dead.
+    """
+    if job_ids is not None:
+        return (yield from _redrive_ids(session, queue, [check_job_id(i) for i in job_ids], 0, progress))
+    keys = session.keys(queue)
+    (newest,) = yield (("ZRANGE", keys.dead, -1, -1, "WITHSCORES"),)
+    if not newest:
+        return 0
+    pair: Any = newest[0] if isinstance(newest[0], (list, tuple)) else newest
+    highest = int(float(pair[1]))
+    total = 0
+    stayed = 0
+    while True:
+        (ids,) = yield (("ZRANGE", keys.dead, "-inf", highest, "BYSCORE", "LIMIT", stayed, 500),)
+        if not ids:
+            return total
+        names = [i.decode() for i in ids]
+        chosen = names
+        if matches is not None:
+            (raws,) = yield (("HMGET", keys.jobs, *names),)
+            chosen = [n for n, raw in zip(names, raws, strict=True) if raw and matches(snapshot(n, queue, raw))]
+        moved = yield from _redrive_ids(session, queue, chosen, total, progress)
+        total += moved
+        stayed += len(names) - moved
+
+
+def _redrive_ids(
+    session: Session, queue: str, ids: Sequence[str], before: int, progress: Progress | None
+) -> Steps[int]:
+    total = 0
+    for start in range(0, len(ids), BATCH_LIMIT):
+        part = ids[start : start + BATCH_LIMIT]
+        for _ in range(_TRIES):
+            with session.lane() as lane:
+                call = calls.redrive(
+                    session.keys(queue), part, now_ms=session.clock.now_ms(), lane=lane, now=session.now
+                )
+                (reply,) = yield (call,)
+            letters = calls.read_letters(reply)
+            if letters is not None:
+                break
+        else:
+            raise BrokerRefused(f"queue {queue}: the server's clock cannot be followed")
+        total += letters.count("r")
+        if progress is not None:
+            progress(before + total)
+    return total

@@ -1,0 +1,36 @@
+"""Producing: a batch of new jobs of one queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zwheel.calls import NewJob, Session, enqueue, read_enqueue
+from zwheel.errors import BrokerRefused
+from zwheel.job import Enqueued
+from zwheel.keys import queues_key
+from zwheel.store import Steps
+
+#: How often a call may meet another day than the one it named before something is plainly wrong.
+_MOVES = 20
+
+
+def enqueue_batch(session: Session, batch: Sequence[NewJob], known: set[str]) -> Steps[list[Enqueued]]:
+    """Store up to 1000 jobs of one queue, all or none; answers in the batch's order.
+
+    known: queues that are already in the list of queues; this one joins it.
+    Raises: QueueFull, PayloadTooLarge.
+    """
+    queue = batch[0].queue
+    keys = session.keys(queue)
+    with session.lane() as lane:
+        for _ in range(_MOVES):
+            sent = enqueue(keys, batch, now_ms=session.clock.now_ms(), lane=lane, now=session.now)
+            if queue in known:
+                replies = yield (sent.call,)
+            else:
+                replies = yield (("HSETNX", queues_key(session.namespace), queue, 1), sent.call)
+                known.add(queue)
+            answers = read_enqueue(sent, replies[-1])
+            if answers is not None:
+                return answers
+    raise BrokerRefused(f"queue {queue}: the server's clock and this machine's estimate of it do not come together")

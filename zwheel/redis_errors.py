@@ -1,0 +1,193 @@
+"""What an exception of redis-py means for the request, in zwheel's words: the only place that maps them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+
+from redis import exceptions as client_errors
+
+from zwheel.address import mask_url
+from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown
+
+
+class ConnectFailed(client_errors.ConnectionError):
+    """No connection could be made, so nothing was sent. The cause is chained."""
+
+
+_UNAVAILABLE = "unavailable"
+_UNKNOWN = "unknown"
+_FULL = "full"
+_REFUSED = "refused"
+
+#: What each exception class of redis-py means for the request. A class that is not here is treated as its parent.
+_BY_CLASS: dict[type[BaseException], str] = {
+    ConnectFailed: _UNAVAILABLE,
+    client_errors.RedisError: _UNKNOWN,
+    client_errors.ConnectionError: _UNKNOWN,
+    client_errors.TimeoutError: _UNKNOWN,
+    client_errors.InvalidResponse: _UNKNOWN,
+    client_errors.InvalidPipelineStack: _UNKNOWN,
+    client_errors.MaxConnectionsError: _UNAVAILABLE,
+    client_errors.BusyLoadingError: _UNAVAILABLE,
+    client_errors.ClusterError: _UNAVAILABLE,
+    client_errors.ClusterDownError: _UNAVAILABLE,
+    client_errors.MasterDownError: _UNAVAILABLE,
+    client_errors.TryAgainError: _UNAVAILABLE,
+    client_errors.SlotNotCoveredError: _UNAVAILABLE,
+    client_errors.RedisClusterException: _UNAVAILABLE,
+    client_errors.NoScriptError: _UNAVAILABLE,
+    client_errors.ChildDeadlockedError: _UNAVAILABLE,
+    client_errors.OutOfMemoryError: _FULL,
+    client_errors.AuthenticationError: _REFUSED,
+    client_errors.AuthenticationWrongNumberOfArgsError: _REFUSED,
+    client_errors.AuthorizationError: _REFUSED,
+    client_errors.ExternalAuthProviderError: _REFUSED,
+    client_errors.NoPermissionError: _REFUSED,
+    client_errors.ReadOnlyError: _REFUSED,
+    client_errors.ResponseError: _REFUSED,
+    client_errors.ExecAbortError: _REFUSED,
+    client_errors.ModuleError: _REFUSED,
+    client_errors.NoSuchFieldsetError: _REFUSED,
+    client_errors.DataError: _REFUSED,
+    client_errors.PubSubError: _REFUSED,
+    client_errors.WatchError: _REFUSED,
+    client_errors.LockError: _REFUSED,
+    client_errors.LockNotOwnedError: _REFUSED,
+    client_errors.AskError: _REFUSED,
+    client_errors.MovedError: _REFUSED,
+    client_errors.ClusterCrossSlotError: _REFUSED,
+    client_errors.CrossSlotTransactionError: _REFUSED,
+    client_errors.IncorrectPolicyType: _REFUSED,
+    ConnectionRefusedError: _UNAVAILABLE,
+    FileNotFoundError: _UNAVAILABLE,
+    PermissionError: _UNAVAILABLE,
+    socket.gaierror: _UNAVAILABLE,
+    OSError: _UNKNOWN,
+    TimeoutError: _UNKNOWN,
+    Exception: _UNKNOWN,
+}
+
+#: The first word of an error reply, for the replies to which redis-py gives no class of their own.
+_BY_CODE = {
+    "LOADING": _UNAVAILABLE,
+    "BUSY": _UNAVAILABLE,
+    "CLUSTERDOWN": _UNAVAILABLE,
+    "MASTERDOWN": _UNAVAILABLE,
+    "TRYAGAIN": _UNAVAILABLE,
+    "UNBLOCKED": _UNAVAILABLE,
+    "NOSCRIPT": _UNAVAILABLE,
+    "OOM": _FULL,
+}
+
+_CURES = {
+    "NOAUTH": "put the password into the URL, as in redis://:password@host",
+    "WRONGPASS": "check the user name and the password in the URL",
+    "NOPERM": "give this Redis user the rights that zwheel's scripts need",
+    "READONLY": "this is a replica: connect to the primary",
+    "MISCONF": "it cannot write to its disk: free space there, then look at its log",
+    "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for: bring them back",
+    "DENIED": "its protected mode lets nobody in from outside: give it a password or a bind address",
+    "MOVED": "it is a node of a cluster and this queue lives on another one: connect to that node",
+    "ASK": "it is a node of a cluster that is moving this queue: connect to the node it moves to",
+    "WRONGTYPE": "another program keeps a key of the same name here: use a database or a namespace of its own",
+    "BUSY": "a script has been running there for too long: look for it with SCRIPT KILL",
+    "TLS": "check the certificates, or name your own authority with ?ssl_ca_certs=/path/ca.pem",
+}
+_CODE_OF_CLASS: dict[type[BaseException], str] = {
+    client_errors.ReadOnlyError: "READONLY",
+    client_errors.NoPermissionError: "NOPERM",
+    client_errors.MovedError: "MOVED",
+    client_errors.AskError: "ASK",
+    client_errors.AuthenticationError: "WRONGPASS",
+}
+
+
+def translate(error: BaseException, url: str) -> BrokerError:
+    """Say in zwheel's words what happened to a request; the caller raises it `from error`.
+
+    The message shows neither passwords nor any part of the command, which holds a job's arguments.
+    """
+    if isinstance(error, BrokerError):
+        return error
+    told = _most_telling(error)
+    code, reason = _code_and_reason(told)
+    kind = _kind(error, told, code)
+    where = mask_url(url)
+    cure = f": {_CURES[code]}" if code in _CURES else ""
+    if kind == _UNAVAILABLE:
+        return BrokerUnavailable(f"cannot reach Redis at {where} ({reason}){cure}; the request was not carried out")
+    if kind == _FULL:
+        return BrokerFull(
+            f"Redis at {where} is out of memory and stored nothing: raise its maxmemory, or remove jobs that are done"
+        )
+    if kind == _REFUSED:
+        return BrokerRefused(f"Redis at {where} refused ({reason}){cure}")
+    return OutcomeUnknown(
+        f"no answer from Redis at {where} ({reason}); the request may or may not have been carried out"
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _most_telling(error: BaseException) -> BaseException:
+    """A failed connection wraps its cause, several times over: find the one that says why."""
+    if not isinstance(error, ConnectFailed):
+        return error
+    links = [link for link in _chain(error) if isinstance(link, Exception)]
+    refusals = [link for link in links if _class_kind(link) == _REFUSED]
+    return refusals[-1] if refusals else links[-1]
+
+
+def _kind(error: BaseException, told: BaseException, code: str) -> str:
+    if isinstance(error, ConnectFailed):
+        refused = _class_kind(told) == _REFUSED and code not in _BY_CODE
+        return _REFUSED if refused or code == "DENIED" else _UNAVAILABLE
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    if isinstance(told, client_errors.ConnectionError):
+        if getattr(told, "status_code", None) is not None and _class_kind(told) == _UNKNOWN:
+            return _UNAVAILABLE
+        if told.args and told.args[0] in ("No connection available.", "Connection not ready"):
+            return _UNAVAILABLE
+    return _class_kind(told)
+
+
+def _class_kind(error: BaseException) -> str:
+    return next((_BY_CLASS[base] for base in type(error).__mro__ if base in _BY_CLASS), _UNKNOWN)
+
+
+_PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+_CODE = re.compile(r"([A-Z][A-Z0-9]+)(?: |$)")
+
+
+def _code_and_reason(error: BaseException) -> tuple[str, str]:
+    """The first word of the server's answer (empty when there is none), and a short reason fit for a sentence."""
+    if isinstance(error, OSError) and not isinstance(error, client_errors.RedisError):
+        code = "TLS" if type(error).__module__ == "ssl" else ""
+        plain = os.strerror(error.errno) if error.errno and error.errno > 0 and not code else error.strerror
+        return code, _one_line(plain or str(error) or "it took too long")
+    text = str(error)
+    annotated = _PIPELINE.match(text)
+    if annotated is not None:
+        text = text[annotated.end() :].removeprefix("('").removeprefix('("').removesuffix(",)").rstrip("'\"")
+    found = _CODE.match(text)
+    code = getattr(error, "status_code", None) or (found[1] if found else "")
+    if code in ("", "ERR"):
+        code = next((name for base, name in _CODE_OF_CLASS.items() if isinstance(error, base)), code)
+    fallback = "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
+    return code, _one_line(text.removeprefix(f"{code} ").removeprefix("ERR ")) or fallback
+
+
+def _one_line(text: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split()).rstrip(".")
+    return line if len(line) <= 200 else line[:197] + "..."

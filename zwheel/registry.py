@@ -1,0 +1,104 @@
+"""What the async and the sync wheel share: their settings, their tasks, and how a call by name becomes a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from zwheel.address import mask_url
+from zwheel.calls import NewJob
+from zwheel.codec import DEFAULT, Codec
+from zwheel.errors import ConfigError
+from zwheel.keys import check_name
+from zwheel.tasks import BaseTask, JobOptions, TaskPolicy, make_job
+
+
+class Registry:
+    """Settings and tasks of one application. Opens no connection by itself."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        codec: Codec = DEFAULT,
+        timeout_s: float = 10.0,
+        give_up_s: float = 15.0,
+    ) -> None:
+        """Keep the settings.
+
+        Args:
+            url: redis://, rediss://, unix:// or memory://; None: ZWHEEL_URL, REDIS_URL, zwheel.toml, then the
+                project's private server if it runs.
+            namespace: Prefix of every key; None: from zwheel.toml, else `zw`.
+            timeout_s: How long one command may take.
+            give_up_s: How long a call goes on trying while Redis is away, before it raises.
+        """
+        self._url = url
+        self._namespace = check_name(namespace, "namespace") if namespace is not None else None
+        self.codec = codec
+        self.timeout_s = timeout_s
+        self.give_up_s = give_up_s
+        self.tasks: dict[str, BaseTask[Any, Any]] = {}
+
+    def resolve(self) -> tuple[str, str]:
+        """Find the URL and the namespace: what was given, else the environment and the settings file.
+
+        Raises: ConfigError, BrokerUnavailable when nothing is configured and no private server runs.
+        """
+        if self._url is not None and self._namespace is not None:
+            return self._url, self._namespace
+        from zwheel.config import load_settings, resolve_url
+
+        settings = load_settings(url=self._url, namespace=self._namespace)
+        return resolve_url(settings, start_embedded=False), settings.namespace
+
+    def configure(self, url: str | None = None, namespace: str | None = None) -> None:
+        """Fill in what was left open when the wheel was made, as the command line does."""
+        self._url = self._url if url is None else url
+        self._namespace = self._namespace if namespace is None else check_name(namespace, "namespace")
+
+    def register(self, task: BaseTask[Any, Any]) -> None:
+        """Add a task. Raises: ConfigError when its name is taken by another function."""
+        known = self.tasks.get(task.name)
+        if known is not None and known.function.__qualname__ != task.function.__qualname__:
+            raise ConfigError(f"two functions are registered as task {task.name!r}: give one of them another name=")
+        self.tasks[task.name] = task
+
+    def new_job(
+        self,
+        task: str | BaseTask[Any, Any],
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        queue: str | None = None,
+        id: str | None = None,
+        retries: int | None = None,
+        timeout: timedelta | float | None = None,
+        keep: timedelta | float | None = None,
+        dedup: str | None = None,
+        within: timedelta | float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> NewJob:
+        """Check and encode one job by its task's name; the task's code need not be here.
+
+        Where the task is registered here, its policy holds and its signature is checked.
+        Raises: BadArguments, PayloadError, InvalidName, InvalidTime.
+        """
+        name = task if isinstance(task, str) else task.name
+        known = self.tasks.get(name)
+        policy = known.policy if known is not None else TaskPolicy()
+        if known is not None:
+            known.signature.check(args, kwargs or {})
+        options = JobOptions(
+            at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
+            within=within, headers=headers,
+        )  # fmt: skip
+        return make_job(name, args, kwargs or {}, options, policy, self.codec)
+
+    def __repr__(self) -> str:
+        where = mask_url(self._url) if self._url else "url from settings"
+        return f"<{type(self).__name__} {where}, {len(self.tasks)} tasks>"

@@ -1,0 +1,61 @@
+"""Loads the Lua scripts: includes put in, hashed by content, so that two versions of a fleet never replace each other's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_INCLUDE = re.compile(r"^--#include ([a-z]+)\n", re.MULTILINE)
+
+NAMES = (
+    "enqueue", "claim", "complete", "retry", "bury", "release", "extend", "reap",
+    "cancel", "reschedule", "redrive", "purge", "prune",
+)  # fmt: skip
+"""Every transition: each has a file in `lua/` and a module in `zwheel/calls/`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One transition's Lua, ready to be sent."""
+
+    name: str
+    source: str
+    """Whole text with its includes."""
+    sha: str
+    """SHA-1 in hex, as EVALSHA wants it."""
+
+    @property
+    def header(self) -> str:
+        """The comment at its top: the contract."""
+        lines = self.source.splitlines()[1:]
+        return "\n".join(line for line in _leading_comment(lines))
+
+
+def _leading_comment(lines: list[str]) -> list[str]:
+    taken = []
+    for line in lines:
+        if not line.startswith("-- ") or line.startswith("--#"):
+            break
+        taken.append(line[3:])
+    return taken
+
+
+@cache
+def script(name: str) -> Script:
+    """Load one script by its transition's name. Raises: FileNotFoundError for an unknown one."""
+    folder = files("zwheel.lua")
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+
+    def include(match: re.Match[str]) -> str:
+        return (folder / "include" / f"{match[1]}.lua").read_text(encoding="utf-8")
+
+    source = _INCLUDE.sub(include, text)
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def all_scripts() -> list[Script]:
+    """Load every script."""
+    return [script(name) for name in NAMES]

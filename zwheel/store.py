@@ -1,0 +1,261 @@
+"""The shells that carry calls to Redis and answers back, one async and one blocking; nothing else here does I/O.
+
+The only retry loop is here. It may repeat, because every call is safe to send twice: a repeat of a request whose
+reply was lost gets the first answer from its lane. A script that Redis does not know is loaded and sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hiredis import pack_command
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from zwheel.calls.call import Call, Session, clock_us
+from zwheel.connect import connect_async, connect_blocking, connect_sync, translate
+from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.scripts import Script
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
+
+T = TypeVar("T")
+#: What an operation asks for: calls and plain commands sent in one round trip, or a pause in seconds.
+Ask = Sequence[Call | tuple[Any, ...]] | float
+#: An operation without I/O: it yields what to send and is sent the replies; its return value is the result.
+Steps = Generator[Ask, list[Any], T]
+
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 1.0
+
+
+def pause_s(failures: int) -> float:
+    """How long to wait before trying again after `failures` failures in a row: exponential, full jitter, in seconds."""
+    return random.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 10)))
+
+
+def _words(command: Call | tuple[Any, ...]) -> Sequence[Any]:
+    return command.command() if isinstance(command, Call) else command
+
+
+def _missing(commands: Sequence[Call | tuple[Any, ...]], replies: list[Any]) -> list[int]:
+    return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+
+
+def _scripts(commands: Iterable[Call | tuple[Any, ...]]) -> list[Script]:
+    return list({c.script.sha: c.script for c in commands if isinstance(c, Call)}.values())
+
+
+class _Shell:
+    """What both shells share: the session, and what to make of replies."""
+
+    def __init__(self, url: str, session: Session, timeout_s: float, give_up_s: float) -> None:
+        self.url = url
+        self.session = session
+        self.timeout_s = timeout_s
+        #: How long a producer tries before it gets a typed error, seconds.
+        self.give_up_s = give_up_s
+
+    def _observe(self, commands: Sequence[Call | tuple[Any, ...]], replies: list[Any], sent: int) -> None:
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, BaseException):
+                raise self._translate(reply)
+            if isinstance(command, Call) and not self.session.now:
+                self.session.clock.observe(clock_us(reply), sent, time.monotonic_ns())
+
+    def _translate(self, error: BaseException) -> ZwheelError:
+        return error if isinstance(error, ZwheelError) else translate(error, self.url)
+
+
+class Store(_Shell):
+    """The async shell. Connects on first use; belongs to one event loop."""
+
+    def __init__(
+        self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0, max_connections: int = 8
+    ) -> None:
+        super().__init__(url, session, timeout_s, give_up_s)
+        self._client: redis.asyncio.Redis = connect_async(url, timeout_s=timeout_s, max_connections=max_connections)
+        self._in_memory = url.startswith("memory:")
+        self._places = asyncio.Semaphore(max_connections)
+        self._idle: list[Any] = []
+
+    async def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
+        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
+        sent = time.monotonic_ns()
+        replies = await self._exchange(commands)
+        missing = _missing(commands, replies)
+        if missing:
+            again = [commands[i] for i in missing]
+            await self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
+            sent = time.monotonic_ns()
+            for i, reply in zip(missing, await self._exchange(again), strict=True):
+                replies[i] = reply
+        self._observe(commands, replies, sent)
+        return replies
+
+    async def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
+        try:
+            if self._in_memory:
+                pipe = self._client.pipeline(transaction=False)
+                for command in commands:
+                    pipe.execute_command(*_words(command))
+                return await pipe.execute(raise_on_error=False)
+            async with self._places:
+                return await self._round_trip(b"".join([pack_command(tuple(_words(c))) for c in commands]), len(commands))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translate(error) from error
+
+    async def _round_trip(self, packed: bytes, expected: int) -> list[Any]:
+        """Write and read on a connection of our own: redis-py's command path costs more than the script does."""
+        connection = self._idle.pop() if self._idle else await self._client.connection_pool.get_connection()
+        try:
+            await connection.send_packed_command(packed, check_health=False)
+            replies: list[Any] = []
+            for _ in range(expected):
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            self._idle.append(connection)
+        return replies
+
+    async def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
+        """Carry an operation through, repeating what got no answer until `give_up_s` is over.
+
+        Raises: what the operation raises, and BrokerError and its kinds.
+        """
+        limit = self.give_up_s if give_up_s is None else give_up_s
+        try:
+            ask = next(steps)
+            while True:
+                if isinstance(ask, (int, float)):
+                    await asyncio.sleep(ask)
+                    ask = steps.send([])
+                    continue
+                ask = steps.send(await self._persist(ask, limit))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
+
+    async def _persist(self, commands: Sequence[Call | tuple[Any, ...]], give_up_s: float) -> list[Any]:
+        deadline = time.monotonic() + give_up_s
+        failures = 0
+        while True:
+            try:
+                return await self.send(commands)
+            except (BrokerUnavailable, OutcomeUnknown):
+                failures += 1
+                pause = pause_s(failures)
+                if time.monotonic() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        while self._idle:
+            await self._idle.pop().disconnect()
+        await self._client.aclose()
+
+
+class Listener:
+    """The blocking connection of one shard: carries wake-up tokens and nothing else."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client: redis.asyncio.Redis = connect_blocking(url)
+
+    async def listen(self, key: str, timeout_s: float) -> bool:
+        """Wait for a token; False when none came in time. Raises: BrokerError and its kinds."""
+        try:
+            async with asyncio.timeout(timeout_s + 10):
+                return await self._client.execute_command("BLPOP", key, f"{timeout_s:.3f}") is not None
+        except (RedisError, OSError, TimeoutError) as error:
+            raise translate(error, self.url) from error
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+
+class SyncStore(_Shell):
+    """The blocking shell, for sync producers and for threads. Safe to share between threads and across fork."""
+
+    def __init__(self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0) -> None:
+        super().__init__(url, session, timeout_s, give_up_s)
+        self._client: redis.Redis = connect_sync(url, timeout_s=timeout_s)
+
+    def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
+        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
+        sent = time.monotonic_ns()
+        replies = self._exchange(commands)
+        missing = _missing(commands, replies)
+        if missing:
+            again = [commands[i] for i in missing]
+            self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
+            sent = time.monotonic_ns()
+            for i, reply in zip(missing, self._exchange(again), strict=True):
+                replies[i] = reply
+        self._observe(commands, replies, sent)
+        return replies
+
+    def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
+        try:
+            if len(commands) == 1:
+                try:
+                    return [self._client.execute_command(*_words(commands[0]))]
+                except NoScriptError as error:
+                    return [error]
+            pipe = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*_words(command))
+            return list(pipe.execute(raise_on_error=False))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translate(error) from error
+
+    def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
+        """Carry an operation through, repeating what got no answer until `give_up_s` is over.
+
+        Raises: what the operation raises, and BrokerError and its kinds.
+        """
+        limit = self.give_up_s if give_up_s is None else give_up_s
+        try:
+            ask = next(steps)
+            while True:
+                if isinstance(ask, (int, float)):
+                    time.sleep(ask)
+                    ask = steps.send([])
+                    continue
+                ask = steps.send(self._persist(ask, limit))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
+
+    def _persist(self, commands: Sequence[Call | tuple[Any, ...]], give_up_s: float) -> list[Any]:
+        deadline = time.monotonic() + give_up_s
+        failures = 0
+        while True:
+            try:
+                return self.send(commands)
+            except (BrokerUnavailable, OutcomeUnknown):
+                failures += 1
+                pause = pause_s(failures)
+                if time.monotonic() + pause >= deadline:
+                    raise
+            time.sleep(pause)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()

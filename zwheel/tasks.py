@@ -1,0 +1,248 @@
+"""Tasks: a registered function, its policy, and how a call of it becomes a job."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, Self, TypeVar
+
+from zwheel.arguments import Signature
+from zwheel.calls import NewJob
+from zwheel.codec import DEFAULT, Codec
+from zwheel.errors import InvalidInput, InvalidTime
+from zwheel.ids import new_job_id
+from zwheel.job import DEFAULT_QUEUE, JobId, QueueName
+from zwheel.keys import check_job_id, check_name, check_task
+from zwheel.record import MAX_ATTEMPTS, MAX_KEEP_MS, record_tail
+from zwheel.retry import Backoff
+from zwheel.times import check_ms, duration_ms, to_ms
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_RETRIES = 10
+#: A job with an id of the caller's choice leaves a tombstone this long, so that the same id is not run twice, ms.
+KEEP_CHOSEN_ID_MS = 3_600_000
+#: Headers of the job's envelope that zwheel itself reads.
+TIMEOUT_HEADER = "zwheel-timeout-ms"
+DEDUP_KEY_LIMIT = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPolicy:
+    """What holds for every job of a task. Set where the task is registered."""
+
+    queue: QueueName = DEFAULT_QUEUE
+    retries: int = DEFAULT_RETRIES
+    """How many attempts may follow the first; crashes count."""
+    timeout_ms: int | None = None
+    """How long one attempt may run, ms; None: as long as it likes."""
+    keep_ms: int | None = None
+    """How long an ended job leaves a tombstone, ms; None: an hour for ids of the caller's choice, else not at all."""
+    backoff: Backoff = Backoff()
+    give_up_on: tuple[type[BaseException], ...] = ()
+    """Exceptions after which no attempt follows."""
+    process: bool = False
+    """Run in a process of its own instead of a thread; for functions that hold the CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What holds for one job. None: as the task's policy says."""
+
+    at: datetime | None = None
+    """Fire time, aware; excludes `delay`."""
+    delay: timedelta | float | None = None
+    """Fire that long after the server takes it in; timedelta or seconds."""
+    id: str | None = None
+    queue: str | None = None
+    retries: int | None = None
+    timeout: timedelta | float | None = None
+    keep: timedelta | float | None = None
+    dedup: str | None = None
+    """Dedup key: while a living job of the queue holds it, further enqueues answer with that job."""
+    within: timedelta | float | None = None
+    """Hold the dedup key for at least that long, also when the job ended before."""
+    headers: Mapping[str, str] | None = None
+
+
+def dedup_digest(key: str) -> str:
+    """Hash a dedup key to the 32 characters that reach Redis: half of its SHA-256, in hex. Raises: InvalidInput."""
+    if not isinstance(key, str) or not 0 < len(key) <= DEDUP_KEY_LIMIT:
+        raise InvalidInput(f"a dedup key is a text of 1 to {DEDUP_KEY_LIMIT} characters")
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _tail(task: str, retries: int, keep_ms: int, digest: str | None = None) -> bytes:
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries < MAX_ATTEMPTS:
+        raise InvalidInput(f"retries: {retries!r} is not a whole number from 0 to {MAX_ATTEMPTS - 1}")
+    if keep_ms > MAX_KEEP_MS:
+        raise InvalidTime(f"keep: {keep_ms} ms is longer than the limit of 115 days")
+    return record_tail(check_task(task), max_attempts=retries + 1, keep_ms=keep_ms, dedup=digest)
+
+
+_cached_tail = functools.lru_cache(maxsize=4096)(_tail)
+
+
+def body_context(task: str, job_id: str) -> bytes:
+    """What a cipher binds a body to, so that it cannot be moved to another job: the task's name and the job's id."""
+    return f"{task}\n{job_id}".encode()
+
+
+def make_job(
+    task: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: JobOptions | None,
+    policy: TaskPolicy,
+    codec: Codec = DEFAULT,
+) -> NewJob:
+    """Check and encode one job. Raises: InvalidInput and its kinds, before anything is sent."""
+    if options is None:
+        job_id = new_job_id()
+        return NewJob(
+            job_id=job_id, queue=policy.queue, at_ms=None, delay_ms=0,
+            tail=_cached_tail(task, policy.retries, policy.keep_ms or 0),
+            body=codec.encode(args, kwargs, context=body_context(task, job_id)),
+        )  # fmt: skip
+    at_ms, delay_ms = fire_time(options.at, options.delay)
+    keep_ms = policy.keep_ms if options.keep is None else duration_ms(options.keep, what="keep")
+    if keep_ms is None:
+        keep_ms = KEEP_CHOSEN_ID_MS if options.id is not None else 0
+    digest = "" if options.dedup is None else dedup_digest(options.dedup)
+    window_ms = None
+    if options.within is not None:
+        if not digest:
+            raise InvalidInput("within= needs a dedup key: pass dedup=")
+        window_ms = duration_ms(options.within, what="within")
+    headers = dict(options.headers or {})
+    if options.timeout is not None:
+        headers[TIMEOUT_HEADER] = str(_timeout_ms(options.timeout))
+    retries = policy.retries if options.retries is None else options.retries
+    job_id = new_job_id() if options.id is None else JobId(check_job_id(options.id))
+    return NewJob(
+        job_id=job_id,
+        queue=policy.queue if options.queue is None else QueueName(check_name(options.queue)),
+        at_ms=at_ms,
+        delay_ms=delay_ms,
+        tail=_tail(task, retries, keep_ms, digest) if digest else _cached_tail(task, retries, keep_ms),
+        body=codec.encode(args, kwargs, headers or None, context=body_context(task, job_id)),
+        dedup=digest,
+        window_ms=window_ms,
+    )
+
+
+def fire_time(at: datetime | None, delay: timedelta | float | None) -> tuple[int | None, int]:
+    """Turn `at` or `delay` into (fire time in ms or None, delay in ms). Raises: InvalidTime."""
+    if at is not None:
+        if delay is not None:
+            raise InvalidTime("pass either at= or delay=, not both")
+        if not isinstance(at, datetime):
+            raise InvalidTime(f"at: {at!r} is not a datetime")
+        return to_ms(at), 0
+    return None, 0 if delay is None else check_ms(duration_ms(delay, what="delay"))
+
+
+def _timeout_ms(timeout: timedelta | float) -> int:
+    ms = duration_ms(timeout, what="timeout")
+    if ms == 0:
+        raise InvalidTime("timeout: must be longer than nothing")
+    return ms
+
+
+def make_policy(
+    *,
+    queue: str,
+    retries: int,
+    timeout: timedelta | float | None,
+    keep: timedelta | float | None,
+    backoff: Backoff | None,
+    give_up_on: Sequence[type[BaseException]],
+    process: bool,
+) -> TaskPolicy:
+    """Check a task's policy. Raises: InvalidInput and its kinds."""
+    return TaskPolicy(
+        queue=QueueName(check_name(queue)),
+        retries=retries,
+        timeout_ms=None if timeout is None else _timeout_ms(timeout),
+        keep_ms=None if keep is None else duration_ms(keep, what="keep"),
+        backoff=backoff or Backoff(),
+        give_up_on=tuple(give_up_on),
+        process=process,
+    )
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """Name a task after its function: `module.function`; a script that is run goes by its file's name."""
+    module = function.__module__
+    if module == "__main__":
+        file = getattr(sys.modules["__main__"], "__file__", None)
+        module = Path(file).stem if file else "main"
+    return check_task(f"{module}.{function.__qualname__}".replace(".<locals>", ""))
+
+
+class BaseTask(Generic[P, R]):
+    """A registered function. Calling it runs it here and now; `job` and `enqueue` make it run on a worker."""
+
+    __slots__ = ("_codec", "_options", "function", "is_async", "name", "policy", "signature")
+
+    def __init__(self, function: Callable[P, R], name: str | None, policy: TaskPolicy, codec: Codec) -> None:
+        self.function = function
+        self.name = check_task(name) if name else default_name(function)
+        self.policy = policy
+        self.signature = Signature(function)
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._codec = codec
+        self._options: JobOptions | None = None
+        _cached_tail(self.name, policy.retries, policy.keep_ms or 0)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        return self.function(*args, **kwargs)
+
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """Check and encode one call, for `enqueue_many`. Raises: BadArguments, PayloadError, InvalidTime."""
+        self.signature.check(args, kwargs)
+        return make_job(self.name, args, kwargs, self._options, self.policy, self._codec)
+
+    def options(
+        self,
+        *,
+        at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        id: str | None = None,
+        queue: str | None = None,
+        retries: int | None = None,
+        timeout: timedelta | float | None = None,
+        keep: timedelta | float | None = None,
+        dedup: str | None = None,
+        within: timedelta | float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Give the same task with options for the jobs made from it; see JobOptions. The task itself stays as it is."""
+        chosen = JobOptions(
+            at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
+            within=within, headers=headers,
+        )  # fmt: skip
+        if self._options is not None:
+            given = {n: v for n in JobOptions.__slots__ if (v := getattr(chosen, n)) is not None}
+            chosen = replace(self._options, **given)
+        return self._with(chosen)
+
+    def _with(self, options: JobOptions) -> Self:
+        copy = object.__new__(type(self))
+        for cls in type(self).__mro__:
+            for slot in getattr(cls, "__slots__", ()):
+                if hasattr(self, slot):
+                    object.__setattr__(copy, slot, getattr(self, slot))
+        copy._options = options
+        return copy
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"

@@ -1,0 +1,410 @@
+"""The async client: define tasks, enqueue jobs, look at them and act on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from zwheel import operations as ops
+from zwheel.calls import BATCH_LIMIT, NewJob, Session
+from zwheel.errors import InvalidInput, QueueFull
+from zwheel.info import DayInfo, QueueInfo, WorkerInfo
+from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
+from zwheel.operations.act import Progress
+from zwheel.registry import Registry
+from zwheel.retry import Backoff
+from zwheel.store import Steps, Store
+from zwheel.tasks import DEFAULT_RETRIES, BaseTask, fire_time, make_policy
+from zwheel.times import duration_ms
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: How many chunks of one `enqueue_many` are under way at a time: one is stored while the next is encoded.
+_CHUNKS_UNDER_WAY = 2
+
+
+class Task(BaseTask[P, R]):
+    """A task of an async Wheel."""
+
+    __slots__ = ("_wheel",)
+
+    def __init__(self, wheel: Wheel, function: Callable[P, R], name: str | None, **policy: Any) -> None:
+        super().__init__(function, name, make_policy(**policy), wheel.codec)
+        self._wheel = wheel
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+        """Store one call as a job. Returns it, or the job that already held its id or dedup key.
+
+        Raises: BadArguments, PayloadError, InvalidTime before anything is sent; QueueFull, BrokerError.
+        """
+        return await self._wheel.submit(self.job(*args, **kwargs))
+
+
+class _Batcher:
+    """Gathers the single enqueues of one queue: what arrives while a round trip is under way goes into the next."""
+
+    __slots__ = ("_busy", "_queue", "_waiting", "_wheel")
+
+    def __init__(self, wheel: Wheel, queue: str) -> None:
+        self._wheel = wheel
+        self._queue = queue
+        self._busy = False
+        self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
+
+    async def submit(self, job: NewJob) -> Enqueued:
+        if not self._busy:
+            self._busy = True
+            try:
+                return (await self._wheel.store_batch([job]))[0]
+            finally:
+                self._next()
+        future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, future))
+        return await future
+
+    def _next(self) -> None:
+        if self._waiting:
+            self._wheel.spawn(self._flush())
+        else:
+            self._busy = False
+
+    async def _flush(self) -> None:
+        try:
+            batch = [self._waiting.popleft() for _ in range(min(BATCH_LIMIT // 2, len(self._waiting)))]
+            try:
+                answers = await self._wheel.store_batch([job for job, _ in batch])
+            except QueueFull as full:
+                await self._one_by_one(batch, full)
+            except BaseException as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+        finally:
+            self._next()
+
+    async def _one_by_one(self, batch: list[tuple[NewJob, asyncio.Future[Enqueued]]], full: QueueFull) -> None:
+        for job, future in batch:
+            if len(batch) == 1:
+                future.set_exception(full)
+                return
+            try:
+                answer = (await self._wheel.store_batch([job]))[0]
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(answer)
+
+
+class Wheel(Registry):
+    """The async client. Connects on first use; may be made at import time and used from any one running event loop.
+
+    Every method raises BrokerUnavailable or OutcomeUnknown when Redis stays away for `give_up_s`.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _store: Store | None = None
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retries: int = DEFAULT_RETRIES,
+        timeout: timedelta | float | None = None,
+        keep: timedelta | float | None = None,
+        backoff: Backoff | None = None,
+        give_up_on: Sequence[type[BaseException]] = (),
+        process: bool = False,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retries: int = DEFAULT_RETRIES,
+        timeout: timedelta | float | None = None,
+        keep: timedelta | float | None = None,
+        backoff: Backoff | None = None,
+        give_up_on: Sequence[type[BaseException]] = (),
+        process: bool = False,
+    ) -> Any:
+        """Register a function, sync or async, as a task.
+
+        Args:
+            name: How jobs name it; the default is `module.function`.
+            retries: Attempts after the first; crashes count.
+            timeout: How long one attempt may run; timedelta or seconds.
+            keep: How long an ended job can still be read; None: an hour when the caller chose its id, else not at all.
+            backoff: Delays between attempts.
+            give_up_on: Exceptions after which the job is dead at once.
+            process: Run a sync function in a process of its own.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            task: Task[..., Any] = Task(
+                self, function, name, queue=queue, retries=retries, timeout=timeout, keep=keep, backoff=backoff,
+                give_up_on=give_up_on, process=process,
+            )  # fmt: skip
+            self.register(task)
+            return task
+
+        return decorate if function is None else decorate(function)
+
+    def _connect(self) -> Store:
+        loop = asyncio.get_running_loop()
+        if self._store is None or self._loop is not loop:
+            url, namespace = self.resolve()
+            self._loop = loop
+            self._batchers: dict[str, _Batcher] = {}
+            self._known: set[str] = set()
+            self._background: set[asyncio.Task[None]] = set()
+            self._store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
+        return self._store
+
+    async def _drive(self, steps: Callable[[Session], Steps[T]]) -> T:
+        store = self._connect()
+        return await store.drive(steps(store.session))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in the background and keep hold of it until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def store_batch(self, batch: Sequence[NewJob]) -> list[Enqueued]:
+        """Store up to 1000 jobs of one queue in one call, all or none."""
+        store = self._connect()
+        return await store.drive(ops.enqueue_batch(store.session, batch, self._known))
+
+    async def submit(self, job: NewJob) -> Enqueued:
+        """Store one job. Concurrent calls share round trips by themselves."""
+        self._connect()
+        batcher = self._batchers.get(job.queue)
+        if batcher is None:
+            batcher = self._batchers[job.queue] = _Batcher(self, job.queue)
+        return await batcher.submit(job)
+
+    async def enqueue(
+        self,
+        task: str | BaseTask[Any, Any],
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        queue: str | None = None,
+        id: str | None = None,
+        retries: int | None = None,
+        timeout: timedelta | float | None = None,
+        keep: timedelta | float | None = None,
+        dedup: str | None = None,
+        within: timedelta | float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Enqueued:
+        """Store a job by its task's name; the task's code need not be here. See `new_job` for what is checked.
+
+        Returns the job, or the one that already held its id or dedup key. Raises also: QueueFull, BrokerError.
+        """
+        job = self.new_job(
+            task, args=args, kwargs=kwargs, at=at, delay=delay, queue=queue, id=id, retries=retries, timeout=timeout,
+            keep=keep, dedup=dedup, within=within, headers=headers,
+        )  # fmt: skip
+        return await self.submit(job)
+
+    async def enqueue_many(
+        self, jobs: Iterable[NewJob], *, chunk: int = 500, progress: Progress | None = None
+    ) -> list[Enqueued]:
+        """Store many jobs, `chunk` at a time; the jobs of one chunk and queue are stored all or none. Keeps the order.
+
+        When it raises, earlier chunks are stored; the same call again completes the rest, since the jobs keep their
+        ids. Raises: QueueFull, BrokerError.
+        """
+        if not 1 <= chunk <= BATCH_LIMIT:
+            raise InvalidInput(f"chunk: {chunk} is not between 1 and {BATCH_LIMIT}")
+        answers: list[Enqueued] = []
+        under_way: deque[asyncio.Task[list[Enqueued]]] = deque()
+        source = iter(jobs)
+        try:
+            while part := list(islice(source, chunk)):
+                under_way.append(asyncio.create_task(self._store_mixed(part)))
+                await asyncio.sleep(0)
+                if len(under_way) >= _CHUNKS_UNDER_WAY:
+                    answers += await under_way.popleft()
+                    if progress is not None:
+                        progress(len(answers))
+            while under_way:
+                answers += await under_way.popleft()
+                if progress is not None:
+                    progress(len(answers))
+        finally:
+            for left in under_way:
+                left.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        return answers
+
+    async def _store_mixed(self, part: list[NewJob]) -> list[Enqueued]:
+        queue = part[0].queue
+        if all(job.queue == queue for job in part):
+            return await self.store_batch(part)
+        answers: list[Enqueued | None] = [None] * len(part)
+        for name in dict.fromkeys(job.queue for job in part):
+            places = [i for i, job in enumerate(part) if job.queue == name]
+            for i, answer in zip(places, await self.store_batch([part[i] for i in places]), strict=True):
+                answers[i] = answer
+        return [answer for answer in answers if answer is not None]
+
+    async def get(self, job_id: str, queue: str | None = None) -> Job | None:
+        """Read one job; None when there is none (any more). Without `queue` it looks in every known one."""
+        return await self._drive(lambda session: ops.get(session, job_id, queue))
+
+    async def jobs(
+        self, queue: str, state: JobState | None = None, *, limit: int = 100, offset: int = 0
+    ) -> list[Job]:
+        """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first."""
+        return await self._drive(lambda session: ops.jobs(session, queue, state, limit, offset))
+
+    async def cancel(self, job_id: str, queue: str | None = None) -> CancelOutcome:
+        """Take a scheduled job off the wheel; after `cancelled` it never starts."""
+        return await self._drive(lambda session: ops.cancel(session, job_id, queue))
+
+    async def reschedule(
+        self,
+        job_id: str,
+        *,
+        at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        queue: str | None = None,
+    ) -> RescheduleOutcome:
+        """Move a scheduled job to another time: it runs at the old time or at the new one, never both."""
+        if at is None and delay is None:
+            raise InvalidInput("reschedule: pass at= or delay=")
+        at_ms, delay_ms = fire_time(at, delay)
+        return await self._drive(lambda session: ops.reschedule(session, job_id, queue, at_ms, delay_ms))
+
+    async def wait(
+        self, job_id: str, queue: str | None = None, timeout: timedelta | float | None = None
+    ) -> Job:
+        """Wait until a job ended and return it. It must be kept (`keep=`) for its end to be seen.
+
+        Raises: JobNotFound when there is none (any more), WaitTimeout.
+        """
+        timeout_s = None if timeout is None else duration_ms(timeout, what="timeout") / 1000
+        return await self._drive(lambda session: ops.wait(session, job_id, queue, timeout_s))
+
+    async def queues(self) -> list[QueueName]:
+        """Name every queue that was ever used."""
+        return await self._drive(ops.queues)
+
+    async def queue(self, name: str) -> QueueInfo:
+        """Tell how a queue stands."""
+        return await self._drive(lambda session: ops.queue_info(session, name))
+
+    async def pause(self, queue: str) -> None:
+        """Stop claims of a queue; running jobs go on. After this returns, no new claim succeeds."""
+        await self._drive(lambda session: ops.pause(session, queue))
+
+    async def resume(self, queue: str) -> None:
+        """Allow claims of a queue again."""
+        await self._drive(lambda session: ops.resume(session, queue))
+
+    async def set_cap(self, queue: str, cap: int | None) -> None:
+        """Limit the living jobs of a queue; None lifts the limit. Enqueues over it raise QueueFull."""
+        await self._drive(lambda session: ops.set_cap(session, queue, cap))
+
+    async def count(self, queue: str, state: JobState) -> int:
+        """Count the jobs of a queue in one state."""
+        return await self._drive(lambda session: ops.count(session, queue, state))
+
+    async def purge(self, queue: str, state: JobState, *, progress: Progress | None = None) -> int:
+        """Delete every job of a queue in one state, in batches. Returns how many."""
+        return await self._drive(lambda session: ops.purge(session, queue, state, progress))
+
+    async def days(self, queue: str) -> list[DayInfo]:
+        """Tell what is on the wheel, a line for each UTC day with jobs."""
+        return await self._drive(lambda session: ops.days(session, queue))
+
+    async def hours(self, queue: str, day: str) -> list[int]:
+        """Count a day's jobs hour by hour, UTC: 24 numbers. day: `yyyymmdd`."""
+        return await self._drive(lambda session: ops.hours(session, queue, day))
+
+    async def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Read a page of dead jobs, newest first."""
+        return await self.jobs(queue, JobState.DEAD, limit=limit, offset=offset)
+
+    async def redrive(
+        self,
+        queue: str,
+        job_ids: Sequence[str] | None = None,
+        *,
+        reason: str | None = None,
+        task: str | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Put dead jobs back on the wheel, due now, with all attempts before them. Returns how many.
+
+        Args:
+            job_ids: Only these; None: all, or those with that `reason` and of that `task`.
+        """
+        matches = matcher(reason, task)
+        return await self._drive(lambda session: ops.redrive(session, queue, job_ids, matches, progress))
+
+    async def purge_dead(
+        self,
+        queue: str,
+        job_ids: Sequence[str] | None = None,
+        *,
+        older_than_ms: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Delete dead jobs: these, or those that died at least `older_than_ms` ago, or all. Returns how many."""
+        return await self._drive(lambda session: ops.purge_dead(session, queue, job_ids, older_than_ms, progress))
+
+    async def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        """List the workers of a queue, or of all."""
+        return await self._drive(lambda session: ops.workers(session, queue))
+
+    async def ping(self) -> float:
+        """Measure one round trip to Redis, ms."""
+        return await self._drive(ops.ping)
+
+    async def aclose(self) -> None:
+        """Let what is under way end, then close every connection."""
+        store, self._store = self._store, None
+        if store is not None and self._loop is asyncio.get_running_loop():
+            while self._background:
+                await asyncio.gather(*self._background, return_exceptions=True)
+            await store.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def matcher(reason: str | None, task: str | None) -> Callable[[Job], bool] | None:
+    """Build the test that picks dead jobs by reason and task; None picks all."""
+    if reason is None and task is None:
+        return None
+    return lambda job: (reason is None or job.reason == reason) and (task is None or job.task == task)
