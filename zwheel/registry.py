@@ -54,6 +54,11 @@ class Registry:
         settings = load_settings(url=self._url, namespace=self._namespace)
         return resolve_url(settings, start_embedded=False), settings.namespace
 
+    @property
+    def has_url(self) -> bool:
+        """Whether a URL was given where the wheel was made."""
+        return self._url is not None
+
     def configure(self, url: str | None = None, namespace: str | None = None) -> None:
         """Fill in what was left open when the wheel was made, as the command line does."""
         self._url = self._url if url is None else url

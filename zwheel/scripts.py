@@ -33,6 +33,11 @@ class Script:
         lines = self.source.splitlines()[1:]
         return "\n".join(line for line in _leading_comment(lines))
 
+    @property
+    def plain(self) -> Script:
+        """The same for fakeredis, which does not know the `#!lua` line: commented out, so that every line keeps its number."""
+        return _plain(self)
+
 
 def _leading_comment(lines: list[str]) -> list[str]:
     taken = []
@@ -52,7 +57,15 @@ def script(name: str) -> Script:
     def include(match: re.Match[str]) -> str:
         return (folder / "include" / f"{match[1]}.lua").read_text(encoding="utf-8")
 
-    source = _INCLUDE.sub(include, text)
+    return _made(name, _INCLUDE.sub(include, text))
+
+
+@cache
+def _plain(original: Script) -> Script:
+    return _made(original.name, "--" + original.source)
+
+
+def _made(name: str, source: str) -> Script:
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

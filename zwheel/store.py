@@ -60,6 +60,13 @@ class _Shell:
         self.timeout_s = timeout_s
         #: How long a producer tries before it gets a typed error, seconds.
         self.give_up_s = give_up_s
+        self._in_memory = url.startswith("memory:")
+
+    def _known(self, commands: Sequence[Call | tuple[Any, ...]]) -> Sequence[Call | tuple[Any, ...]]:
+        """The commands as this server knows them: fakeredis wants its scripts plain."""
+        if not self._in_memory:
+            return commands
+        return [c._replace(script=c.script.plain) if isinstance(c, Call) else c for c in commands]
 
     def _observe(self, commands: Sequence[Call | tuple[Any, ...]], replies: list[Any], sent: int) -> None:
         for command, reply in zip(commands, replies, strict=True):
@@ -80,12 +87,12 @@ class Store(_Shell):
     ) -> None:
         super().__init__(url, session, timeout_s, give_up_s)
         self._client: redis.asyncio.Redis = connect_async(url, timeout_s=timeout_s, max_connections=max_connections)
-        self._in_memory = url.startswith("memory:")
         self._places = asyncio.Semaphore(max_connections)
         self._idle: list[Any] = []
 
     async def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
+        commands = self._known(commands)
         sent = time.monotonic_ns()
         replies = await self._exchange(commands)
         missing = _missing(commands, replies)
@@ -112,21 +119,28 @@ class Store(_Shell):
 
     async def _round_trip(self, packed: bytes, expected: int) -> list[Any]:
         """Write and read on a connection of our own: redis-py's command path costs more than the script does."""
-        connection = self._idle.pop() if self._idle else await self._client.connection_pool.get_connection()
+        connection = self._idle.pop() if self._idle else await self._connection()
         try:
-            await connection.send_packed_command(packed, check_health=False)
-            replies: list[Any] = []
-            for _ in range(expected):
-                try:
-                    replies.append(await connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
+            async with asyncio.timeout(self.timeout_s):
+                await connection.send_packed_command(packed, check_health=False)
+                replies: list[Any] = []
+                for _ in range(expected):
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         finally:
             self._idle.append(connection)
         return replies
+
+    async def _connection(self) -> Any:
+        connection: Any = await self._client.connection_pool.get_connection()
+        # One time limit around the whole round trip, above, is cheaper than redis-py's around each write and read.
+        connection.socket_timeout = None
+        return connection
 
     async def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
         """Carry an operation through, repeating what got no answer until `give_up_s` is over.
@@ -197,6 +211,7 @@ class SyncStore(_Shell):
 
     def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
+        commands = self._known(commands)
         sent = time.monotonic_ns()
         replies = self._exchange(commands)
         missing = _missing(commands, replies)

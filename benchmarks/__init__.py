@@ -1,0 +1,1 @@
+"""Measures zwheel beside the floor of the same machine: `python -m benchmarks`; README.md says how to read it."""

@@ -1,0 +1,174 @@
+"""The machine: its CPUs, a Redis server of our own, and worker processes, each pinned where they do not disturb."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from zwheel.server_binary import examine, find_binary
+
+ROOT = Path(__file__).resolve().parent.parent
+_START_S = 10.0
+_STOP_S = 10.0
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Which CPUs the server and what is measured may use; both empty where nothing is pinned."""
+
+    server: frozenset[int] = frozenset()
+    measured: frozenset[int] = frozenset()
+
+    @classmethod
+    def choose(cls, *, pin: bool) -> Placement:
+        """Give the server a CPU of its own and the rest to what is measured; with one CPU, or no say in it, none."""
+        if not pin or not hasattr(os, "sched_getaffinity"):
+            return cls()
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(cpus) < 2:
+            return cls()
+        return cls(server=frozenset(cpus[:1]), measured=frozenset(cpus[1:]))
+
+    def one(self, index: int, processes: int) -> frozenset[int]:
+        """The CPU of one of several measured processes; all CPUs when there are more processes than CPUs for them."""
+        if len(self.measured) >= processes:
+            return frozenset([sorted(self.measured)[index]])
+        return self.server | self.measured
+
+
+@contextmanager
+def on_cpus(cpus: frozenset[int]) -> Iterator[None]:
+    """Keep this process on these CPUs for a while; no CPUs means wherever it is."""
+    if not cpus:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def spawn(command: Sequence[str], cpus: frozenset[int], **options: object) -> subprocess.Popen[bytes]:
+    """Start a process on these CPUs that dies with this one."""
+
+    def prepare() -> None:
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if cpus:
+            os.sched_setaffinity(0, cpus)
+
+    return subprocess.Popen(command, preexec_fn=prepare, cwd=ROOT, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
+    """Stop a process that we started, by force when it does not stop by itself."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def server_program(path: str | None) -> Path:
+    """The server to use: the one asked for, else the system's redis-server, else what the embedded server would take."""
+    if path is not None:
+        return Path(path)
+    found = shutil.which("redis-server")
+    return Path(found) if found else find_binary().path
+
+
+class Server:
+    """A server of our own on a loopback port, or on a Unix socket, without persistence, in a temporary directory."""
+
+    def __init__(self, program: Path, cpus: frozenset[int], *, unix: bool) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="zwb-"))
+        self._program = program
+        self._cpus = cpus
+        self._unix = unix
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        path = self.directory / "s"
+        port = 0 if self._unix else _free_port()
+        self.url = f"unix://{path}" if self._unix else f"redis://127.0.0.1:{port}/0"
+        self._process = spawn(
+            [
+                str(self._program), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(path),
+                "--unixsocketperm", "700", "--dir", str(self.directory), "--save", "", "--appendonly", "no",
+            ],
+            self._cpus, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                    return self
+            except redis.ConnectionError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.close()
+                    raise
+                time.sleep(0.01)
+
+    def client(self) -> redis.Redis:
+        """A plain blocking client, for the caller to close."""
+        return redis.Redis.from_url(self.url)
+
+    def close(self) -> None:
+        """Stop it and remove its directory."""
+        if self._process is not None:
+            end(self._process)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def describe(program: Path, placement: Placement) -> dict[str, object]:
+    """What the figures depend on."""
+    binary = examine(program)
+    model = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "server": str(binary) if binary else str(program),
+        "python": sys.version.split()[0],
+        "redis_py": redis.__version__,
+        "cpus": os.cpu_count(),
+        "cpu": model,
+        "server_cpus": sorted(placement.server),
+        "measured_cpus": sorted(placement.measured),
+        "load": round(os.getloadavg()[0], 2),
+    }

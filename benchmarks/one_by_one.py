@@ -1,0 +1,68 @@
+"""enqueue, one by one: each call waits for the one before. Raw round trips run in turns with it."""
+
+from __future__ import annotations
+
+import time
+
+from zwheel import JobState, SyncWheel, Wheel
+
+from .bench import PAYLOAD, QUEUE, Bench
+from .figures import Bar, Figure
+from .floor import RoundTrips
+from .machine import on_cpus
+
+_TURNS = 10
+_CALLS = 200
+_FLOOR = "raw EVALSHA"
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """Measure the async and the sync client; the bar is on the async one."""
+    raw: list[float] = []
+    ours: list[float] = []
+    blocking: list[float] = []
+    sync: list[float] = []
+    with bench.server() as server, server.client() as admin, on_cpus(bench.placement.measured):
+        sha = str(admin.script_load("return 1"))
+        trips = RoundTrips(server)
+        blocking_wheel = SyncWheel(server.url, namespace="zw")
+        async with Wheel(server.url, namespace="zw") as wheel:
+            send = wheel.task(_noop, name="noop", queue=QUEUE)
+            blocking_send = blocking_wheel.task(_noop, name="noop", queue=QUEUE)
+            await send.enqueue(PAYLOAD)
+            blocking_send.enqueue(PAYLOAD)
+            for _ in range(bench.rounds):
+                spent = [0.0, 0.0, 0.0, 0.0]
+                for _ in range(_TURNS):
+                    spent[0] += await trips.seconds(_CALLS)
+                    started = time.perf_counter()
+                    for _ in range(_CALLS):
+                        await send.enqueue(PAYLOAD)
+                    middle = time.perf_counter()
+                    for _ in range(_CALLS):
+                        admin.evalsha(sha, 1, "floor:key", PAYLOAD)
+                    later = time.perf_counter()
+                    for _ in range(_CALLS):
+                        blocking_send.enqueue(PAYLOAD)
+                    spent[1] += middle - started
+                    spent[2] += later - middle
+                    spent[3] += time.perf_counter() - later
+                for rates, seconds in zip((raw, ours, blocking, sync), spent, strict=True):
+                    rates.append(_TURNS * _CALLS / seconds)
+                await wheel.purge(QUEUE, JobState.SCHEDULED)
+        await trips.aclose()
+        blocking_wheel.close()
+    return [
+        Figure(
+            name="enqueue.one", title="enqueue one by one", unit="jobs/s", rounds=tuple(ours), floor=tuple(raw),
+            floor_title=_FLOOR, bar=Bar(limit=0.8, of_floor=True),
+        ),
+        Figure(
+            name="enqueue.one.sync", title="enqueue one by one, sync client", unit="jobs/s", rounds=tuple(sync),
+            floor=tuple(blocking), floor_title=f"{_FLOOR}, sync",
+        ),
+    ]  # fmt: skip
+
+
+async def _noop(text: str) -> None:
+    """Never run: only its name and signature are used."""

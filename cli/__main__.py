@@ -1,0 +1,8 @@
+"""`python -m zwheel.cli` is `zwheel`."""
+
+from __future__ import annotations
+
+from zwheel.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""What a command knows about its call: the shared options, where to write, and how to reach Redis.
+
+A command is `async def name(ctx: Context, ...)` or `def name(ctx: Context, ...)`. It raises; this module turns every
+error into one sentence on stderr and an exit code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING
+
+import typer
+
+from zwheel.errors import InvalidInput, InvalidTime, ZwheelError
+
+from .exits import ExitCode, exit_code
+from .output import Output
+
+if TYPE_CHECKING:
+    from zwheel import Wheel
+    from zwheel.config import Settings
+
+#: How long Redis may take to answer one command, seconds.
+REDIS_TIMEOUT_S = 10.0
+#: How long a command goes on trying to reach Redis: a person is waiting.
+GIVE_UP_S = 1.0
+#: The same for a command that waits for a job anyway, and may outlast a restart of Redis.
+PATIENT_GIVE_UP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The options every command takes, as they were given at one place of the command line."""
+
+    url: str | None = None
+    namespace: str | None = None
+    embedded: bool = False
+    json: bool = False
+    quiet: bool = False
+    no_color: bool = False
+    tz: str | None = None
+    yes: bool = False
+    redis_timeout: str | None = None
+    debug: bool = False
+
+    def under(self, outer: object) -> Shared:
+        """Add what an outer command was given; what stands nearer to the command wins."""
+        if not isinstance(outer, Shared):
+            return self
+        return Shared(**{f.name: getattr(self, f.name) or getattr(outer, f.name) for f in fields(self)})
+
+
+class Refused(ZwheelError):
+    """The command cannot do this now: wrong state, a held key, or it was not confirmed. Ends with REFUSED."""
+
+
+class Context:
+    """One call of one command."""
+
+    def __init__(self, shared: Shared, command: str) -> None:
+        self.shared = shared
+        self.command = command
+        """Its full name, such as `zwheel job show`."""
+        self.json = shared.json
+        self.quiet = shared.quiet
+        self.yes = shared.yes
+        self.debug = shared.debug
+        self.color = not shared.no_color and not os.environ.get("NO_COLOR")
+        self.out = Output(json=self.json, quiet=self.quiet, color=self.color)
+        self.tz: tzinfo | None = None
+        """The zone of --tz; None when not given, and then times are shown in UTC only."""
+        self.tz_name = ""
+        self.timeout_s = REDIS_TIMEOUT_S
+        """How long Redis may take to answer one command, seconds."""
+
+    def settings(self) -> Settings:
+        """Read where Redis is and under which namespace. Raises: ConfigError."""
+        from zwheel.config import load_settings
+
+        return load_settings(url=self.shared.url, namespace=self.shared.namespace)
+
+    @asynccontextmanager
+    async def wheel(self, *, patient: bool = False) -> AsyncIterator[Wheel]:
+        """Open a client on the Redis of the settings, and close it; a `patient` one outlasts a restart of Redis."""
+        from zwheel import Wheel
+        from zwheel.config import resolve_url
+
+        settings = self.settings()
+        say = self.out.note if self.out.stderr.isatty() else None
+        url = resolve_url(settings, start_embedded=self.shared.embedded, say=say)
+        give_up_s = PATIENT_GIVE_UP_S if patient else min(GIVE_UP_S, self.timeout_s)
+        async with Wheel(url, namespace=settings.namespace, timeout_s=self.timeout_s, give_up_s=give_up_s) as wheel:
+            yield wheel
+
+    def now(self) -> datetime:
+        """The time of this machine, in UTC: only to show durations and to read `--at 09:00`, never to fire a job."""
+        return datetime.now(UTC)
+
+    def confirm(self, what: str, count: int, **details: object) -> None:
+        """Let a destructive bulk command go on only with --yes, or when a person at the terminal agrees.
+
+        `what` names the act with its count, such as 'purge 1,204 scheduled jobs of emails'. Raises: Refused.
+        """
+        if self.yes:
+            return
+        if not self.out.interactive:
+            raise Refused(f"this would {what}; nothing was changed, repeat it with --yes to do it")
+        if not self.out.confirm(f"{what[:1].upper()}{what[1:]}?"):
+            raise Refused("nothing was changed")
+
+    def fail(self, code: ExitCode) -> typer.Exit:
+        """Make the exception that ends the command with this code; `raise ctx.fail(...)`, after saying why."""
+        return typer.Exit(int(code))
+
+    def execute(self, command: Callable[[], Awaitable[None] | None]) -> None:
+        """Run the command to its end; raises typer.Exit with its code when that is not 0."""
+        try:
+            self._prepare()
+            result = command()
+            if inspect.iscoroutine(result):
+                import asyncio
+
+                asyncio.run(result)
+            self.out.stdout.flush()
+        except typer.Exit:
+            raise
+        except BrokenPipeError as error:
+            drop_stdout()
+            raise self.fail(ExitCode.BROKEN_PIPE) from error
+        except KeyboardInterrupt as error:
+            raise self.fail(ExitCode.INTERRUPTED) from error
+        except Exception as error:
+            raise self.fail(self._report(error)) from error
+
+    def _report(self, error: Exception) -> ExitCode:
+        """Say an error in one sentence, with --debug also where it came from."""
+        code = ExitCode.REFUSED if isinstance(error, Refused) else exit_code(error)
+        if self.debug:
+            import traceback
+
+            self.out.stderr.write("".join(traceback.format_exception(error)))
+        if isinstance(error, ZwheelError):
+            self.out.error(str(error), kind=type(error).__name__, exit=int(code))
+        elif isinstance(error, OSError) and error.filename is not None:
+            code = ExitCode.USAGE
+            self.out.error(f"{error.filename}: {error.strerror}", kind=type(error).__name__, exit=int(code))
+        else:
+            hint = "" if self.debug else "; repeat it with --debug and report what it shows"
+            sentence = f"unexpected {type(error).__name__}: {error}{hint}"
+            self.out.error(sentence, kind=type(error).__name__, exit=int(code))
+        return code
+
+    def _prepare(self) -> None:
+        if self.shared.tz is not None:
+            self.tz, self.tz_name = _zone(self.shared.tz), self.shared.tz
+        if self.shared.redis_timeout is not None:
+            from .when import parse_duration
+
+            self.timeout_s = parse_duration(self.shared.redis_timeout) / 1000
+            if self.timeout_s <= 0:
+                raise InvalidInput("--redis-timeout must be longer than nothing, such as 10s")
+
+
+def drop_stdout() -> None:
+    """Point stdout at nothing after its reader went away, so that the interpreter ends without a complaint."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+    finally:
+        os.close(null)
+
+
+def _zone(name: str) -> tzinfo:
+    from .when import find_zone
+
+    try:
+        return find_zone(name)
+    except InvalidTime as error:
+        raise InvalidTime(f"--tz: {error}") from None

@@ -1,0 +1,125 @@
+"""`zwheel dev`: a private server and a worker that starts anew when the code changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zwheel.errors import ConfigError
+
+from .app import command, single
+from .context import Context
+
+app = single()
+
+_LOOK_S = 0.5
+_SKIPPED = {"node_modules", "site-packages", "__pycache__"}
+#: How long running jobs may take to end when the code changed.
+_DRAIN = "2s"
+
+
+def _sources(root: Path) -> Iterator[tuple[str, int]]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in _SKIPPED and not f.endswith("venv")]
+        for name in files:
+            if name.endswith(".py"):
+                path = os.path.join(folder, name)
+                try:
+                    yield path, os.stat(path).st_mtime_ns
+                except OSError:
+                    continue
+
+
+def _changed(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+
+
+@command(app, "dev", examples=["zwheel dev app:wheel", "zwheel dev shop.tasks:wheel --queue emails --no-reload"])
+async def dev(
+    ctx: Context,
+    target: Annotated[
+        str | None, typer.Argument(metavar="[APP]", help="The wheel, as module:attribute; else from zwheel.toml.")
+    ] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else those of the tasks."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", metavar="N", help="Jobs run at a time.")] = 100,
+    reload: Annotated[
+        bool, typer.Option("--reload/--no-reload", help="Start the worker anew when a .py file below here changes.")
+    ] = True,
+) -> None:
+    """Start the project's private server and a worker; reload the worker when the code changes. Ctrl-C ends both.
+
+    With a URL, that server is used. A private server that already ran is left running.
+    """
+    from zwheel import embedded
+    from zwheel.address import mask_url
+
+    settings = ctx.settings()
+    name = target or settings.app
+    if name is None:
+        raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
+    server = None
+    url = settings.url
+    if url is None:
+        server = embedded.start(settings.home)
+        url = server.url
+        ctx.out.note(f"zwheel: {'started' if server.started else 'using'} {server} with its data in {server.home}")
+    ctx.out.note(f'zwheel: in another terminal: export ZWHEEL_URL="{mask_url(url)}"')
+    words = [sys.executable, "-m", "zwheel.cli", "worker", name, "--drain", _DRAIN, "--concurrency", str(concurrency)]
+    words += [word for one in queue or [] for word in ("--queue", one)]
+    if settings.namespace:
+        words += ["--namespace", settings.namespace]
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await _run(ctx, words, {**os.environ, "ZWHEEL_URL": url}, stopping, reload)
+    finally:
+        if server is not None and server.started:
+            embedded.stop(settings.home)
+            ctx.out.note("zwheel: stopped the private server; its data stays")
+
+
+async def _run(
+    ctx: Context, words: list[str], env: dict[str, str], stopping: asyncio.Event, reload: bool
+) -> None:
+    root = Path.cwd()
+    seen = dict(_sources(root))
+    while not stopping.is_set():
+        child = await asyncio.create_subprocess_exec(*words, env=env, start_new_session=True)
+        ended = asyncio.create_task(child.wait())
+        try:
+            while not stopping.is_set():
+                await _either(stopping, _LOOK_S)
+                now = dict(_sources(root)) if reload else seen
+                changed = _changed(seen, now)
+                seen = now
+                if changed:
+                    ctx.out.note(f"zwheel: {os.path.relpath(changed[0], root)} changed: starting the worker anew")
+                    break
+                if ended.done() and not reload:
+                    raise typer.Exit(ended.result())
+        finally:
+            if not ended.done():
+                child.terminate()
+            code = await ended
+        if code and reload and not stopping.is_set():
+            ctx.out.note("zwheel: waiting for a change")
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

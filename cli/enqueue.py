@@ -1,0 +1,241 @@
+"""`zwheel enqueue`: one job from the command line, or many from JSONL (see `feed.py`)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar
+
+import typer
+
+from zwheel.errors import InvalidInput
+from zwheel.job import DEFAULT_QUEUE, Enqueued
+from zwheel.keys import check_job_id, check_name, check_task
+
+from .app import Command, command, single
+from .context import Context
+from .exits import ExitCode
+from .job import ended
+from .show import iso, moment, plain
+from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration, task_arguments
+from .when import human_duration
+
+app = single()
+
+FOREVER = "for-ever"
+#: How long the end of a job can be asked for when it was enqueued from the shell.
+DEFAULT_KEEP = "1h"
+
+
+class EnqueueCommand(Command):
+    """`--wait` may stand alone."""
+
+    alone: ClassVar[dict[str, str]] = {"--wait": FOREVER}
+
+
+TaskName = Annotated[str | None, typer.Argument(metavar="TASK", help="The task's name.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ARG", help="key=text, key:=JSON, or JSON; @FILE or @- where JSON may stand."),
+]
+Queue = Annotated[str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue; else default.")]
+Id = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="The job's id: enqueued a second time, it changes nothing.")
+]
+Retries = Annotated[
+    int | None, typer.Option("--retries", min=0, metavar="N", help="How often it is tried again after a failure.")
+]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="DURATION", help="How long one attempt may run; else as it likes.")
+]
+Keep = Annotated[str, typer.Option("--keep", metavar="DURATION", help="How long the ended job can still be seen.")]
+Unique = Annotated[
+    str | None, typer.Option("--unique", metavar="KEY", help="At most one living job with this key; else exit 6.")
+]
+Within = Annotated[
+    str | None,
+    typer.Option("--within", metavar="DURATION", help="Hold the unique key this long, also when the job has ended."),
+]
+Headers = Annotated[
+    list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A header beside the arguments.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, send nothing.")]
+Wait = Annotated[
+    str | None,
+    typer.Option(
+        "--wait",
+        metavar="[=SECONDS]",
+        help="Wait for the end: exit 0 when done, 8 when dead or cancelled, 7 when the time is over.",
+    ),
+]
+Jsonl = Annotated[
+    str | None,
+    typer.Option(
+        "--jsonl",
+        metavar="FILE",
+        help="Enqueue a job for each line of a file, of stdin with -: an object with task and, as needed, args, "
+        "kwargs, in, at, queue, id, retries, timeout, keep, unique, within, headers. Options given here are "
+        "the defaults of all lines.",
+    ),
+]
+
+
+@command(
+    app,
+    "enqueue",
+    cls=EnqueueCommand,
+    examples=[
+        "zwheel enqueue emails.send to=ann@example.com copies:=2 --in 10m",
+        "zwheel enqueue emails.send '\"ann@example.com\"' --at '2026-12-01 09:00 Europe/Berlin'",
+        "zwheel enqueue reports.build month=2026-11 --id report-2026-11 --wait=60",
+        "zwheel enqueue --jsonl orders.jsonl --queue orders",
+        "tail -f events.jsonl | zwheel enqueue --jsonl -",
+    ],
+)
+async def enqueue(
+    ctx: Context,
+    task: TaskName = None,
+    words: Words = None,
+    in_: InOption = None,
+    at: AtOption = None,
+    queue: Queue = None,
+    job_id: Id = None,
+    retries: Retries = None,
+    timeout: Timeout = None,
+    keep: Keep = DEFAULT_KEEP,
+    unique: Unique = None,
+    within: Within = None,
+    header: Headers = None,
+    dry_run: DryRun = False,
+    wait: Wait = None,
+    jsonl: Jsonl = None,
+) -> None:
+    """Enqueue one job, or many from JSONL.
+
+    With an id that exists, or a unique key that is held, the answer names the job that is there. With --jsonl,
+    lines that cannot be enqueued are listed with their numbers, and the exit code is 5.
+    """
+    when, delay = fire_time(ctx, in_, at)
+    if within is not None and unique is None:
+        raise InvalidInput("--within needs --unique")
+    options: dict[str, Any] = {
+        "at": when,
+        "delay": delay,
+        "queue": check_name(queue) if queue is not None else DEFAULT_QUEUE,
+        "retries": retries,
+        "timeout": None if timeout is None else duration(timeout, "--timeout"),
+        "keep": duration(keep, "--keep"),
+        "headers": headers(header) if header else None,
+    }
+    if jsonl is not None:
+        for name, value in (("TASK", task), ("--id", job_id), ("--unique", unique), ("--wait", wait)):
+            if value is not None:
+                raise InvalidInput(f"{name} belongs to one job: with --jsonl it stands in the lines")
+        from .feed import feed
+
+        await feed(ctx, jsonl, options, dry_run=dry_run)
+        return
+    if task is None:
+        raise InvalidInput("say which task to enqueue, or --jsonl FILE")
+    options["id"] = None if job_id is None else check_job_id(job_id)
+    options["dedup"] = unique
+    options["within"] = None if within is None else duration(within, "--within")
+    args, kwargs, secret = task_arguments(words or ())
+    if secret:
+        ctx.out.note("note: others can read a command line; give secrets with key:=@FILE, key:=@- or --jsonl")
+    await _enqueue_one(ctx, check_task(task), args, kwargs, options, dry_run=dry_run, wait=wait)
+
+
+async def _enqueue_one(
+    ctx: Context,
+    task: str,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    dry_run: bool,
+    wait: str | None,
+) -> None:
+    limit = None if wait in (None, FOREVER) else seconds_or_duration(str(wait), "--wait")
+    if wait is not None and not options["keep"]:
+        raise InvalidInput("--wait needs --keep: a job that is not kept cannot be seen to end")
+    if dry_run:
+        _describe(ctx, task, args, kwargs, options)
+        return
+    async with ctx.wheel(patient=wait is not None) as wheel:
+        answer = await wheel.enqueue(task, args=args, kwargs=kwargs, **options)
+        if wait is None or not ctx.json:
+            _announce(ctx, answer, options)
+        if wait is not None:
+            ctx.out.stdout.flush()
+            code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))
+            if code is not ExitCode.OK:
+                raise ctx.fail(code)
+        elif answer.existed and answer.job_id != options["id"]:
+            raise ctx.fail(ExitCode.REFUSED)
+
+
+def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any]) -> None:
+    """Say which job now stands for the call."""
+    if ctx.json:
+        ctx.out.value(enqueued_document(answer))
+        return
+    if ctx.quiet:
+        ctx.out.line(answer.job_id)
+        return
+    fires = f"fires {moment(ctx, answer.fire_at_ms)}"
+    if not answer.existed:
+        ctx.out.line(f"{answer.job_id} enqueued in {answer.queue}, {fires}")
+    elif answer.job_id == options["id"]:
+        ctx.out.line(f"{answer.job_id} exists in {answer.queue}: {answer.state}, {fires}; nothing was changed")
+    else:
+        ctx.out.line(f"{answer.job_id} holds the unique key in {answer.queue}: {answer.state}, {fires}")
+
+
+def enqueued_document(answer: Enqueued) -> dict[str, Any]:
+    """Give the answer to an enqueue as JSON."""
+    return {
+        "job_id": answer.job_id,
+        "existed": answer.existed,
+        "queue": answer.queue,
+        "state": str(answer.state),
+        "fire_at": iso(answer.fire_at_ms),
+        "fire_at_ms": answer.fire_at_ms,
+    }
+
+
+def _describe(ctx: Context, task: str, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]) -> None:
+    """Show what would be enqueued, after everything that can be checked here was checked."""
+    from zwheel.codec import DEFAULT
+    from zwheel.times import to_ms
+
+    size = len(DEFAULT.encode(args, kwargs, options["headers"]))
+    when = options["at"] or ctx.now() + (options["delay"] or timedelta())
+    fire_at_ms = to_ms(when)
+    shown = {name: value for name, value in options.items() if name not in ("at", "delay") and value is not None}
+    document = {
+        "dry_run": True,
+        "task": task,
+        "args": plain(args),
+        "kwargs": plain(kwargs),
+        "fire_at": iso(fire_at_ms),
+        "fire_at_ms": fire_at_ms,
+        "bytes": size,
+        **{f"{name}_ms" if isinstance(value, timedelta) else name: _value(value) for name, value in shown.items()},
+    }
+    if ctx.json:
+        ctx.out.value(document)
+        return
+    from .output import to_json
+
+    pairs = [("task", task), ("args", to_json(document["args"])), ("kwargs", to_json(document["kwargs"]))]
+    pairs += [("fires", moment(ctx, fire_at_ms)), ("size", f"{size:,} bytes")]
+    for option, value in shown.items():
+        name = "unique" if option == "dedup" else option
+        is_time = isinstance(value, timedelta)
+        pairs.append((name, human_duration(_value(value)) if is_time else to_json(value) if value else str(value)))
+    ctx.out.fields(pairs)
+    ctx.out.note("nothing was sent")
+
+
+def _value(value: Any) -> Any:
+    return value // timedelta(milliseconds=1) if isinstance(value, timedelta) else value

@@ -1,0 +1,66 @@
+"""The exit codes of the command line, and which error ends with which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from zwheel.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConfigError,
+    EmbeddedServerError,
+    InvalidInput,
+    JobNotFound,
+    LeaseLost,
+    OutcomeUnknown,
+    QueueFull,
+    WaitTimeout,
+    ZwheelError,
+)
+
+
+class ExitCode(IntEnum):
+    """What a script can rely on. Never renumbered."""
+
+    OK = 0
+    UNEXPECTED = 1
+    """A fault of zwheel itself; `--debug` shows the traceback."""
+    USAGE = 2
+    """An option, a value or a setting that zwheel refuses before anything is sent."""
+    UNREACHABLE = 3
+    """Redis did not answer: not reachable, or no answer arrived to what was sent."""
+    NOT_FOUND = 4
+    PARTLY = 5
+    """A bulk command did some of its work; the rest is listed."""
+    REFUSED = 6
+    """Wrong state, a held unique key, a full queue, a missing `--yes`, permissions, a read-only server."""
+    TIMED_OUT = 7
+    """The awaited job did not end in time."""
+    JOB_FAILED = 8
+    """The awaited job ended dead or cancelled."""
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    """Whoever read the output went away; said by the code alone."""
+    TERMINATED = 143
+
+
+_BY_ERROR: tuple[tuple[type[ZwheelError], ExitCode], ...] = (
+    (InvalidInput, ExitCode.USAGE),
+    (ConfigError, ExitCode.USAGE),
+    (BrokerUnavailable, ExitCode.UNREACHABLE),
+    (OutcomeUnknown, ExitCode.UNREACHABLE),
+    (EmbeddedServerError, ExitCode.UNREACHABLE),
+    (JobNotFound, ExitCode.NOT_FOUND),
+    (WaitTimeout, ExitCode.TIMED_OUT),
+    (QueueFull, ExitCode.REFUSED),
+    (LeaseLost, ExitCode.REFUSED),
+    (BrokerError, ExitCode.REFUSED),
+)
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """Give the code an error ends the command with; UNEXPECTED for one that no command should meet."""
+    for kind, code in _BY_ERROR:
+        if isinstance(error, kind):
+            return code
+    return ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.UNEXPECTED

@@ -1,0 +1,155 @@
+"""`zwheel queue`: whole queues."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from zwheel.info import QueueInfo
+from zwheel.job import JobState
+from zwheel.keys import check_name
+
+from .app import command, group
+from .context import Context
+from .output import Cell, Column, Row
+from .show import iso, moment, now_ms, relative
+from .when import human_count
+
+app = group("List, show, pause, resume and purge queues.")
+
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
+QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="The queues' names.")]
+
+
+class Purgeable(StrEnum):
+    """What can be purged: a processing job belongs to its worker."""
+
+    SCHEDULED = "scheduled"
+    DONE = "done"
+    """Cancelled jobs are kept with the done ones and go with them."""
+    DEAD = "dead"
+
+
+def queue_document(info: QueueInfo) -> dict[str, object]:
+    """Give what is known about a queue as JSON."""
+    return {
+        "queue": info.name,
+        "scheduled": info.scheduled,
+        "due": info.due,
+        "processing": info.processing,
+        "dead": info.dead,
+        "done": info.done,
+        "paused": info.paused,
+        "oldest_due": iso(info.oldest_due_ms),
+        "oldest_due_ms": info.oldest_due_ms,
+        "next_fire": iso(info.next_fire_ms),
+        "next_fire_ms": info.next_fire_ms,
+        "workers": info.workers,
+        "cap": info.cap,
+        "trimmed": info.trimmed,
+    }
+
+
+@command(app, "ls", examples=["zwheel queue ls", "zwheel queue ls --json | jq 'select(.due > 100)'"])
+async def ls(ctx: Context) -> None:
+    """List all queues with what is in them."""
+    async with ctx.wheel() as wheel:
+        infos = [await wheel.queue(name) for name in sorted(await wheel.queues())]
+    if ctx.json:
+        for info in infos:
+            ctx.out.value(queue_document(info))
+        return
+    now = now_ms(ctx)
+    numbers = ("scheduled", "due", "processing", "done", "dead", "workers")
+    rows: list[Row] = [
+        [
+            info.name,
+            *(f"{getattr(info, name):,}" for name in numbers),
+            "-" if info.next_fire_ms is None else relative(info.next_fire_ms, now),
+            Cell("paused", "yellow") if info.paused else "",
+        ]
+        for info in infos
+    ]
+    columns = [Column("queue", fixed=True), *(Column(name, right=True) for name in numbers)]
+    ctx.out.table([*columns, Column("next"), Column("")], rows, empty="no queues yet: the first enqueue makes one")
+
+
+@command(app, "show", examples=["zwheel queue show emails"])
+async def show(ctx: Context, queue: QueueName) -> None:
+    """Show one queue in detail. A queue that was never used is empty, not an error."""
+    async with ctx.wheel() as wheel:
+        info = await wheel.queue(check_name(queue))
+    if ctx.json:
+        ctx.out.value(queue_document(info))
+        return
+    oldest, following = info.oldest_due_ms, info.next_fire_ms
+    ctx.out.fields(
+        [
+            ("queue", info.name),
+            ("state", Cell("paused", "yellow") if info.paused else Cell("open", "green")),
+            ("scheduled", f"{info.scheduled:,}"),
+            ("of these due", f"{info.due:,}" if oldest is None else f"{info.due:,}, the oldest {moment(ctx, oldest)}"),
+            ("next", "-" if following is None else moment(ctx, following)),
+            ("processing", f"{info.processing:,}"),
+            ("done, kept", f"{info.done:,}"),
+            ("dead", Cell(f"{info.dead:,}", "red" if info.dead else "")),
+            ("dead, trimmed", f"{info.trimmed:,} ever, by the limits on size and age"),
+            ("workers", f"{info.workers:,}"),
+            ("cap", "none" if info.cap is None else f"{info.cap:,} jobs"),
+        ]
+    )
+
+
+@command(app, "pause", examples=["zwheel queue pause emails"])
+async def pause(ctx: Context, queues: QueueNames) -> None:
+    """Stop handing out jobs of these queues. What runs, runs on; enqueueing goes on."""
+    await _switch(ctx, queues, paused=True)
+
+
+@command(app, "resume", examples=["zwheel queue resume emails"])
+async def resume(ctx: Context, queues: QueueNames) -> None:
+    """Hand out jobs of these queues again."""
+    await _switch(ctx, queues, paused=False)
+
+
+async def _switch(ctx: Context, queues: list[str], *, paused: bool) -> None:
+    names = [check_name(name) for name in dict.fromkeys(queues)]
+    async with ctx.wheel() as wheel:
+        for name in names:
+            await (wheel.pause(name) if paused else wheel.resume(name))
+            if ctx.json:
+                ctx.out.value({"queue": name, "paused": paused})
+            else:
+                ctx.out.line(f"{name} {'paused' if paused else 'resumed'}")
+
+
+@command(
+    app,
+    "purge",
+    examples=["zwheel queue purge emails --state scheduled", "zwheel queue purge emails --state done --yes"],
+)
+async def purge(
+    ctx: Context,
+    queue: QueueName,
+    which: Annotated[
+        Purgeable, typer.Option("--state", help="Delete the jobs in this state; cancelled ones are kept with the done.")
+    ],
+) -> None:
+    """Delete all jobs of a queue in one state, for ever.
+
+    Counts them first and asks; without a terminal it needs --yes, else exit code 6.
+    """
+    check_name(queue)
+    state = JobState(which)
+    async with ctx.wheel() as wheel:
+        count = await wheel.count(queue, state)
+        if count:
+            ctx.confirm(f"delete {human_count(count, f'{state} job')} of {queue}", count)
+        with ctx.out.progress(f"purge {queue}", count) as report:
+            purged = await wheel.purge(queue, state, progress=report) if count else 0
+    if ctx.json:
+        ctx.out.value({"queue": queue, "state": str(state), "purged": purged})
+    else:
+        ctx.out.line(f"{human_count(purged, f'{state} job')} of {queue} deleted")

@@ -1,0 +1,264 @@
+"""How jobs and times are shown: the JSON documents, the table cells, the details of one job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from zwheel.errors import UndecodableJob
+from zwheel.job import Failure, Job, JobState
+from zwheel.times import to_datetime
+
+from .output import Cell, Column, clean, clean_lines, state_cell, to_json
+from .when import human_duration
+
+if TYPE_CHECKING:
+    from .context import Context
+
+#: Arguments longer than this are cut in what people read; --json has them whole.
+SHOWN_CHARACTERS = 2000
+
+
+def iso(ms: int | None) -> str | None:
+    """Write a time for machines: UTC, milliseconds, Z."""
+    if ms is None:
+        return None
+    return to_datetime(ms).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def utc(ms: int) -> str:
+    """Write a time for people, in UTC; the milliseconds only when there are some."""
+    when = to_datetime(ms)
+    fraction = f".{when.microsecond // 1000:03d}" if when.microsecond else ""
+    return f"{when:%Y-%m-%d %H:%M:%S}{fraction}Z"
+
+
+def local(ctx: Context, ms: int) -> str:
+    """Write a time for people in the zone of --tz, with its offset."""
+    when = to_datetime(ms).astimezone(ctx.tz)
+    fraction = f".{when.microsecond // 1000:03d}" if when.microsecond else ""
+    return f"{when:%Y-%m-%d %H:%M:%S}{fraction} {when:%z}"
+
+
+def relative(ms: int, now_ms: int) -> str:
+    """Say how far a time lies from now: 'in 4 m 12 s', '3 h ago'."""
+    if abs(ms - now_ms) < 1000:
+        return "now"
+    away = human_duration(abs(ms - now_ms))
+    return f"in {away}" if ms > now_ms else f"{away} ago"
+
+
+def moment(ctx: Context, ms: int) -> str:
+    """Write a time in full: UTC, the zone of --tz, and how far away it is."""
+    zone = f" = {local(ctx, ms)} {ctx.tz_name}" if ctx.tz is not None else ""
+    return f"{utc(ms)}{zone}, {relative(ms, now_ms(ctx))}"
+
+
+def now_ms(ctx: Context) -> int:
+    """Read this machine's clock, in ms, to say how far away a time is."""
+    return int(ctx.now().timestamp() * 1000)
+
+
+def time_columns(ctx: Context, title: str) -> list[Column]:
+    """Name the columns that `time_cells` fills."""
+    return [Column(f"{title} (UTC)"), *([Column(f"{title} ({ctx.tz_name})")] if ctx.tz is not None else [])]
+
+
+def time_cells(ctx: Context, ms: int | None) -> list[str]:
+    """Show a time in UTC and, with --tz, in that zone."""
+    shown = ["-" if ms is None else utc(ms)]
+    if ctx.tz is not None:
+        shown.append("-" if ms is None else local(ctx, ms))
+    return shown
+
+
+def plain(value: Any) -> Any:
+    """Turn decoded arguments into what JSON can hold: times as ISO text, bytes as base64, sets as lists."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if value - value == 0 else str(value)
+        case Mapping():
+            return {key if isinstance(key, str) else str(key): plain(item) for key, item in value.items()}
+        case bytes() | bytearray():
+            import base64
+
+            return {"base64": base64.b64encode(value).decode("ascii")}
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case set() | frozenset():
+            return sorted((plain(item) for item in value), key=to_json)
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case UUID() | Decimal():
+            return str(value)
+    return repr(value)
+
+
+def arguments(job: Job) -> dict[str, Any]:
+    """Decode a job's body into `args`, `kwargs`, `headers` and `timeout_ms`, or give `undecodable` with the reason.
+
+    A tombstone has no body: all are then None.
+    """
+    nothing = {"args": None, "kwargs": None, "headers": None, "timeout_ms": None}
+    if not job.body:
+        return nothing
+    from zwheel.codec import DEFAULT
+    from zwheel.tasks import TIMEOUT_HEADER
+
+    try:
+        args, kwargs, headers = DEFAULT.decode(job.body, context=f"{job.task}\n{job.id}".encode())
+    except UndecodableJob as error:
+        return {**nothing, "undecodable": str(error)}
+    timeout = headers.pop(TIMEOUT_HEADER, "")
+    timeout_ms = int(timeout) if timeout.isascii() and timeout.isdigit() else None
+    return {"args": plain(args), "kwargs": plain(kwargs), "headers": plain(headers), "timeout_ms": timeout_ms}
+
+
+def failure_document(failure: Failure) -> dict[str, Any]:
+    """Give one failed attempt as JSON."""
+    return {
+        "attempt": failure.attempt,
+        "at": iso(failure.at_ms),
+        "at_ms": failure.at_ms,
+        "reason": str(failure.reason),
+        "kind": failure.kind,
+        "message": failure.message,
+        "worker": failure.worker,
+        "traceback": failure.traceback,
+    }
+
+
+def job_document(job: Job, *, body: bool = True) -> dict[str, Any]:
+    """Give a job as JSON: times as ISO text and as ms since the epoch, arguments decoded."""
+    document: dict[str, Any] = {
+        "id": job.id,
+        "queue": job.queue,
+        "task": job.task,
+        "state": str(job.state),
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "fire_at": iso(job.fire_at_ms),
+        "fire_at_ms": job.fire_at_ms,
+        "ended_at": iso(job.ended_at_ms),
+        "ended_at_ms": job.ended_at_ms,
+        "lease_until": iso(job.lease_until_ms),
+        "lease_until_ms": job.lease_until_ms,
+        "worker": job.worker,
+        "token": job.token,
+        "keep_ms": job.keep_ms,
+        "dedup": job.dedup,
+        "reason": job.reason,
+    }
+    if body:
+        document.update(arguments(job))
+        document["failures"] = [failure_document(failure) for failure in job.failures]
+    return document
+
+
+def state_of(job: Job, now: int) -> Cell:
+    """Show the state; a scheduled job whose time has come is 'due', which is a word for people and not a state."""
+    if job.state is JobState.SCHEDULED and job.fire_at_ms <= now:
+        return Cell("due", "bold cyan")
+    return state_cell(str(job.state))
+
+
+def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, str | Cell | Sequence[str]]]:
+    """Give the details of one job as names with values."""
+    pairs: list[tuple[str, str | Cell | Sequence[str]]] = [
+        ("id", job.id),
+        ("task", job.task),
+        ("queue", job.queue),
+        ("state", state_of(job, now_ms(ctx))),
+        ("fires" if job.state is JobState.SCHEDULED else "fired for", moment(ctx, job.fire_at_ms)),
+        ("attempt", f"{job.attempt} of {job.max_attempts}"),
+    ]
+    if job.ended_at_ms is not None:
+        pairs.append(("died" if job.state is JobState.DEAD else "kept until", moment(ctx, job.ended_at_ms)))
+    if job.lease_until_ms is not None:
+        pairs.append(("lease until", moment(ctx, job.lease_until_ms)))
+    if job.worker is not None:
+        pairs.append(("worker", job.worker))
+    pairs.append(("token", str(job.token)))
+    pairs.append(("keep", human_duration(job.keep_ms) if job.keep_ms else "no"))
+    if job.dedup is not None:
+        pairs.append(("unique", f"digest {job.dedup}"))
+    pairs.extend(_argument_fields(job))
+    if job.reason is not None:
+        pairs.append(("dead because", Cell(job.reason, "red")))
+    if job.failures:
+        pairs.append(("failures", list(failure_lines(ctx, job.failures, tracebacks=tracebacks))))
+    return pairs
+
+
+def _argument_fields(job: Job) -> Iterable[tuple[str, str]]:
+    decoded = arguments(job)
+    if "undecodable" in decoded:
+        yield "arguments", f"cannot be read: {decoded['undecodable']}"
+        return
+    if decoded["args"] is None:
+        yield "arguments", "not kept"
+        return
+    if decoded["timeout_ms"] is not None:
+        yield "timeout", human_duration(decoded["timeout_ms"])
+    for name in ("args", "kwargs", "headers"):
+        if decoded[name] or name != "headers":
+            yield name, shorten(to_json(decoded[name]), SHOWN_CHARACTERS)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut a text for people, and say how much is missing."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text) - limit:,} more, --json has all)"
+
+
+def error_line(failure: Failure) -> str:
+    """Say in one line why an attempt ended badly."""
+    raised = ": ".join(part for part in (failure.kind, failure.message) if part)
+    return f"{failure.reason}: {raised}" if raised else str(failure.reason)
+
+
+def failure_lines(ctx: Context, failures: Sequence[Failure], *, tracebacks: bool) -> Iterable[str]:
+    """List the failed attempts, newest last; equal ones after each other are one entry with a count.
+
+    Of a traceback only the last frame is shown, unless `tracebacks`.
+    """
+    for same in _runs(failures):
+        last = same[-1]
+        first = f"attempts {same[0].attempt}-{last.attempt}" if len(same) > 1 else f"attempt {last.attempt}"
+        times = f", same error x{len(same)}" if len(same) > 1 else ""
+        worker = f" on {last.worker}" if last.worker else ""
+        yield f"{first}, {moment(ctx, last.at_ms)}{worker}{times}"
+        yield f"  {clean(shorten(error_line(last), SHOWN_CHARACTERS))}"
+        frames = [line for line in clean_lines(last.traceback) if line.strip()]
+        if frames:
+            shown = frames if tracebacks else _last_frame(frames)
+            yield from (f"    {line}" for line in shown)
+            if len(shown) < len(frames):
+                yield f"    ({len(frames) - len(shown)} more lines, --traceback shows them)"
+
+
+def _runs(failures: Sequence[Failure]) -> Iterable[list[Failure]]:
+    run: list[Failure] = []
+    for failure in failures:
+        if run and _likeness(run[-1]) != _likeness(failure):
+            yield run
+            run = []
+        run.append(failure)
+    if run:
+        yield run
+
+
+def _likeness(failure: Failure) -> tuple[str, str, str, str]:
+    return str(failure.reason), failure.kind, failure.message, failure.traceback
+
+
+def _last_frame(lines: list[str]) -> list[str]:
+    """Keep the last 'File ...' line with the source line below it."""
+    starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("File ")]
+    return lines[starts[-1] : starts[-1] + 2] if starts else lines[-1:]

@@ -1,0 +1,174 @@
+"""Reading what a person types: task arguments, headers, days, and options that several commands share."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from zwheel.errors import InvalidInput, InvalidTime
+from zwheel.keys import check_name
+from zwheel.times import to_ms
+
+from .when import parse_duration, parse_when
+
+if TYPE_CHECKING:
+    from .context import Context
+
+QueueOption = Annotated[
+    str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue; without it, all known queues.")
+]
+InOption = Annotated[str | None, typer.Option("--in", metavar="DURATION", help="This long from now: 10m, 1h30m, 2d.")]
+AtOption = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help="At this time: '2026-12-01 09:00 Europe/Berlin', 'tomorrow 09:00'."),
+]
+
+_KEYWORD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(:?=)(.*)\Z", re.DOTALL)
+_SECRET = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
+_DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})\Z")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidInput(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def read_json(text: str | bytes) -> Any:
+    """Parse strict JSON: UTF-8, no NaN, no Infinity. Raises: InvalidInput with what is wrong and where."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"not JSON: {error.msg} at column {error.colno}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}") from None
+    except RecursionError:
+        raise InvalidInput("nested too deep") from None
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+
+
+def task_arguments(words: Sequence[str]) -> tuple[list[Any], dict[str, Any], bool]:
+    """Turn shell words into args and kwargs; also tell whether a secret seems to stand on the command line.
+
+    `key=value` is a text, `key:=json` and a bare word are JSON; `@FILE` in the place of JSON reads it from a file,
+    `@-` from stdin. Raises: InvalidInput.
+    """
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    secret = False
+    for word in words:
+        match = _KEYWORD.match(word)
+        if match is None:
+            args.append(_json_word(word, f"'{word}'"))
+            continue
+        name, kind, text = match.groups()
+        if name in kwargs:
+            raise InvalidInput(f"the argument {name} is given twice")
+        kwargs[name] = _json_word(text, f"'{name}:=...'") if kind == ":=" else _text(text)
+        secret = secret or (_SECRET.search(name) is not None and not text.startswith("@"))
+    return args, kwargs, secret
+
+
+def _json_word(text: str, shown: str) -> Any:
+    if text.startswith("@"):
+        name = text[1:]
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        try:
+            return read_json(content)
+        except InvalidInput as error:
+            raise InvalidInput(f"{'stdin' if name == '-' else name}: {error}") from None
+    try:
+        return read_json(_text(text))
+    except InvalidInput as error:
+        hint = f"write '\"{text}\"' for a text, or key={text} for a named one" if shown == f"'{text}'" else ""
+        raise InvalidInput(f"{shown} is {error}" + (f": {hint}" if hint else "")) from None
+
+
+def _text(text: str) -> str:
+    """Refuse bytes of the command line that were not valid UTF-8, which Python keeps as surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInput("an argument is not valid UTF-8") from None
+    return text
+
+
+def headers(pairs: Sequence[str]) -> dict[str, str]:
+    """Turn `name=value` words into headers. Raises: InvalidInput."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise InvalidInput(f"--header {pair!r}: write it as name=value")
+        found[name] = _text(value)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _milliseconds(text: str) -> timedelta:
+    return timedelta(milliseconds=parse_duration(text))
+
+
+def duration(text: str, what: str) -> timedelta:
+    """Read a duration such as 10m. Raises: InvalidTime that names the option."""
+    try:
+        return _milliseconds(text)
+    except InvalidTime as error:
+        raise InvalidTime(f"{what}: {error}") from None
+
+
+def seconds_or_duration(text: str, what: str) -> timedelta:
+    """Read `30` as seconds, else a duration. Raises: InvalidTime."""
+    return timedelta(seconds=int(text)) if text.isascii() and text.isdigit() else duration(text, what)
+
+
+def fire_time(
+    ctx: Context, in_: str | None, at: str | None, names: tuple[str, str] = ("--in", "--at")
+) -> tuple[datetime | None, timedelta | None]:
+    """Read --in and --at, or the keys of a line: at most one of `at` and `delay` is not None. Raises: InvalidTime."""
+    if in_ is not None and at is not None:
+        raise InvalidTime(f"{names[0]} and {names[1]} contradict each other: give one of them")
+    if at is None:
+        return None, None if in_ is None else duration(in_, names[0])
+    try:
+        when = parse_when(at, now=ctx.now(), default_tz=ctx.tz)
+        to_ms(when)
+    except InvalidTime as error:
+        raise InvalidTime(f"{names[1]}: {error}") from None
+    return when, None
+
+
+def day_name(ctx: Context, text: str) -> str:
+    """Read a UTC day: 2026-12-01, 20261201, today, tomorrow. Gives `yyyymmdd`. Raises: InvalidTime."""
+    today = ctx.now().date()
+    named = {"today": today, "tomorrow": today + timedelta(days=1), "yesterday": today - timedelta(days=1)}
+    day = named.get(text.lower())
+    if day is not None:
+        return day.strftime("%Y%m%d")
+    match = _DAY.match(text)
+    try:
+        if match is None:
+            raise ValueError
+        date(int(match[1]), int(match[2]), int(match[3]))
+    except ValueError:
+        raise InvalidTime(f"{text!r} is not a day: write 2026-12-01, today or tomorrow") from None
+    return f"{match[1]}{match[2]}{match[3]}"
+
+
+async def queue_names(wheel: Any, queue: str | None) -> list[str]:
+    """Give the one queue that was named, or all known ones, sorted. Raises: InvalidName."""
+    if queue is not None:
+        return [check_name(queue)]
+    return sorted(await wheel.queues())

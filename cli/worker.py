@@ -1,0 +1,114 @@
+"""`zwheel worker`: run the tasks of an app."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from zwheel.errors import ConfigError
+
+from .app import command, single
+from .context import Context
+from .when import parse_duration
+
+app = single()
+
+
+@command(
+    app,
+    "worker",
+    examples=[
+        "zwheel worker app:wheel",
+        "zwheel worker shop.tasks:wheel --queue emails --queue reports --concurrency 100 --processes 2",
+    ],
+)
+def worker(
+    ctx: Context,
+    target: Annotated[
+        str | None, typer.Argument(metavar="[APP]", help="The wheel, as module:attribute; else from zwheel.toml.")
+    ] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else those of the tasks."),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", metavar="N", help="Jobs that each process runs at a time.")
+    ] = 100,
+    processes: Annotated[int, typer.Option("--processes", "-p", metavar="N", help="Worker processes.")] = 1,
+    lease: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long a dead worker's job stays with it at the most.")
+    ] = "30s",
+    drain: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long running jobs may take to end after SIGTERM.")
+    ] = "30s",
+    reap: Annotated[
+        str, typer.Option(metavar="DURATION", help="How often to look for jobs of dead workers.")
+    ] = "5s",
+    unknown_ttl: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long a job whose task nobody knows waits before it is dead.")
+    ] = "10m",
+    dead_keep: Annotated[str, typer.Option(metavar="DURATION", help="How long a dead job is kept.")] = "90d",
+    dead_max: Annotated[int, typer.Option(metavar="N", help="How many dead jobs a queue keeps.")] = 10_000,
+    prefetch: Annotated[
+        int, typer.Option(metavar="N", help="The most jobs held beyond the running ones, when jobs are short.")
+    ] = 200,
+    uvloop: Annotated[bool, typer.Option("--uvloop", help="Use uvloop (needs the extra).")] = False,
+    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the tasks of an app until SIGTERM or Ctrl-C, which drains; a second one stops at once.
+
+    Any number of workers may serve a queue, started and stopped at will. With --processes a supervisor starts a
+    process again when it dies. Without a URL and on a terminal, the project's private server is started.
+    """
+    from zwheel.config import resolve_url
+    from zwheel.workers import WorkerSettings
+    from zwheel.workers.app import load_app
+    from zwheel.workers.process import serve, set_up_logging
+
+    if log_level.lower() not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"--log-level {log_level}: choose debug, info, warning or error")
+    if processes < 1:
+        raise ConfigError("--processes: must be at least 1")
+    set_up_logging(log_level)
+    settings = ctx.settings()
+    name = target or settings.app
+    if name is None:
+        raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
+    wheel = load_app(name)
+    own = ctx.shared.url is not None or not wheel.has_url
+    if own:
+        start = ctx.shared.embedded or sys.stdin.isatty()
+        url = resolve_url(settings, start_embedded=start, say=ctx.out.note)
+        wheel.configure(url=url, namespace=ctx.shared.namespace)
+    queues = tuple(queue or dict.fromkeys(str(task.policy.queue) for task in wheel.tasks.values()) or ("default",))
+    worker_settings = WorkerSettings(
+        queues=queues, concurrency=concurrency, prefetch=prefetch, lease_ms=parse_duration(lease),
+        drain_ms=parse_duration(drain), reap_ms=parse_duration(reap), unknown_ttl_ms=parse_duration(unknown_ttl),
+        dead_age_ms=parse_duration(dead_keep), most_dead=dead_max,
+    )  # fmt: skip
+    if processes == 1:
+        code = serve(wheel, worker_settings, uvloop=uvloop)
+    else:
+        import asyncio
+
+        from zwheel.workers.supervisor import Supervisor
+
+        code = asyncio.run(Supervisor(_one_process(sys.argv[1:]), processes, worker_settings.drain_ms).run())
+    if code:
+        raise typer.Exit(code)
+
+
+def _one_process(arguments: list[str]) -> list[str]:
+    """The command line of a child: the same, with one process."""
+    kept: list[str] = []
+    skip = False
+    for word in arguments:
+        if skip:
+            skip = False
+        elif word in ("--processes", "-p"):
+            skip = True
+        elif not word.startswith("--processes=") and not (word.startswith("-p") and word[2:].isdigit()):
+            kept.append(word)
+    return [sys.executable, "-m", "zwheel.cli", *kept]

@@ -1,0 +1,59 @@
+"""`zwheel workers`: who serves the queues."""
+
+from __future__ import annotations
+
+from .app import command, group
+from .context import Context
+from .output import Cell, Column, Row
+from .show import iso, now_ms, relative
+from .values import QueueOption
+
+app = group("See the workers that serve the queues.")
+
+
+@command(app, "ls", examples=["zwheel workers ls", "zwheel workers ls --queue emails --json"])
+async def ls(ctx: Context, queue: QueueOption = None) -> None:
+    """List the workers.
+
+    Where they run, what they serve, and when they were last heard.
+    """
+    async with ctx.wheel() as wheel:
+        workers = await wheel.workers(queue)
+    workers = sorted(workers, key=lambda worker: (worker.host, worker.pid, worker.id))
+    if ctx.json:
+        for worker in workers:
+            ctx.out.value(
+                {
+                    "id": worker.id,
+                    "host": worker.host,
+                    "pid": worker.pid,
+                    "queues": list(worker.queues),
+                    "concurrency": worker.concurrency,
+                    "running": worker.running,
+                    "started": iso(worker.started_ms),
+                    "started_ms": worker.started_ms,
+                    "beat": iso(worker.beat_ms),
+                    "beat_ms": worker.beat_ms,
+                    "version": worker.version,
+                    "alive": worker.alive,
+                }
+            )
+        return
+    now = now_ms(ctx)
+    rows: list[Row] = [
+        [
+            worker.id,
+            worker.host,
+            str(worker.pid),
+            " ".join(worker.queues),
+            f"{worker.running:,}/{worker.concurrency:,}",
+            relative(worker.started_ms, now),
+            relative(worker.beat_ms, now),
+            worker.version,
+            Cell("alive", "green") if worker.alive else Cell("lost", "red"),
+        ]
+        for worker in workers
+    ]
+    columns = [Column("worker", fixed=True), Column("host"), Column("pid", right=True), Column("queues")]
+    columns += [Column("running", right=True), Column("started"), Column("heard"), Column("version"), Column("")]
+    ctx.out.table(columns, rows, empty="no workers: start one with zwheel worker")

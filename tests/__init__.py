@@ -1,0 +1,1 @@
+"""The tests. A package, so that `from tests.servers import RedisServer` works in all of them."""

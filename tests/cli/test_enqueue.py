@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from .conftest import Hand, Shell
+
+HOUR_MS = 3_600_000
+
+
+def test_a_job_is_enqueued_with_all_its_options(shell: Shell) -> None:
+    done = shell.ok(
+        *("enqueue", "emails.send", "7", "to=ann@example.com", "n:=[2]", "--json"),
+        *("--at", "2031-12-01 09:00 Europe/Berlin", "--queue", "mail", "--id", "mail-1", "--retries", "2"),
+        *("--timeout", "30s", "--keep", "5m", "--header", "trace=1", "--unique", "ann", "--within", "1h"),
+    )
+    fire_at_ms = int(datetime(2031, 12, 1, 8, tzinfo=UTC).timestamp() * 1000)
+    assert done.document == {
+        "job_id": "mail-1",
+        "existed": False,
+        "queue": "mail",
+        "state": "scheduled",
+        "fire_at": "2031-12-01T08:00:00.000Z",
+        "fire_at_ms": fire_at_ms,
+    }
+    job = shell.ok("job", "show", "mail-1", "--json").document
+    expected = {
+        "task": "emails.send",
+        "queue": "mail",
+        "fire_at_ms": fire_at_ms,
+        "max_attempts": 3,
+        "keep_ms": 300_000,
+        "timeout_ms": 30_000,
+        "args": [7],
+        "kwargs": {"to": "ann@example.com", "n": [2]},
+        "headers": {"trace": "1"},
+        "state": "scheduled",
+    }
+    assert {name: job[name] for name in expected} == expected
+    assert job["dedup"] is not None
+
+
+def test_in_is_counted_by_the_servers_clock_and_keep_is_an_hour(shell: Shell, hand: Hand) -> None:
+    fire_at_ms = shell.ok("enqueue", "t", "--in", "10m", "--json").document["fire_at_ms"]
+    ((seconds, micros),) = hand.store.send([("TIME",)])
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    assert now_ms + 600_000 - 10_000 < fire_at_ms <= now_ms + 600_000
+    (job,) = shell.ok("job", "ls", "--json").documents
+    assert job["keep_ms"] == HOUR_MS
+
+
+def test_people_read_where_and_when(shell: Shell) -> None:
+    out = shell.ok("enqueue", "t", "--id", "a", "--at", "2031-12-01T08:00Z", "--tz", "Europe/Berlin").out
+    assert out.startswith("a enqueued in default, fires 2031-12-01 08:00:00Z = 2031-12-01 09:00:00 +0100 Europe/Berlin")
+    assert shell.ok("enqueue", "t", "--id", "b", "--quiet").out == "b\n"
+
+
+def test_an_id_that_exists_is_answered_and_changes_nothing(shell: Shell) -> None:
+    shell.ok("enqueue", "t", "1", "--id", "a", "--in", "1h")
+    again = shell.ok("enqueue", "other", "2", "--id", "a", "--in", "2h")
+    assert "a exists in default: scheduled" in again.out
+    assert shell.ok("job", "show", "a", "--json").document["args"] == [1]
+
+
+def test_a_held_unique_key_is_refused_with_the_job_that_holds_it(shell: Shell) -> None:
+    shell.ok("enqueue", "t", "--id", "a", "--unique", "key", "--in", "1h")
+    refused = shell("enqueue", "t", "--id", "b", "--unique", "key")
+    assert refused.code == 6
+    assert "a holds the unique key" in refused.out
+    assert shell("enqueue", "t", "--unique", "key", "--json").document["job_id"] == "a"
+    assert len(shell.ok("job", "ls", "--json").documents) == 1
+
+
+def test_a_dry_run_needs_no_server_and_sends_nothing(bare: Shell) -> None:
+    shown = bare.ok("enqueue", "t", "1", "--in", "10m", "--keep", "1d", "--dry-run").out
+    assert "fires  " in shown
+    document = bare.ok("enqueue", "t", "1", "x=y", "--keep", "1d", "--dry-run", "--json").document
+    assert document["dry_run"]
+    assert (document["args"], document["kwargs"], document["keep_ms"]) == ([1], {"x": "y"}, 86_400_000)
+    assert document["bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "say which task to enqueue, or --jsonl FILE"),
+        (("t", "--in", "1h", "--at", "2031-01-01T00:00Z"), "--in and --at contradict each other"),
+        (("t", "--in", "10"), "--in: '10' is not a duration"),
+        (("t", "--at", "2031-01-01 09:00"), "--at: '2031-01-01 09:00' has no time zone"),
+        (("t", "--within", "1h"), "--within needs --unique"),
+        (("bad name",), "'bad name' is not a valid task"),
+        (("t", "--queue", "a b"), "'a b' is not a valid queue"),
+        (("t", "--id", "a b"), "'a b' is not a valid job id"),
+        (("t", "word"), "'word' is not JSON"),
+        (("t", "--retries", "-1"), "-1 must be at least 0"),
+        (("t", "--retries", "many"), "'many' is not a whole number"),
+        (("t", "--wait", "--keep", "0s"), "--wait needs --keep"),
+        (("t", "--wait=soon"), "--wait: 'soon' is not a duration"),
+        (("t", "--header", "x"), "write it as name=value"),
+        (("t", "@nowhere.json"), "nowhere.json: No such file or directory"),
+        (("t", "--jsonl", "-"), "TASK belongs to one job"),
+        (("--jsonl", "-", "--wait"), "--wait belongs to one job"),
+        (("t", "--tz", "Mars/Olympus"), "--tz: 'Mars/Olympus' is not the name of a time zone"),
+        (("t", "--redis-timeout", "0s"), "--redis-timeout must be longer than nothing"),
+        (("t", "--nonsense"), "No such option: --nonsense"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_before_anything_is_sent(
+    bare: Shell, arguments: tuple[str, ...], sentence: str
+) -> None:
+    done = bare("enqueue", *arguments)
+    assert done.code == 2
+    assert sentence in done.err
+    assert len(done.err.splitlines()) == 1
+    assert done.out == ""
+    (error,) = bare("enqueue", *arguments, "--json").errors
+    assert sentence in error["error"]
+    assert error["exit"] == 2
+
+
+def test_a_secret_on_the_command_line_gets_a_note(shell: Shell, tmp_path: Path) -> None:
+    assert "others can read a command line" in shell.ok("enqueue", "t", "password=x").err
+    (tmp_path / "secret.json").write_text('"x"')
+    assert shell.ok("enqueue", "t", "password:=@secret.json").err == ""
+
+
+def test_wait_shows_how_the_job_ended(shell: Shell, hand: Hand) -> None:
+    process = shell.process("enqueue", "t", "--id", "a", "--wait")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"a enqueued")
+    hand.claim()
+    hand.complete("a")
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, b"a done\n", b"")
+
+
+def test_waiting_for_a_job_that_dies_is_a_failure(shell: Shell, hand: Hand) -> None:
+    process = shell.process("enqueue", "t", "--id", "a", "--wait=60")
+    assert process.stdout is not None
+    process.stdout.readline()
+    hand.kill("a")
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (8, b"a dead, error: ValueError: no\n")
+
+
+def test_waiting_has_an_end(shell: Shell) -> None:
+    done = shell("enqueue", "t", "--id", "a", "--in", "1h", "--wait=0")
+    assert done.code == 7
+    assert "job a is still scheduled" in done.err
+
+
+def test_with_json_only_the_ended_job_is_written(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--id", "a")
+    hand.claim()
+    hand.complete("a")
+    document = shell.ok("enqueue", "t", "--id", "a", "--wait", "--json").document
+    assert (document["id"], document["state"]) == ("a", "done")
+
+
+def test_ctrl_c_ends_a_wait_quietly(shell: Shell) -> None:
+    process = shell.process("enqueue", "t", "--id", "a", "--in", "1h", "--wait")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, b"")
+    assert shell.ok("job", "show", "a", "--json").document["state"] == "scheduled"
+
+
+def test_shared_options_stand_before_and_after_the_command(shell: Shell) -> None:
+    for arguments in (("--json", "enqueue", "t"), ("enqueue", "--json", "t"), ("enqueue", "t", "--json")):
+        assert not shell.ok(*arguments).document["existed"]
+    for arguments in (("--json", "queue", "ls"), ("queue", "--json", "ls"), ("queue", "ls", "--json")):
+        (queue,) = shell.ok(*arguments).documents
+        assert queue["scheduled"] == 3
+
+
+def test_what_stands_nearer_to_the_command_wins(shell: Shell) -> None:
+    shell.ok("-n", "one", "enqueue", "t", "-n", "zw")
+    assert json.loads(shell.ok("queue", "ls", "--json").out)["scheduled"] == 1

@@ -1,0 +1,41 @@
+"""Finds the wheel that a command line names as `module:attribute`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from zwheel.errors import ConfigError
+from zwheel.registry import Registry
+
+
+def load_app(name: str) -> Registry:
+    """Import `module:attribute` (or `module`, then its attribute `wheel`) and return the wheel found there.
+
+    The current directory is importable; a path such as `examples/app.py` stands for its module.
+    Raises: ConfigError in one sentence; an exception of the module itself passes through.
+    """
+    module_name, _, attribute = name.partition(":")
+    attribute = attribute or "wheel"
+    if module_name.endswith(".py"):
+        path = Path(module_name)
+        sys.path.insert(0, str(path.parent.resolve()))
+        module_name = path.stem
+    elif os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise ConfigError(f"there is no module {module_name!r} here: name the app as module:attribute") from None
+        raise
+    found: object = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Registry):
+        wheels = [key for key, value in vars(module).items() if isinstance(value, Registry)]
+        hint = f"; did you mean {module_name}:{wheels[0]}?" if wheels else ""
+        raise ConfigError(f"{module_name}:{attribute} is not a Wheel{hint}")
+    return found

@@ -1,0 +1,103 @@
+"""The supervisor of `--processes N`: starts worker processes, starts them again when they die, and passes signals on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from .process import PARENT_PIPE
+
+log = logging.getLogger("zwheel.supervisor")
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+#: A child that lived this long was healthy: the pause before its next start begins anew.
+_HEALTHY_S = 10.0
+
+
+def describe_exit(code: int) -> str:
+    """Say how a process ended: its exit code, or the signal that killed it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name} (out of memory?)" if name == "SIGKILL" else name
+
+
+class Supervisor:
+    """Keeps `count` worker processes running. It holds no connection and no job: killing it loses nothing."""
+
+    def __init__(self, command: Sequence[str], count: int, drain_ms: int) -> None:
+        self._command = command
+        self._count = count
+        self._drain_s = drain_ms / 1000
+        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._signals = 0
+        self._failed = 0
+
+    async def run(self) -> int:
+        """Supervise until SIGTERM or SIGINT. Returns the exit code: 1 when a child ended badly while draining."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number.name)
+        reading, writing = os.pipe()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for place in range(self._count):
+                    group.create_task(self._keep(place, reading))
+        finally:
+            os.close(reading)
+            os.close(writing)
+        return 1 if self._failed else 0
+
+    async def _keep(self, place: int, pipe: int) -> None:
+        pause = _FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            child = await asyncio.create_subprocess_exec(
+                *self._command,
+                env={**os.environ, PARENT_PIPE: str(pipe)},
+                pass_fds=(pipe,),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            started = time.monotonic()
+            self._children[place] = child
+            log.info("worker process %d started", child.pid)
+            if self._stopping.is_set():
+                child.terminate()
+            code = await child.wait()
+            del self._children[place]
+            if self._stopping.is_set():
+                self._failed += code != 0
+                return
+            if time.monotonic() - started > _HEALTHY_S:
+                pause = _FIRST_PAUSE_S
+            log.error("worker process %d ended: %s; starting another in %.1f s", child.pid, describe_exit(code), pause)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pause = min(_LONGEST_PAUSE_S, pause * 2)
+
+    def _on_signal(self, name: str) -> None:
+        self._signals += 1
+        self._stopping.set()
+        log.info("%s: passing it on to %d worker processes", name, len(self._children))
+        for child in self._children.values():
+            if self._signals <= 2:
+                child.terminate()
+            else:
+                child.kill()
+        if self._signals == 1:
+            asyncio.get_running_loop().call_later(self._drain_s + 15, self._kill)
+
+    def _kill(self) -> None:
+        for child in self._children.values():
+            log.error("worker process %d did not end in time: killing it", child.pid)
+            child.kill()
