@@ -21,7 +21,7 @@ from .report import table
 #: Name on the command line -> module, in the order they run.
 BENCHMARKS = {
     "one": "one_by_one",
-    "concurrent": "concurrent",
+    "concurrent": "bursts",
     "bulk": "bulk",
     "drain": "drain",
     "lateness": "lateness",

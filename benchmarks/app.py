@@ -7,9 +7,12 @@ import atexit
 import json
 import os
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from zwheel import Wheel, current_job
+from zwheel.wheel import Task
 
 from .bench import QUEUE
 
@@ -21,9 +24,16 @@ wheel = Wheel(namespace="zw")
 _samples: list[float] = []
 
 
-@wheel.task(name="noop", queue=QUEUE)
-async def noop(text: str) -> None:
+async def _noop(text: str) -> None:
     """Do nothing."""
+
+
+def noop_task(owner: Wheel) -> Task[[str], Coroutine[Any, Any, None]]:
+    """The task of an empty job, registered with a wheel."""
+    return owner.task(name="noop", queue=QUEUE)(_noop)
+
+
+noop_task(wheel)
 
 
 @wheel.task(name="late", queue=QUEUE)

@@ -60,7 +60,7 @@ class Bench:
                         env=os.environ | {"ZWHEEL_URL": server.url} | (env or {}),
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
-                    )  # fmt: skip
+                    )
                 )
             async with asyncio.timeout(_READY_S):
                 while len(await wheel.workers(QUEUE)) < before + processes * count:

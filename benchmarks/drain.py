@@ -14,14 +14,14 @@ from zwheel import Wheel
 from zwheel.calls import NewJob
 from zwheel.keys import ShardKeys
 
-from .app import noop
+from .app import noop_task
 from .bench import PAYLOAD, QUEUE, Bench
-from .figures import Bar, Figure
+from .figures import Bar, Cpu, Figure
 from .floor import bare_drain
-from .machine import Server, on_cpus
+from .machine import CpuMeter, Server, on_cpus
 from .peers import DramatiqDrain
 
-_JOBS = 30_000
+_JOBS = 40_000
 _WARM_JOBS = 5_000
 _WATCH_S = 0.005
 _LONGEST_S = 120.0
@@ -34,27 +34,34 @@ async def run(bench: Bench) -> list[Figure]:
     one: list[float] = []
     two: list[float] = []
     peer: list[float] = []
+    one_cpu: list[Cpu] = []
+    two_cpu: list[Cpu] = []
     with bench.server() as server:
         async with Wheel(server.url, namespace="zw") as wheel:
-            send = wheel.task(noop.function, name="noop", queue=QUEUE)
+            send = noop_task(wheel)
             dramatiq = DramatiqDrain(bench, server) if bench.peers else None
             for _ in range(bench.rounds):
                 with on_cpus(bench.placement.measured):
                     bare.append(await bare_drain(server, wheel, _JOBS))
-                one.append(await _drain(bench, server, wheel, send.job, 1))
+                rate, used = await _drain(bench, server, wheel, send.job, 1)
+                one.append(rate)
+                one_cpu.append(used)
                 if dramatiq is not None:
                     peer.append(await asyncio.to_thread(dramatiq.round))
-                two.append(await _drain(bench, server, wheel, send.job, 2))
+                rate, used = await _drain(bench, server, wheel, send.job, 2)
+                two.append(rate)
+                two_cpu.append(used)
     floor_title = "bare loop, same scripts"
     shared = bench.placement.measured and len(bench.placement.measured) < 2
     figures = [
         Figure(
             name="drain.1", title="drain, 1 worker process", unit="jobs/s", rounds=tuple(one), floor=tuple(bare),
-            floor_title=floor_title, bar=Bar(limit=40_000),
+            floor_title=floor_title, bar=Bar(limit=40_000), cpu=tuple(one_cpu),
         ),
         Figure(
             name="drain.2", title="drain, 2 worker processes", unit="jobs/s", rounds=tuple(two), floor=tuple(one),
-            floor_title="1 process", note="not pinned: more processes than CPUs beside the server's" if shared else "",
+            floor_title="1 process", cpu=tuple(two_cpu),
+            note="not pinned: more processes than CPUs beside the server's" if shared else "",
         ),
     ]  # fmt: skip
     if peer:
@@ -67,27 +74,32 @@ async def run(bench: Bench) -> list[Figure]:
                 floor=tuple(peer),
                 floor_title="dramatiq, 1 process",
                 bar=Bar(limit=4.5, of_floor=True),
-            )  # fmt: skip
+            )
         )
     return figures
 
 
-async def _drain(bench: Bench, server: Server, wheel: Wheel, job: Job, processes: int) -> float:
+async def _drain(bench: Bench, server: Server, wheel: Wheel, job: Job, processes: int) -> tuple[float, Cpu]:
     await wheel.pause(QUEUE)
-    async with bench.workers(server, wheel, processes=processes):
-        await _once(bench, server, wheel, job, _WARM_JOBS)
-        return await _once(bench, server, wheel, job, _JOBS)
+    async with bench.workers(server, wheel, processes=processes) as workers:
+        meter = CpuMeter(server, [worker.pid for worker in workers])
+        await _once(bench, server, wheel, job, _WARM_JOBS, meter)
+        meter.take(_WARM_JOBS)
+        return await _once(bench, server, wheel, job, _JOBS, meter), meter.take(_JOBS)
 
 
-async def _once(bench: Bench, server: Server, wheel: Wheel, job: Job, jobs: int) -> float:
+async def _once(bench: Bench, server: Server, wheel: Wheel, job: Job, jobs: int, meter: CpuMeter) -> float:
     await wheel.pause(QUEUE)
     await wheel.enqueue_many(job(PAYLOAD) for _ in range(jobs))
     key = ShardKeys.of("zw", QUEUE).jobs
     with server.client() as watch, on_cpus(bench.placement.server):
-        await wheel.resume(QUEUE)
+        meter.start()
         started = time.perf_counter()
+        await wheel.resume(QUEUE)
         while watch.hlen(key):
             if time.perf_counter() - started > _LONGEST_S:
                 raise RuntimeError(f"{watch.hlen(key)} of {jobs} jobs are left after {_LONGEST_S:.0f} s")
             await asyncio.sleep(_WATCH_S)
-        return jobs / (time.perf_counter() - started)
+        took = time.perf_counter() - started
+        meter.stop()
+        return jobs / took

@@ -20,6 +20,14 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """CPU time, user and system, for one job. Neighbours on the machine change it far less than a rate."""
+
+    measured_us: float
+    server_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One measured figure. Its value is the median of its rounds."""
 
@@ -31,6 +39,8 @@ class Figure:
     """What the machine, or a peer, did in the same rounds; empty without one."""
     floor_title: str = ""
     bar: Bar | None = None
+    cpu: tuple[Cpu, ...] = ()
+    """CPU time of each round; empty where it says nothing."""
     note: str = ""
 
     @property
@@ -69,6 +79,12 @@ class Figure:
             "ratio": self.ratio,
             "bar": {"limit": bar.limit, "at_least": bar.at_least, "of_floor": bar.of_floor} if bar else None,
             "ok": self.ok,
+            "cpu_us": {
+                "measured": [cpu.measured_us for cpu in self.cpu],
+                "server": [cpu.server_us for cpu in self.cpu],
+            }
+            if self.cpu
+            else None,
             "note": self.note,
         }
 

@@ -12,7 +12,7 @@ import time
 
 from zwheel import Wheel
 
-from .bench import QUEUE, Bench
+from .bench import Bench
 from .figures import Bar, Figure
 from .machine import Server
 

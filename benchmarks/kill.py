@@ -31,7 +31,7 @@ async def run(bench: Bench) -> list[Figure]:
             unit="s",
             rounds=tuple(taken),
             bar=Bar(limit=(lease + reap) / 1000 + 1, at_least=False),
-        )  # fmt: skip
+        )
     ]
     if bench.full:
         lease, reap = _DEFAULT
@@ -42,7 +42,7 @@ async def run(bench: Bench) -> list[Figure]:
                 unit="s",
                 rounds=(await _second_start(bench, lease, reap),),
                 bar=Bar(limit=(lease + reap) / 1000 + 1, at_least=False),
-            )  # fmt: skip
+            )
         )
     return figures
 
@@ -67,7 +67,11 @@ async def _starts(notes: Path, count: int) -> list[int]:
     """Wait until the job started `count` times; each start in ns since the epoch."""
     async with asyncio.timeout(_LONGEST_S):
         while True:
-            lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+            lines = await asyncio.to_thread(_lines, notes)
             if len(lines) >= count:
                 return [int(line.split()[1]) for line in lines]
             await asyncio.sleep(0.02)
+
+
+def _lines(notes: Path) -> list[str]:
+    return notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []

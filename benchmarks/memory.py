@@ -8,7 +8,7 @@ import redis
 
 from zwheel import Wheel
 
-from .app import noop
+from .app import noop_task
 from .bench import QUEUE, Bench
 from .figures import Bar, Figure
 from .machine import Server
@@ -35,7 +35,7 @@ async def run(bench: Bench) -> list[Figure]:
             floor=tuple(floor),
             floor_title="payload as member",
             bar=Bar(limit=400, at_least=False),
-        )  # fmt: skip
+        )
     ]
 
 
@@ -51,12 +51,12 @@ def _payload(number: int) -> str:
 async def _jobs(server: Server, client: redis.Redis) -> float:
     first = (datetime.now(UTC) + timedelta(days=1)).replace(hour=6, minute=0, second=0, microsecond=0)
     async with Wheel(server.url, namespace="zw") as wheel:
-        send = wheel.task(noop.function, name="noop", queue=QUEUE)
+        send = noop_task(wheel)
         await send.enqueue(_payload(0))
     client.flushall()
     before = _used(client)
     async with Wheel(server.url, namespace="zw") as wheel:
-        send = wheel.task(noop.function, name="noop", queue=QUEUE)
+        send = noop_task(wheel)
         await wheel.enqueue_many(
             wheel.new_job(send, args=[_payload(i)], queue=QUEUE, at=first + _SPREAD * (i / _JOBS)) for i in range(_JOBS)
         )

@@ -3,6 +3,7 @@
 Its own defaults throughout: 8 threads, all default middleware. Jobs count as ended when Redis holds none any more.
 """
 
+# mypy: disable-error-code="import-not-found, untyped-decorator"
 from __future__ import annotations
 
 import logging

@@ -24,7 +24,7 @@ class DramatiqDrain:
         bench = self._bench
         assert bench.peers is not None
         process = spawn(
-            [bench.peers, str(_SCRIPT), self._server.url, str(_JOBS), PAYLOAD], bench.placement.one(0, 1),
+            [bench.peers, "-I", str(_SCRIPT), self._server.url, str(_JOBS), PAYLOAD], bench.placement.one(0, 1),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
         try:

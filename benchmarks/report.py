@@ -24,15 +24,23 @@ def _bar(bar: Bar | None, unit: str) -> str:
         return ""
     sign = "≥" if bar.at_least else "≤"
     if bar.of_floor:
-        return f"{sign} {bar.limit:.0%} of it" if bar.limit < 1 else f"{sign} {bar.limit:g} × it"
+        return f"{sign} {bar.limit:.0%} of it" if bar.limit < 1 else f"{sign} {bar.limit:g} x it"
     return f"{sign} {number(bar.limit) if bar.limit else '0'} {unit}"
+
+
+def _cpu(figure: Figure) -> str:
+    if not figure.cpu:
+        return ""
+    measured = median(cpu.measured_us for cpu in figure.cpu)
+    server = median(cpu.server_us for cpu in figure.cpu)
+    return f"{number(measured)} + {number(server)}"
 
 
 def _ratio(figure: Figure) -> str:
     ratio = figure.ratio
     if ratio is None:
         return ""
-    return f"{ratio:.0%}" if ratio < 2 else f"{ratio:.1f} ×"
+    return f"{ratio:.0%}" if ratio < 2 else f"{ratio:.1f} x"
 
 
 def table(figures: Sequence[Figure], machine: dict[str, Any], console: Console) -> None:
@@ -42,6 +50,7 @@ def table(figures: Sequence[Figure], machine: dict[str, Any], console: Console) 
     for name in ("median", "rounds"):
         grid.add_column(name, justify="right")
     grid.add_column("unit")
+    grid.add_column("CPU µs a job\nmeasured+server", justify="right")
     grid.add_column("floor", justify="right")
     grid.add_column("of floor", justify="right")
     grid.add_column("bar", justify="right")
@@ -56,6 +65,7 @@ def table(figures: Sequence[Figure], machine: dict[str, Any], console: Console) 
             number(figure.value),
             spread,
             figure.unit,
+            _cpu(figure),
             floor,
             _ratio(figure),
             _bar(figure.bar, figure.unit),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from .demo_shop import Shop
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 #: The picture is as wide as a README is.

@@ -105,7 +105,7 @@ async def _run(
                 changed = _changed(seen, now)
                 seen = now
                 if changed:
-                    ctx.out.note(f"zwheel: {os.path.relpath(changed[0], root)} changed: starting the worker anew")
+                    ctx.out.note(f"zwheel: {changed[0].removeprefix(f"{root}{os.sep}")} changed: starting the worker anew")
                     break
                 if ended.done() and not reload:
                     raise typer.Exit(ended.result())

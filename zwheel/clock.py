@@ -14,7 +14,7 @@ class ServerClock:
     trip, so a trip of 200 µs leaves an error of at most 200 µs. Before the first reading it takes the machine's clock.
     """
 
-    __slots__ = ("_offset_us", "_trip_ns", "_taken_ns")
+    __slots__ = ("_offset_us", "_taken_ns", "_trip_ns")
 
     def __init__(self) -> None:
         self._offset_us = (time.time_ns() - time.monotonic_ns()) // 1000

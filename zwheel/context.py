@@ -39,7 +39,9 @@ class CurrentJob:
 class Holder(Protocol):
     """Whoever runs a job: describes it only when asked, so that a job that never asks pays nothing."""
 
-    def current(self) -> CurrentJob: ...
+    def current(self) -> CurrentJob:
+        """Describe the job."""
+        ...
 
 
 current: ContextVar[Holder] = ContextVar("zwheel_current_job")

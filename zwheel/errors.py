@@ -1,26 +1,26 @@
 """The errors a user of zwheel can meet.
 
-    ZwheelError
-    ├── InvalidInput            a value that zwheel refuses before anything is sent
-    │   ├── InvalidName         a queue, task, job id or namespace outside the allowed pattern
-    │   ├── InvalidTime         a naive datetime, NaN, a time out of range
-    │   ├── PayloadError        arguments that cannot be encoded
-    │   │   └── PayloadTooLarge
-    │   └── BadArguments        arguments that do not fit the task's signature
-    ├── UndecodableJob          a stored record or body that cannot be read
-    ├── UnknownTask             no task of that name is registered here
-    ├── BrokerError             Redis said no, or said nothing
-    │   ├── BrokerUnavailable   not reachable within the bounded time; nothing is known to have happened
-    │   ├── OutcomeUnknown      sent, but no answer arrived: it may or may not have happened
-    │   ├── BrokerFull          Redis is out of memory (maxmemory, noeviction)
-    │   ├── BrokerRefused       authentication, permissions, a read-only replica, an unsupported server
-    │   └── SchemaMismatch      the keys were written by an incompatible version
-    ├── QueueFull               the queue reached its length cap
-    ├── LeaseLost               the claim is no longer valid: another worker may hold the job
-    ├── JobNotFound             no such job
-    ├── WaitTimeout             the awaited job did not end in time
-    ├── ConfigError             settings that contradict each other or cannot be read
-    └── EmbeddedServerError     the private server could not be started or joined
+ZwheelError
+├── InvalidInput            a value that zwheel refuses before anything is sent
+│   ├── InvalidName         a queue, task, job id or namespace outside the allowed pattern
+│   ├── InvalidTime         a naive datetime, NaN, a time out of range
+│   ├── PayloadError        arguments that cannot be encoded
+│   │   └── PayloadTooLarge
+│   └── BadArguments        arguments that do not fit the task's signature
+├── UndecodableJob          a stored record or body that cannot be read
+├── UnknownTask             no task of that name is registered here
+├── BrokerError             Redis said no, or said nothing
+│   ├── BrokerUnavailable   not reachable within the bounded time; nothing is known to have happened
+│   ├── OutcomeUnknown      sent, but no answer arrived: it may or may not have happened
+│   ├── BrokerFull          Redis is out of memory (maxmemory, noeviction)
+│   ├── BrokerRefused       authentication, permissions, a read-only replica, an unsupported server
+│   └── SchemaMismatch      the keys were written by an incompatible version
+├── QueueFull               the queue reached its length cap
+├── LeaseLost               the claim is no longer valid: another worker may hold the job
+├── JobNotFound             no such job
+├── WaitTimeout             the awaited job did not end in time
+├── ConfigError             settings that contradict each other or cannot be read
+└── EmbeddedServerError     the private server could not be started or joined
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The stored form of a job: a fixed-width text header that Lua reads by position, then an opaque body.
+r"""The stored form of a job: a fixed-width text header that Lua reads by position, then an opaque body.
 
     0      version, `1`                 37-44  worker, 8 characters, blank before the first claim
     1      state: s p d x c             45-48  max attempts
     2-5    attempt                      49-50  flags in hex: 1 dedup digest, 2 keep, 4 failures
-    6-20   fire time, ms, 15 digits     51-    [32 digest] [10 keep, ms] [5 length, failures] task `\\n` body
+    6-20   fire time, ms, 15 digits     51-    [32 digest] [10 keep, ms] [5 length, failures] task `\n` body
     21-36  token, µs, 16 digits
 
 `lua/include/record.lua` has the same table, counted from 1. A record with another version, or with a flag that is

@@ -61,7 +61,7 @@ class _Batcher:
         if not self._busy:
             self._busy = True
             try:
-                return (await self._wheel.store_batch([job]))[0]
+                return (await self._wheel._store_batch([job]))[0]
             finally:
                 self._next()
         future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
@@ -70,7 +70,7 @@ class _Batcher:
 
     def _next(self) -> None:
         if self._waiting:
-            self._wheel.spawn(self._flush())
+            self._wheel._spawn(self._flush())
         else:
             self._busy = False
 
@@ -78,7 +78,7 @@ class _Batcher:
         try:
             batch = [self._waiting.popleft() for _ in range(min(BATCH_LIMIT // 2, len(self._waiting)))]
             try:
-                answers = await self._wheel.store_batch([job for job, _ in batch])
+                answers = await self._wheel._store_batch([job for job, _ in batch])
             except QueueFull as full:
                 await self._one_by_one(batch, full)
             except BaseException as error:
@@ -100,7 +100,7 @@ class _Batcher:
                 future.set_exception(full)
                 return
             try:
-                answer = (await self._wheel.store_batch([job]))[0]
+                answer = (await self._wheel._store_batch([job]))[0]
             except Exception as error:
                 if not future.done():
                     future.set_exception(error)
@@ -186,13 +186,13 @@ class Wheel(Registry):
         store = self._connect()
         return await store.drive(steps(store.session))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something in the background and keep hold of it until it ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def store_batch(self, batch: Sequence[NewJob]) -> list[Enqueued]:
+    async def _store_batch(self, batch: Sequence[NewJob]) -> list[Enqueued]:
         """Store up to 1000 jobs of one queue in one call, all or none."""
         store = self._connect()
         return await store.drive(ops.enqueue_batch(store.session, batch, self._known))
@@ -266,11 +266,11 @@ class Wheel(Registry):
     async def _store_mixed(self, part: list[NewJob]) -> list[Enqueued]:
         queue = part[0].queue
         if all(job.queue == queue for job in part):
-            return await self.store_batch(part)
+            return await self._store_batch(part)
         answers: list[Enqueued | None] = [None] * len(part)
         for name in dict.fromkeys(job.queue for job in part):
             places = [i for i, job in enumerate(part) if job.queue == name]
-            for i, answer in zip(places, await self.store_batch([part[i] for i in places]), strict=True):
+            for i, answer in zip(places, await self._store_batch([part[i] for i in places]), strict=True):
                 answers[i] = answer
         return [answer for answer in answers if answer is not None]
 

@@ -55,6 +55,14 @@ class Shell:
     def __init__(self, capsys: pytest.CaptureFixture[str], environment: dict[str, str]) -> None:
         self._capsys = capsys
         self.environment = environment
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def end(self) -> None:
+        """End what a failed test left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
     def __call__(self, *arguments: str) -> Done:
         """Run a command in this process."""
@@ -76,7 +84,9 @@ class Shell:
     def process(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start a command in a process of its own, with pipes."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(self.command(*arguments), env=self.environment, **{**pipes, **options})
+        process = subprocess.Popen(self.command(*arguments), env=self.environment, **{**pipes, **options})
+        self._started.append(process)
+        return process
 
     def piped(self, *arguments: str, stdin: bytes = b"") -> Done:
         """Run a command in a process of its own to its end."""
@@ -87,7 +97,7 @@ class Shell:
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
     """A shell without any settings, in an empty directory, whose terminal is 100 columns wide."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
@@ -95,7 +105,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
     root = Path(__file__).resolve().parents[2]
-    return Shell(capsys, {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1"})
+    made = Shell(capsys, {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1"})
+    yield made
+    made.end()
 
 
 @pytest.fixture

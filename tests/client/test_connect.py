@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import select
 import socket
 import subprocess
 import sys
@@ -66,15 +67,26 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
             server.connect(str(self._server.socket))
-            while request := client.recv(65536):
-                server.sendall(request)
-                reply = server.recv(65536)
-                if self._trigger in request and not self.seen.is_set():
-                    self.seen.set()
-                    if self._cut:
+            triggered = False
+            while True:
+                ready, _, _ = select.select([client, server], [], [])
+                if client in ready:
+                    request = client.recv(65536)
+                    if not request:
                         return
-                    self.release.wait(30)
-                client.sendall(reply)
+                    triggered = self._trigger in request and not self.seen.is_set()
+                    server.sendall(request)
+                if server in ready:
+                    reply = server.recv(65536)
+                    if triggered:
+                        triggered = False
+                        self.seen.set()
+                        if self._cut:
+                            return
+                        self.release.wait(30)
+                    client.sendall(reply)
+                    if not reply:
+                        return
 
     def close(self) -> None:
         self.release.set()

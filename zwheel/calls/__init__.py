@@ -1,7 +1,18 @@
 """How each script is called and how its answer is read, without I/O: one module a transition, named like its script."""
 
 from zwheel.calls.bury import bury
-from zwheel.calls.call import BATCH_LIMIT, Call, Lane, Reply, Session, clock_us, day_name, read_count, read_letters, word
+from zwheel.calls.call import (
+    BATCH_LIMIT,
+    Call,
+    Lane,
+    Reply,
+    Session,
+    clock_us,
+    day_name,
+    read_count,
+    read_letters,
+    word,
+)
 from zwheel.calls.cancel import cancel
 from zwheel.calls.claim import Claimed, claim, read_claim
 from zwheel.calls.complete import complete

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zwheel.calls import Lane, NewJob, Reply, enqueue, read_enqueue
+from zwheel.errors import PayloadTooLarge, QueueFull
+from zwheel.job import Enqueued, JobId, JobState, QueueName
+from zwheel.record import record_tail
+
+from .shard import (
+    DIGEST,
+    DIGEST2,
+    KEYS,
+    LANE,
+    MIDNIGHT,
+    NOW,
+    NOW_US,
+    OTHER_WORKER,
+    TODAY,
+    TOMORROW,
+    Keyspace,
+    Shard,
+    at,
+    held,
+    meta,
+    record,
+)
+
+BODY = b"\x01\x00\xff\n"
+
+
+def new(
+    job_id: str, at_ms: int | None = NOW, *, delay_ms: int = 0, digest: str = "", window_ms: int | None = None,
+    keep: int = 0, body: bytes = BODY,
+) -> NewJob:  # fmt: skip
+    return NewJob(
+        job_id=JobId(job_id), queue=QueueName("q"), at_ms=at_ms, delay_ms=delay_ms, dedup=digest, window_ms=window_ms,
+        tail=record_tail("mail.send", max_attempts=3, keep_ms=keep, dedup=digest or None), body=body,
+    )  # fmt: skip
+
+
+def send(shard: Shard, *batch: NewJob, now: str = at(NOW), estimate: int = NOW, lane: Lane = LANE) -> Reply:
+    return shard.run(enqueue(KEYS, batch, now_ms=estimate, lane=lane, now=now).call)
+
+
+def put(
+    shard: Shard, *batch: NewJob, now: str = at(NOW), estimate: int = NOW, lane: Lane = LANE
+) -> list[Enqueued] | None:
+    sent = enqueue(KEYS, batch, now_ms=estimate, lane=lane, now=now)
+    return read_enqueue(sent, shard.run(sent.call))
+
+
+def fresh(**fields: Any) -> bytes:
+    return record(token=NOW_US, **fields)
+
+
+def today(**jobs: int) -> Keyspace:
+    return {f"wheel:{TODAY}": jobs, "days": {TODAY: int(TODAY)}, "wake": ["1"]}
+
+
+def test_new_jobs_go_to_the_days_of_their_fire_times_and_the_past_is_allowed(shard: Shard) -> None:
+    long_ago, far = 86_400_000 * 3 + 5, 253_402_300_799_999
+    batch = [new("far", far), new("a", keep=60_000), new("old", long_ago), new("b", None, delay_ms=1_500), new("t", MIDNIGHT)]
+    answers = put(shard, *batch, now=at(NOW, 1))
+    assert answers is not None
+    assert [(a.job_id, a.existed, a.state, a.fire_at_ms) for a in answers] == [
+        ("far", False, JobState.SCHEDULED, far),
+        ("a", False, JobState.SCHEDULED, NOW),
+        ("old", False, JobState.SCHEDULED, long_ago),
+        ("b", False, JobState.SCHEDULED, NOW + 1_501),
+        ("t", False, JobState.SCHEDULED, MIDNIGHT),
+    ]
+    token = NOW_US + 1
+    shard.leaves(
+        {
+            "jobs": {
+                "far": record(fire=far, token=token),
+                "a": record(keep=60_000, token=token),
+                "old": record(fire=long_ago, token=token),
+                "b": record(fire=NOW + 1_501, token=token),
+                "t": record(fire=MIDNIGHT, token=token),
+            },
+            "wheel:99991231": {"far": far},
+            f"wheel:{TODAY}": {"a": NOW, "b": NOW + 1_501},
+            f"wheel:{TOMORROW}": {"t": MIDNIGHT},
+            "wheel:19700104": {"old": long_ago},
+            "days": {"19700104": 19700104, TODAY: int(TODAY), TOMORROW: int(TOMORROW), "99991231": 99991231},
+            "wake": ["1"],
+            "meta": meta(token, schema=1),
+            "replay:caller:0": f"request-1 {token} ccccc ",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "state"),
+    [
+        (record(fire=NOW + 7), JobState.SCHEDULED),
+        (held(5, fire=NOW + 7), JobState.PROCESSING),
+        (record("d", fire=NOW + 7, body=b""), JobState.DONE),
+        (record("x", fire=NOW + 7), JobState.DEAD),
+        (record("c", fire=NOW + 7, body=b""), JobState.CANCELLED),
+        (record("s", fire=NOW + 7, version="2"), JobState.SCHEDULED),
+    ],
+    ids=["scheduled", "processing", "done", "dead", "cancelled", "of another version"],
+)
+def test_an_id_that_exists_in_any_state_is_answered_with_it_and_stays(
+    shard: Shard, raw: bytes, state: JobState
+) -> None:
+    shard.put({"jobs": {"a": raw}})
+    reply = send(shard, new("b", NOW + 1), new("a", digest=DIGEST))
+    assert reply == [b"ok", at(NOW).encode(), b"ci", b"2 a %c %015d" % (raw[1], NOW + 7)]
+    answers = put(shard, new("b", NOW + 1), new("a", digest=DIGEST))
+    assert answers is not None
+    assert [(a.job_id, a.existed, a.state, a.fire_at_ms) for a in answers] == [
+        ("b", False, JobState.SCHEDULED, NOW + 1),
+        ("a", True, state, NOW + 7),
+    ]
+    shard.leaves(
+        {
+            "jobs": {"a": raw, "b": fresh(fire=NOW + 1)},
+            **today(b=NOW + 1),
+            "meta": meta(schema=1),
+            "replay:caller:0": f"request-1 {NOW_US} ci {reply[3].decode()}",
+        }
+    )
+
+
+def test_the_same_id_twice_in_a_batch_is_one_job(shard: Shard) -> None:
+    answers = put(shard, new("a", NOW + 5), new("a", NOW + 6))
+    assert answers is not None
+    assert [(a.existed, a.fire_at_ms) for a in answers] == [(False, NOW + 5), (True, NOW + 5)]
+    assert shard.keyspace()["jobs"] == {"a": fresh(fire=NOW + 5)}
+
+
+def test_a_dedup_key_is_taken_with_and_without_a_window(shard: Shard) -> None:
+    assert put(shard, new("a", digest=DIGEST), new("b", digest=DIGEST2, window_ms=500))
+    shard.leaves(
+        {
+            "jobs": {"a": fresh(digest=DIGEST), "b": fresh(digest=DIGEST2)},
+            **today(a=NOW, b=NOW),
+            "dedup": {DIGEST: "a", DIGEST2: "b"},
+            "dedup:expiry": {DIGEST2: NOW + 500},
+            "meta": meta(schema=1),
+            "replay:caller:0": f"request-1 {NOW_US} cc ",
+        }
+    )
+
+
+def test_the_same_dedup_key_twice_in_a_batch_is_one_job(shard: Shard) -> None:
+    answers = put(shard, new("a", NOW + 5, digest=DIGEST), new("b", digest=DIGEST))
+    assert answers is not None
+    assert [(a.job_id, a.existed, a.fire_at_ms) for a in answers] == [("a", False, NOW + 5), ("a", True, NOW + 5)]
+    assert shard.keyspace()["jobs"] == {"a": fresh(fire=NOW + 5, digest=DIGEST)}
+
+
+ALIVE = [record(digest=DIGEST), held(7, digest=DIGEST), record("s", digest=DIGEST, version="2")]
+ENDED = [record("d", digest=DIGEST, body=b""), record("x", digest=DIGEST), record("c", digest=DIGEST, body=b""), None]
+
+
+@pytest.mark.parametrize(
+    ("holder", "window_ends", "held_still"),
+    [
+        *((raw, None, True) for raw in ALIVE),
+        *((raw, NOW - 1, True) for raw in ALIVE),
+        *((raw, None, False) for raw in ENDED),
+        *((raw, NOW, False) for raw in ENDED),
+        *((raw, NOW + 1, True) for raw in ENDED),
+    ],
+)
+def test_a_dedup_key_is_held_while_its_job_lives_or_its_window_lasts(
+    shard: Shard, holder: bytes | None, window_ends: int | None, held_still: bool
+) -> None:
+    before: Keyspace = {
+        "jobs": {"h": holder} if holder else None,
+        "dedup": {DIGEST: "h"},
+        "dedup:expiry": {DIGEST: window_ends} if window_ends else None,
+    }
+    shard.put(before)
+    answers = put(shard, new("a", digest=DIGEST))
+    assert answers is not None
+    if held_still:
+        state, fire = (holder[1:2].decode(), NOW) if holder else ("d", 0)
+        assert answers[0].job_id == "h"
+        assert (answers[0].existed, answers[0].fire_at_ms) == (True, fire)
+        shard.leaves(
+            before
+            | {
+                "meta": meta(schema=1),
+                "replay:caller:0": f"request-1 {NOW_US} k 1 h {state} {fire:015d}",
+            }
+        )
+    else:
+        assert (answers[0].job_id, answers[0].existed) == ("a", False)
+        shard.leaves(
+            {
+                "jobs": {**(before["jobs"] or {}), "a": fresh(digest=DIGEST)},
+                **today(a=NOW),
+                "dedup": {DIGEST: "a"},
+                "meta": meta(schema=1),
+                "replay:caller:0": f"request-1 {NOW_US} c ",
+            }
+        )
+
+
+def test_a_full_queue_refuses_the_whole_batch_and_counts_only_living_jobs(shard: Shard) -> None:
+    before: Keyspace = {
+        "jobs": {"a": record(), "p": held(5), "d": record("d", body=b""), "x": record("x")},
+        "processing": {"p": NOW + 1},
+        "done": {"d": NOW + 1},
+        "dead": {"x": NOW},
+        f"wheel:{TODAY}": {"a": NOW},
+        "days": {TODAY: int(TODAY)},
+        "meta": meta(NOW_US - 1, cap=3),
+    }
+    shard.put(before)
+    assert send(shard, new("b"), new("c")) == [b"full", at(NOW).encode(), b"3"]
+    with pytest.raises(QueueFull):
+        put(shard, new("b"), new("c"))
+    shard.leaves(before)
+    answers = put(shard, new("b"), new("a"))
+    assert answers is not None
+    assert [answer.existed for answer in answers] == [False, True]
+    answers = put(shard, new("a"), lane=LANE._replace(request="2"))
+    assert answers is not None
+    assert answers[0].existed, "what exists is answered also by a full queue"
+
+
+def test_an_oversized_record_refuses_the_whole_batch(shard: Shard) -> None:
+    batch = [new("a"), new("big", body=b"x" * 2_097_152)]
+    assert send(shard, *batch) == [b"oversized", at(NOW).encode(), b"big"]
+    with pytest.raises(PayloadTooLarge):
+        put(shard, *batch)
+    shard.leaves({})
+
+
+def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(shard: Shard) -> None:
+    batch = [new("a"), new("b", None)]
+    late = {"now": at(MIDNIGHT - 1, 1), "estimate": MIDNIGHT - 1}
+    assert send(shard, *batch, **late) == [b"moved", late["now"].encode()]  # type: ignore[arg-type, union-attr]
+    assert put(shard, *batch, **late) is None  # type: ignore[arg-type]
+    shard.leaves({})
+    answers = put(shard, *batch, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT)
+    assert answers is not None
+    assert answers[1].fire_at_ms == MIDNIGHT
+
+
+@pytest.mark.parametrize(
+    ("keeper_at", "keeper_end", "tokens", "after"),
+    [
+        (NOW + 50, NOW + 1, [], []),
+        (NOW + 51, NOW + 1, [], ["1"]),
+        (NOW + 50, NOW, [], ["1"]),
+        (NOW + 51, NOW + 1, ["1"], ["1"]),
+        (9007199254740992, NOW + 1, [], ["1"]),
+    ],
+    ids=["it wakes in time", "it sleeps too long", "its role lapsed", "a token is there", "it sleeps for nothing"],
+)
+def test_a_token_is_pushed_when_the_timekeeper_would_not_wake_for_the_earliest(
+    shard: Shard, keeper_at: int, keeper_end: int, tokens: list[str], after: list[str]
+) -> None:
+    roles = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": keeper_end}
+    shard.put({"meta": meta(NOW_US - 9, **roles), "wake": tokens})
+    assert put(shard, new("a", NOW + 60), new("b", NOW + 50))
+    shard.leaves(
+        {
+            "jobs": {"a": fresh(fire=NOW + 60), "b": fresh(fire=NOW + 50)},
+            **today(a=NOW + 60, b=NOW + 50),
+            "wake": after or None,
+            "meta": meta(schema=1, **roles),
+            "replay:caller:0": f"request-1 {NOW_US} cc ",
+        }
+    )
+
+
+def test_a_repeat_gets_the_first_clock_reading_so_that_a_delay_is_told_as_stored(shard: Shard) -> None:
+    first = put(shard, new("a", None, delay_ms=10), new("a", None, delay_ms=10))
+    stored = shard.keyspace()
+    assert put(shard, new("a", None, delay_ms=10), new("a", None, delay_ms=10), now=at(NOW + 777)) == first
+    shard.leaves(stored)

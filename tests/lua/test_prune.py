@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from zwheel.calls import prune, read_count
+
+from .shard import DIGEST, KEYS, NOW, TODAY, Shard, at, held, meta, record
+
+AGE = 1_000_000
+
+
+def run(shard: Shard, limit: int = 1000) -> int:
+    return read_count(shard.run(prune(KEYS, limit=limit, dead_age_ms=AGE, now=at(NOW))))
+
+
+def test_what_is_past_its_retention_goes_and_the_rest_stays(shard: Shard) -> None:
+    ended = record("d", body=b"")
+    shard.put(
+        {
+            "jobs": {"d0": ended, "d1": ended, "c0": record("c", body=b""), "x0": record("x"), "x1": record("x")},
+            "done": {"d0": NOW, "d1": NOW + 1, "c0": NOW - 9},
+            "dead": {"x0": NOW - AGE, "x1": NOW - AGE + 1},
+            "meta": {"trimmed": "2"},
+        }
+    )
+    assert run(shard) == 2
+    shard.leaves(
+        {
+            "jobs": {"d1": ended, "x1": record("x")},
+            "done": {"d1": NOW + 1},
+            "dead": {"x1": NOW - AGE + 1},
+            "meta": meta(trimmed=3),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("holder", "stays"),
+    [
+        (record(digest=DIGEST), True),
+        (held(5, digest=DIGEST), True),
+        (record("d", digest=DIGEST, body=b""), False),
+        (record("x", digest=DIGEST), False),
+        (record("c", digest=DIGEST, body=b""), False),
+        (None, False),
+    ],
+    ids=["scheduled", "processing", "done", "dead", "cancelled", "missing"],
+)
+def test_a_window_that_ended_frees_its_key_unless_the_holder_lives(
+    shard: Shard, holder: bytes | None, stays: bool
+) -> None:
+    third = "3" * 32
+    jobs = {"jobs": {"h": holder} if holder else None}
+    shard.put({**jobs, "dedup": {DIGEST: "h", third: "h"}, "dedup:expiry": {DIGEST: NOW, third: NOW + 1}})
+    assert run(shard) == 1
+    kept = {DIGEST: "h", third: "h"} if stays else {third: "h"}
+    shard.leaves({**jobs, "dedup": kept, "dedup:expiry": {third: NOW + 1}, "meta": meta()})
+
+
+def test_a_limit_bounds_each_kind_and_is_answered_when_there_may_be_more(shard: Shard) -> None:
+    shard.put(
+        {
+            "jobs": {**{f"d{i}": record("d", body=b"") for i in range(5)}, "x": record("x"), "w": record()},
+            "done": {f"d{i}": NOW - 9 + i for i in range(5)},
+            "dead": {"x": 5},
+            "dedup": {DIGEST: "gone"},
+            "dedup:expiry": {DIGEST: 5},
+            f"wheel:{TODAY}": {"w": NOW},
+            "days": {TODAY: int(TODAY)},
+        }
+    )
+    wheel = {f"wheel:{TODAY}": {"w": NOW}, "days": {TODAY: int(TODAY)}}
+    assert run(shard, limit=3) == 3
+    shard.leaves(
+        {
+            "jobs": {"d3": record("d", body=b""), "d4": record("d", body=b""), "w": record()},
+            "done": {"d3": NOW - 6, "d4": NOW - 5},
+            **wheel,
+            "meta": meta(trimmed=1),
+        }
+    )
+    assert [run(shard, limit=3), run(shard, limit=3)] == [2, 0]
+    shard.leaves({"jobs": {"w": record()}, **wheel, "meta": meta(trimmed=1)})
+
+
+def test_an_empty_shard_stays_empty_but_for_the_clock(shard: Shard) -> None:
+    assert run(shard) == 0
+    shard.leaves({"meta": meta()})
