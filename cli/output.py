@@ -29,6 +29,8 @@ _UNSAFE = re.compile(f"[{_UNSAFE_CLASS}]")
 _SPACES = str.maketrans({"\t": " ", "\n": " ", "\r": " ", "\u2028": " ", "\u2029": " ", "\u202f": " "})
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
+#: Work that takes less than this shows no bar, seconds.
+BAR_AFTER_S = 0.5
 #: The styles of the states in a table.
 STATE_STYLES = {"scheduled": "cyan", "processing": "yellow", "done": "green", "dead": "red", "cancelled": "dim"}
 
@@ -269,9 +271,7 @@ def _no_report(done: int, what: str | None = None) -> None:
 
 
 class _Bar:
-    """A rich progress bar that waits half a second before it shows itself."""
-
-    DELAY_S = 0.5
+    """A rich progress bar that waits a little before it shows itself."""
 
     def __init__(self, out: Output, what: str, total: int | None) -> None:
         from time import monotonic
@@ -301,7 +301,7 @@ class _Bar:
 
     def report(self, done: int, what: str | None = None) -> None:
         self._progress.update(self._task, completed=done, description=None if what is None else clean(what))
-        if not self._shown and self._clock() - self._started >= self.DELAY_S:
+        if not self._shown and self._clock() - self._started >= BAR_AFTER_S:
             self._shown = True
             self._progress.start()
 

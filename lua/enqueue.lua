@@ -65,7 +65,7 @@ if #digests > 0 then
   local records = redis.call('HMGET', jobs, unpack(held))
   for i = 1, #digests do
     -- A holder that ended, or whose record is gone, counts only while its window lasts.
-    local alive = records[i] and string.find(records[i], '^1[spw]')
+    local alive = records[i] and string.find(records[i], '^.[spw]')
     if holders[i] and not alive and not (ends[i] and tonumber(ends[i]) > now_ms) then
       holders[i] = false
     elseif holders[i] then

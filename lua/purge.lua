@@ -13,7 +13,7 @@
 --#include dedup
 local meta, jobs, days, set = KEYS[1], KEYS[2], KEYS[3], KEYS[6]
 local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
-local ids = {}
+local ids, gone = {}, 0
 if #ARGV > 4 then
   local given = {}
   for i = 5, #ARGV do
@@ -38,7 +38,7 @@ if #ids > 0 then
       owners[#owners + 1] = ids[i]
     end
   end
-  redis.call('ZREM', set, unpack(ids))
+  gone = redis.call('ZREM', set, unpack(ids))
   redis.call('HDEL', jobs, unpack(ids))
   if ARGV[2] ~= '' and redis.call('EXISTS', set) == 0 then
     redis.call('ZREM', days, ARGV[2])
@@ -46,4 +46,4 @@ if #ids > 0 then
   release_dedup(KEYS[4], KEYS[5], digests, owners, math.floor(now / 1000), true)
 end
 redis.call('HSET', meta, 'clock', digits(now))
-return { 'ok', digits(now), #ids }
+return { 'ok', digits(now), gone }

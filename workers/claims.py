@@ -58,7 +58,7 @@ class Claim:
     @property
     def job_id(self) -> JobId:
         """The job's id as text."""
-        return JobId(self.id.decode())
+        return JobId(self.id.decode("utf-8", "backslashreplace"))
 
     @property
     def plain(self) -> bool:
@@ -89,8 +89,9 @@ class Slots:
         self.running = 0
         #: Claimed and not yet ended, running ones included, and places reserved by claims under way.
         self.held = 0
-        #: Jobs that ended since a poller last asked: what can be run while a round trip is under way.
+        #: Jobs that ended since the last claim was answered, and when that was, monotonic seconds.
         self._ended = 0
+        self._turned = 0.0
         self._prefetch = 0
         self._starved: dict[Callable[[], None], None] = {}
 
@@ -98,10 +99,16 @@ class Slots:
         """How many more jobs may be claimed: up to the concurrency, and as many more as end within a round trip."""
         return self.concurrency + self._prefetch - self.held
 
-    def turn(self) -> None:
-        """A round trip ended: what ended during it is what may be prefetched during the next."""
-        self._prefetch = min(self._most_prefetched, self._ended)
+    def turn(self, now: float, trip_s: float) -> None:
+        """A claim was answered after `trip_s`: prefetch what two such round trips can run at the present rate.
+
+        Example: 100 jobs ended in the 4 ms since the last claim, which took 1.5 ms: 75 are prefetched. When jobs take
+        seconds nothing is, so that no job waits here while another worker is idle.
+        """
+        rate = self._ended / max(now - self._turned, 1e-6)
+        self._prefetch = min(self._most_prefetched, int(2 * rate * trip_s))
         self._ended = 0
+        self._turned = now
 
     def when_room(self, kick: Callable[[], None]) -> None:
         """Call `kick` once, as soon as a job ended."""

@@ -128,7 +128,8 @@ class Poller:
         full = taken == self._reserved
         self._slots.held -= self._reserved - taken
         self._reserved = 0
-        self._slots.turn()
+        now_ns = time.monotonic_ns()
+        self._slots.turn(now_ns / 1e9, (now_ns - sent_ns) / 1e9)
         jobs = claimed.jobs
         for i in range(0, len(jobs), 2):
             self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)

@@ -105,7 +105,7 @@ class Runner:
             return None
         claim.task_name = task.name
         try:
-            args, kwargs, headers = self._codec.decode(body, context=body_context(task.name, claim.id.decode()))
+            args, kwargs, headers = self._codec.decode(body, context=body_context(task.name, claim.job_id))
         except UndecodableJob as error:
             self._bury(claim, settler, error, Reason.UNDECODABLE)
             return None

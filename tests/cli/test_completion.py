@@ -50,7 +50,7 @@ def test_bash_completes_through_the_script(bare: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "zwheel"
-    program.write_text(f"#!/bin/sh\nexec {' '.join(bare.command())} \"$@\"\n")
+    program.write_text(f'#!/bin/sh\nexec {" ".join(bare.command())} "$@"\n')
     program.chmod(0o755)
     (tmp_path / "script").write_text(bare.ok("completion", "bash").out)
     asked = (

@@ -121,7 +121,9 @@ def test_people_are_told_the_first_hundred_failures(shell: Shell, tmp_path: Path
 
 def test_more_than_one_batch_keeps_every_job(shell: Shell, tmp_path: Path) -> None:
     count = 2 * feed_module.BATCH + 7
-    file = jsonl(tmp_path / "jobs", [{"task": "t", "args": [i], "id": f"j{i}", "queue": f"q{i % 3}"} for i in range(count)])
+    file = jsonl(
+        tmp_path / "jobs", [{"task": "t", "args": [i], "id": f"j{i}", "queue": f"q{i % 3}"} for i in range(count)]
+    )
     done = shell.ok("enqueue", "--jsonl", file, "--json")
     assert [document["job_id"] for document in done.documents] == [f"j{i}" for i in range(count)]
     assert sum(queue["scheduled"] for queue in shell.ok("queue", "ls", "--json").documents) == count

@@ -61,7 +61,9 @@ def test_help_needs_nothing_heavy(bare: Shell, words: tuple[str, ...]) -> None:
         "import atexit, json, sys; atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr));"
         f"from zwheel.cli import main; main({list(words)!r})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=bare.environment, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=bare.environment, check=True, timeout=30
+    )
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert "typer" in loaded
     assert not loaded & set(HEAVY)

@@ -156,20 +156,25 @@ def test_the_same_dedup_key_twice_in_a_batch_is_one_job(shard: Shard) -> None:
     assert shard.keyspace()["jobs"] == {"a": fresh(fire=NOW + 5, digest=DIGEST)}
 
 
-ALIVE = [record(digest=DIGEST), held(7, digest=DIGEST), record("s", digest=DIGEST, version="2")]
-ENDED = [record("d", digest=DIGEST, body=b""), record("x", digest=DIGEST), record("c", digest=DIGEST, body=b""), None]
+ALIVE = {
+    "scheduled": record(digest=DIGEST),
+    "processing": held(7, digest=DIGEST),
+    "of another version": record("s", digest=DIGEST, version="2"),
+}
+ENDED = {
+    "done": record("d", digest=DIGEST, body=b""),
+    "dead": record("x", digest=DIGEST),
+    "cancelled": record("c", digest=DIGEST, body=b""),
+    "missing": None,
+}
+HOLDERS = [
+    *(pytest.param(raw, ends, True, id=f"{name}, window {ends}") for name, raw in ALIVE.items() for ends in (None, NOW - 1)),
+    *(pytest.param(raw, ends, False, id=f"{name}, window {ends}") for name, raw in ENDED.items() for ends in (None, NOW)),
+    *(pytest.param(raw, NOW + 1, True, id=f"{name}, in its window") for name, raw in ENDED.items()),
+]
 
 
-@pytest.mark.parametrize(
-    ("holder", "window_ends", "held_still"),
-    [
-        *((raw, None, True) for raw in ALIVE),
-        *((raw, NOW - 1, True) for raw in ALIVE),
-        *((raw, None, False) for raw in ENDED),
-        *((raw, NOW, False) for raw in ENDED),
-        *((raw, NOW + 1, True) for raw in ENDED),
-    ],
-)
+@pytest.mark.parametrize(("holder", "window_ends", "held_still"), HOLDERS)
 def test_a_dedup_key_is_held_while_its_job_lives_or_its_window_lasts(
     shard: Shard, holder: bytes | None, window_ends: int | None, held_still: bool
 ) -> None:

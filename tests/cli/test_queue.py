@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from zwheel import operations as ops
+
+from .conftest import Hand, Shell
+
+
+def fill(shell: Shell, hand: Hand) -> None:
+    """One job of each state, and one of another queue."""
+    for job_id in ("done", "dead", "running"):
+        shell.ok("enqueue", "t", "--id", job_id, "--queue", "q")
+    hand.claim("q")
+    hand.complete("done", "q")
+    hand.bury("dead", queue="q")
+    shell.ok("enqueue", "t", "--id", "due", "--queue", "q")
+    shell.ok("enqueue", "t", "--id", "later", "--queue", "q", "--at", "2031-12-01T08:00Z")
+    shell.ok("enqueue", "t", "--id", "other", "--queue", "other", "--in", "1h")
+
+
+def test_ls_and_show_count_what_is_there(shell: Shell, hand: Hand) -> None:
+    fill(shell, hand)
+    other, queue = shell.ok("queue", "ls", "--json").documents
+    assert other["queue"] == "other"
+    assert shell.ok("queue", "show", "q", "--json").document == queue
+    expected = {"scheduled": 2, "due": 1, "processing": 1, "dead": 1, "done": 1, "paused": False, "cap": None}
+    assert {name: queue[name] for name in expected} == expected
+    assert queue["oldest_due_ms"] == queue["next_fire_ms"]
+    header, first, second = shell.ok("queue", "ls").out.splitlines()
+    assert header.split() == ["QUEUE", "SCHEDULED", "DUE", "PROCESSING", "DONE", "DEAD", "WORKERS", "NEXT"]
+    assert first.split()[:7] == ["other", "1", "0", "0", "0", "0", "0"]
+    assert second.split()[:7] == ["q", "2", "1", "1", "1", "1", "0"]
+    shown = shell.ok("queue", "show", "q").out
+    assert "state          open" in shown
+    assert "of these due   1, the oldest " in shown
+
+
+def test_no_queues_yet(shell: Shell) -> None:
+    done = shell.ok("queue", "ls")
+    assert (done.out, done.err) == ("", "no queues yet: the first enqueue makes one\n")
+    assert shell.ok("queue", "show", "never", "--json").document["scheduled"] == 0
+
+
+def test_pause_and_resume(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--id", "a", "--queue", "q")
+    assert shell.ok("queue", "pause", "q", "q2").out == "q paused\nq2 paused\n"
+    assert hand.claim("q") == []
+    assert "paused" in shell.ok("queue", "ls").out
+    assert "state          paused" in shell.ok("queue", "show", "q").out
+    assert shell.ok("queue", "resume", "q", "--json").document == {"queue": "q", "paused": False}
+    assert hand.claim("q") == ["a"]
+
+
+def test_a_cap_is_shown(shell: Shell, hand: Hand) -> None:
+    hand.store.drive(ops.set_cap(hand.session, "q", 1000))
+    assert "cap            1,000 jobs" in shell.ok("queue", "show", "q").out
+
+
+@pytest.mark.parametrize(("state", "left"), [("scheduled", 0), ("dead", 2), ("done", 2)])
+def test_purge_counts_first_and_needs_yes(shell: Shell, hand: Hand, state: str, left: int) -> None:
+    fill(shell, hand)
+    count = 2 if state == "scheduled" else 1
+    refused = shell("queue", "purge", "q", "--state", state)
+    assert refused.code == 6
+    jobs = "jobs" if count > 1 else "job"
+    assert refused.err == (
+        f"zwheel: this would delete {count} {state} {jobs} of q; nothing was changed, repeat it with --yes to do it\n"
+    )
+    before = shell.ok("queue", "show", "q", "--json").document
+    assert before[state] == count
+    assert shell.ok("queue", "purge", "q", "--state", state, "--yes").out == f"{count} {state} {jobs} of q deleted\n"
+    after = shell.ok("queue", "show", "q", "--json").document
+    assert (after[state], after["scheduled"], after["processing"]) == (0, left, 1)
+    assert shell.ok("queue", "show", "other", "--json").document["scheduled"] == 1
+    assert shell.ok("queue", "purge", "q", "--state", state, "--json").document == {
+        "queue": "q",
+        "state": state,
+        "purged": 0,
+    }
+
+
+def test_purge_needs_a_state_and_takes_no_running_jobs(shell: Shell) -> None:
+    assert "Missing option '--state'" in shell("queue", "purge", "q").err
+    done = shell("queue", "purge", "q", "--state", "processing")
+    assert done.code == 2
+    assert "'processing' is not one of scheduled, done, dead" in done.err
+
+
+def test_a_queue_that_cannot_exist_is_a_usage_error(shell: Shell) -> None:
+    for arguments in (("show", "a b"), ("pause", "a b"), ("resume", ""), ("purge", "a b", "--state", "done")):
+        done = shell("queue", *arguments)
+        assert done.code == 2
+        assert "is not a valid queue" in done.err

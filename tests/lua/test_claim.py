@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zwheel.calls import Claimed, Lane, claim, read_claim
+
+from .shard import (
+    DIGEST,
+    KEYS,
+    LANE,
+    MIDNIGHT,
+    NOW,
+    NOW_US,
+    OTHER_WORKER,
+    TODAY,
+    TOMORROW,
+    WORKER,
+    YESTERDAY,
+    Keyspace,
+    Shard,
+    at,
+    held,
+    meta,
+    record,
+)
+
+LEASE, ROLE = 30_000, 3_000
+NEVER = 9007199254740992
+
+
+def take(
+    shard: Shard, limit: int = 10, *, day: str = TODAY, worker: str = WORKER, now: str = at(NOW), lane: Lane = LANE
+) -> Claimed:
+    call = claim(KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=lane, role_ms=ROLE, now=now)
+    return read_claim(shard.run(call))
+
+
+def today(**fires: int) -> Keyspace:
+    """Scheduled jobs of today."""
+    return {
+        "jobs": {job_id: record(fire=fire) for job_id, fire in fires.items()},
+        f"wheel:{TODAY}": fires,
+        "days": {TODAY: int(TODAY)},
+    }
+
+
+def worker_meta(now_us: int = NOW_US, **fields: object) -> dict[str, str]:
+    return meta(now_us, beat=True, lease=LEASE, **fields)
+
+
+def keeper(wakes: int, *, worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, object]:
+    return {"keeper": worker, "keeper_at": wakes, "keeper_end": end}
+
+
+def second(worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, object]:
+    return {"second": worker, "second_end": end}
+
+
+def test_due_jobs_are_claimed_oldest_first_and_never_one_that_is_not_due(shard: Shard) -> None:
+    old = record(fire=NOW - 9, attempt=2, worker=OTHER_WORKER, digest=DIGEST, keep=5, failures=b"{}\n")
+    shard.put(today(a=NOW, late=NOW + 1, old=NOW - 9) | {"meta": {"lease": str(LEASE)}})
+    shard.put({"jobs": {"old": old}})
+    taken_old = held(NOW_US + 999, fire=NOW - 9, attempt=3, digest=DIGEST, keep=5, failures=b"{}\n")
+    taken = held(NOW_US + 999)
+    assert take(shard, now=at(NOW, 999)) == Claimed(
+        "ok", NOW_US + 999, NOW + 1, TODAY, "timekeeper", 0, [b"old", taken_old, b"a", taken]
+    )
+    shard.leaves(
+        {
+            "jobs": {"a": taken, "old": taken_old, "late": record(fire=NOW + 1)},
+            "processing": {"a": NOW + LEASE, "old": NOW + LEASE},
+            f"wheel:{TODAY}": {"late": NOW + 1},
+            "days": {TODAY: int(TODAY)},
+            "meta": worker_meta(NOW_US + 999, **keeper(NOW + 1)),
+            "replay:caller:0": f"request-1 {NOW_US + 999:016d} old a",
+        }
+    )
+
+
+def test_jobs_of_the_same_time_are_claimed_in_the_order_of_their_ids_and_no_more_than_asked_for(shard: Shard) -> None:
+    shard.put(today(c=NOW, a=NOW, b=NOW))
+    claimed = take(shard, 2)
+    assert claimed.jobs[::2] == [b"a", b"b"]
+    assert (claimed.word, claimed.next_fire_ms, claimed.day, claimed.role) == ("ok", NOW, TODAY, "none")
+    shard.leaves(
+        {
+            "jobs": {"a": held(NOW_US), "b": held(NOW_US), "c": record()},
+            "processing": {"a": NOW + LEASE, "b": NOW + LEASE},
+            f"wheel:{TODAY}": {"c": NOW},
+            "days": {TODAY: int(TODAY)},
+            "wake": ["1"],
+            "meta": worker_meta(),
+            "replay:caller:0": f"request-1 {NOW_US:016d} a b",
+        }
+    )
+
+
+def test_a_token_is_larger_than_any_the_job_had_and_than_the_clock_says(shard: Shard) -> None:
+    shard.put(today(a=NOW, b=NOW, c=NOW))
+    shard.put({"jobs": {"a": record(token=NOW_US - 1), "b": record(token=NOW_US), "c": record(token=NOW_US + 10**12)}})
+    claimed = take(shard)
+    assert [raw[21:37] for raw in claimed.jobs[1::2]] == [
+        b"%016d" % token for token in (NOW_US, NOW_US + 1, NOW_US + 10**12 + 1)
+    ]
+
+
+def test_the_clock_never_runs_backwards(shard: Shard) -> None:
+    shard.put(today(a=NOW) | {"meta": worker_meta()})
+    claimed = take(shard, now=at(NOW - 5_000))
+    assert (claimed.now_us, claimed.jobs) == (NOW_US, [b"a", held(NOW_US)])
+    assert shard.keyspace()["meta"]["clock"] == str(NOW_US)
+
+
+@pytest.mark.parametrize("named", [YESTERDAY, TOMORROW, "19700101"])
+def test_another_day_than_the_earliest_is_answered_with_the_earliest_and_takes_nothing(shard: Shard, named: str) -> None:
+    before = today(a=NOW) | {"meta": meta(NOW_US - 1)}
+    shard.put(before)
+    assert take(shard, day=named) == Claimed("moved", NOW_US, None, TODAY, "none", 0, [])
+    shard.leaves(before | {"meta": worker_meta()})
+
+
+def test_a_bucket_that_is_emptied_leaves_the_index_and_the_next_day_is_named(shard: Shard) -> None:
+    other = record(fire=MIDNIGHT)
+    shard.put(today(a=NOW))
+    shard.put({"jobs": {"t": other}, f"wheel:{TOMORROW}": {"t": MIDNIGHT}, "days": {TOMORROW: int(TOMORROW)}})
+    assert take(shard) == Claimed("ok", NOW_US, None, TOMORROW, "none", 0, [b"a", held(NOW_US)])
+    after: Keyspace = {
+        "jobs": {"a": held(NOW_US), "t": other},
+        "processing": {"a": NOW + LEASE},
+        f"wheel:{TOMORROW}": {"t": MIDNIGHT},
+        "days": {TOMORROW: int(TOMORROW)},
+        "meta": worker_meta(),
+        "replay:caller:0": f"request-1 {NOW_US:016d} a",
+    }
+    shard.leaves(after)
+    assert take(shard, day=TOMORROW, lane=LANE._replace(request="2")) == Claimed(
+        "empty", NOW_US, MIDNIGHT, TOMORROW, "timekeeper", 0, []
+    )
+    shard.leaves(after | {"meta": worker_meta(**keeper(MIDNIGHT))})
+
+
+def test_an_empty_wheel_makes_a_timekeeper_that_waits_for_anything(shard: Shard) -> None:
+    assert take(shard) == Claimed("empty", NOW_US, None, "", "timekeeper", 0, [])
+    shard.leaves({"meta": worker_meta(**keeper(NEVER))})
+
+
+def test_a_paused_queue_gives_nothing_and_notes_the_contact(shard: Shard) -> None:
+    before = today(a=NOW)
+    shard.put(before | {"meta": {"paused": "1"}})
+    assert take(shard) == Claimed("paused", NOW_US, None, "", "none", 0, [])
+    shard.leaves(before | {"meta": worker_meta(paused=1)})
+
+
+def test_a_gap_opens_a_grace_period_that_the_claim_tells(shard: Shard) -> None:
+    shard.put({"meta": meta(NOW_US - LEASE * 1000, beat=True)})
+    assert take(shard).grace_ms == NOW + LEASE
+    shard.leaves({"meta": worker_meta(grace=NOW + LEASE, **keeper(NEVER))})
+    assert take(shard, now=at(NOW + LEASE // 2)).grace_ms == NOW + LEASE
+    assert take(shard, now=at(NOW + LEASE)).grace_ms == 0
+
+
+def test_members_without_a_record_are_dropped_and_counted(shard: Shard) -> None:
+    shard.put(today(a=NOW) | {f"wheel:{TODAY}": {"a": NOW, "lost": NOW - 1, "gone": NOW - 2}})
+    assert take(shard).jobs == [b"a", held(NOW_US)]
+    shard.leaves(
+        {
+            "jobs": {"a": held(NOW_US)},
+            "processing": {"a": NOW + LEASE},
+            "meta": worker_meta(orphans=2, **keeper(NEVER)),
+            "replay:caller:0": f"request-1 {NOW_US:016d} a",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [record(version="2"), record(version="0"), record(flags="08"), record(flags="10"), record(flags="0f"), b"1s", b""],
+    ids=["a newer version", "no version", "an unknown flag", "a high flag", "a letter", "cut short", "empty"],
+)
+def test_a_record_this_version_cannot_read_is_set_aside_as_it_is(shard: Shard, raw: bytes) -> None:
+    shard.put({"jobs": {"u": raw}, f"wheel:{TODAY}": {"u": NOW}, "days": {TODAY: int(TODAY)}})
+    assert take(shard) == Claimed("empty", NOW_US, None, "", "timekeeper", 0, [])
+    shard.leaves({"jobs": {"u": raw}, "dead": {"u": NOW}, "meta": worker_meta(**keeper(NEVER))})
+
+
+WAITING: list[Any] = [
+    pytest.param({}, "timekeeper", keeper(NOW + 50), id="nobody waits"),
+    pytest.param(keeper(NOW + 50, end=NOW + 9), "timekeeper", keeper(NOW + 50), id="it is the timekeeper"),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER, end=NOW), "timekeeper", keeper(NOW + 50), id="the timekeeper's role lapsed"
+    ),
+    pytest.param(
+        keeper(NOW + 51, worker=OTHER_WORKER), "timekeeper", keeper(NOW + 50), id="the timekeeper sleeps too long"
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER),
+        "second",
+        keeper(NOW + 50, worker=OTHER_WORKER) | second(),
+        id="another keeps time",
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER) | second(end=NOW + 9),
+        "second",
+        keeper(NOW + 50, worker=OTHER_WORKER) | second(),
+        id="it is second",
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111", NOW),
+        "second",
+        keeper(NOW + 50, worker=OTHER_WORKER) | second(),
+        id="the second's role lapsed",
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111", NOW + 1),
+        "follower",
+        keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111", NOW + 1),
+        id="both roles are taken",
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER, end=NOW - 1) | second(),
+        "timekeeper",
+        keeper(NOW + 50),
+        id="the second takes over",
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "role", "after"), WAITING)
+def test_a_claim_that_finds_nothing_due_gets_a_role(
+    shard: Shard, before: dict[str, object], role: str, after: dict[str, object]
+) -> None:
+    wheel = today(a=NOW + 50)
+    shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
+    assert take(shard) == Claimed("empty", NOW_US, NOW + 50, TODAY, role, 0, [])
+    shard.leaves(wheel | {"meta": worker_meta(**after)})
+
+
+LEAVING: list[Any] = [
+    pytest.param({"a": NOW, "b": NOW}, {}, [], {}, ["1"], id="due work is left and nobody waits"),
+    pytest.param(
+        {"a": NOW, "b": NOW}, keeper(NOW, worker=OTHER_WORKER), [], keeper(NOW, worker=OTHER_WORKER), ["1"],
+        id="due work is left and another keeps time",
+    ),
+    pytest.param({"a": NOW, "b": NOW}, {}, ["1"], {}, ["1"], id="a token is there already"),
+    pytest.param({"a": NOW, "b": NOW + 5}, keeper(NOW), [], {}, ["1"], id="the timekeeper is full"),
+    pytest.param({"a": NOW, "b": NOW + 5}, {}, [], {}, ["1"], id="it is full and nobody keeps time"),
+    pytest.param(
+        {"a": NOW, "b": NOW + 5}, keeper(NOW + 5, worker=OTHER_WORKER), [], keeper(NOW + 5, worker=OTHER_WORKER), [],
+        id="it is full and another keeps time",
+    ),
+    pytest.param({"a": NOW}, keeper(NOW), [], {}, [], id="the timekeeper is full and the wheel is empty"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fires", "before", "tokens", "after", "woken"), LEAVING)
+def test_a_full_claim_takes_no_role_and_passes_on_what_others_must_do(
+    shard: Shard,
+    fires: dict[str, int],
+    before: dict[str, object],
+    tokens: list[str],
+    after: dict[str, object],
+    woken: list[str],
+) -> None:
+    shard.put(today(**fires) | {"meta": worker_meta(NOW_US - 1, **before), "wake": tokens})
+    claimed = take(shard, 1)
+    assert (claimed.word, claimed.role, claimed.jobs) == ("ok", "none", [b"a", held(NOW_US)])
+    left = {job_id: fire for job_id, fire in fires.items() if job_id != "a"}
+    shard.leaves(
+        {
+            "jobs": {"a": held(NOW_US), **{job_id: record(fire=fire) for job_id, fire in left.items()}},
+            "processing": {"a": NOW + LEASE},
+            f"wheel:{TODAY}": left or None,
+            "days": {TODAY: int(TODAY)} if left else None,
+            "wake": woken or None,
+            "meta": worker_meta(**after),
+            "replay:caller:0": f"request-1 {NOW_US:016d} a",
+        }
+    )
+
+
+STEPPING: list[Any] = [
+    pytest.param(keeper(NOW) | second(OTHER_WORKER), second(OTHER_WORKER), ["1"], id="the timekeeper"),
+    pytest.param(keeper(NOW, worker=OTHER_WORKER) | second(), keeper(NOW, worker=OTHER_WORKER), ["1"], id="the second"),
+    pytest.param(
+        keeper(NOW, worker=OTHER_WORKER) | second("u1111111"),
+        keeper(NOW, worker=OTHER_WORKER) | second("u1111111"),
+        [],
+        id="a follower",
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "woken"), STEPPING)
+def test_who_steps_down_gives_up_its_role_and_wakes_another_and_takes_nothing(
+    shard: Shard, before: dict[str, object], after: dict[str, object], woken: list[str]
+) -> None:
+    wheel = today(a=NOW)
+    shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
+    for _ in range(2):
+        assert take(shard, 0, day="19700101") == Claimed("stepped", NOW_US, None, "", "none", 0, [])
+        shard.leaves(wheel | {"meta": worker_meta(**after), "wake": woken or None})
+
+
+def test_a_repeat_gives_the_jobs_that_are_still_held_by_that_claim_and_claims_nothing(shard: Shard) -> None:
+    shard.put(today(a=NOW, b=NOW, c=NOW, d=NOW, e=NOW))
+    first = take(shard, 4)
+    assert first.jobs[::2] == [b"a", b"b", b"c", b"d"]
+    shard.client.hdel(KEYS.jobs, "b")
+    # c went back and is held by another; d went back.
+    shard.put({"jobs": {"c": held(NOW_US + 7, worker=OTHER_WORKER), "d": record(token=NOW_US, worker=WORKER)}})
+    stored = shard.keyspace()
+    repeat = take(shard, 4, now=at(NOW + 5))
+    assert repeat == Claimed("ok", NOW_US + 5_000, None, "", "none", 0, [b"a", held(NOW_US)])
+    shard.leaves(stored)
