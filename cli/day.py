@@ -10,7 +10,7 @@ from zwheel.times import day_of, day_start_ms
 
 from .app import command, group
 from .context import Context
-from .output import Cell, Column, Row, bar
+from .layout import Cell, Column, Row
 from .show import iso, local, now_ms, time_cells, time_columns
 from .values import QueueOption, day_name, queue_names
 from .when import human_count
@@ -18,8 +18,6 @@ from .when import human_count
 app = group("See what is on the wheel, per UTC day and hour.")
 
 HOUR_MS = 3_600_000
-#: How wide the bars are, at most.
-BAR_COLUMNS = 40
 
 
 @command(app, "ls", examples=["zwheel day ls", "zwheel day ls --queue emails --json"])
@@ -55,12 +53,13 @@ async def ls(
             f"{sum(jobs[name].values()):,}",
             *time_cells(ctx, ends[name][0]),
             *time_cells(ctx, ends[name][1]),
-            Cell(bar(sum(jobs[name].values()), most, BAR_COLUMNS, unicode=ctx.out.unicode), "cyan"),
+            Cell("", "cyan", share=sum(jobs[name].values()) / most),
         ]
         for name in days[:limit]
     ]
-    columns = [Column("day", fixed=True), Column("jobs", right=True), *time_columns(ctx, "first")]
-    ctx.out.table([*columns, *time_columns(ctx, "last"), Column("")], rows, empty="nothing is on the wheel")
+    columns = [Column("day"), Column("jobs", right=True), *time_columns(ctx, "first", drop=1)]
+    columns += [*time_columns(ctx, "last", drop=3), Column("", flexible=True)]
+    ctx.out.table(columns, rows, empty="nothing is on the wheel")
     if len(days) > limit:
         ctx.out.note(f"{human_count(len(days) - limit, 'later day')} not shown, see --limit")
 
@@ -90,12 +89,13 @@ async def show(
             Cell(f"{hour:02d}:00", "bold" if hour == this_hour else ""),
             *([local(ctx, start + hour * HOUR_MS)] if ctx.tz is not None else []),
             f"{count:,}",
-            Cell(bar(count, max(total), BAR_COLUMNS, unicode=ctx.out.unicode), "cyan"),
+            Cell("", "cyan", share=count / max(1, *total)),
         ]
         for hour, count in enumerate(total)
     ]
     zone = [Column(f"local ({ctx.tz_name})")] if ctx.tz is not None else []
-    ctx.out.table([Column(f"{_dashed(name)} UTC"), *zone, Column("jobs", right=True), Column("")], rows, empty="")
+    columns = [Column(f"{_dashed(name)} UTC"), *zone, Column("jobs", right=True), Column("", flexible=True)]
+    ctx.out.table(columns, rows, empty="")
     ctx.out.note(f"{human_count(sum(total), 'job')} on this day")
 
 

@@ -15,7 +15,7 @@ from zwheel.keys import check_name
 from .app import command, group
 from .context import Context, Refused
 from .exits import ExitCode
-from .output import Column, Row
+from .layout import Column, Row
 from .show import error_line, job_document, job_fields, now_ms, relative, shorten, time_cells, time_columns
 from .values import QueueOption, duration, queue_names
 from .when import human_count
@@ -107,8 +107,9 @@ async def ls(
         for job in found:
             ctx.out.value(job_document(job))
         return
-    columns = [Column("id", fixed=True), Column("queue"), Column("task"), *time_columns(ctx, "died"), Column("")]
-    columns += [Column("attempts", right=True), Column("reason"), Column("last error")]
+    columns = [Column("id"), Column("queue", flexible=True, drop=3), Column("task", flexible=True)]
+    columns += [*time_columns(ctx, "died", drop=4), Column("", drop=1), Column("attempts", right=True, drop=2)]
+    columns += [Column("reason"), Column("last error", flexible=True)]
     rows: list[Row] = [
         [
             job.id,

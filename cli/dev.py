@@ -105,7 +105,8 @@ async def _run(
                 changed = _changed(seen, now)
                 seen = now
                 if changed:
-                    ctx.out.note(f"zwheel: {changed[0].removeprefix(f"{root}{os.sep}")} changed: starting the worker anew")
+                    name = changed[0].removeprefix(str(root)).lstrip(os.sep)
+                    ctx.out.note(f"zwheel: {name} changed: starting the worker anew")
                     break
                 if ended.done() and not reload:
                     raise typer.Exit(ended.result())

@@ -12,7 +12,7 @@ from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
 from .app import command, group
 from .context import Context
 from .exits import ExitCode, exit_code
-from .output import Column, Row
+from .layout import Column, Row
 from .show import (
     error_line,
     iso,
@@ -94,14 +94,14 @@ def list_jobs(ctx: Context, jobs: list[Job], *, empty: str) -> None:
         return
     now = now_ms(ctx)
     columns = [
-        Column("id", fixed=True),
-        Column("queue"),
-        Column("task"),
+        Column("id"),
+        Column("queue", flexible=True, drop=2),
+        Column("task", flexible=True),
         Column("state"),
-        *time_columns(ctx, "fires"),
+        *time_columns(ctx, "fires", drop=3),
         Column(""),
-        Column("attempt", right=True),
-        Column("last error"),
+        Column("attempt", right=True, drop=1),
+        Column("last error", flexible=True, drop=5),
     ]
     rows: list[Row] = [
         [

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import Literal, Protocol, TextIO
+
+from .layout import BAR_COLUMNS, GAP, Cell, Column, Row, bar, cell_width, fit, natural_widths
 
 #: What a terminal may act on: escape sequences (CSI, the string kinds with their text, two-character ones).
 _ESCAPES = re.compile(
@@ -27,7 +27,6 @@ _UNSAFE_CLASS = (
 )
 _UNSAFE = re.compile(f"[{_UNSAFE_CLASS}]")
 _SPACES = str.maketrans({"\t": " ", "\n": " ", "\r": " ", "\u2028": " ", "\u2029": " ", "\u202f": " "})
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 
 #: Work that takes less than this shows no bar, seconds.
 BAR_AFTER_S = 0.5
@@ -56,49 +55,6 @@ def to_json(value: object) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     return json.dumps(match.group())[1:-1]
-
-
-def cell_width(text: str) -> int:
-    """Count the terminal columns of a cleaned text: wide characters take two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
-
-
-def bar(value: float, largest: float, width: int, *, unicode: bool = True) -> str:
-    """Draw `value` as a bar of at most `width` columns, `largest` being full; anything above 0 shows."""
-    if value <= 0 or largest <= 0 or width <= 0:
-        return ""
-    share = min(value / largest, 1.0)
-    if not unicode:
-        return "#" * max(1, round(share * width))
-    eighths = max(1, round(share * width * 8))
-    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table."""
-
-    title: str
-    right: bool = False
-    """Numbers stand to the right."""
-    fixed: bool = False
-    """Never shortened on a narrow terminal: something a person copies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A text with a style for terminals that have colours."""
-
-    text: str
-    style: str = ""
-
-
-Row = Sequence[str | Cell]
-"""One line of a table."""
 
 
 def state_cell(state: str) -> Cell:
@@ -177,14 +133,18 @@ class Output:
         if self.stdout.isatty():
             self._rich_table(columns, cells)
             return
-        texts = [[_header(column.title) for column in columns], *([cell.text for cell in row] for row in cells)]
-        widths = [max(cell_width(row[i]) for row in texts) for i in range(len(columns))]
-        for row in texts:
+        titles = [_header(column.title) for column in columns]
+        widths = natural_widths(titles, cells)
+        texts = [[self._shown(cell, BAR_COLUMNS) for cell in row] for row in cells]
+        for row in (titles, *texts):
             padded = (
                 " " * (width - cell_width(text)) + text if column.right else text + " " * (width - cell_width(text))
                 for text, width, column in zip(row, widths, columns, strict=True)
             )
-            self._write("  ".join(padded).rstrip())
+            self._write((" " * GAP).join(padded).rstrip())
+
+    def _shown(self, cell: Cell, width: int) -> str:
+        return cell.text if cell.share is None else bar(cell.share, width, unicode=self.unicode)
 
     def fields(self, pairs: Iterable[tuple[str, str | Cell | Sequence[str]]]) -> None:
         """Write names with their values below each other; a sequence of lines is indented under its name."""
@@ -244,19 +204,17 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for i, column in enumerate(columns):
-            widest = max(cell_width(row[i].text) for row in rows)
-            table.add_column(
-                column.title,
-                justify="right" if column.right else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                min_width=max(widest, len(column.title)) if column.fixed else None,
-            )
+        widths = natural_widths([column.title for column in columns], rows)
+        chosen = fit(columns, widths, self.width)
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for i, width in chosen:
+            justify: Literal["left", "right"] = "right" if columns[i].right else "left"
+            table.add_column(columns[i].title, width=width, justify=justify, no_wrap=True, overflow="ellipsis")
         for row in rows:
-            table.add_row(*(Text(cell.text, cell.style) for cell in row))
-        Console(file=self.stdout, no_color=not self.color, highlight=False).print(table)
+            table.add_row(*(Text(self._shown(row[i], width), row[i].style) for i, width in chosen))
+        needed = sum(width for _, width in chosen) + GAP * len(chosen)
+        console = Console(file=self.stdout, no_color=not self.color, highlight=False, width=max(self.width, needed))
+        console.print(table, soft_wrap=True)
 
 
 class Report(Protocol):
@@ -314,5 +272,5 @@ def _header(title: str) -> str:
 
 def _as_cell(value: str | Cell) -> Cell:
     if isinstance(value, Cell):
-        return Cell(clean(value.text), value.style)
+        return Cell(clean(value.text), value.style, value.share)
     return Cell(clean(value))

@@ -13,7 +13,7 @@ from zwheel.keys import check_name
 
 from .app import command, group
 from .context import Context
-from .output import Cell, Column, Row
+from .layout import Cell, Column, Row
 from .show import iso, moment, now_ms, relative
 from .when import human_count
 
@@ -72,8 +72,10 @@ async def ls(ctx: Context) -> None:
         ]
         for info in infos
     ]
-    columns = [Column("queue", fixed=True), *(Column(name, right=True) for name in numbers)]
-    ctx.out.table([*columns, Column("next"), Column("")], rows, empty="no queues yet: the first enqueue makes one")
+    columns = [Column("queue"), *(Column(name, right=True) for name in numbers)]
+    ctx.out.table(
+        [*columns, Column("next", drop=1), Column("")], rows, empty="no queues yet: the first enqueue makes one"
+    )
 
 
 @command(app, "show", examples=["zwheel queue show emails"])

@@ -12,7 +12,8 @@ from zwheel.errors import UndecodableJob
 from zwheel.job import Failure, Job, JobState
 from zwheel.times import to_datetime
 
-from .output import Cell, Column, clean, clean_lines, state_cell, to_json
+from .layout import Cell, Column
+from .output import clean, clean_lines, state_cell, to_json
 from .when import human_duration
 
 if TYPE_CHECKING:
@@ -62,17 +63,18 @@ def now_ms(ctx: Context) -> int:
     return int(ctx.now().timestamp() * 1000)
 
 
-def time_columns(ctx: Context, title: str) -> list[Column]:
-    """Name the columns that `time_cells` fills."""
-    return [Column(f"{title} (UTC)"), *([Column(f"{title} ({ctx.tz_name})")] if ctx.tz is not None else [])]
+def time_columns(ctx: Context, title: str, *, drop: int = 0) -> list[Column]:
+    """Name the columns that `time_cells` fills. drop: as in Column, of the first; that of --tz comes before it."""
+    zone = [Column(f"{title} ({ctx.tz_name})", drop=drop + 1 if drop else 0)] if ctx.tz is not None else []
+    return [Column(f"{title} (UTC)", drop=drop), *zone]
 
 
 def time_cells(ctx: Context, ms: int | None) -> list[str]:
-    """Show a time in UTC and, with --tz, in that zone."""
-    shown = ["-" if ms is None else utc(ms)]
-    if ctx.tz is not None:
-        shown.append("-" if ms is None else local(ctx, ms))
-    return shown
+    """Show a time to the second, in UTC and, with --tz, in that zone."""
+    if ms is None:
+        return ["-"] * (1 if ctx.tz is None else 2)
+    second = ms - ms % 1000
+    return [utc(second).removesuffix("Z"), *([local(ctx, second)] if ctx.tz is not None else [])]
 
 
 def plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .app import command, group
 from .context import Context
-from .output import Cell, Column, Row
+from .layout import Cell, Column, Row
 from .show import iso, now_ms, relative
 from .values import QueueOption
 
@@ -54,6 +54,7 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
         ]
         for worker in workers
     ]
-    columns = [Column("worker", fixed=True), Column("host"), Column("pid", right=True), Column("queues")]
-    columns += [Column("running", right=True), Column("started"), Column("heard"), Column("version"), Column("")]
+    columns = [Column("worker"), Column("host", flexible=True), Column("pid", right=True)]
+    columns += [Column("queues", flexible=True), Column("running", right=True), Column("started", drop=2)]
+    columns += [Column("heard", drop=1), Column("version", drop=3), Column("")]
     ctx.out.table(columns, rows, empty="no workers: start one with zwheel worker")

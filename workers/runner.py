@@ -16,6 +16,7 @@ from zwheel.calls import Session
 from zwheel.codec import Codec
 from zwheel.context import current
 from zwheel.errors import BadArguments, UndecodableJob
+from zwheel.failpoints import FAILPOINTS
 from zwheel.job import Failure, Reason
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.retry import Discard, Retry
@@ -124,6 +125,8 @@ class Runner:
             timer = loop.call_later(timeout_ms / 1000, claim.cancel, Stop.TIMEOUT)
         if self._observer is not None:
             self._observe("start", claim)
+        if FAILPOINTS.active:
+            FAILPOINTS.reach("handler.before")
         current.set(claim)
         future: asyncio.Future[Any] | None = None
         try:
@@ -142,6 +145,8 @@ class Runner:
             else:
                 self._failed(claim, settler, task, error)
         else:
+            if FAILPOINTS.active:
+                FAILPOINTS.reach("handler.after")
             if claim.stop is not Stop.LOST:
                 settler.complete(claim)
             if self._observer is not None:

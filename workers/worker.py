@@ -180,4 +180,4 @@ def _parse_info(info: bytes | dict[str, object]) -> dict[str, object]:
     if isinstance(info, dict):
         return info
     pairs = (line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    return dict(pairs)
+    return {str(name): value for name, value in pairs}

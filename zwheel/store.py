@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from zwheel.calls.call import Call, Session, clock_us
 from zwheel.connect import connect_async, connect_blocking, connect_sync, translate
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.failpoints import FAILPOINTS
 from zwheel.scripts import Script
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def _missing(commands: Sequence[Call | tuple[Any, ...]], replies: list[Any]) -> 
 
 def _scripts(commands: Iterable[Call | tuple[Any, ...]]) -> list[Script]:
     return list({c.script.sha: c.script for c in commands if isinstance(c, Call)}.values())
+
+
+def _reach(commands: Sequence[Call | tuple[Any, ...]], side: str) -> None:
+    for command in commands:
+        if isinstance(command, Call):
+            FAILPOINTS.reach(f"{command.script.name}.{side}")
 
 
 class _Shell:
@@ -93,6 +100,8 @@ class Store(_Shell):
     async def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
         commands = self._known(commands)
+        if FAILPOINTS.active:
+            _reach(commands, "before")
         sent = time.monotonic_ns()
         replies = await self._exchange(commands)
         missing = _missing(commands, replies)
@@ -103,6 +112,8 @@ class Store(_Shell):
             for i, reply in zip(missing, await self._exchange(again), strict=True):
                 replies[i] = reply
         self._observe(commands, replies, sent)
+        if FAILPOINTS.active:
+            _reach(commands, "after")
         return replies
 
     async def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
@@ -212,6 +223,8 @@ class SyncStore(_Shell):
     def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
         commands = self._known(commands)
+        if FAILPOINTS.active:
+            _reach(commands, "before")
         sent = time.monotonic_ns()
         replies = self._exchange(commands)
         missing = _missing(commands, replies)
@@ -222,6 +235,8 @@ class SyncStore(_Shell):
             for i, reply in zip(missing, self._exchange(again), strict=True):
                 replies[i] = reply
         self._observe(commands, replies, sent)
+        if FAILPOINTS.active:
+            _reach(commands, "after")
         return replies
 
     def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:

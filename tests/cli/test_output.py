@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zwheel.cli.output import Cell, Column, Output, bar, cell_width, clean, clean_lines, to_json
+from zwheel.cli.layout import Cell, Column
+from zwheel.cli.output import Output, clean, clean_lines, to_json
 
 HOSTILE = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x061C, *range(0x200B, 0x2010), *range(0x2028, 0x2030)]))
 
@@ -53,24 +54,6 @@ def test_json_loses_nothing_and_holds_no_control_character(text: str) -> None:
 
 def test_lines_of_a_traceback_stay_lines() -> None:
     assert clean_lines("a\n\tb\x1b[2J\r\nc") == ["a", "    b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("value", "largest", "drawn"),
-    [(0, 10, ""), (10, 10, "█" * 8), (5, 10, "█" * 4), (1, 1000, "▏"), (9, 16, "████▌"), (3, 0, ""), (20, 10, "█" * 8)],
-)
-def test_a_bar_is_as_long_as_its_share(value: int, largest: int, drawn: str) -> None:
-    assert bar(value, largest, 8) == drawn
-
-
-def test_a_terminal_without_unicode_gets_hashes() -> None:
-    assert bar(5, 10, 8, unicode=False) == "####"
-    assert bar(1, 1000, 8, unicode=False) == "#"
-
-
-def test_wide_characters_take_two_columns_and_combining_ones_none() -> None:
-    assert cell_width("明天") == 4
-    assert cell_width("e\u0301") == 1
 
 
 def piped(**settings: bool) -> tuple[Output, io.StringIO, io.StringIO]:

@@ -1,0 +1,204 @@
+"""For each transition a batch of any size as production has them: several days, dedup keys, keep times, failures, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from zwheel.calls import (
+    Back,
+    Call,
+    Lane,
+    NewJob,
+    bury,
+    cancel,
+    claim,
+    complete,
+    enqueue,
+    extend,
+    prune,
+    purge,
+    reap,
+    redrive,
+    release,
+    reschedule,
+    retry,
+)
+from zwheel.job import JobId, QueueName
+from zwheel.record import record_tail
+from zwheel.times import DAY_MS
+
+from .shard import KEYS, LANE, MIDNIGHT, NOW, NOW_US, TODAY, TOMORROW, WORKER, Shard, at, digits16, held, record
+
+LEASE = 30_000
+TOKEN = NOW_US - 60_000_000
+WHY = b'{"at":1900000000000,"attempt":1,"reason":"error","kind":"ValueError"}\n'
+
+Fields = dict[str, object]
+
+
+def names(size: int) -> list[str]:
+    return [f"job-{number:04d}" for number in range(size)]
+
+
+def digest_of(number: int) -> str:
+    return f"{number:032x}"
+
+
+def fields(number: int) -> dict[str, object]:
+    """Every mixture of what a record can carry."""
+    chosen: dict[str, object] = {}
+    if number % 2:
+        chosen["keep"] = 60_000
+    if number % 3 == 0:
+        chosen["digest"] = digest_of(number)
+    if number % 5 == 0:
+        chosen["failures"] = WHY
+    return chosen
+
+
+def _dedup(shard: Shard, size: int) -> None:
+    holders = {digest_of(n): name for n, name in enumerate(names(size)) if n % 3 == 0}
+    shard.put({"dedup": holders, "dedup:expiry": {digest: NOW + 5 for digest in list(holders)[::2]}})
+
+
+def _held(shard: Shard, size: int, *, lease_until: int = NOW + 5, most: int = 3) -> list[str]:
+    ids = names(size)
+    jobs = {name: held(TOKEN, most=most if n % 2 else 1, **fields(n)) for n, name in enumerate(ids)}
+    shard.put({"jobs": jobs, "processing": dict.fromkeys(ids, lease_until), "meta": {"lease": str(LEASE)}})
+    _dedup(shard, size)
+    return ids
+
+
+def _scheduled(shard: Shard, size: int) -> list[str]:
+    ids = names(size)
+    jobs = {name: record(fire=NOW - n, **fields(n)) for n, name in enumerate(ids)}  # type: ignore[arg-type]
+    fires = {name: NOW - n for n, name in enumerate(ids)}
+    shard.put({"jobs": jobs, f"wheel:{TODAY}": fires, "days": {TODAY: int(TODAY)}})
+    _dedup(shard, size)
+    return ids
+
+
+def _dead(shard: Shard, size: int) -> list[str]:
+    ids = names(size)
+    jobs = {name: record("x", attempt=3, **fields(n)) for n, name in enumerate(ids)}  # type: ignore[arg-type]
+    shard.put({"jobs": jobs, "dead": {name: NOW - DAY_MS + n for n, name in enumerate(ids)}})
+    return ids
+
+
+def _fire(number: int) -> int:
+    return NOW + number % 3 * DAY_MS + number
+
+
+def _enqueue(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    shard.put({"jobs": {"job-0000": record("d", body=b"")}, "done": {"job-0000": NOW + 9}})
+    shard.put({"dedup": {digest_of(3): "holder"}, "dedup:expiry": {digest_of(3): NOW + 9}, "meta": {"cap": "100000"}})
+    batch = []
+    for number, name in enumerate(names(size)):
+        digest = digest_of(number) if number % 3 == 0 else None
+        batch.append(
+            NewJob(
+                job_id=JobId(name), queue=QueueName("q"), at_ms=None if number % 4 == 0 else _fire(number),
+                delay_ms=number, dedup=digest or "", window_ms=500 if number % 6 == 0 else None,
+                tail=record_tail("mail.send", max_attempts=3, keep_ms=60_000, dedup=digest), body=b"\x01\x00\xff",
+            )
+        )  # fmt: skip
+    return enqueue(KEYS, batch, now_ms=NOW, lane=lane, now=now).call
+
+
+def _claim(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    ids = _scheduled(shard, size)
+    shard.put({"jobs": {ids[0]: record(version="2")}, f"wheel:{TODAY}": {"orphan": NOW, "next": NOW + 9}})
+    shard.put({"jobs": {"next": record(fire=NOW + 9)}})
+    return claim(KEYS, day=TODAY, worker=WORKER, lease_ms=LEASE, limit=size, lane=lane, now=now)
+
+
+def _pairs(ids: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Every tenth token is stale."""
+    return [(name, digits16(TOKEN - (n % 10 == 9))) for n, name in enumerate(ids)]
+
+
+def _complete(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    return complete(KEYS, _pairs(_held(shard, size)), lane=lane, now=now)
+
+
+def _bury(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    ends = [(name, token, WHY) for name, token in _pairs(_held(shard, size))]
+    return bury(KEYS, ends, most_dead=max(1, size // 2), lane=lane, now=now)
+
+
+def _back(shard: Shard, size: int) -> list[Back]:
+    pairs = _pairs(_held(shard, size))
+    return [
+        Back(name, token, _fire(n) if n % 4 else None, n, WHY if n % 2 else b"") for n, (name, token) in enumerate(pairs)
+    ]
+
+
+def _retry(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    return retry(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now).call
+
+
+def _release(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    return release(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now).call
+
+
+def _extend(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    return extend(KEYS, _pairs(_held(shard, size)), lease_ms=LEASE, longest_ms=3_600_000, now=now)
+
+
+def _reap(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    _held(shard, size, lease_until=NOW)
+    shard.put({"processing": {"orphan": NOW}})
+    return reap(KEYS, limit=size, lease_ms=LEASE, most_dead=max(1, size // 4), now_ms=NOW, now=now)
+
+
+def _cancel(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    return cancel(KEYS, _scheduled(shard, size), day=TODAY, lane=lane, now=now)
+
+
+def _reschedule(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    name = _scheduled(shard, size)[0]
+    return reschedule(KEYS, name, day=TODAY, at_ms=MIDNIGHT + 5, delay_ms=0, now_ms=NOW, lane=lane, now=now)
+
+
+def _redrive(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    return redrive(KEYS, _dead(shard, size), now_ms=NOW, lane=lane, now=now)
+
+
+def _purge(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    _scheduled(shard, size)
+    return purge(KEYS, KEYS.wheel(TODAY), day=TODAY, limit=size, now=now)
+
+
+def _prune(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    _dead(shard, size)
+    ended = {f"done-{n:04d}": NOW - 9 for n in range(size)}
+    shard.put({"jobs": {name: record("d", body=b"") for name in ended}, "done": ended})
+    _dedup(shard, size)
+    return prune(KEYS, limit=size, dead_age_ms=1000, now=now)
+
+
+Prepare = Callable[[Shard, int, Lane, str], Call]
+
+PREPARE: dict[str, Prepare] = {
+    "enqueue": _enqueue,
+    "claim": _claim,
+    "complete": _complete,
+    "retry": _retry,
+    "bury": _bury,
+    "release": _release,
+    "extend": _extend,
+    "reap": _reap,
+    "cancel": _cancel,
+    "reschedule": _reschedule,
+    "redrive": _redrive,
+    "purge": _purge,
+    "prune": _prune,
+}
+"""Put what a transition needs into an empty shard and build its call."""
+
+
+def prepare(name: str, shard: Shard, size: int, *, lane: Lane = LANE, now: str = at(NOW)) -> Call:
+    """Arrange a batch of `size` jobs for one transition and build the call."""
+    shard.put({f"wheel:{TOMORROW}": {"tomorrow": MIDNIGHT}, "days": {TOMORROW: int(TOMORROW)}})
+    shard.put({"jobs": {"tomorrow": record(fire=MIDNIGHT)}})
+    return PREPARE[name](shard, size, lane, now)
