@@ -20,6 +20,7 @@ QUEUE = "bench"
 #: The argument of every job: 100 bytes of text; its encoded body is 107 bytes.
 PAYLOAD = "x" * 100
 _READY_S = 60.0
+_OPTIONS = ("--quiet", "--queue", QUEUE, "--log-level", "error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +47,25 @@ class Bench:
         self, server: Server, wheel: Wheel, *, processes: int = 1, cpus: frozenset[int] | None = None,
         env: dict[str, str] | None = None, settings: tuple[str, ...] = (), count: int = 1,
     ) -> AsyncIterator[list[subprocess.Popen[bytes]]]:  # fmt: skip
-        """Start worker processes with `count` Workers each, wait until all have signed on, and stop them at the end."""
+        """Start `zwheel worker` processes, wait until all have signed on, and stop them at the end.
+
+        count: more than one puts so many Workers into each process. settings: options of `zwheel worker`.
+        """
         started = []
         before = len(await wheel.workers(QUEUE))
         try:
             for index in range(processes):
-                command = [sys.executable, "-m", "benchmarks.worker", "--count", str(count), *settings]
+                command = [sys.executable, "-m", "benchmarks.fleet", str(count)]
+                if count == 1:
+                    command = [
+                        sys.executable,
+                        "-m",
+                        "zwheel.cli",
+                        "worker",
+                        "benchmarks.app:wheel",
+                        *_OPTIONS,
+                        *settings,
+                    ]
                 where = self.placement.one(index, processes) if cpus is None else cpus
                 started.append(
                     spawn(

@@ -48,7 +48,7 @@ async def run(bench: Bench) -> list[Figure]:
 
 
 async def _second_start(bench: Bench, lease_ms: int, reap_ms: int) -> float:
-    settings = ("--lease-ms", str(lease_ms), "--reap-ms", str(reap_ms), "--drain-ms", "0")
+    settings = ("--lease", f"{lease_ms}ms", "--reap", f"{reap_ms}ms", "--drain", "1s")
     with bench.server() as server:
         notes = server.directory / "starts"
         async with Wheel(server.url, namespace="zw") as wheel:

@@ -57,7 +57,12 @@ class Shared:
 
 
 class Refused(ZwheelError):
-    """The command cannot do this now: wrong state, a held key, or it was not confirmed. Ends with REFUSED."""
+    """The command cannot do this now: wrong state, or it was not confirmed. Ends with REFUSED."""
+
+    def __init__(self, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.details = details
+        """What --json tells beside the message."""
 
 
 class Context:
@@ -92,7 +97,8 @@ class Context:
         from zwheel.config import resolve_url
 
         settings = self.settings()
-        say = self.out.note if self.out.stderr.isatty() else None
+        named = settings.url is not None and not settings.url.startswith("memory:")
+        say = self.out.note if not named or self.out.stderr.isatty() else None
         url = resolve_url(settings, start_embedded=self.shared.embedded, say=say)
         give_up_s = PATIENT_GIVE_UP_S if patient else min(GIVE_UP_S, self.timeout_s)
         async with Wheel(url, namespace=settings.namespace, timeout_s=self.timeout_s, give_up_s=give_up_s) as wheel:
@@ -102,17 +108,18 @@ class Context:
         """The time of this machine, in UTC: only to show durations and to read `--at 09:00`, never to fire a job."""
         return datetime.now(UTC)
 
-    def confirm(self, what: str, count: int, **details: object) -> None:
+    def confirm(self, what: str, count: int) -> None:
         """Let a destructive bulk command go on only with --yes, or when a person at the terminal agrees.
 
-        `what` names the act with its count, such as 'purge 1,204 scheduled jobs of emails'. Raises: Refused.
+        `what` names the act with its count, such as 'delete 1,204 scheduled jobs of emails'. Raises: Refused, with
+        the count for --json.
         """
         if self.yes:
             return
         if not self.out.interactive:
-            raise Refused(f"this would {what}; nothing was changed, repeat it with --yes to do it")
+            raise Refused(f"this would {what}; nothing was changed, repeat it with --yes to do it", count=count)
         if not self.out.confirm(f"{what[:1].upper()}{what[1:]}?"):
-            raise Refused("nothing was changed")
+            raise Refused("nothing was changed", count=count)
 
     def fail(self, code: ExitCode) -> typer.Exit:
         """Make the exception that ends the command with this code; `raise ctx.fail(...)`, after saying why."""
@@ -127,7 +134,7 @@ class Context:
                 import asyncio
 
                 asyncio.run(result)
-            self.out.stdout.flush()
+            self.out.flush()
         except typer.Exit:
             raise
         except BrokenPipeError as error:
@@ -146,7 +153,8 @@ class Context:
 
             self.out.stderr.write("".join(traceback.format_exception(error)))
         if isinstance(error, ZwheelError):
-            self.out.error(str(error), kind=type(error).__name__, exit=int(code))
+            details = error.details if isinstance(error, Refused) else {}
+            self.out.error(str(error), kind=type(error).__name__, exit=int(code), **details)
         elif isinstance(error, OSError) and error.filename is not None:
             code = ExitCode.USAGE
             self.out.error(f"{error.filename}: {error.strerror}", kind=type(error).__name__, exit=int(code))

@@ -10,7 +10,7 @@ from zwheel.times import day_of, day_start_ms
 
 from .app import command, group
 from .context import Context
-from .layout import Cell, Column, Row
+from .output import Cell, Column, Row
 from .show import iso, local, now_ms, time_cells, time_columns
 from .values import QueueOption, day_name, queue_names
 from .when import human_count

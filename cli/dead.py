@@ -15,7 +15,7 @@ from zwheel.keys import check_name
 from .app import command, group
 from .context import Context, Refused
 from .exits import ExitCode
-from .layout import Column, Row
+from .output import Column, Row
 from .show import error_line, job_document, job_fields, now_ms, relative, shorten, time_cells, time_columns
 from .values import QueueOption, duration, queue_names
 from .when import human_count

@@ -166,7 +166,7 @@ async def _enqueue_one(
         if wait is None or not ctx.json:
             _announce(ctx, answer, options)
         if wait is not None:
-            ctx.out.stdout.flush()
+            ctx.out.flush()
             code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))
             if code is not ExitCode.OK:
                 raise ctx.fail(code)

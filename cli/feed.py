@@ -221,6 +221,7 @@ class Feed:
             if self._ctx.json:
                 document = {"line": line.number, **enqueued_document(answer)}
                 self._ctx.out.value({**document, "existed": answer.existed and not mine})
+        self._ctx.out.flush()
 
     async def _patiently(self, batch: list[Pending]) -> list[Enqueued]:
         """Send a batch; while Redis is away, try again, but not when it never answered at all."""

@@ -12,7 +12,7 @@ from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
 from .app import command, group
 from .context import Context
 from .exits import ExitCode, exit_code
-from .layout import Column, Row
+from .output import Column, Row
 from .show import (
     error_line,
     iso,
@@ -220,4 +220,5 @@ def ended(ctx: Context, job: Job) -> ExitCode:
     else:
         why = f", {error_line(job.failures[-1])}" if job.state is JobState.DEAD and job.failures else ""
         ctx.out.line(f"{job.id} {job.state}{why}")
+    ctx.out.flush()
     return ExitCode.OK if job.state is JobState.DONE else ExitCode.JOB_FAILED

@@ -56,6 +56,7 @@ class LineReader:
 
     def __init__(self, path: str) -> None:
         """Open a file, or take stdin for `-`. Raises: OSError."""
+        self._path = path
         self._fd = 0 if path == "-" else os.open(path, os.O_RDONLY)
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[list[Line] | OSError | None] = asyncio.Queue()
@@ -79,7 +80,7 @@ class LineReader:
         group = await self._arrived.get()
         self._room.release()
         if isinstance(group, OSError):
-            raise group
+            raise OSError(group.errno, group.strerror, "stdin" if self._path == "-" else self._path)
         return group
 
     def _read(self) -> None:

@@ -14,6 +14,8 @@ from typing import Literal, Protocol, TextIO
 
 from .layout import BAR_COLUMNS, GAP, Cell, Column, Row, bar, cell_width, fit, natural_widths
 
+__all__ = ["Cell", "Column", "Output", "Report", "Row", "clean", "clean_lines", "state_cell", "to_json"]
+
 #: What a terminal may act on: escape sequences (CSI, the string kinds with their text, two-character ones).
 _ESCAPES = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
@@ -101,8 +103,11 @@ class Output:
         self._write(text)
 
     def value(self, document: Mapping[str, object]) -> None:
-        """Write one JSON document on a line of its own, at once."""
+        """Write one JSON document on a line of its own."""
         self._write(to_json(document))
+
+    def flush(self) -> None:
+        """Let a reader have what was written so far."""
         self.stdout.flush()
 
     def note(self, text: str) -> None:

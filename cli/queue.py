@@ -13,7 +13,7 @@ from zwheel.keys import check_name
 
 from .app import command, group
 from .context import Context
-from .layout import Cell, Column, Row
+from .output import Cell, Column, Row
 from .show import iso, moment, now_ms, relative
 from .when import human_count
 

@@ -12,8 +12,7 @@ from zwheel.errors import UndecodableJob
 from zwheel.job import Failure, Job, JobState
 from zwheel.times import to_datetime
 
-from .layout import Cell, Column
-from .output import clean, clean_lines, state_cell, to_json
+from .output import Cell, Column, clean, clean_lines, state_cell, to_json
 from .when import human_duration
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .app import command, group
 from .context import Context
-from .layout import Cell, Column, Row
+from .output import Cell, Column, Row
 from .show import iso, now_ms, relative
 from .values import QueueOption
 

@@ -33,7 +33,7 @@ class Claim:
         #: The fencing token as Redis holds it: 16 digits.
         self.token = raw[21:37]
         self.queue = queue
-        #: Monotonic ns at which the lease was last confirmed to begin.
+        #: Monotonic ns at which the lease was last known to begin.
         self.leased_ns = leased_ns
         self.running: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
@@ -111,13 +111,22 @@ class Slots:
         self._turned = now
 
     def when_room(self, kick: Callable[[], None]) -> None:
-        """Call `kick` once, as soon as a job ended."""
+        """Call `kick` once, as soon as there may be room again."""
         self._starved[kick] = None
+
+    def unreserve(self, places: int) -> None:
+        """Give back places that a claim reserved and did not fill: another poller may be waiting for them."""
+        self.held -= places
+        if places:
+            self._feed()
 
     def ended(self) -> None:
         """One claimed job ended or was given back."""
         self.held -= 1
         self._ended += 1
+        self._feed()
+
+    def _feed(self) -> None:
         if self._starved:
             waiting, self._starved = self._starved, {}
             for kick in waiting:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from zwheel import calls
-from zwheel.calls import BATCH_LIMIT
-from zwheel.errors import BrokerError, BrokerUnavailable
+from zwheel.calls import BATCH_LIMIT, Call, Reply
+from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.store import SyncStore
 
@@ -34,9 +34,10 @@ class Heartbeat(threading.Thread):
         shards: Sequence[ShardKeys],
         settings: WorkerSettings,
         worker: str,
-        held: dict[bytes, Claim],
-        lost: Callable[[bytes, bytes], None],
+        held: set[Claim],
+        lost: Callable[[Claim], None],
         describe: Callable[[], dict[str, object]],
+        on_beat: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(name="zwheel-heartbeat", daemon=True)
         self._store = store
@@ -46,6 +47,7 @@ class Heartbeat(threading.Thread):
         self._held = held
         self._lost = lost
         self._describe = describe
+        self._on_beat = on_beat
         self._loop = asyncio.get_running_loop()
         self._end = threading.Event()
 
@@ -55,6 +57,8 @@ class Heartbeat(threading.Thread):
         pause = 0.0
         while not self._end.wait(pause):
             started = time.monotonic()
+            if self._on_beat is not None:
+                self._on_beat()
             try:
                 self._beat()
                 pause = interval * random.uniform(0.9, 1.0) - (time.monotonic() - started)
@@ -69,8 +73,9 @@ class Heartbeat(threading.Thread):
     def _beat(self) -> None:
         settings = self._settings
         started_ns = time.monotonic_ns()
-        claims = list(self._held.values())
+        claims = list(self._held)
         info = self._describe()
+        refused: BrokerError | None = None
         for keys in self._shards:
             mine = [claim for claim in claims if claim.queue == keys.queue]
             info["beat"] = self._store.session.clock.now_ms()
@@ -81,12 +86,28 @@ class Heartbeat(threading.Thread):
                     keys, [(claim.id, claim.token) for claim in part],
                     lease_ms=settings.lease_ms, longest_ms=settings.longest_ms, now=self._store.session.now,
                 )  # fmt: skip
-                replies = self._store.send([call] if start else [call, beat])
+                try:
+                    replies = self._send(call, None if start else beat)
+                except (BrokerUnavailable, OutcomeUnknown):
+                    raise
+                except BrokerError as error:
+                    # One shard's trouble does not cost the others their leases.
+                    refused = error
+                    continue
                 for claim, letter in zip(part, calls.read_letters(replies[0]) or "", strict=True):
                     if letter == "k":
                         claim.leased_ns = started_ns
                     else:
                         self._tell(claim)
+        if refused is not None:
+            raise refused
+
+    def _send(self, call: Call, beat: tuple[str, ...] | None) -> list[Reply]:
+        try:
+            return self._store.send([call] if beat is None else [call, beat])
+        except BrokerFull:
+            # A full Redis renews leases, but takes no news about this worker.
+            return self._store.send([call])
 
     def _give_up(self, error: BrokerError) -> None:
         """Redis cannot be asked: stop what may soon run elsewhere.
@@ -98,14 +119,14 @@ class Heartbeat(threading.Thread):
             return
         limit_ns = int(self._settings.lease_ms * 1_000_000 * (1 - _MARGIN))
         now_ns = time.monotonic_ns()
-        for claim in list(self._held.values()):
+        for claim in list(self._held):
             if now_ns - claim.leased_ns > limit_ns and claim.stop is None:
                 log.warning("job %s: no contact with Redis for a whole lease: giving it up", claim.job_id)
                 self._tell(claim)
 
     def _tell(self, claim: Claim) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._lost, claim.id, claim.token)
+            self._loop.call_soon_threadsafe(self._lost, claim)
 
     def stop(self) -> None:
         """Beat no more; join it afterwards."""

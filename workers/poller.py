@@ -14,7 +14,7 @@ import time
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
-from zwheel.errors import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
+from zwheel.errors import BrokerError
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys
 from zwheel.store import Listener, Store, pause_s
@@ -89,10 +89,13 @@ class Poller:
                 await asyncio.gather(self._listening, return_exceptions=True)
             await self._listener.aclose()
         if self._waits:
-            await self._exchange([self._step_down()])
+            try:
+                await self._store.send([self._step_down()[0]])
+            except BrokerError as error:
+                log.info("queue %s: could not step down, the role will lapse: %s", self._queue, error)
 
     def _owes(self) -> bool:
-        return any(claim.queue == self._queue for claim in self._runner.held.values())
+        return any(claim.queue == self._queue for claim in self._runner.held)
 
     def _may_claim(self) -> bool:
         if self._stopping or not self._due:
@@ -126,13 +129,14 @@ class Poller:
     def _claimed(self, claimed: Claimed, sent_ns: int) -> None:
         taken = len(claimed.jobs) // 2
         full = taken == self._reserved
-        self._slots.held -= self._reserved - taken
+        self._slots.unreserve(self._reserved - taken)
         self._reserved = 0
         now_ns = time.monotonic_ns()
         self._slots.turn(now_ns / 1e9, (now_ns - sent_ns) / 1e9)
         jobs = claimed.jobs
+        leased_ns = self._leased_ns(jobs, sent_ns, now_ns)
         for i in range(0, len(jobs), 2):
-            self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
+            self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, leased_ns), self.settler, self.kick)
         self._day = claimed.day
         self._waits = claimed.role != "none"
         if claimed.word == "paused":
@@ -141,6 +145,17 @@ class Poller:
             self._due = True
         else:
             self._rest(claimed)
+
+    def _leased_ns(self, jobs: list[bytes], sent_ns: int, now_ns: int) -> int:
+        """Tell when the leases of claimed jobs began, monotonic ns.
+
+        That is when the claim was sent, as a rule. One that was sent again and again says it by its token, which is the
+        server's clock at the claim.
+        """
+        if not jobs or now_ns - sent_ns < self._settings.lease_ms * 500_000:
+            return sent_ns
+        age_us = max(0, self._store.session.clock.now_us() - int(jobs[1][21:37]))
+        return max(sent_ns, now_ns - age_us * 1000)
 
     def _rest(self, claimed: Claimed) -> None:
         """Nothing more is due: sleep in the role that the claim gave."""
@@ -193,11 +208,12 @@ class Poller:
                     failures += 1
                     await asyncio.sleep(pause_s(failures))
                     continue
-                if token and not self._stopping and self._slots.room() > 0:
-                    self._due = True
-                    self.kick()
-                elif token:
+                if not token:
+                    continue
+                if self._stopping or self._slots.room() <= 0:
                     await self._store.send([("RPUSH", self._keys.wake, "1")])
+                self._due = True
+                self.kick()
         except BrokerError as error:
             log.warning("queue %s: a wake-up token could not be handed on: %s", self._queue, error)
         finally:
@@ -215,13 +231,14 @@ class Poller:
         while True:
             try:
                 replies = await self._store.send(commands)
-            except (BrokerUnavailable, OutcomeUnknown, BrokerRefused) as error:
+            except BrokerError as error:
                 failures += 1
                 now = time.monotonic()
                 if now - said > _SAY_S:
                     said = now
                     log.warning("queue %s: waiting for Redis: %s", self._queue, error)
-                await asyncio.sleep(pause_s(failures))
+                # What waits here is not kept alive any more: it must be told well within the grace after an outage.
+                await asyncio.sleep(min(pause_s(failures), self._settings.beat_ms / 2000))
             else:
                 if failures:
                     log.warning("queue %s: Redis answers again", self._queue)

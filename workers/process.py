@@ -14,6 +14,7 @@ from collections.abc import Callable
 from zwheel.errors import ConfigError
 from zwheel.registry import Registry
 
+from .keeper import Keeper
 from .settings import WorkerSettings
 from .worker import Worker
 
@@ -40,8 +41,15 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     Returns the exit code. Raises: BrokerRefused, ConfigError.
     """
     factory = _uvloop_factory() if uvloop else None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(wheel, settings))
+    worker = Worker(wheel, settings)
+    url, namespace = wheel.resolve()
+    keeper = Keeper(url, namespace, worker.id, settings)
+    worker.on_beat = keeper.tick
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(worker, settings))
+    finally:
+        keeper.close()
     leftover = [t for t in threading.enumerate() if t.name.startswith("zwheel-task") and t.is_alive()]
     if leftover:
         log.error("%d threads are still running tasks; ending without them, their leases will run out", len(leftover))
@@ -59,8 +67,7 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-async def _serve(wheel: Registry, settings: WorkerSettings) -> None:
-    worker = Worker(wheel, settings)
+async def _serve(worker: Worker, settings: WorkerSettings) -> None:
     loop = asyncio.get_running_loop()
     signals = 0
 

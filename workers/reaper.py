@@ -48,6 +48,8 @@ class Reaper:
                         await self._prune(keys)
                 except BrokerError as error:
                     log.info("queue %s: reaping waits for Redis: %s", keys.queue, error)
+                except Exception:
+                    log.exception("queue %s: the reaper failed; it goes on", keys.queue)
 
     async def _reap(self, keys: ShardKeys) -> None:
         session = self._store.session

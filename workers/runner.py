@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,13 @@ from anyio import CapacityLimiter
 from zwheel.calls import Session
 from zwheel.codec import Codec
 from zwheel.context import current
-from zwheel.errors import BadArguments, UndecodableJob
+from zwheel.errors import BadArguments, UndecodableJob, UnknownTask
 from zwheel.failpoints import FAILPOINTS
 from zwheel.job import Failure, Reason
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import TIMEOUT_HEADER, BaseTask, body_context
+from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Slots, Stop
 from .failure import failure_of
@@ -31,6 +33,8 @@ log = logging.getLogger("zwheel.worker")
 
 #: How long a job waits before it is offered again to a worker that may know its task, ms.
 _UNKNOWN_FIRST_MS, _UNKNOWN_LONGEST_MS = 1_000, 60_000
+#: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
+_LONGEST_DELAY_MS = 365_000 * DAY_MS
 
 
 class Runner:
@@ -44,6 +48,7 @@ class Runner:
         slots: Slots,
         worker: str,
         unknown_ttl_ms: int,
+        lease_ms: int,
         observer: Observer | None = None,
     ) -> None:
         self._tasks = {name.encode(): task for name, task in tasks.items()}
@@ -52,32 +57,63 @@ class Runner:
         self._slots = slots
         self._worker = worker
         self._unknown_ttl_ms = unknown_ttl_ms
+        self._lease_ns = lease_ms * 1_000_000
         self._observer = observer
+        #: What every job's context starts from, so that none sees what another set in its own.
+        self._context = copy_context()
+        self._giving_back = False
+        self._look_again: asyncio.TimerHandle | None = None
         self._ready: deque[tuple[Claim, Settler, Callable[[], None]]] = deque()
         self._threads: ThreadPoolExecutor | None = None
         self._processes: CapacityLimiter | None = None
-        #: Every claim of this process by id, read by the heartbeat's thread.
-        self.held: dict[bytes, Claim] = {}
+        #: Every claim of this process, read by the heartbeat's thread. Two queues may use the same job id.
+        self.held: set[Claim] = set()
 
     def submit(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         """Take a claimed job; it starts when a slot is free. `settled` is called once its outcome is with `settler`."""
-        self.held[claim.id] = claim
-        if self._slots.running < self._slots.concurrency:
+        self.held.add(claim)
+        if self._slots.running < self._slots.concurrency and not (self._ready or self._giving_back or self._stale(claim)):
             self._start(claim, settler, settled)
+            return
+        self._ready.append((claim, settler, settled))
+        if self._giving_back:
+            self.give_back()
         else:
-            self._ready.append((claim, settler, settled))
+            self.fill()
 
     def _start(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         self._slots.running += 1
-        claim.running = asyncio.get_running_loop().create_task(self._run(claim, settler, settled))
+        loop = asyncio.get_running_loop()
+        loop.create_task(self._run(claim, settler, settled), context=self._context.copy())
+
+    def _stale(self, claim: Claim) -> bool:
+        return time.monotonic_ns() - claim.leased_ns > self._lease_ns
+
+    def fill(self) -> None:
+        """Start what waits, as far as there are slots.
+
+        After a pause of this process, or with Redis away, a lease may have run out: such a job starts only when the
+        heartbeat has renewed it, and not at all when it is lost.
+        """
+        while self._ready and self._slots.running < self._slots.concurrency:
+            if self._stale(self._ready[0][0]):
+                if self._look_again is None:
+                    self._look_again = asyncio.get_running_loop().call_later(self._lease_ns / 1e10, self._on_look_again)
+                return
+            self._start(*self._ready.popleft())
+
+    def _on_look_again(self) -> None:
+        self._look_again = None
+        self.fill()
 
     def _next(self) -> None:
         self._slots.running -= 1
-        while self._ready and self._slots.running < self._slots.concurrency:
-            self._start(*self._ready.popleft())
+        self.fill()
 
     async def _run(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         detached: asyncio.Future[Any] | None = None
+        # Only from here on can it be cancelled: a task that is cancelled before its first step would never say so.
+        claim.running = asyncio.current_task()
         try:
             if claim.stop is None:
                 detached = await self._attempt(claim, settler)
@@ -87,19 +123,26 @@ class Runner:
             # Only a fault of our own, or a cancellation that arrived at the very end, comes here.
             self._failed(claim, settler, None, error)
         finally:
-            if self.held.get(claim.id) is claim:
-                del self.held[claim.id]
+            self.held.discard(claim)
             claim.running = None
             if detached is None or detached.done():
                 self._next()
+                self._slots.ended()
             else:
                 # The thread goes on although its outcome is known: its slot is free only when it ends.
-                detached.add_done_callback(lambda _: self._next())
-            self._slots.ended()
+                detached.add_done_callback(self._thread_ended)
             settled()
 
+    def _thread_ended(self, _: asyncio.Future[Any]) -> None:
+        self._next()
+        self._slots.ended()
+
     async def _attempt(self, claim: Claim, settler: Settler) -> asyncio.Future[Any] | None:
-        name, body = task_and_body(claim.raw)
+        try:
+            name, body = task_and_body(claim.raw)
+        except (ValueError, UndecodableJob) as error:
+            self._bury(claim, settler, error, Reason.UNDECODABLE)
+            return None
         task = self._tasks.get(name)
         if task is None:
             self._unknown(claim, settler, name.decode("utf-8", "backslashreplace"))
@@ -193,7 +236,12 @@ class Runner:
     ) -> None:
         if claim.stop is Stop.LOST:
             self._observe("lost", claim)
-        elif isinstance(error, Discard) or (task is not None and isinstance(error, task.policy.give_up_on)):
+        elif isinstance(error, Discard):
+            self._bury(claim, settler, error, Reason.DISCARDED)
+        elif claim.stop is Stop.DRAIN:
+            # What it raised after we cancelled it says nothing about the job.
+            self._stopped(claim, settler, error)
+        elif task is not None and isinstance(error, task.policy.give_up_on):
             self._bury(claim, settler, error, Reason.DISCARDED)
         else:
             self._again_or_bury(claim, settler, task, error)
@@ -209,6 +257,7 @@ class Runner:
         delay_ms = error.delay_ms if isinstance(error, Retry) else None
         if delay_ms is None:
             delay_ms = task.policy.backoff.delay_ms(attempt) if task is not None else _UNKNOWN_FIRST_MS
+        delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
         settler.retry(claim, delay_ms, self._failures(claim, error, reason))
         log.info("job %s: attempt %d of %d failed, again in %d ms", claim.job_id, attempt, claim.max_attempts, delay_ms)
         self._observe("retried", claim)
@@ -232,10 +281,13 @@ class Runner:
         """Offer it to others, later; dead only when no worker knew the task for `unknown_ttl`. No attempt is counted."""
         claim.task_name = name
         now_ms = self._session.clock.now_ms()
-        seen = [f.at_ms for f in self._earlier(claim) if f.reason is Reason.UNKNOWN_TASK]
-        age_ms = now_ms - seen[0] if seen else 0
+        # The last failure opened this wait, unless it is of another kind, or the end of an earlier wait.
+        last = self._earlier(claim)[-1:]
+        seen = bool(last) and last[0].reason is Reason.UNKNOWN_TASK and not last[0].kind
+        age_ms = now_ms - last[0].at_ms if seen else 0
         if seen and age_ms >= self._unknown_ttl_ms:
-            self._bury(claim, settler, None, Reason.UNKNOWN_TASK)
+            unknown = UnknownTask(f"no worker knew the task {name!r} for {age_ms / 1000:g} s")
+            self._bury(claim, settler, unknown, Reason.UNKNOWN_TASK)
             return
         failures = b"" if seen else self._failures(claim, None, Reason.UNKNOWN_TASK)
         if not seen:
@@ -248,10 +300,11 @@ class Runner:
             self._observer(event, {"job": claim.job_id, "token": int(claim.token), "attempt": claim.attempt})
 
     def give_back(self) -> None:
-        """Return what has not started, unharmed."""
+        """Return what has not started, and whatever is still submitted, unharmed."""
+        self._giving_back = True
         while self._ready:
             claim, settler, settled = self._ready.popleft()
-            self.held.pop(claim.id, None)
+            self.held.discard(claim)
             settler.release(claim)
             self._slots.ended()
             self._observe("released", claim)
@@ -259,22 +312,28 @@ class Runner:
 
     def cancel_all(self, why: Stop) -> None:
         """Stop every running job."""
-        for claim in list(self.held.values()):
+        for claim in list(self.held):
             claim.cancel(why)
 
-    def lost(self, job_id: bytes, token: bytes) -> None:
+    def lost(self, claim: Claim) -> None:
         """The lease of one claim is gone: stop the job, and let nothing of it count."""
-        claim = self.held.get(job_id)
-        if claim is None or claim.token != token:
+        if claim not in self.held:
             return
-        if claim.running is None:
-            self._ready = deque(entry for entry in self._ready if entry[0] is not claim)
-            del self.held[job_id]
-            self._slots.ended()
         claim.cancel(Stop.LOST)
+        for entry in self._ready:
+            if entry[0] is claim:
+                self._ready.remove(entry)
+                self.held.discard(claim)
+                self._slots.ended()
+                self._observe("lost", claim)
+                entry[2]()
+                break
+        self.fill()
 
     def close(self) -> None:
         """Let the threads go."""
+        if self._look_again is not None:
+            self._look_again.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -74,7 +74,8 @@ class Supervisor:
             code = await child.wait()
             del self._children[place]
             if self._stopping.is_set():
-                self._failed += code != 0
+                # One that was told to stop before it listened for signals held no job.
+                self._failed += code not in (0, -signal.SIGTERM)
                 return
             if time.monotonic() - started > _HEALTHY_S:
                 pause = _FIRST_PAUSE_S

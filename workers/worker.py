@@ -8,12 +8,13 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from zwheel import __version__
 from zwheel.calls import Session
 from zwheel.connect import check_server
-from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown, ZwheelError
 from zwheel.ids import _ALPHABET
 from zwheel.job import WorkerId
 from zwheel.keys import queues_key
@@ -40,6 +41,8 @@ class Worker:
         self.settings = settings or WorkerSettings()
         self.id = WorkerId("".join(secrets.choice(_ALPHABET) for _ in range(8)))
         self._observer = observer
+        #: Called by the heartbeat's thread after each beat.
+        self.on_beat: Callable[[], None] | None = None
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
         #: Set when the worker has begun to claim.
@@ -62,12 +65,14 @@ class Worker:
         shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
         runner = Runner(
-            self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms, self._observer
-        )
+            self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms,
+            self.settings.lease_ms, self._observer,
+        )  # fmt: skip
         pollers = [Poller(store, keys, self.settings, self.id, slots, runner) for keys in shards]
         beat_store = SyncStore(url, Session(namespace, caller=self.id), timeout_s=self._beat_timeout())
         heartbeat = Heartbeat(
-            beat_store, shards, self.settings, self.id, runner.held, runner.lost, lambda: self._describe(slots)
+            beat_store, shards, self.settings, self.id, runner.held, runner.lost, lambda: self._describe(slots),
+            self.on_beat,
         )
         try:
             if not await self._await_server(store, namespace):
@@ -87,6 +92,7 @@ class Worker:
                 await asyncio.gather(reaper, *loops, return_exceptions=True)
         finally:
             heartbeat.stop()
+            runner.cancel_all(Stop.LOST)
             runner.close()
             if heartbeat.ident is not None:
                 await asyncio.to_thread(heartbeat.join, 2.0)
@@ -103,9 +109,12 @@ class Worker:
         said = 0.0
         while not self._stop.is_set():
             try:
-                register = [("HSETNX", queues_key(namespace), queue, 1) for queue in self.settings.queues]
-                (info, *_) = await store.send([("INFO", "server"), *register])
+                (info,) = await store.send([("INFO", "server")])
                 check_server(_parse_info(info))
+                await store.send([("HSETNX", queues_key(namespace), queue, 1) for queue in self.settings.queues])
+                return True
+            except BrokerFull as error:
+                log.warning("%s; working on what is there", error)
                 return True
             except (BrokerUnavailable, OutcomeUnknown) as error:
                 failures += 1
@@ -141,7 +150,8 @@ class Worker:
                 waited: set[asyncio.Future[Any]] = {everything, aborted}
                 await asyncio.wait(waited, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done():
-                log.warning("worker %s: giving back %d jobs that still run", self.id, len(runner.held))
+                if runner.held:
+                    log.warning("worker %s: giving back %d jobs that still run", self.id, len(runner.held))
                 runner.cancel_all(Stop.DRAIN)
                 await asyncio.wait([everything], timeout=5.0)
             if everything.done():

@@ -105,7 +105,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
     root = Path(__file__).resolve().parents[2]
-    made = Shell(capsys, {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1"})
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # what is not flushed is to be missed
+    made = Shell(capsys, environment)
     yield made
     made.end()
 

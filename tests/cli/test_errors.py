@@ -38,12 +38,14 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 OTHERS = {"completion", "server start", "server status", "server stop", "server reset", "worker", "dev", "demo"}
 
 
-@pytest.mark.parametrize("words", [" ".join(words) for words in leaves()])
+def test_every_command_is_called_here_or_named_as_another() -> None:
+    assert {" ".join(words) for words in leaves()} == ARGUMENTS.keys() | OTHERS
+
+
+@pytest.mark.parametrize("words", ARGUMENTS)
 def test_an_unreachable_redis_is_one_sentence_and_exit_3(
     bare: Shell, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if words in OTHERS:
-        return
     monkeypatch.setattr(context, "PATIENT_GIVE_UP_S", 0.1)
     line = [*words.split(), *ARGUMENTS[words], "--url", "redis://:hidden@127.0.0.1:1/0", "--redis-timeout", "100ms"]
     done = bare(*line)
@@ -170,3 +172,10 @@ def test_every_error_class_is_mapped_on_purpose() -> None:
         if isinstance(value, type) and issubclass(value, ZwheelError)
     }
     assert classes == known
+
+
+def test_a_server_that_was_not_named_is_always_said(bare: Shell) -> None:
+    done = bare("queue", "ls", "--url", "memory://test_errors")
+    assert done.code == 0
+    assert "IN-MEMORY" in done.err
+    assert "IN-MEMORY" not in bare("queue", "ls", "--url", "memory://test_errors", "--quiet").err

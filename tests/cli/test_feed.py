@@ -156,9 +156,12 @@ def test_a_dry_run_checks_the_lines_and_sends_none(shell: Shell, tmp_path: Path)
     assert shell.ok("queue", "ls", "--json").out == ""
 
 
-def test_a_file_that_is_not_there_is_a_usage_error(shell: Shell) -> None:
+def test_a_file_that_cannot_be_read_is_a_usage_error(shell: Shell, tmp_path: Path) -> None:
     done = shell("enqueue", "--jsonl", "nowhere.jsonl")
     assert (done.code, done.err) == (2, "zwheel: nowhere.jsonl: No such file or directory\n")
+    (tmp_path / "folder").mkdir()
+    done = shell("enqueue", "--jsonl", "folder")
+    assert (done.code, done.err) == (2, "zwheel: folder: Is a directory\n")
 
 
 def test_a_full_queue_fails_its_lines_and_no_others(shell: Shell, hand: Hand, tmp_path: Path) -> None:

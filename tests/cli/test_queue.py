@@ -67,6 +67,7 @@ def test_purge_counts_first_and_needs_yes(shell: Shell, hand: Hand, state: str, 
     assert refused.err == (
         f"zwheel: this would delete {count} {state} {jobs} of q; nothing was changed, repeat it with --yes to do it\n"
     )
+    assert shell("queue", "purge", "q", "--state", state, "--json").errors[0]["count"] == count
     before = shell.ok("queue", "show", "q", "--json").document
     assert before[state] == count
     assert shell.ok("queue", "purge", "q", "--state", state, "--yes").out == f"{count} {state} {jobs} of q deleted\n"

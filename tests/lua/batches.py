@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from zwheel.calls import (
     Back,
@@ -33,7 +34,7 @@ LEASE = 30_000
 TOKEN = NOW_US - 60_000_000
 WHY = b'{"at":1900000000000,"attempt":1,"reason":"error","kind":"ValueError"}\n'
 
-Fields = dict[str, object]
+Fields = dict[str, Any]
 
 
 def names(size: int) -> list[str]:
@@ -44,9 +45,9 @@ def digest_of(number: int) -> str:
     return f"{number:032x}"
 
 
-def fields(number: int) -> dict[str, object]:
+def fields(number: int) -> Fields:
     """Every mixture of what a record can carry."""
-    chosen: dict[str, object] = {}
+    chosen: Fields = {}
     if number % 2:
         chosen["keep"] = 60_000
     if number % 3 == 0:
@@ -58,7 +59,7 @@ def fields(number: int) -> dict[str, object]:
 
 def _dedup(shard: Shard, size: int) -> None:
     holders = {digest_of(n): name for n, name in enumerate(names(size)) if n % 3 == 0}
-    shard.put({"dedup": holders, "dedup:expiry": {digest: NOW + 5 for digest in list(holders)[::2]}})
+    shard.put({"dedup": holders, "dedup:expiry": dict.fromkeys(list(holders)[::2], NOW + 5)})
 
 
 def _held(shard: Shard, size: int, *, lease_until: int = NOW + 5, most: int = 3) -> list[str]:
@@ -71,7 +72,7 @@ def _held(shard: Shard, size: int, *, lease_until: int = NOW + 5, most: int = 3)
 
 def _scheduled(shard: Shard, size: int) -> list[str]:
     ids = names(size)
-    jobs = {name: record(fire=NOW - n, **fields(n)) for n, name in enumerate(ids)}  # type: ignore[arg-type]
+    jobs = {name: record(fire=NOW - n, **fields(n)) for n, name in enumerate(ids)}
     fires = {name: NOW - n for n, name in enumerate(ids)}
     shard.put({"jobs": jobs, f"wheel:{TODAY}": fires, "days": {TODAY: int(TODAY)}})
     _dedup(shard, size)
@@ -80,7 +81,7 @@ def _scheduled(shard: Shard, size: int) -> list[str]:
 
 def _dead(shard: Shard, size: int) -> list[str]:
     ids = names(size)
-    jobs = {name: record("x", attempt=3, **fields(n)) for n, name in enumerate(ids)}  # type: ignore[arg-type]
+    jobs = {name: record("x", attempt=3, **fields(n)) for n, name in enumerate(ids)}
     shard.put({"jobs": jobs, "dead": {name: NOW - DAY_MS + n for n, name in enumerate(ids)}})
     return ids
 
@@ -107,8 +108,10 @@ def _enqueue(shard: Shard, size: int, lane: Lane, now: str) -> Call:
 
 def _claim(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     ids = _scheduled(shard, size)
-    shard.put({"jobs": {ids[0]: record(version="2")}, f"wheel:{TODAY}": {"orphan": NOW, "next": NOW + 9}})
-    shard.put({"jobs": {"next": record(fire=NOW + 9)}})
+    shard.put({"jobs": {"next": record(fire=NOW + 9)}, f"wheel:{TODAY}": {"next": NOW + 9}})
+    if size > 2:
+        shard.put({"jobs": {ids[0]: record(version="2")}})
+        shard.client.hdel(KEYS.jobs, ids[1])
     return claim(KEYS, day=TODAY, worker=WORKER, lease_ms=LEASE, limit=size, lane=lane, now=now)
 
 
@@ -129,7 +132,8 @@ def _bury(shard: Shard, size: int, lane: Lane, now: str) -> Call:
 def _back(shard: Shard, size: int) -> list[Back]:
     pairs = _pairs(_held(shard, size))
     return [
-        Back(name, token, _fire(n) if n % 4 else None, n, WHY if n % 2 else b"") for n, (name, token) in enumerate(pairs)
+        Back(name, token, _fire(n) if n % 4 else None, n, WHY if n % 2 else b"")
+        for n, (name, token) in enumerate(pairs)
     ]
 
 
@@ -146,8 +150,10 @@ def _extend(shard: Shard, size: int, lane: Lane, now: str) -> Call:
 
 
 def _reap(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    _held(shard, size, lease_until=NOW)
-    shard.put({"processing": {"orphan": NOW}})
+    ids = _held(shard, size, lease_until=NOW)
+    if size > 2:
+        shard.put({"jobs": {ids[0]: record("p", version="2")}})
+        shard.client.hdel(KEYS.jobs, ids[1])
     return reap(KEYS, limit=size, lease_ms=LEASE, most_dead=max(1, size // 4), now_ms=NOW, now=now)
 
 

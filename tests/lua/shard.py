@@ -59,7 +59,9 @@ def record(
 ) -> bytes:
     """Write a stored record by the table in `lua/include/record.lua`, without help from zwheel. flags: others than fit."""
     bits = (1 if digest else 0) + (2 if keep else 0) + (0 if failures is None else 4)
-    header = f"{version}{state}{attempt:04d}{fire:015d}{token:016d}{worker:8s}{most:04d}{flags or f'{bits:02x}'}{digest}"
+    header = (
+        f"{version}{state}{attempt:04d}{fire:015d}{token:016d}{worker:8s}{most:04d}{flags or f'{bits:02x}'}{digest}"
+    )
     kept = f"{keep:010d}" if keep else ""
     failed = b"" if failures is None else b"%05d" % len(failures) + failures
     return f"{header}{kept}".encode() + failed + task.encode() + b"\n" + body
@@ -67,7 +69,8 @@ def record(
 
 def held(token: int, **fields: Any) -> bytes:
     """Write the record of a job that WORKER holds by a token."""
-    return record("p", **{"attempt": 1, "token": token, "worker": WORKER} | fields)
+    chosen: dict[str, Any] = {"attempt": 1, "token": token, "worker": WORKER} | fields
+    return record("p", **chosen)
 
 
 class Shard:
@@ -97,7 +100,7 @@ class Shard:
     def keyspace(self) -> Keyspace:
         """Read every key of the database. A replay must have its time to live, everything else must have none."""
         pipe = self.client.pipeline(transaction=False)
-        keys = sorted(key.decode() for key in self.client.keys("*"))
+        keys = sorted(bytes(key).decode() for key in self.client.keys("*"))
         for key in keys:
             name = key.removeprefix(f"{KEYS.tag}:")
             assert name != key, f"{key} is not a key of this shard"
@@ -115,7 +118,9 @@ class Shard:
         for key, ttl, value in zip(keys, values[::2], values[1::2], strict=True):
             name = key.removeprefix(f"{KEYS.tag}:")
             found[name] = _readable(name, value)
-            assert 0 < ttl <= _REPLAY_S if name.startswith("replay:") else ttl == -1, f"{name} has the time to live {ttl}"
+            assert 0 < ttl <= _REPLAY_S if name.startswith("replay:") else ttl == -1, (
+                f"{name} has the time to live {ttl}"
+            )
         return found
 
     def run(self, call: Call) -> Reply:
@@ -147,7 +152,7 @@ def _readable(name: str, value: Any) -> Any:
     return {member.decode(): int(score) for member, score in value}
 
 
-def meta(now_us: int = NOW_US, *, beat: bool = False, **fields: object) -> dict[str, str]:
+def meta(now_us: int = NOW_US, *, beat: bool = False, **fields: Any) -> dict[str, str]:
     """What `meta` holds after a call: the clock, for a worker's call its beat, and more."""
     return {
         "clock": str(now_us),

@@ -2,7 +2,22 @@ from __future__ import annotations
 
 from zwheel.calls import bury, read_letters
 
-from .shard import DIGEST, DIGEST2, KEYS, LANE, NOW, NOW_US, OTHER_WORKER, WORKER, Shard, at, digits16, held, meta, record
+from .shard import (
+    DIGEST,
+    DIGEST2,
+    KEYS,
+    LANE,
+    NOW,
+    NOW_US,
+    OTHER_WORKER,
+    WORKER,
+    Shard,
+    at,
+    digits16,
+    held,
+    meta,
+    record,
+)
 
 TOKEN = NOW_US - 1_000_000
 WHY = b'{"at":1900000000000,"attempt":1,"reason":"error"}\n'

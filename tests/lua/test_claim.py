@@ -46,15 +46,15 @@ def today(**fires: int) -> Keyspace:
     }
 
 
-def worker_meta(now_us: int = NOW_US, **fields: object) -> dict[str, str]:
+def worker_meta(now_us: int = NOW_US, **fields: Any) -> dict[str, str]:
     return meta(now_us, beat=True, lease=LEASE, **fields)
 
 
-def keeper(wakes: int, *, worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, object]:
+def keeper(wakes: int, *, worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, Any]:
     return {"keeper": worker, "keeper_at": wakes, "keeper_end": end}
 
 
-def second(worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, object]:
+def second(worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, Any]:
     return {"second": worker, "second_end": end}
 
 
@@ -114,7 +114,9 @@ def test_the_clock_never_runs_backwards(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize("named", [YESTERDAY, TOMORROW, "19700101"])
-def test_another_day_than_the_earliest_is_answered_with_the_earliest_and_takes_nothing(shard: Shard, named: str) -> None:
+def test_another_day_than_the_earliest_is_answered_with_the_earliest_and_takes_nothing(
+    shard: Shard, named: str
+) -> None:
     before = today(a=NOW) | {"meta": meta(NOW_US - 1)}
     shard.put(before)
     assert take(shard, day=named) == Claimed("moved", NOW_US, None, TODAY, "none", 0, [])
@@ -189,7 +191,10 @@ WAITING: list[Any] = [
     pytest.param({}, "timekeeper", keeper(NOW + 50), id="nobody waits"),
     pytest.param(keeper(NOW + 50, end=NOW + 9), "timekeeper", keeper(NOW + 50), id="it is the timekeeper"),
     pytest.param(
-        keeper(NOW + 50, worker=OTHER_WORKER, end=NOW), "timekeeper", keeper(NOW + 50), id="the timekeeper's role lapsed"
+        keeper(NOW + 50, worker=OTHER_WORKER, end=NOW),
+        "timekeeper",
+        keeper(NOW + 50),
+        id="the timekeeper's role lapsed",
     ),
     pytest.param(
         keeper(NOW + 51, worker=OTHER_WORKER), "timekeeper", keeper(NOW + 50), id="the timekeeper sleeps too long"
@@ -229,7 +234,7 @@ WAITING: list[Any] = [
 
 @pytest.mark.parametrize(("before", "role", "after"), WAITING)
 def test_a_claim_that_finds_nothing_due_gets_a_role(
-    shard: Shard, before: dict[str, object], role: str, after: dict[str, object]
+    shard: Shard, before: dict[str, Any], role: str, after: dict[str, Any]
 ) -> None:
     wheel = today(a=NOW + 50)
     shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
@@ -258,9 +263,9 @@ LEAVING: list[Any] = [
 def test_a_full_claim_takes_no_role_and_passes_on_what_others_must_do(
     shard: Shard,
     fires: dict[str, int],
-    before: dict[str, object],
+    before: dict[str, Any],
     tokens: list[str],
-    after: dict[str, object],
+    after: dict[str, Any],
     woken: list[str],
 ) -> None:
     shard.put(today(**fires) | {"meta": worker_meta(NOW_US - 1, **before), "wake": tokens})
@@ -294,7 +299,7 @@ STEPPING: list[Any] = [
 
 @pytest.mark.parametrize(("before", "after", "woken"), STEPPING)
 def test_who_steps_down_gives_up_its_role_and_wakes_another_and_takes_nothing(
-    shard: Shard, before: dict[str, object], after: dict[str, object], woken: list[str]
+    shard: Shard, before: dict[str, Any], after: dict[str, Any], woken: list[str]
 ) -> None:
     wheel = today(a=NOW)
     shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})

@@ -58,7 +58,9 @@ def test_a_completed_job_leaves_a_tombstone_without_its_body_for_its_keep_time(s
     )
 
 
-def test_a_stale_token_a_job_that_is_not_held_and_a_missing_job_are_named_and_nothing_else_changes(shard: Shard) -> None:
+def test_a_stale_token_a_job_that_is_not_held_and_a_missing_job_are_named_and_nothing_else_changes(
+    shard: Shard,
+) -> None:
     before: Keyspace = {
         "jobs": {
             "later": held(TOKEN + 1, worker=OTHER_WORKER),

@@ -62,7 +62,13 @@ def today(**jobs: int) -> Keyspace:
 
 def test_new_jobs_go_to_the_days_of_their_fire_times_and_the_past_is_allowed(shard: Shard) -> None:
     long_ago, far = 86_400_000 * 3 + 5, 253_402_300_799_999
-    batch = [new("far", far), new("a", keep=60_000), new("old", long_ago), new("b", None, delay_ms=1_500), new("t", MIDNIGHT)]
+    batch = [
+        new("far", far),
+        new("a", keep=60_000),
+        new("old", long_ago),
+        new("b", None, delay_ms=1_500),
+        new("t", MIDNIGHT),
+    ]
     answers = put(shard, *batch, now=at(NOW, 1))
     assert answers is not None
     assert [(a.job_id, a.existed, a.state, a.fire_at_ms) for a in answers] == [
@@ -168,8 +174,16 @@ ENDED = {
     "missing": None,
 }
 HOLDERS = [
-    *(pytest.param(raw, ends, True, id=f"{name}, window {ends}") for name, raw in ALIVE.items() for ends in (None, NOW - 1)),
-    *(pytest.param(raw, ends, False, id=f"{name}, window {ends}") for name, raw in ENDED.items() for ends in (None, NOW)),
+    *(
+        pytest.param(raw, ends, True, id=f"{name}, window {ends}")
+        for name, raw in ALIVE.items()
+        for ends in (None, NOW - 1)
+    ),
+    *(
+        pytest.param(raw, ends, False, id=f"{name}, window {ends}")
+        for name, raw in ENDED.items()
+        for ends in (None, NOW)
+    ),
     *(pytest.param(raw, NOW + 1, True, id=f"{name}, in its window") for name, raw in ENDED.items()),
 ]
 
@@ -243,9 +257,9 @@ def test_an_oversized_record_refuses_the_whole_batch(shard: Shard) -> None:
 
 def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(shard: Shard) -> None:
     batch = [new("a"), new("b", None)]
-    late = {"now": at(MIDNIGHT - 1, 1), "estimate": MIDNIGHT - 1}
-    assert send(shard, *batch, **late) == [b"moved", late["now"].encode()]  # type: ignore[arg-type, union-attr]
-    assert put(shard, *batch, **late) is None  # type: ignore[arg-type]
+    now, estimate = at(MIDNIGHT - 1, 1), MIDNIGHT - 1
+    assert send(shard, *batch, now=now, estimate=estimate) == [b"moved", now.encode()]
+    assert put(shard, *batch, now=now, estimate=estimate) is None
     shard.leaves({})
     answers = put(shard, *batch, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT)
     assert answers is not None
@@ -266,7 +280,7 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
 def test_a_token_is_pushed_when_the_timekeeper_would_not_wake_for_the_earliest(
     shard: Shard, keeper_at: int, keeper_end: int, tokens: list[str], after: list[str]
 ) -> None:
-    roles = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": keeper_end}
+    roles: dict[str, Any] = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": keeper_end}
     shard.put({"meta": meta(NOW_US - 9, **roles), "wake": tokens})
     assert put(shard, new("a", NOW + 60), new("b", NOW + 50))
     shard.leaves(

@@ -85,7 +85,9 @@ def test_a_full_batch_of_a_thousand_works(shard: Shard, name: str) -> None:
     assert placed == sorted(after["jobs"]), "every job is in one place"
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("extend", "reschedule", "reap", "claim", "purge", "prune")])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n not in ("extend", "reschedule", "reap", "claim", "purge", "prune")]
+)
 def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, name: str) -> None:
     call = prepare(name, shard, 1)
     before = shard.keyspace()
@@ -114,7 +116,9 @@ def test_the_server_reads_its_own_clock_when_none_is_given(shard: Shard, name: s
 
 
 @each
-def test_a_full_server_takes_no_more_work_but_lets_every_job_end(real_shard: Shard, fresh: RedisServer, name: str) -> None:
+def test_a_full_server_takes_no_more_work_but_lets_every_job_end(
+    real_shard: Shard, fresh: RedisServer, name: str
+) -> None:
     shard = real_shard
     call = prepare(name, shard, 20)
     before = shard.keyspace()

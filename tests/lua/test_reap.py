@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zwheel.calls import Reaped, read_reap, reap
@@ -39,7 +41,7 @@ def expired(attempt: int, at_ms: int = NOW, worker: str = WORKER) -> bytes:
     return line.encode()
 
 
-def worker_meta(now_us: int = NOW_US, **fields: object) -> dict[str, str]:
+def worker_meta(now_us: int = NOW_US, **fields: Any) -> dict[str, str]:
     return meta(now_us, beat=True, lease=LEASE, **fields)
 
 
@@ -183,7 +185,7 @@ def test_a_new_day_changes_nothing_and_asks_for_another_call(shard: Shard) -> No
 
 @pytest.mark.parametrize(("keeper_at", "tokens"), [(NOW, []), (NOW + 1, ["1"])])
 def test_a_token_is_pushed_when_the_timekeeper_sleeps_on(shard: Shard, keeper_at: int, tokens: list[str]) -> None:
-    roles = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": NOW + 3_000}
+    roles: dict[str, Any] = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": NOW + 3_000}
     shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": worker_meta(NOW_US - 1, **roles)})
     assert run(shard)
     assert shard.keyspace().get("wake", []) == tokens

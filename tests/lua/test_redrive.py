@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zwheel.calls import read_letters, redrive
@@ -131,7 +133,7 @@ def test_a_new_day_changes_nothing_and_asks_for_another_call(shard: Shard) -> No
 
 @pytest.mark.parametrize(("keeper_at", "tokens"), [(NOW, []), (NOW + 1, ["1"])])
 def test_a_token_is_pushed_when_the_timekeeper_sleeps_on(shard: Shard, keeper_at: int, tokens: list[str]) -> None:
-    roles = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": NOW + 3_000}
+    roles: dict[str, Any] = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": NOW + 3_000}
     shard.put({"jobs": {"a": record("x")}, "dead": {"a": NOW}, "meta": meta(NOW_US - 1, **roles)})
     assert run(shard, "a") == "r"
     assert shard.keyspace().get("wake", []) == tokens

@@ -29,9 +29,7 @@ def send(
     shard: Shard, at_ms: int | None, *, day: str = TODAY, delay_ms: int = 0, now: str = at(NOW), estimate: int = NOW,
     job_id: str = "a",
 ) -> Reply:  # fmt: skip
-    call = reschedule(
-        KEYS, job_id, day=day, at_ms=at_ms, delay_ms=delay_ms, now_ms=estimate, lane=LANE, now=now
-    )
+    call = reschedule(KEYS, job_id, day=day, at_ms=at_ms, delay_ms=delay_ms, now_ms=estimate, lane=LANE, now=now)
     return shard.run(call)
 
 
@@ -113,7 +111,7 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
 def test_a_token_is_pushed_when_the_timekeeper_would_sleep_past_the_new_time(
     shard: Shard, keeper_at: int, tokens: list[str]
 ) -> None:
-    roles = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": NOW + 3_000}
+    roles: dict[str, Any] = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": NOW + 3_000}
     shard.put(one() | {"meta": meta(NOW_US - 1, **roles)})
     assert read_reschedule(send(shard, NOW + 50)) == "s"
     assert shard.keyspace().get("wake", []) == tokens

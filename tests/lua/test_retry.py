@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zwheel.calls import Back, read_refile, release, retry
@@ -30,7 +32,9 @@ LETTER = {"retry": "r", "release": "b"}
 both = pytest.mark.parametrize(("name", "attempt"), [("retry", 2), ("release", 1)])
 
 
-def back(job_id: str, at_ms: int | None = None, delay_ms: int = 0, *, token: int = TOKEN, failures: bytes = b"") -> Back:
+def back(
+    job_id: str, at_ms: int | None = None, delay_ms: int = 0, *, token: int = TOKEN, failures: bytes = b""
+) -> Back:
     return Back(job_id, digits16(token), at_ms, delay_ms, failures)
 
 
@@ -115,7 +119,7 @@ def test_a_batch_spreads_over_days_and_answers_in_its_own_order(shard: Shard, na
             "wake": ["1"],
             "meta": meta(beat=True),
             # Bucket by bucket, as the call was laid out: d3; d1, d1b, never; stale, d2.
-            "replay:caller:0": "request-1 {0}{0}{0}mf{0}".format(letter),
+            "replay:caller:0": f"request-1 {letter}{letter}{letter}mf{letter}",
         }
     )
 
@@ -154,10 +158,8 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
 def test_a_token_is_pushed_when_nobody_would_wake_for_the_job(
     shard: Shard, name: str, attempt: int, keeper_at: int, keeper_end: int, tokens: list[str], after: list[str]
 ) -> None:
-    roles = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": keeper_end}
-    shard.put(
-        {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": meta(NOW_US - 9, **roles), "wake": tokens}
-    )
+    roles: dict[str, Any] = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": keeper_end}
+    shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": meta(NOW_US - 9, **roles), "wake": tokens})
     assert run(shard, name, [back("a", NOW + 5_000)]) == [LETTER[name]]
     assert shard.keyspace().get("wake", []) == after
     assert shard.keyspace()["meta"] == meta(beat=True, **roles)

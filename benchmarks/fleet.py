@@ -1,4 +1,4 @@
-"""A worker process: `python -m benchmarks.worker`, with one Worker or, for the idle benchmark, many on one event loop."""
+"""Many workers in one process, for the idle benchmark: `python -m benchmarks.fleet COUNT`. Each has its own connections."""
 
 from __future__ import annotations
 
@@ -28,13 +28,9 @@ async def _run(count: int, settings: WorkerSettings) -> None:
 
 def _main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--count", type=int, default=1)
-    for name in ("concurrency", "prefetch", "lease-ms", "reap-ms", "drain-ms"):
-        parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS)
-    given = vars(parser.parse_args())
-    count = given.pop("count")
+    parser.add_argument("count", type=int)
     logging.basicConfig(level=logging.ERROR)
-    asyncio.run(_run(count, WorkerSettings(queues=(QUEUE,), **given)))
+    asyncio.run(_run(parser.parse_args().count, WorkerSettings(queues=(QUEUE,))))
 
 
 if __name__ == "__main__":

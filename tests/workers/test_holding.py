@@ -1,0 +1,249 @@
+"""What a worker holds: places, claims, contexts, threads. Nothing leaks, and nothing of one job reaches another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+
+import pytest
+
+from tests.servers import RedisServer
+from tests.workers.harness import Log, eventually, running
+from zwheel import JobState, Reason, Wheel, current_job
+from zwheel.calls import Session
+from zwheel.codec import DEFAULT
+from zwheel.job import QueueName
+from zwheel.workers.claims import Claim, Slots, Stop
+from zwheel.workers.runner import Runner
+from zwheel.workers.settler import Settler
+
+pytestmark = pytest.mark.anyio
+
+colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
+
+
+async def test_what_a_job_sets_in_its_context_is_not_seen_by_the_next(wheel: Wheel, log: Log) -> None:
+    seen: list[str] = []
+
+    @wheel.task
+    async def paint(n: int) -> None:
+        seen.append(colour.get())
+        colour.set(f"set by job {n}")
+
+    @wheel.task
+    def paint_in_a_thread(n: int) -> None:
+        seen.append(colour.get())
+        colour.set(f"set by thread job {n}")
+
+    await wheel.enqueue_many(paint.job(n) for n in range(10))
+    await wheel.enqueue_many(paint_in_a_thread.job(n) for n in range(10))
+    async with running(wheel, log, concurrency=1):
+        await log.seen("done", count=20)
+    assert seen == ["none"] * 20
+
+
+async def test_the_same_job_id_in_two_queues_is_two_jobs_for_one_worker(wheel: Wheel, log: Log) -> None:
+    gate = asyncio.Event()
+
+    @wheel.task(keep=60)
+    async def hold() -> None:
+        await gate.wait()
+
+    async with running(wheel, log, queues=("left", "right")):
+        for queue in ("left", "right"):
+            await hold.options(id="same", queue=queue).enqueue()
+        await log.seen("start", "same", count=2)
+        # Both leases must be renewed: wait until two leases later, by what Redis holds.
+        first = [await wheel.get("same", queue) for queue in ("left", "right")]
+        for before in first:
+            assert before is not None and before.lease_until_ms is not None
+            later = before.lease_until_ms + 600
+            await eventually(
+                lambda queue=before.queue: wheel.get("same", queue),  # type: ignore[misc]
+                lambda job, later=later: job.lease_until_ms is None or job.lease_until_ms > later,  # type: ignore[misc]
+                within=5,
+            )
+        gate.set()
+        for queue in ("left", "right"):
+            job = await wheel.wait("same", queue, timeout=5)
+            assert (job.state, job.attempt) == (JobState.DONE, 1)
+    assert log.of("lost") == []
+    assert log.starts() == {"same": 2}
+
+
+async def test_a_thread_that_outlives_its_timeout_keeps_its_place_and_no_other_job_waits_behind_it(
+    wheel: Wheel, log: Log
+) -> None:
+    gate = threading.Event()
+
+    @wheel.task(timeout=0.1, retries=0, keep=60)
+    def stuck() -> None:
+        gate.wait(20)
+
+    @wheel.task(keep=60)
+    async def quick() -> None:
+        pass
+
+    try:
+        async with running(wheel, log, concurrency=1) as first:
+            await stuck.options(id="stuck").enqueue()
+            await log.seen("buried", "stuck")
+            # The only place of this worker is taken by the thread: it must leave the next job to others.
+            answer = await quick.enqueue()
+            async with running(wheel, Log(), concurrency=1) as second:
+                await second.log.seen("done", answer.job_id, within=3)
+            gate.set()
+            again = await quick.enqueue()
+            await first.log.seen("done", again.job_id)
+    finally:
+        gate.set()
+    dead = await wheel.get("stuck")
+    assert dead is not None
+    assert dead.reason == Reason.TIMEOUT
+
+
+class _Hands:
+    """A runner without a worker around it, and claims made up for it."""
+
+    def __init__(self, wheel: Wheel, concurrency: int, lease_ms: int = 600) -> None:
+        session = Session("zw", caller="w" * 8)
+        self.log = Log()
+        self.slots = Slots(concurrency, 10)
+        self.runner = Runner(wheel.tasks, DEFAULT, session, self.slots, "w" * 8, 1000, lease_ms, self.log)
+        self.settler = Settler(session, session.keys("default"), "w" * 8, 100)
+        self.wheel = wheel
+
+    def claim(self, task: str, *, token: int = 1, age_ms: int = 0) -> Claim:
+        job = self.wheel.new_job(task)
+        raw = f"1p0001{1:015d}{token:016d}".encode() + b"w" * 8 + job.tail[8:] + job.body
+        return Claim(job.id.encode(), raw, QueueName("default"), time.monotonic_ns() - age_ms * 1_000_000)
+
+    def submit(self, claim: Claim) -> None:
+        self.slots.held += 1
+        self.runner.submit(claim, self.settler, lambda: None)
+
+    @property
+    def waiting(self) -> list[str]:
+        return [call.script.name for call, _ in self.settler.take()]
+
+
+async def test_a_claim_cancelled_before_its_first_step_is_given_back_and_frees_its_place(wheel: Wheel) -> None:
+    @wheel.task(name="t")
+    async def task() -> None:
+        raise AssertionError("it must not run")
+
+    hands = _Hands(wheel, 2)
+    claim = hands.claim("t")
+    hands.submit(claim)
+    hands.runner.cancel_all(Stop.DRAIN)
+    await hands.log.seen("released", within=2)
+    await asyncio.sleep(0)
+    assert hands.waiting == ["release"]
+    assert (hands.slots.running, hands.slots.held) == (0, 0)
+    assert not hands.runner.held
+
+
+async def test_a_lease_lost_before_the_first_step_is_dropped_without_an_outcome(wheel: Wheel) -> None:
+    @wheel.task(name="t")
+    async def task() -> None:
+        raise AssertionError("it must not run")
+
+    hands = _Hands(wheel, 1)
+    running_one, waiting_one = hands.claim("t"), hands.claim("t")
+    hands.submit(running_one)
+    hands.submit(waiting_one)
+    for claim in (running_one, waiting_one):
+        hands.runner.lost(claim)
+    await hands.log.seen("lost", running_one.job_id, within=2)
+    await asyncio.sleep(0)
+    assert hands.waiting == []
+    assert (hands.slots.running, hands.slots.held) == (0, 0)
+    assert not hands.runner.held
+
+
+async def test_an_older_claim_of_the_same_job_is_still_told_that_its_lease_is_lost(wheel: Wheel) -> None:
+    never = asyncio.Event()
+
+    @wheel.task(name="t")
+    async def task() -> None:
+        await never.wait()
+
+    hands = _Hands(wheel, 2)
+    old = hands.claim("t")
+    new = Claim(old.id, old.raw.replace(b"0000000000000001", b"0000000000000009", 1), old.queue, old.leased_ns)
+    hands.submit(old)
+    hands.submit(new)
+    await hands.log.seen("start", count=2)
+    assert {claim.token for claim in hands.runner.held} == {old.token, new.token}
+    hands.runner.lost(old)
+    await hands.log.seen("lost")
+    assert set(hands.runner.held) == {new}
+    hands.runner.cancel_all(Stop.DRAIN)
+    await hands.log.seen("released")
+
+
+async def test_a_claim_whose_lease_ran_out_is_not_started_before_the_heartbeat_confirmed_it(wheel: Wheel) -> None:
+    @wheel.task(name="t")
+    async def task() -> None:
+        pass
+
+    hands = _Hands(wheel, 1)
+    stale = hands.claim("t", age_ms=700)
+    hands.submit(stale)
+    hands.runner.fill()
+    assert hands.slots.running == 0
+    assert stale in hands.runner.held
+    stale.leased_ns = time.monotonic_ns()
+    await hands.log.seen("done", within=2)
+
+
+async def test_no_claim_is_started_once_the_worker_gives_back(wheel: Wheel) -> None:
+    @wheel.task(name="t")
+    async def task() -> None:
+        raise AssertionError("it must not run")
+
+    hands = _Hands(wheel, 2)
+    hands.runner.give_back()
+    hands.submit(hands.claim("t"))
+    await asyncio.sleep(0)
+    assert hands.waiting == ["release"]
+    assert (hands.slots.running, hands.slots.held) == (0, 0)
+
+
+async def test_a_job_held_for_many_leases_runs_once(wheel: Wheel, log: Log, fresh: RedisServer) -> None:
+    gate = asyncio.Event()
+
+    @wheel.task(keep=60)
+    async def hold() -> int:
+        await gate.wait()
+        return current_job().attempt
+
+    async with running(wheel, log), running(wheel, log):
+        answer = await hold.enqueue()
+        await log.seen("start")
+        job = await wheel.get(answer.job_id)
+        assert job is not None and job.lease_until_ms is not None
+        until = job.lease_until_ms + 1200
+        await eventually(
+            lambda: wheel.get(answer.job_id), lambda now: now is not None and (now.lease_until_ms or 0) > until, within=6
+        )
+        gate.set()
+        assert (await wheel.wait(answer.job_id, timeout=5)).attempt == 1
+    assert log.starts() == {answer.job_id: 1}
+
+
+async def test_a_claim_has_an_end_even_when_its_worker_keeps_beating(wheel: Wheel, log: Log) -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    task = wheel.task(retries=0)(hang)
+    async with running(wheel, log, longest_ms=1000):
+        answer = await task.enqueue()
+        await log.seen("lost", answer.job_id, within=5)
+        dead = await eventually(
+            lambda: wheel.get(answer.job_id), lambda job: job is not None and job.state is JobState.DEAD, within=5
+        )
+    assert dead is not None
+    assert dead.reason == Reason.LEASE_EXPIRED

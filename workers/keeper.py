@@ -1,0 +1,106 @@
+"""The keeper: a forked process that renews leases when the worker's own heartbeat cannot, because a task holds the GIL.
+
+The heartbeat's thread writes a byte at every beat. When none came for one and a half beats although the worker process
+is alive and not stopped, the keeper looks up the jobs its worker holds in Redis and renews those leases itself. A
+worker that was stopped, or that died, gets nothing renewed: its jobs are to run elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from zwheel import calls
+from zwheel.calls import BATCH_LIMIT, Session
+from zwheel.errors import BrokerError
+from zwheel.keys import ShardKeys
+from zwheel.store import SyncStore
+
+from .settings import WorkerSettings
+
+_LATE = 1.5
+_STOPPED = frozenset("TtZX")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not stopped; where the system does not tell, a process that exists is running."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        if not sys.platform.startswith("linux"):
+            with contextlib.suppress(OSError):
+                os.kill(pid, 0)
+                return True
+        return False
+    return stat.rpartition(")")[2].split()[0] not in _STOPPED
+
+
+class Keeper:
+    """The worker's side of the keeper process."""
+
+    def __init__(self, url: str, namespace: str, worker: str, settings: WorkerSettings) -> None:
+        """Fork it. Call this before any thread or event loop exists."""
+        reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.close(self._writing)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
+                _keep(reading, parent, url, namespace, worker, settings)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(reading)
+
+    def tick(self) -> None:
+        """Say that the heartbeat beats."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._writing, b".")
+
+    def close(self) -> None:
+        """Let it end, and wait for it."""
+        os.close(self._writing)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _keep(pipe: int, parent: int, url: str, namespace: str, worker: str, settings: WorkerSettings) -> None:
+    store = None
+    while True:
+        ready, _, _ = select.select([pipe], [], [], settings.beat_ms / 1000 * _LATE)
+        if ready:
+            if not os.read(pipe, 4096):
+                return
+        elif is_running(parent):
+            store = store or SyncStore(url, Session(namespace), timeout_s=max(0.5, settings.beat_ms / 2000))
+            with contextlib.suppress(BrokerError):
+                for queue in settings.queues:
+                    renew(store, store.session.keys(queue), worker, settings)
+
+
+def renew(store: SyncStore, keys: ShardKeys, worker: str, settings: WorkerSettings) -> int:
+    """Renew the leases of one worker that would end within a lease. Returns how many it found."""
+    name = worker.encode().ljust(8)
+    ids: Sequence[bytes]
+    found = 0
+    start = 0
+    while True:
+        (ids,) = store.send([("ZRANGE", keys.processing, start, start + BATCH_LIMIT - 1)])
+        if not ids:
+            return found
+        (records,) = store.send([("HMGET", keys.jobs, *ids)])
+        held = [(i, raw[21:37]) for i, raw in zip(ids, records, strict=True) if raw and raw[37:45] == name]
+        if held:
+            call = calls.extend(keys, held, lease_ms=settings.lease_ms, longest_ms=settings.longest_ms)
+            store.send([call])
+            found += len(held)
+        start += BATCH_LIMIT
