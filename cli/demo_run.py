@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 #: After so long the demo counts what there is, s: it ends within 40 s, also where something is wrong.
 LONGEST_S = 36.0
 READY_S = 15.0
+FEED_S = 10.0
 #: Short, so that what the killed worker held comes back while one watches.
 LEASE = "2s"
 CONCURRENCY = 20
@@ -140,14 +142,15 @@ class Stage:
         """
         pipe = subprocess.PIPE
         process = self.spawn("enqueue", "--jsonl", "-", "--json", stdin=pipe, stdout=pipe, stderr=pipe)
-        given: bytes | None = text.encode()
-        while True:
-            try:
-                out, err = process.communicate(given, timeout=LOOK_S)
-                break
-            except subprocess.TimeoutExpired:
-                given = None
-                self.signals.check()
+        said: list[bytes] = []
+        talking = threading.Thread(target=lambda: said.extend(process.communicate(text.encode())), daemon=True)
+        talking.start()
+        until = time.monotonic() + FEED_S
+        while talking.is_alive():
+            if time.monotonic() > until:
+                raise DemoFailed(f"zwheel enqueue did not end within {FEED_S:.0f} s")
+            self.signals.pause()
+        out, err = said
         if process.returncode != 0:
             raise DemoFailed(f"zwheel enqueue ended with {process.returncode}: {err.decode(errors='replace').strip()}")
         answers = [json.loads(line) for line in out.splitlines()]

@@ -15,7 +15,7 @@ from .app import Command, command, single
 from .context import Context
 from .exits import ExitCode
 from .job import ended
-from .show import iso, moment, plain
+from .show import enqueued_document, iso, moment, plain
 from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration, task_arguments
 from .when import human_duration
 
@@ -189,18 +189,6 @@ def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any]) -> None:
         ctx.out.line(f"{answer.job_id} exists in {answer.queue}: {answer.state}, {fires}; nothing was changed")
     else:
         ctx.out.line(f"{answer.job_id} holds the unique key in {answer.queue}: {answer.state}, {fires}")
-
-
-def enqueued_document(answer: Enqueued) -> dict[str, Any]:
-    """Give the answer to an enqueue as JSON."""
-    return {
-        "job_id": answer.job_id,
-        "existed": answer.existed,
-        "queue": answer.queue,
-        "state": str(answer.state),
-        "fire_at": iso(answer.fire_at_ms),
-        "fire_at_ms": answer.fire_at_ms,
-    }
 
 
 def _describe(ctx: Context, task: str, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]) -> None:

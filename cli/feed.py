@@ -18,9 +18,9 @@ from zwheel.errors import BrokerUnavailable, InvalidInput, OutcomeUnknown, Queue
 from zwheel.job import Enqueued
 
 from .context import Context
-from .enqueue import enqueued_document
 from .exits import ExitCode
 from .lines import Line, LineReader
+from .show import enqueued_document
 from .values import duration, fire_time, read_json
 
 if TYPE_CHECKING:

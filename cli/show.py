@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from zwheel.errors import UndecodableJob
-from zwheel.job import Failure, Job, JobState
+from zwheel.job import Enqueued, Failure, Job, JobState
 from zwheel.times import to_datetime
 
 from .output import Cell, Column, clean, clean_lines, state_cell, to_json
@@ -161,6 +161,18 @@ def job_document(job: Job, *, body: bool = True) -> dict[str, Any]:
         document.update(arguments(job))
         document["failures"] = [failure_document(failure) for failure in job.failures]
     return document
+
+
+def enqueued_document(answer: Enqueued) -> dict[str, Any]:
+    """Give the answer to an enqueue as JSON."""
+    return {
+        "job_id": answer.job_id,
+        "existed": answer.existed,
+        "queue": answer.queue,
+        "state": str(answer.state),
+        "fire_at": iso(answer.fire_at_ms),
+        "fire_at_ms": answer.fire_at_ms,
+    }
 
 
 def state_of(job: Job, now: int) -> Cell:

@@ -3,8 +3,11 @@
 -- token larger than any before; when nothing more is due, says until when to sleep and in which role.
 -- KEYS 1 meta  2 replay  3 jobs  4 days  5 processing  6 dead  7 wake  8 bucket
 -- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take; 0: step down from
---      waiting  6 day of the bucket  7 how long a role lasts without a further claim, ms
--- Returns ok | moved | empty | paused | stepped, clock in µs, then
+--      waiting  6 day of the bucket  7 how long a role lasts without a further claim, ms  8 the epoch that the worker
+--      serves, '' when it does not know
+-- Returns ok | moved | empty | paused | stepped | foreign | flushed, clock in µs, then
+--      foreign: the schema that another version wrote
+--      flushed: the epoch there is now or '': somebody emptied the queue or deleted its meta
 --      moved: the earliest day
 --      ok, empty: next fire time in ms or '' (of another day: its first ms unknown, so '' with that day), day of the
 --      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0
@@ -22,7 +25,7 @@ local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonum
 local day, role_ms = ARGV[6], tonumber(ARGV[7])
 
 local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'keeper', 'keeper_at',
-  'keeper_end', 'second', 'second_end')
+  'keeper_end', 'second', 'second_end', 'schema', 'epoch')
 local now = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
 local keeper, keeper_at, keeper_end = stored[6] or '', tonumber(stored[7] or 0), tonumber(stored[8] or 0)
@@ -64,6 +67,12 @@ if limit == 0 then
   return { 'stepped', digits(now) }
 end
 
+if stored[11] and stored[11] ~= '1' then
+  return { 'foreign', digits(now), stored[11] }
+end
+if ARGV[8] ~= '' and (not stored[11] or stored[12] ~= ARGV[8]) then
+  return { 'flushed', digits(now), stored[12] or '' }
+end
 local grace = contact(meta, now, stored[2], stored[3], stored[4], lease)
 if stored[5] then
   return { 'paused', digits(now) }

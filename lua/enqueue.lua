@@ -4,8 +4,11 @@
 -- ARGV 1 now (tests)  2 request id  3 number of buckets, then for each: day, first ms of the day, number of jobs;
 --      then for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
 --      the window in ms, nothing for until-done), record from the worker's field on
--- Returns ok | moved | full | oversized, clock in µs, and with ok one letter a job (c created, i the id exists,
---      k the dedup key is held) and for each that existed 'index id state fire-time'
+-- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, i the id
+--      exists, k the dedup key is held) and for each that existed 'index id state fire-time'; with foreign the schema
+--      that another version wrote
+-- An empty queue is founded here: its schema, and its epoch, the µs of that moment. One that has jobs and no schema was
+-- damaged: it takes jobs, but stays without a schema until `repair`.
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I1 I2 I9 I10 I11
 --#include clock
@@ -25,6 +28,10 @@ if before then
   return { 'ok', at, letters, existed }
 end
 local now_ms = math.floor(now / 1000)
+if stored[5] and stored[5] ~= '1' then
+  return { 'foreign', digits(now), stored[5] }
+end
+local founds = not stored[5] and redis.call('EXISTS', jobs) == 0
 
 local ids, fires, texts, buckets, keys, rests = {}, {}, {}, {}, {}, {}
 local position = 4 + 3 * bucket_count
@@ -147,10 +154,10 @@ if created > 0 then
   end
   wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
 end
-if stored[5] then
-  redis.call('HSET', meta, 'clock', digits(now))
+if founds then
+  redis.call('HSET', meta, 'clock', digits(now), 'schema', '1', 'epoch', digits(now))
 else
-  redis.call('HSET', meta, 'clock', digits(now), 'schema', '1')
+  redis.call('HSET', meta, 'clock', digits(now))
 end
 local letter_text, existed_text = table.concat(letters), table.concat(existed, ' ')
 remember(replay_key, request, digits(now) .. ' ' .. letter_text .. ' ' .. existed_text)

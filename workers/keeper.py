@@ -12,8 +12,9 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Session
@@ -22,6 +23,11 @@ from zwheel.keys import ShardKeys
 from zwheel.store import SyncStore
 
 from .settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from zwheel.history import Recorder
+
+MakeRecorder = Callable[[Session], "Recorder | None"]
 
 _LATE = 1.5
 _STOPPED = frozenset("TtZX")
@@ -43,8 +49,10 @@ def is_running(pid: int) -> bool:
 class Keeper:
     """The worker's side of the keeper process."""
 
-    def __init__(self, url: str, namespace: str, worker: str, settings: WorkerSettings) -> None:
-        """Fork it. Call this before any thread or event loop exists."""
+    def __init__(
+        self, url: str, namespace: str, worker: str, settings: WorkerSettings, recorder: MakeRecorder | None = None
+    ) -> None:
+        """Fork it. Call this before any thread or event loop exists. recorder: makes what writes its history."""
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         parent = os.getpid()
@@ -55,7 +63,7 @@ class Keeper:
                 os.close(self._writing)
                 for number in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(number, signal.SIG_IGN)
-                _keep(reading, parent, url, namespace, worker, settings)
+                _keep(reading, parent, url, namespace, worker, settings, recorder)
                 code = 0
             finally:
                 os._exit(code)
@@ -73,7 +81,15 @@ class Keeper:
             os.waitpid(self.pid, 0)
 
 
-def _keep(pipe: int, parent: int, url: str, namespace: str, worker: str, settings: WorkerSettings) -> None:
+def _keep(
+    pipe: int,
+    parent: int,
+    url: str,
+    namespace: str,
+    worker: str,
+    settings: WorkerSettings,
+    recorder: MakeRecorder | None,
+) -> None:
     store = None
     while True:
         ready, _, _ = select.select([pipe], [], [], settings.beat_ms / 1000 * _LATE)
@@ -81,7 +97,9 @@ def _keep(pipe: int, parent: int, url: str, namespace: str, worker: str, setting
             if not os.read(pipe, 4096):
                 return
         elif is_running(parent):
-            store = store or SyncStore(url, Session(namespace), timeout_s=max(0.5, settings.beat_ms / 2000))
+            if store is None:
+                store = SyncStore(url, Session(namespace), timeout_s=max(0.5, settings.beat_ms / 2000))
+                store.recorder = None if recorder is None else recorder(store.session)
             with contextlib.suppress(BrokerError):
                 for queue in settings.queues:
                     renew(store, store.session.keys(queue), worker, settings)

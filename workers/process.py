@@ -43,7 +43,7 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     factory = _uvloop_factory() if uvloop else None
     worker = Worker(wheel, settings)
     url, namespace = wheel.resolve()
-    keeper = Keeper(url, namespace, worker.id, settings)
+    keeper = Keeper(url, namespace, worker.id, settings, wheel.recorder)
     worker.on_beat = keeper.tick
     try:
         with asyncio.Runner(loop_factory=factory) as runner:

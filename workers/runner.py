@@ -297,7 +297,11 @@ class Runner:
 
     def _observe(self, event: str, claim: Claim) -> None:
         if self._observer is not None:
-            self._observer(event, {"job": claim.job_id, "token": int(claim.token), "attempt": claim.attempt})
+            facts = {
+                "job": claim.job_id, "queue": claim.queue, "token": int(claim.token), "attempt": claim.attempt,
+                "fire": claim.fire_at_ms,
+            }  # fmt: skip
+            self._observer(event, facts)
 
     def give_back(self) -> None:
         """Return what has not started, and whatever is still submitted, unharmed."""

@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zwheel import __version__
 from zwheel.calls import Session
@@ -27,6 +27,9 @@ from .poller import Poller
 from .reaper import Reaper
 from .runner import Runner
 from .settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from zwheel.history import Recorder
 
 log = logging.getLogger("zwheel.worker")
 
@@ -62,14 +65,16 @@ class Worker:
         url, namespace = self.wheel.resolve()
         session = Session(namespace, caller=self.id)
         store = Store(url, session, max_connections=len(self.settings.queues) + 3)
+        store.recorder = self.wheel.recorder(session)
         shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
         runner = Runner(
             self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms,
-            self.settings.lease_ms, self._observer,
+            self.settings.lease_ms, _both(self._observer, store.recorder),
         )  # fmt: skip
         pollers = [Poller(store, keys, self.settings, self.id, slots, runner) for keys in shards]
         beat_store = SyncStore(url, Session(namespace, caller=self.id), timeout_s=self._beat_timeout())
+        beat_store.recorder = self.wheel.recorder(beat_store.session)
         heartbeat = Heartbeat(
             beat_store, shards, self.settings, self.id, runner.held, runner.lost, lambda: self._describe(slots),
             self.on_beat,
@@ -184,6 +189,19 @@ class Worker:
             "started": self._started_ms,
             "version": __version__,
         }
+
+
+def _both(observer: Observer | None, recorder: Recorder | None) -> Observer | None:
+    """Let the history see what an observer sees."""
+    if recorder is None or observer is None:
+        return observer if recorder is None else recorder.observe
+    first, second = observer, recorder.observe
+
+    def observe(event: str, facts: dict[str, Any]) -> None:
+        second(event, facts)
+        first(event, facts)
+
+    return observe
 
 
 def _parse_info(info: bytes | dict[str, object]) -> dict[str, object]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 _FRESH_NS = 10_000_000_000
+#: How fast two clocks may part at worst, in parts per million: as much as a clock is steered by.
+_DRIFT_PPM = 500
 
 
 class ServerClock:
@@ -40,6 +42,13 @@ class ServerClock:
     def seconds_until(self, server_ms: int) -> float:
         """How long until the server's clock shows `server_ms`; negative when it is past."""
         return (server_ms * 1000 - self.now_us()) / 1e6
+
+    def error_us(self) -> int:
+        """By how much the estimate may be wrong, µs: half the round trip, and what the clocks may drift apart since."""
+        if self._trip_ns is None:
+            return 1_000_000_000
+        age_ns = time.monotonic_ns() - self._taken_ns
+        return self._trip_ns // 2000 + age_ns * _DRIFT_PPM // 1_000_000_000 + 1
 
     @property
     def skew_ms(self) -> int:

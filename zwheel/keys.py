@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from zwheel.errors import InvalidName
 
 NAME_LIMIT = 128
+SCHEMA = "1"
+"""What `meta.schema` says of keys that this version reads and writes."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _TASK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/-]{0,127}\Z")
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/=+-]{0,127}\Z")
@@ -64,7 +66,7 @@ class ShardKeys:
     wake: str
     """LIST of wake-up tokens for blocked pollers, at most a few."""
     meta: str
-    """HASH: clock, beat, grace, paused, cap, counters and the timekeeper's role."""
+    """HASH: schema and epoch (when the queue was founded, µs), clock, beat, grace, paused, cap, counters, the timekeeper."""
     workers: str
     """HASH worker id -> JSON about a worker that serves this shard."""
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 from zwheel.address import mask_url
-from zwheel.calls import NewJob
+from zwheel.calls import NewJob, Session
 from zwheel.codec import DEFAULT, Codec
 from zwheel.errors import ConfigError
 from zwheel.keys import check_name
 from zwheel.tasks import BaseTask, JobOptions, TaskPolicy, make_job
+
+if TYPE_CHECKING:
+    from zwheel.history import Recorder
 
 
 class Registry:
@@ -25,6 +30,7 @@ class Registry:
         codec: Codec = DEFAULT,
         timeout_s: float = 10.0,
         give_up_s: float = 15.0,
+        history: str | PathLike[str] | None = None,
     ) -> None:
         """Keep the settings.
 
@@ -34,12 +40,15 @@ class Registry:
             namespace: Prefix of every key; None: from zwheel.toml, else `zw`.
             timeout_s: How long one command may take.
             give_up_s: How long a call goes on trying while Redis is away, before it raises.
+            history: A directory for a history of all that is done, for `zwheel verify`; None: that of ZWHEEL_HISTORY,
+                else none is kept.
         """
         self._url = url
         self._namespace = check_name(namespace, "namespace") if namespace is not None else None
         self.codec = codec
         self.timeout_s = timeout_s
         self.give_up_s = give_up_s
+        self.history = history
         self.tasks: dict[str, BaseTask[Any, Any]] = {}
 
     def resolve(self) -> tuple[str, str]:
@@ -53,6 +62,15 @@ class Registry:
 
         settings = load_settings(url=self._url, namespace=self._namespace)
         return resolve_url(settings, start_embedded=False), settings.namespace
+
+    def recorder(self, session: Session) -> Recorder | None:
+        """Make what writes the history of one session; None when none is kept. Raises: ConfigError."""
+        directory = self.history or os.environ.get("ZWHEEL_HISTORY")
+        if not directory:
+            return None
+        from zwheel.history import History, Recorder
+
+        return Recorder(History.of(directory), session)
 
     @property
     def has_url(self) -> bool:

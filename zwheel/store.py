@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
+    from zwheel.history import Recorder
+
 T = TypeVar("T")
 #: What an operation asks for: calls and plain commands sent in one round trip, or a pause in seconds.
 Ask = Sequence[Call | tuple[Any, ...]] | float
@@ -67,6 +69,8 @@ class _Shell:
         self.timeout_s = timeout_s
         #: How long a producer tries before it gets a typed error, seconds.
         self.give_up_s = give_up_s
+        #: Writes each change and what became of it to a history; None: none is kept.
+        self.recorder: Recorder | None = None
         self._in_memory = url.startswith("memory:")
 
     def _known(self, commands: Sequence[Call | tuple[Any, ...]]) -> Sequence[Call | tuple[Any, ...]]:
@@ -100,20 +104,29 @@ class Store(_Shell):
     async def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
         commands = self._known(commands)
-        if FAILPOINTS.active:
-            _reach(commands, "before")
-        sent = time.monotonic_ns()
-        replies = await self._exchange(commands)
-        missing = _missing(commands, replies)
-        if missing:
-            again = [commands[i] for i in missing]
-            await self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
+        span = None if self.recorder is None else self.recorder.invoke(commands)
+        replies: list[Any] = []
+        try:
+            if FAILPOINTS.active:
+                _reach(commands, "before")
             sent = time.monotonic_ns()
-            for i, reply in zip(missing, await self._exchange(again), strict=True):
-                replies[i] = reply
-        self._observe(commands, replies, sent)
-        if FAILPOINTS.active:
-            _reach(commands, "after")
+            replies = await self._exchange(commands)
+            missing = _missing(commands, replies)
+            if missing:
+                again = [commands[i] for i in missing]
+                await self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
+                sent = time.monotonic_ns()
+                for i, reply in zip(missing, await self._exchange(again), strict=True):
+                    replies[i] = reply
+            self._observe(commands, replies, sent)
+            if FAILPOINTS.active:
+                _reach(commands, "after")
+        except BaseException as error:
+            if span is not None:
+                span.ended(replies, error)
+            raise
+        if span is not None:
+            span.ended(replies)
         return replies
 
     async def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
@@ -223,20 +236,29 @@ class SyncStore(_Shell):
     def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
         commands = self._known(commands)
-        if FAILPOINTS.active:
-            _reach(commands, "before")
-        sent = time.monotonic_ns()
-        replies = self._exchange(commands)
-        missing = _missing(commands, replies)
-        if missing:
-            again = [commands[i] for i in missing]
-            self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
+        span = None if self.recorder is None else self.recorder.invoke(commands)
+        replies: list[Any] = []
+        try:
+            if FAILPOINTS.active:
+                _reach(commands, "before")
             sent = time.monotonic_ns()
-            for i, reply in zip(missing, self._exchange(again), strict=True):
-                replies[i] = reply
-        self._observe(commands, replies, sent)
-        if FAILPOINTS.active:
-            _reach(commands, "after")
+            replies = self._exchange(commands)
+            missing = _missing(commands, replies)
+            if missing:
+                again = [commands[i] for i in missing]
+                self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
+                sent = time.monotonic_ns()
+                for i, reply in zip(missing, self._exchange(again), strict=True):
+                    replies[i] = reply
+            self._observe(commands, replies, sent)
+            if FAILPOINTS.active:
+                _reach(commands, "after")
+        except BaseException as error:
+            if span is not None:
+                span.ended(replies, error)
+            raise
+        if span is not None:
+            span.ended(replies)
         return replies
 
     def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:

@@ -108,6 +108,7 @@ class SyncWheel(Registry):
                 url, namespace = self.resolve()
                 self._pid = os.getpid()
                 self._store = SyncStore(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
+                self._store.recorder = self.recorder(self._store.session)
             store = self._store
         return store.drive(steps(store.session))
 

@@ -180,6 +180,7 @@ class Wheel(Registry):
             self._known: set[str] = set()
             self._background: set[asyncio.Task[None]] = set()
             self._store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
+            self._store.recorder = self.recorder(self._store.session)
         return self._store
 
     async def _drive(self, steps: Callable[[Session], Steps[T]]) -> T:

@@ -100,7 +100,8 @@ class Shard:
     def keyspace(self) -> Keyspace:
         """Read every key of the database. A replay must have its time to live, everything else must have none."""
         pipe = self.client.pipeline(transaction=False)
-        keys = sorted(bytes(key).decode() for key in self.client.keys("*"))
+        found_keys: Any = self.client.keys("*")
+        keys = sorted(key.decode() for key in found_keys)
         for key in keys:
             name = key.removeprefix(f"{KEYS.tag}:")
             assert name != key, f"{key} is not a key of this shard"

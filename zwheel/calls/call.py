@@ -9,8 +9,9 @@ from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 from zwheel.clock import ServerClock
-from zwheel.errors import BrokerRefused
-from zwheel.keys import ShardKeys
+from zwheel._version import __version__
+from zwheel.errors import BrokerRefused, SchemaMismatch
+from zwheel.keys import SCHEMA, ShardKeys
 from zwheel.scripts import Script
 from zwheel.times import DAY_MS, day_of
 
@@ -153,6 +154,14 @@ def unshuffle(order: Sequence[int], values: Sequence[T]) -> list[T]:
     for value, position in zip(values, order, strict=True):
         result[position] = value
     return result
+
+
+def foreign_schema(meta: str, found: str) -> SchemaMismatch:
+    """Say that the keys beside this `meta` key belong to another version's fleet."""
+    return SchemaMismatch(
+        f"the keys {meta.removesuffix(':meta')}:* were written by a zwheel with schema {found}, and this one "
+        f"({__version__}) has schema {SCHEMA}: upgrade it, or give it a namespace of its own"
+    )
 
 
 def read_letters(reply: Reply) -> str | None:

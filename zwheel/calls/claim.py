@@ -16,7 +16,7 @@ class Claimed:
     """What a claim met."""
 
     word: str
-    """ok | empty | moved | paused | stepped."""
+    """ok | empty | moved | paused | stepped | foreign | flushed."""
     now_us: int
     """The server's clock."""
     next_fire_ms: int | None
@@ -32,15 +32,19 @@ class Claimed:
 
 
 def claim(
-    keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS, now: str = ""
-) -> Call:
-    """Build the call. day: the bucket thought to be the earliest. limit: up to 1000; 0 steps down from waiting."""
+    keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS,
+    epoch: str = "", now: str = "",
+) -> Call:  # fmt: skip
+    """Build the call. day: the bucket thought to be the earliest. limit: up to 1000; 0 steps down from waiting.
+
+    epoch: what `meta.epoch` is known to say; nothing is claimed when it says something else. '' when not known.
+    """
     return Call(
         script("claim"),
         (
             keys.meta, lane.key(keys), keys.jobs, keys.days, keys.processing, keys.dead, keys.wake, keys.wheel(day),
         ),
-        (now, lane.request, worker, lease_ms, limit, day, role_ms),
+        (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch),
     )  # fmt: skip
 
 

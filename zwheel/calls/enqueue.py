@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zwheel.calls.call import Arg, Buckets, Call, Lane, Reply, buckets, clock_us, text, when_text, word
+from zwheel.calls.call import Arg, Buckets, Call, Lane, Reply, buckets, clock_us, foreign_schema, text, when_text, word
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
@@ -78,13 +78,15 @@ def enqueue(keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane
 def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     """Read the answer, one for each job in the batch's order; None: the day changed, build the call again.
 
-    Raises: QueueFull, PayloadTooLarge; nothing was stored.
+    Raises: QueueFull, PayloadTooLarge, SchemaMismatch; nothing was stored.
     """
     answer = word(reply)
     if answer == "moved":
         return None
     if answer == "full":
         raise QueueFull(sent.queue, int(reply[2]))
+    if answer == "foreign":
+        raise foreign_schema(sent.call.keys[0], text(reply[2]))
     if answer == "oversized":
         raise PayloadTooLarge(max(len(job.body) for job in sent.batch), 2_097_152)
     if answer != "ok":

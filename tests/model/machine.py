@@ -1,0 +1,447 @@
+"""Drives the model and a server side by side, at times that are given, and compares everything they hold after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.lua.shard import DIGEST, DIGEST2, KEYS, Shard, digits16
+from zwheel import calls
+from zwheel.calls import Back, Call, Lane, NewJob, Reply
+from zwheel.job import JobId, JobState, QueueName
+from zwheel.record import record_tail
+from zwheel.times import DAY_MS, day_of
+
+from .invariants import History, check_dedup, check_places, check_step, read
+from .model import Model, Wanted
+
+IDS = tuple("abcdefgh")
+WORKERS = ("w1111111", "w2222222", "w3333333")
+LEASE, LONGEST, MOST_DEAD, DEAD_AGE = 30_000, 90_000, 3, 10 * DAY_MS
+#: Half a second before midnight, so that days change often.
+BEGIN_US = (1_900_000_000_000 // DAY_MS + 1) * DAY_MS * 1000 - 500_000
+WHY = b'{"at":1,"attempt":1,"reason":"error"}\n'
+
+ids = st.sampled_from(IDS)
+id_lists = st.lists(ids, min_size=1, max_size=4)
+workers = st.sampled_from(WORKERS)
+delays = st.sampled_from((0, 0, 1, 400, 1_000, LEASE, DAY_MS, 3 * DAY_MS))
+offsets = st.one_of(st.none(), st.sampled_from((-2 * DAY_MS, -1, 0, 1, 700, DAY_MS)))
+travels = st.sampled_from(
+    (1, 999, 1_000, 250_000, 1_000_000, LEASE * 500 + 1, LEASE * 1000, DAY_MS * 1000, -1, -5_000_000)
+)
+wanted = st.builds(
+    lambda id, offset, delay, digest, window, keep, most: (id, offset, delay, digest, window, keep, most),
+    ids, offsets, delays, st.sampled_from(("", "", DIGEST, DIGEST2)), st.sampled_from((None, 1, 5_000, DAY_MS)),
+    st.sampled_from((0, 60_000)), st.integers(1, 3),
+)  # fmt: skip
+picks = st.lists(st.tuples(st.booleans(), st.integers(0, 30)), min_size=1, max_size=3)
+lanes = st.integers(0, 1)
+
+
+class Held(NamedTuple):
+    """A claim as a worker remembers it."""
+
+    id: str
+    token: int
+    attempt: int
+    most: int
+    worker: str
+
+
+class Sent(NamedTuple):
+    """The last request of a lane and what its answer said."""
+
+    call: Call
+    payload: list[Any]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Every transition, workers that die or come late, repeats, and a clock that jumps both ways."""
+
+    shard: Shard
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shard.client.flushall()
+        self.model = Model()
+        self.history = History()
+        self.given = BEGIN_US
+        #: What workers hold as far as they know, and every claim there ever was.
+        self.live: list[Held] = []
+        self.ever: list[Held] = []
+        self.sent: dict[int, Sent] = {}
+        self.requests = 0
+        self.resumes = 0
+        self.before: dict[str, Any] = {}
+        self.allowed = {"redriven": False, "deletes": False, "adds": False}
+
+    @initialize(cap=st.sampled_from((None, None, 4)))
+    def begin(self, cap: int | None) -> None:
+        self.model.cap = cap
+        if cap is not None:
+            self.shard.put({"meta": {"cap": str(cap)}})
+
+    @property
+    def now(self) -> str:
+        return str(self.given)
+
+    @property
+    def now_ms(self) -> int:
+        """What a client with a perfect clock would estimate: the ms that a delay of nothing falls into."""
+        return -(-self.model.now(self.given) // 1000)
+
+    def may(self, **allowed: bool) -> None:
+        """Say what this step may do to the set of jobs."""
+        self.allowed = {"redriven": False, "deletes": False, "adds": False} | allowed
+
+    def lane(self, number: int) -> Lane:
+        self.requests += 1
+        return Lane("model", number, str(self.requests))
+
+    def run(self, call: Call, lane: int | None = None) -> Reply:
+        reply = self.shard.run(call)
+        if lane is not None:
+            self.sent.pop(lane, None)
+            if reply[0] == b"ok" and reply[2:3] not in ([b"r"], [b"e"], [b"m"], [b"v"]):
+                self.sent[lane] = Sent(call, reply[6:] if call.script.name == "claim" else reply[2:])
+        return reply
+
+    def pick(self, chosen: Sequence[tuple[bool, int]]) -> list[Held]:
+        """Claims to act on: mostly live ones, and some that may be stale; each job once."""
+        found: dict[str, Held] = {}
+        for live, number in chosen:
+            pool = self.live if live and self.live else self.ever
+            if pool:
+                held = pool[number % len(pool)]
+                found.setdefault(held.id, held)
+        return list(found.values())
+
+    def forget(self, claims: Sequence[Held]) -> None:
+        self.live = [held for held in self.live if held not in claims]
+
+    def someone_wakes(self, fire: int) -> None:
+        """A job that comes on the wheel finds a timekeeper who wakes for it in time, or a token that wakes a worker."""
+        keeper_at, keeper_end = self.shard.client.hmget(KEYS.meta, "keeper_at", "keeper_end")  # type: ignore[misc]
+        covered = keeper_end and int(keeper_end) > self.model.clock // 1000 and int(keeper_at) <= fire
+        assert covered or self.shard.client.llen(KEYS.wake), "nobody wakes for a new job"
+
+    @rule(batch=st.lists(wanted, min_size=1, max_size=4), lane=lanes)
+    def enqueue(self, batch: list[tuple[Any, ...]], lane: int) -> None:
+        self.may(adds=True)
+        wants = [
+            Wanted(
+                id=i, at=None if offset is None else self.now_ms + offset, delay=delay if offset is None else 0,
+                digest=digest, window=window if digest else None, keep=keep, most=most,
+            )
+            for i, offset, delay, digest, window, keep, most in batch
+        ]  # fmt: skip
+        jobs = [
+            NewJob(
+                job_id=JobId(w.id), queue=QueueName("q"), at_ms=w.at, delay_ms=w.delay, dedup=w.digest,
+                window_ms=w.window, body=b"\x01\x00\xff\n",
+                tail=record_tail("mail.send", max_attempts=w.most, keep_ms=w.keep, dedup=w.digest or None),
+            )
+            for w in wants
+        ]  # fmt: skip
+        sent = calls.enqueue(KEYS, jobs, now_ms=self.now_ms, lane=self.lane(lane), now=self.now)
+        reply = self.run(sent.call, lane)
+        expected = self.model.enqueue(self.given, [wants[position] for position in sent.layout.order])
+        if expected is None:
+            assert reply[0] == b"full"
+            return
+        answers = calls.read_enqueue(sent, reply)
+        assert answers is not None
+        for index, position in enumerate(sent.layout.order):
+            answer, want = answers[position], expected[index]
+            assert reply[2][index : index + 1].decode() == want.letter
+            assert (answer.job_id, answer.existed, answer.fire_at_ms) == (want.id, want.letter != "c", want.fire)
+            assert answer.state == calls_state(want.state)
+            if want.letter == "c":
+                self.history.enqueued(want.id)
+                self.someone_wakes(want.fire)
+
+    @rule(worker=workers, limit=st.integers(1, 4), lane=lanes)
+    def claim(self, worker: str, limit: int, lane: int) -> None:
+        self.may()
+        day = self.model.first_day() or "20300318"
+        call = calls.claim(
+            KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(lane), now=self.now
+        )
+        claimed = calls.read_claim(self.run(call, lane))
+        expected = self.model.claim(self.given, worker=worker, lease=LEASE, limit=limit)
+        if expected is None:
+            assert claimed.word == "paused"
+            return
+        assert claimed.word == ("ok" if expected else "empty")
+        names = [raw.decode() for raw in claimed.jobs[::2]]
+        assert names == expected
+        assert claimed.now_us == self.model.clock
+        assert claimed.day == self.model.first_day()
+        self.remember(claimed.jobs, claimed.now_us // 1000)
+        if claimed.next_fire_ms is not None and claimed.next_fire_ms <= claimed.now_us // 1000:
+            assert self.shard.client.llen(KEYS.wake), "due work is left and nobody is woken"
+
+    def remember(self, pairs: list[bytes], now_ms: int) -> None:
+        """Note the claims that a worker was given."""
+        for job_id, job in read(
+            {"jobs": dict(zip((i.decode() for i in pairs[::2]), pairs[1::2], strict=True))}
+        ).items():
+            assert job.worker is not None
+            self.history.claimed(job, now_ms, LEASE)
+            held = Held(job_id, job.token, job.attempt, job.max_attempts, job.worker)
+            self.live.append(held)
+            self.ever.append(held)
+
+    @precondition(lambda self: self.model.scheduled())
+    @rule(worker=workers, number=st.integers(0, 1))
+    def claim_of_another_day(self, worker: str, number: int) -> None:
+        self.may()
+        first = self.model.first_day()
+        day = ("19700101", "99991231")[number]
+        call = calls.claim(KEYS, day=day, worker=worker, lease_ms=LEASE, limit=2, lane=self.lane(9), now=self.now)
+        claimed = calls.read_claim(self.run(call))
+        if self.model.paused is None:
+            assert (claimed.word, claimed.day, claimed.jobs) == ("moved", first, [])
+        self.model._contact(self.given, LEASE)
+
+    @rule(worker=workers)
+    def step_down(self, worker: str) -> None:
+        self.may()
+        call = calls.claim(
+            KEYS, day="19700101", worker=worker, lease_ms=LEASE, limit=0, lane=self.lane(9), now=self.now
+        )
+        assert calls.read_claim(self.run(call)).word == "stepped"
+        self.model._contact(self.given, LEASE)
+        keeper, second = self.shard.client.hmget(KEYS.meta, "keeper", "second")  # type: ignore[misc]
+        assert worker.encode() not in (keeper, second)
+
+    @precondition(lambda self: self.ever)
+    @rule(chosen=picks, lane=lanes)
+    def complete(self, chosen: list[tuple[bool, int]], lane: int) -> None:
+        self.may(deletes=True)
+        claims = self.pick(chosen)
+        call = calls.complete(
+            KEYS, [(held.id, digits16(held.token)) for held in claims], lane=self.lane(lane), now=self.now
+        )
+        letters = calls.read_letters(self.run(call, lane))
+        assert letters == self.model.complete(self.given, [(held.id, held.token) for held in claims])
+        self.settled(claims, letters, "d")
+
+    @precondition(lambda self: self.ever)
+    @rule(chosen=picks, lane=lanes)
+    def bury(self, chosen: list[tuple[bool, int]], lane: int) -> None:
+        self.may(deletes=True)
+        claims = self.pick(chosen)
+        ends = [(held.id, digits16(held.token), WHY) for held in claims]
+        call = calls.bury(KEYS, ends, most_dead=MOST_DEAD, lane=self.lane(lane), now=self.now)
+        letters = calls.read_letters(self.run(call, lane))
+        pairs = [(held.id, held.token) for held in claims]
+        assert letters == self.model.bury(self.given, pairs, failures=WHY, most_dead=MOST_DEAD)
+        self.settled(claims, letters, "x")
+
+    @precondition(lambda self: self.ever)
+    @rule(chosen=picks, offset=offsets, delay=delays, failed=st.booleans(), lane=lanes, name=st.sampled_from("rb"))
+    def go_back(
+        self, chosen: list[tuple[bool, int]], offset: int | None, delay: int, failed: bool, lane: int, name: str
+    ) -> None:
+        """Retry or release. As a worker does, a job is not retried after its last attempt."""
+        self.may()
+        claims = [held for held in self.pick(chosen) if name == "b" or held.attempt < held.most]
+        if not claims:
+            return
+        at = None if offset is None else self.now_ms + offset
+        failures = WHY * 2 if failed else b""
+        build = calls.retry if name == "r" else calls.release
+        batch = [Back(held.id, digits16(held.token), at, delay, failures) for held in claims]
+        sent = build(KEYS, batch, now_ms=self.now_ms, lane=self.lane(lane), now=self.now)
+        letters = calls.read_refile(sent, self.run(sent.call, lane))
+        assert letters is not None
+        pairs = [(held.id, held.token) for held in claims]
+        expected = self.model.refile(self.given, pairs, letter=name, at=at, delay=delay, failures=failures)
+        assert "".join(letters) == expected
+        self.settled(claims, expected, name, back=True)
+        for held, letter in zip(claims, letters, strict=True):
+            if letter == name:
+                self.someone_wakes(self.model.jobs[held.id].fire)
+
+    def settled(self, claims: Sequence[Held], letters: str | None, accepted: str, *, back: bool = False) -> None:
+        assert letters is not None
+        for held, letter in zip(claims, letters, strict=True):
+            if letter == accepted:
+                self.history.accepted(held.id, held.token, back=back)
+        self.forget(claims)
+
+    @rule(chosen=st.one_of(st.just([]), picks))
+    def extend(self, chosen: list[tuple[bool, int]]) -> None:
+        self.may()
+        claims = self.pick(chosen)
+        pairs = [(held.id, digits16(held.token)) for held in claims]
+        call = calls.extend(KEYS, pairs, lease_ms=LEASE, longest_ms=LONGEST, now=self.now)
+        letters = calls.read_letters(self.run(call))
+        expected = self.model.extend(
+            self.given, [(held.id, held.token) for held in claims], lease=LEASE, longest=LONGEST
+        )
+        assert letters == expected
+        for held, letter in zip(claims, expected, strict=True):
+            if letter == "k":
+                self.history.extended(held.id, held.token, self.model.leases[held.id])
+            else:
+                self.forget([held])
+
+    @rule(limit=st.sampled_from((1, 100)))
+    def reap(self, limit: int) -> None:
+        self.may(deletes=True)
+        call = calls.reap(KEYS, limit=limit, lease_ms=LEASE, most_dead=MOST_DEAD, now_ms=self.now_ms, now=self.now)
+        reaped = calls.read_reap(self.run(call))
+        assert reaped is not None
+        grace, back, dead = self.model.reap(self.given, lease=LEASE, limit=limit, most_dead=MOST_DEAD)
+        assert (reaped.grace_ms, reaped.back, reaped.dead) == (grace, back, dead)
+        for job_id in back + dead:
+            self.history.reaped(job_id, reaped.now_us // 1000, back=job_id in back)
+        if back:
+            self.someone_wakes(-(-reaped.now_us // 1000))
+
+    @rule(names=id_lists, other_day=st.booleans(), lane=lanes)
+    def cancel(self, names: list[str], other_day: bool, lane: int) -> None:
+        self.may()
+        names = list(dict.fromkeys(names))
+        job = self.model.jobs.get(names[0])
+        day = day_of(job.fire) if job and not other_day else day_of(self.now_ms)
+        call = calls.cancel(KEYS, names, day=day, lane=self.lane(lane), now=self.now)
+        letters = calls.read_letters(self.run(call, lane))
+        assert letters == self.model.cancel(self.given, names, day=day)
+        for job_id, letter in zip(names, letters, strict=True):
+            if letter == "c":
+                self.history.lives[job_id].cancelled = True
+
+    @rule(name=ids, offset=offsets, delay=delays, other_day=st.booleans(), lane=lanes)
+    def reschedule(self, name: str, offset: int | None, delay: int, other_day: bool, lane: int) -> None:
+        self.may()
+        at = None if offset is None else self.now_ms + offset
+        job = self.model.jobs.get(name)
+        day = day_of(job.fire) if job and not other_day else day_of(self.now_ms)
+        call = calls.reschedule(
+            KEYS, name, day=day, at_ms=at, delay_ms=delay, now_ms=self.now_ms, lane=self.lane(lane), now=self.now
+        )
+        letter = calls.read_reschedule(self.run(call, lane))
+        assert letter == self.model.reschedule(self.given, name, day=day, at=at, delay=delay)
+        if letter == "s":
+            self.someone_wakes(self.model.jobs[name].fire)
+
+    @rule(names=id_lists, lane=lanes)
+    def redrive(self, names: list[str], lane: int) -> None:
+        self.may(redriven=True)
+        call = calls.redrive(KEYS, names, now_ms=self.now_ms, lane=self.lane(lane), now=self.now)
+        letters = calls.read_letters(self.run(call, lane))
+        assert letters == self.model.redrive(self.given, names)
+        for job_id, letter in zip(names, letters, strict=True):
+            if letter == "r":
+                self.history.lives[job_id].causes += 1
+                self.someone_wakes(self.model.jobs[job_id].fire)
+
+    @rule(place=st.sampled_from(("wheel", "dead", "done")), names=st.one_of(st.none(), id_lists))
+    def purge(self, place: str, names: list[str] | None) -> None:
+        self.may(deletes=True)
+        day = self.model.first_day() if place == "wheel" else ""
+        if place == "wheel" and not day:
+            return
+        zset = KEYS.wheel(day) if day else str(getattr(KEYS, place))
+        there = {
+            "wheel": [job_id for fire, job_id in self.model.scheduled() if day_of(fire) == day],
+            "dead": list(self.model.died),
+            "done": list(self.model.kept_until),
+        }[place]
+        call = calls.purge(KEYS, zset, day=day, ids=names or (), now=self.now)
+        gone = [job_id for job_id in there if names is None or job_id in names]
+        assert calls.read_count(self.run(call)) == len(gone)
+        self.model.purge(self.given, gone)
+
+    @rule()
+    def prune(self) -> None:
+        self.may(deletes=True)
+        call = calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE, now=self.now)
+        assert calls.read_count(self.run(call)) == self.model.prune(self.given, dead_age=DEAD_AGE)
+
+    @rule()
+    def pause_or_resume(self) -> None:
+        self.may()
+        if self.model.paused is None:
+            self.model.paused = "1"
+            self.shard.client.hset(KEYS.meta, "paused", "1")
+        else:
+            self.model.paused = None
+            self.resumes += 1
+            self.shard.client.hdel(KEYS.meta, "paused")
+            self.shard.client.rpush(KEYS.wake, "1")
+
+    @rule(by_us=travels)
+    def travel(self, by_us: int) -> None:
+        """The server's clock moves on, or is set back."""
+        self.may()
+        self.given = max(BEGIN_US - 10_000_000, self.given + by_us)
+
+    @precondition(lambda self: self.live)
+    @rule(worker=workers)
+    def crash(self, worker: str) -> None:
+        """A worker dies: nobody acts on its claims, but for an old message of it that is still under way."""
+        self.may()
+        self.live = [held for held in self.live if held.worker != worker]
+
+    @rule()
+    def listen(self) -> None:
+        """A blocked worker takes a wake-up token."""
+        self.may()
+        self.shard.client.lpop(KEYS.wake)
+
+    @precondition(lambda self: self.sent)
+    @rule(lane=lanes)
+    def repeat(self, lane: int) -> None:
+        """The answer to the last request of a lane was lost: sent again, it is given again and changes nothing."""
+        self.may()
+        if lane not in self.sent:
+            return
+        call, payload = self.sent[lane]
+        reply = self.shard.run(call._replace(args=(self.now, *call.args[1:])))
+        assert reply[0] == b"ok"
+        if call.script.name != "claim":
+            assert reply[2:] == payload
+            return
+        claimed = read({"jobs": dict(zip((i.decode() for i in payload[::2]), payload[1::2], strict=True))})
+        first = min(job.token for job in claimed.values())
+        worker = next(iter(claimed.values())).worker
+        still = [
+            [job_id.encode(), job.stored()]
+            for job_id in claimed
+            if (job := self.model.jobs.get(job_id)) and job.state == "p" and job.token >= first and job.worker == worker
+        ]
+        assert reply[6:] == [element for pair in still for element in pair]
+
+    @invariant()
+    def both_hold_the_same(self) -> None:
+        keyspace = self.shard.keyspace()
+        meta = {f: v for f, v in keyspace.get("meta", {}).items() if not f.startswith(("keeper", "second"))}
+        seen = {n: v for n, v in keyspace.items() if n != "wake" and not n.startswith("replay:")} | {"meta": meta}
+        if not meta:
+            del seen["meta"]
+        assert seen == self.model.keyspace()
+        assert len(keyspace.get("wake", [])) <= 1 + self.resumes
+        jobs = read(keyspace)
+        check_places(keyspace, jobs)
+        check_dedup(keyspace, jobs)
+        check_step(self.before, jobs, **self.allowed)
+        self.before = jobs
+
+
+def calls_state(letter: str) -> JobState:
+    """The state behind a letter."""
+    return {
+        "s": JobState.SCHEDULED,
+        "p": JobState.PROCESSING,
+        "d": JobState.DONE,
+        "x": JobState.DEAD,
+        "c": JobState.CANCELLED,
+    }[letter]

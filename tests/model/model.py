@@ -1,0 +1,388 @@
+"""The queue as it is meant to be, in plain Python: states, buckets, tokens, attempts, dedup keys and the grace period.
+
+One method a transition, named like its script. Each takes the server's time in µs and answers what the script answers;
+`keyspace` says what Redis then holds. Waiting (the roles and the wake-up tokens) is not modelled: it decides when a
+worker asks, never what it gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.lua.shard import Keyspace, record
+from zwheel.times import day_of
+
+FAILURES_KEPT = 5
+LEAST_KEPT_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A job to be enqueued."""
+
+    id: str
+    at: int | None
+    """Fire time, ms; None: `delay` from the server's now."""
+    delay: int
+    digest: str
+    window: int | None
+    keep: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an enqueue met for one job: c created, i the id exists, k its dedup key is held; and by which job."""
+
+    letter: str
+    id: str
+    state: str
+    fire: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One job."""
+
+    state: str
+    fire: int
+    token: int
+    most: int
+    keep: int
+    digest: str
+    attempt: int = 0
+    worker: str = ""
+    failures: bytes | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("s", "p")
+
+    def stored(self) -> bytes:
+        """Its record in Redis; a tombstone has no body."""
+        fields: dict[str, Any] = {"body": b""} if self.state in ("d", "c") else {}
+        return record(
+            self.state, attempt=self.attempt, fire=self.fire, token=self.token, worker=self.worker, most=self.most,
+            digest=self.digest, keep=self.keep, failures=self.failures, **fields,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Model:
+    """One shard. Times are in ms, but for `clock` and `beat` and what the methods are given, which are in µs."""
+
+    clock: int = 0
+    beat: int | None = None
+    grace: int | None = None
+    lease: int = 0
+    paused: str | None = None
+    cap: int | None = None
+    trimmed: int = 0
+    schema: bool = False
+    jobs: dict[str, Entry] = field(default_factory=dict)
+    leases: dict[str, int] = field(default_factory=dict)
+    died: dict[str, int] = field(default_factory=dict)
+    kept_until: dict[str, int] = field(default_factory=dict)
+    dedup: dict[str, str] = field(default_factory=dict)
+    windows: dict[str, int] = field(default_factory=dict)
+
+    def now(self, given: int) -> int:
+        """The server's clock: never behind what was seen."""
+        return max(given, self.clock)
+
+    def scheduled(self) -> list[tuple[int, str]]:
+        """Fire time and id of every job on the wheel, in the order they will be claimed."""
+        return sorted((job.fire, job_id) for job_id, job in self.jobs.items() if job.state == "s")
+
+    def first_day(self) -> str:
+        """The earliest bucket, '' when the wheel is empty."""
+        wheel = self.scheduled()
+        return day_of(wheel[0][0]) if wheel else ""
+
+    def _seen(self, given: int) -> int:
+        self.clock = self.now(given)
+        return self.clock // 1000
+
+    def _contact(self, given: int, lease: int = 0) -> int:
+        """A worker reached Redis. Returns the end of the grace period, 0: none."""
+        now_ms = self._seen(given)
+        self.lease = max(self.lease, lease)
+        if self.beat is not None and self.lease and self.clock - self.beat > self.lease * 500:
+            self.grace = now_ms + self.lease
+        self.beat = self.clock
+        return self.grace if self.grace is not None and self.grace > now_ms else 0
+
+    def _free(self, job_id: str, now_ms: int, *, force: bool = False) -> None:
+        """Give back the dedup key of a job that ended, unless its window lasts."""
+        digest = self.jobs[job_id].digest
+        if self.dedup.get(digest) == job_id and (force or self.windows.get(digest, 0) <= now_ms):
+            del self.dedup[digest]
+            self.windows.pop(digest, None)
+
+    def _delete(self, job_id: str) -> None:
+        del self.jobs[job_id]
+        for place in (self.leases, self.died, self.kept_until):
+            place.pop(job_id, None)
+
+    def _lives(self, job_id: str | None) -> bool:
+        return job_id in self.jobs and self.jobs[job_id].alive
+
+    def _trim(self, most_dead: int) -> None:
+        over = len(self.died) - most_dead
+        oldest = sorted(self.died, key=lambda job_id: (self.died[job_id], job_id))
+        for job_id in oldest[: min(max(over, 0), 100)]:
+            self._delete(job_id)
+            self.trimmed += 1
+
+    def enqueue(self, given: int, batch: Sequence[Wanted]) -> list[Answer] | None:
+        """All of the batch or, with None, nothing: the queue is full."""
+        now = self.now(given)
+        now_ms, next_ms = now // 1000, -(-now // 1000)
+        new: dict[str, Entry] = {}
+        taken: dict[str, str] = {}
+        ends: dict[str, int | None] = {}
+        answers = []
+        for want in batch:
+            fire = next_ms + want.delay if want.at is None else want.at
+            known = self.jobs.get(want.id) or new.get(want.id)
+            holder = self._holder(want.digest, now_ms) or taken.get(want.digest)
+            if known:
+                answers.append(Answer(letter="i", id=want.id, state=known.state, fire=known.fire))
+            elif holder:
+                held = self.jobs.get(holder) or new.get(holder)
+                state, at = (held.state, held.fire) if held else ("d", 0)
+                answers.append(Answer(letter="k", id=holder, state=state, fire=at))
+            else:
+                new[want.id] = Entry(
+                    state="s", fire=fire, token=now, most=want.most, keep=want.keep, digest=want.digest
+                )
+                if want.digest:
+                    taken[want.digest] = want.id
+                    ends[want.digest] = None if want.window is None else now_ms + want.window
+                answers.append(Answer(letter="c", id=want.id, state="s", fire=fire))
+        living = sum(job.alive for job in self.jobs.values())
+        if new and self.cap is not None and living + len(new) > self.cap:
+            return None
+        self.clock, self.schema = now, True
+        self.jobs |= new
+        self.dedup |= taken
+        for digest, end in ends.items():
+            self.windows.pop(digest, None)
+            if end is not None:
+                self.windows[digest] = end
+        return answers
+
+    def _holder(self, digest: str, now_ms: int) -> str | None:
+        holder = self.dedup.get(digest)
+        return holder if self._lives(holder) or self.windows.get(digest, 0) > now_ms else None
+
+    def claim(self, given: int, *, worker: str, lease: int, limit: int) -> list[str] | None:
+        """Ids of the jobs that were claimed, from the earliest bucket only; None: the queue is paused."""
+        self._contact(given, lease)
+        if self.paused is not None:
+            return None
+        now_ms = self.clock // 1000
+        day = self.first_day()
+        due = [job_id for fire, job_id in self.scheduled() if fire <= now_ms and day_of(fire) == day][:limit]
+        for job_id in due:
+            job = self.jobs[job_id]
+            self.jobs[job_id] = replace(
+                job, state="p", attempt=job.attempt + 1, token=max(self.clock, job.token + 1), worker=worker
+            )
+            self.leases[job_id] = now_ms + lease
+        return due
+
+    def _refusal(self, job_id: str, token: int) -> str:
+        """f fenced, m missing, '' when the token holds the job."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return "m"
+        return "" if job.state == "p" and job.token == token else "f"
+
+    def complete(self, given: int, claims: Iterable[tuple[str, int]]) -> str:
+        """A letter a job: d done, or a refusal."""
+        self._contact(given)
+        letters = ""
+        for job_id, token in claims:
+            refused = self._refusal(job_id, token)
+            letters += refused or "d"
+            if not refused:
+                job = self.jobs[job_id]
+                self._free(job_id, self.clock // 1000)
+                self._delete(job_id)
+                if job.keep:
+                    self.jobs[job_id] = replace(job, state="d")
+                    self.kept_until[job_id] = self.clock // 1000 + job.keep
+        return letters
+
+    def bury(self, given: int, claims: Iterable[tuple[str, int]], *, failures: bytes, most_dead: int) -> str:
+        """A letter a job: x dead, or a refusal."""
+        self._contact(given)
+        letters = ""
+        for job_id, token in claims:
+            refused = self._refusal(job_id, token)
+            letters += refused or "x"
+            if not refused:
+                self._die(job_id, failures)
+        if "x" in letters:
+            self._trim(most_dead)
+        return letters
+
+    def _die(self, job_id: str, failures: bytes) -> None:
+        self._free(job_id, self.clock // 1000)
+        self.jobs[job_id] = replace(self.jobs[job_id], state="x", failures=failures)
+        del self.leases[job_id]
+        self.died[job_id] = self.clock // 1000
+
+    def refile(
+        self, given: int, claims: Iterable[tuple[str, int]], *, letter: str, at: int | None, delay: int, failures: bytes
+    ) -> str:
+        """retry (letter r) and release (letter b): a letter a job, or a refusal."""
+        self._contact(given)
+        fire = -(-self.clock // 1000) + delay if at is None else at
+        letters = ""
+        for job_id, token in claims:
+            refused = self._refusal(job_id, token)
+            letters += refused or letter
+            if not refused:
+                job = self.jobs[job_id]
+                attempt = max(0, job.attempt - 1) if letter == "b" else job.attempt
+                kept = failures or job.failures
+                self.jobs[job_id] = replace(job, state="s", attempt=attempt, fire=fire, failures=kept)
+                del self.leases[job_id]
+        return letters
+
+    def extend(self, given: int, claims: Iterable[tuple[str, int]], *, lease: int, longest: int) -> str:
+        """A letter a job: k kept, c capped, or a refusal."""
+        self._contact(given, lease)
+        now_ms = self.clock // 1000
+        letters = ""
+        for job_id, token in claims:
+            letter = self._refusal(job_id, token)
+            started = token // 1000
+            if not letter:
+                letter = "c" if now_ms - started >= longest else "k"
+            if letter == "k":
+                self.leases[job_id] = min(now_ms + lease, started + longest)
+            letters += letter
+        return letters
+
+    def reap(self, given: int, *, lease: int, limit: int, most_dead: int) -> tuple[int, list[str], list[str]]:
+        """End of the grace period, or 0 and the ids that are due again and those that are dead."""
+        grace = self._contact(given, lease)
+        if grace:
+            return grace, [], []
+        now_ms, next_ms = self.clock // 1000, -(-self.clock // 1000)
+        over = sorted((until, job_id) for job_id, until in self.leases.items() if until <= now_ms)[:limit]
+        back, dead = [], []
+        for _, job_id in over:
+            job = self.jobs[job_id]
+            line = f'{{"at":{now_ms},"attempt":{job.attempt},"reason":"lease_expired","worker":"{job.worker}"}}\n'
+            failures = b"".join([*(job.failures or b"").splitlines(keepends=True), line.encode()][-FAILURES_KEPT:])
+            if job.attempt >= job.most:
+                self._die(job_id, failures)
+                dead.append(job_id)
+            else:
+                self.jobs[job_id] = replace(job, state="s", fire=next_ms, failures=failures)
+                del self.leases[job_id]
+                back.append(job_id)
+        if dead:
+            self._trim(most_dead)
+        return 0, back, dead
+
+    def cancel(self, given: int, ids: Iterable[str], *, day: str) -> str:
+        """A letter a job: c cancelled, r running, e ended, m missing, v in another bucket."""
+        now_ms = self._seen(given)
+        letters = ""
+        for job_id in ids:
+            letter = self._movable(job_id, day)
+            if not letter:
+                letter = "c"
+                self._free(job_id, now_ms, force=True)
+                job = self.jobs[job_id] = replace(self.jobs[job_id], state="c")
+                self.kept_until[job_id] = now_ms + max(job.keep, LEAST_KEPT_MS)
+            letters += letter
+        return letters
+
+    def _movable(self, job_id: str, day: str) -> str:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return "m"
+        if not job.alive:
+            return "e"
+        if job.state == "p":
+            return "r"
+        return "" if day_of(job.fire) == day else "v"
+
+    def reschedule(self, given: int, job_id: str, *, day: str, at: int | None, delay: int) -> str:
+        """s rescheduled, or why not; then nothing changed."""
+        letter = self._movable(job_id, day)
+        if letter:
+            return letter
+        self._seen(given)
+        fire = -(-self.clock // 1000) + delay if at is None else at
+        self.jobs[job_id] = replace(self.jobs[job_id], fire=fire)
+        return "s"
+
+    def redrive(self, given: int, ids: Iterable[str]) -> str:
+        """A letter a job: r redriven, n not dead, k its dedup key is held by another."""
+        self._seen(given)
+        letters = ""
+        for job_id in ids:
+            digest = self.jobs[job_id].digest if job_id in self.died else ""
+            if job_id not in self.died:
+                letters += "n"
+            elif digest and self.dedup.get(digest, job_id) != job_id:
+                letters += "k"
+            else:
+                letters += "r"
+                fire = -(-self.clock // 1000)
+                self.jobs[job_id] = replace(self.jobs[job_id], state="s", attempt=0, fire=fire)
+                del self.died[job_id]
+                if digest:
+                    self.dedup[digest] = job_id
+        return letters
+
+    def purge(self, given: int, ids: Iterable[str]) -> None:
+        """Delete these."""
+        now_ms = self._seen(given)
+        for job_id in ids:
+            self._free(job_id, now_ms, force=True)
+            self._delete(job_id)
+
+    def prune(self, given: int, *, dead_age: int) -> int:
+        """Delete what is past its retention. Returns how many of the fullest kind."""
+        now_ms = self._seen(given)
+        ended = [job_id for job_id, until in self.kept_until.items() if until <= now_ms]
+        old = [job_id for job_id, died in self.died.items() if died <= now_ms - dead_age]
+        over = [digest for digest, end in self.windows.items() if end <= now_ms]
+        for digest in over:
+            del self.windows[digest]
+            if not self._lives(self.dedup.get(digest)):
+                self.dedup.pop(digest, None)
+        for job_id in ended + old:
+            self._delete(job_id)
+        self.trimmed += len(old)
+        return max(len(ended), len(old), len(over))
+
+    def keyspace(self) -> Keyspace:
+        """What Redis holds, but for replays, roles and wake-up tokens."""
+        marks = {
+            "clock": self.clock or None, "beat": self.beat, "grace": self.grace, "lease": self.lease or None,
+            "paused": self.paused, "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.schema else None,
+        }  # fmt: skip
+        found: Keyspace = {
+            "jobs": {job_id: job.stored() for job_id, job in self.jobs.items()},
+            "processing": self.leases,
+            "dead": self.died,
+            "done": self.kept_until,
+            "dedup": self.dedup,
+            "dedup:expiry": self.windows,
+            "days": {day_of(fire): int(day_of(fire)) for fire, _ in self.scheduled()},
+            "meta": {name: str(value) for name, value in marks.items() if value is not None},
+        }
+        for fire, job_id in self.scheduled():
+            found.setdefault(f"wheel:{day_of(fire)}", {})[job_id] = fire
+        return {name: value for name, value in found.items() if value}

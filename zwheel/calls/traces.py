@@ -1,0 +1,249 @@
+"""What a history keeps of each call: one pure function a transition reads its arguments and its answer back.
+
+A trace is small: ids, tokens, times, letters. It never holds a job's arguments. Each function gets the call and its
+reply, None before there is one, and gives the word of the answer, a few facts about the call, and a fact sheet a job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from zwheel.calls.call import Call, Reply, text, word
+from zwheel.record import DIGEST_CHARS, FLAG_DEDUP, FLAG_KEEP, HEADER_BYTES
+
+Facts = dict[str, Any]
+
+
+class Trace(NamedTuple):
+    """One call as a history keeps it."""
+
+    word: str
+    """What the script answered; '' before it did."""
+    args: Facts
+    """Facts about the whole call."""
+    jobs: list[Facts]
+    """Facts about each job of the batch, in its order."""
+
+
+#: Answers after which nothing has changed: the caller builds the call again, or gives up.
+UNCHANGED = frozenset({"moved", "full", "oversized"})
+
+
+def trace(call: Call, reply: Reply | None) -> Trace:
+    """Read one call back. Raises: KeyError for a script that is no transition."""
+    return _TRACES[call.script.name](call, reply)
+
+
+def request_of(call: Call) -> str | None:
+    """Name the request of a call that has a lane: its repeats carry the same name. None: each sending stands alone."""
+    if len(call.keys) < 2:
+        return None
+    _, found, lane = call.keys[1].partition(":replay:")
+    return f"{lane}:{call.args[1]}" if found else None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _word(reply: Reply | None) -> str:
+    return "" if reply is None else word(reply)
+
+
+def _when(value: Any) -> Facts:
+    when = _text(value)
+    return {"delay": int(when[1:])} if when.startswith("+") else {"at": int(when)}
+
+
+def _fire(job: Facts, reply: Reply) -> int:
+    """The fire time that a script made of `when`: a delay counts from the next whole ms of its clock."""
+    return int(job["at"]) if "at" in job else -(-int(reply[1]) // 1000) + int(job["delay"])
+
+
+def _letters(jobs: list[Facts], reply: Reply | None, letters: Sequence[str] | None = None) -> None:
+    if reply is None or word(reply) != "ok":
+        return
+    for job, letter in zip(jobs, text(reply[2]) if letters is None else letters, strict=True):
+        job["letter"] = letter
+
+
+def _after_buckets(args: Sequence[Any]) -> int:
+    return 3 + 3 * int(args[2])
+
+
+def _enqueue(call: Call, reply: Reply | None) -> Trace:
+    args = call.args
+    jobs = []
+    for i in range(_after_buckets(args), len(args), 4):
+        job: Facts = {"id": _text(args[i]), **_when(args[i + 1]), **_tail(args[i + 3])}
+        dedup = _text(args[i + 2])
+        if dedup:
+            job["digest"] = dedup[:DIGEST_CHARS]
+            if dedup[DIGEST_CHARS:]:
+                job["window"] = int(dedup[DIGEST_CHARS:])
+        jobs.append(job)
+    answer = _word(reply)
+    if reply is not None and answer == "ok":
+        _letters(jobs, reply)
+        existed = text(reply[3]).split(" ")
+        for i in range(0, len(existed) - 1, 4):
+            jobs[int(existed[i]) - 1].update(held=existed[i + 1], state=existed[i + 2])
+        for job in jobs:
+            if job["letter"] == "c":
+                job["fire"] = _fire(job, reply)
+    return Trace(answer, {}, jobs)
+
+
+def _tail(value: Any) -> Facts:
+    """The facts in a new record, which begins with the worker's field."""
+    raw = bytes(value) if isinstance(value, bytes) else str(value).encode()
+    facts: Facts = {"most": int(raw[8:12])}
+    flags = int(raw[12:14], 16)
+    at = 14 + (DIGEST_CHARS if flags & FLAG_DEDUP else 0)
+    if flags & FLAG_KEEP:
+        facts["keep"] = int(raw[at : at + 10])
+    return facts
+
+
+def _claim(call: Call, reply: Reply | None) -> Trace:
+    args: Facts = {"worker": _text(call.args[2]), "lease": int(call.args[3]), "limit": int(call.args[4])}
+    answer = _word(reply)
+    if reply is None:
+        return Trace(answer, args, [])
+    if answer not in ("ok", "empty"):
+        return Trace(answer, args, [])
+    args["next"] = int(float(reply[2])) if reply[2] else None
+    args.update(role=text(reply[4]), grace=int(reply[5]))
+    jobs = []
+    for i in range(6, len(reply), 2):
+        raw: bytes = reply[i + 1]
+        job: Facts = {
+            "id": _text(reply[i]), "token": int(raw[21:37]), "attempt": int(raw[2:6]), "fire": int(raw[6:21]),
+            "most": int(raw[45:49]),
+        }  # fmt: skip
+        if raw[49:51] != b"00" and int(raw[49:51], 16) & FLAG_DEDUP:
+            job["digest"] = _text(raw[HEADER_BYTES : HEADER_BYTES + DIGEST_CHARS])
+        jobs.append(job)
+    return Trace(answer, args, jobs)
+
+
+def _held(args: Sequence[Any], first: int, width: int) -> Iterator[tuple[int, Facts]]:
+    for i in range(first, len(args), width):
+        yield i, {"id": _text(args[i]), "token": int(args[i + 1])}
+
+
+def _complete(call: Call, reply: Reply | None) -> Trace:
+    jobs = [job for _, job in _held(call.args, 2, 2)]
+    _letters(jobs, reply)
+    return Trace(_word(reply), {}, jobs)
+
+
+def _bury(call: Call, reply: Reply | None) -> Trace:
+    jobs = []
+    for i, job in _held(call.args, 3, 3):
+        job["reason"] = _reason(call.args[i + 2])
+        jobs.append(job)
+    _letters(jobs, reply)
+    return Trace(_word(reply), {}, jobs)
+
+
+def _reason(failures: Any) -> str:
+    lines = _text(failures).splitlines()
+    try:
+        return str(json.loads(lines[-1])["reason"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return ""
+
+
+def _refile(call: Call, reply: Reply | None) -> Trace:
+    jobs = []
+    for i, job in _held(call.args, _after_buckets(call.args), 4):
+        job.update(_when(call.args[i + 2]))
+        jobs.append(job)
+    answer = _word(reply)
+    if reply is not None and answer == "ok":
+        _letters(jobs, reply)
+        for job in jobs:
+            if job["letter"] in "rb":
+                job["fire"] = _fire(job, reply)
+    return Trace(answer, {}, jobs)
+
+
+def _extend(call: Call, reply: Reply | None) -> Trace:
+    jobs = [job for _, job in _held(call.args, 3, 2)]
+    _letters(jobs, reply)
+    return Trace(_word(reply), {"lease": int(call.args[1]), "longest": int(call.args[2])}, jobs)
+
+
+def _reap(call: Call, reply: Reply | None) -> Trace:
+    args: Facts = {"limit": int(call.args[1]), "lease": int(call.args[2])}
+    answer = _word(reply)
+    jobs: list[Facts] = []
+    if reply is not None and answer == "grace":
+        args["grace"] = int(reply[2])
+    elif reply is not None and answer == "ok":
+        args["looked"] = int(reply[2])
+        jobs += [{"id": name, "letter": "s"} for name in text(reply[3]).split()]
+        jobs += [{"id": name, "letter": "x"} for name in text(reply[4]).split()]
+    return Trace(answer, args, jobs)
+
+
+def _ids(args: Sequence[Any], first: int) -> list[Facts]:
+    return [{"id": _text(name)} for name in args[first:]]
+
+
+def _cancel(call: Call, reply: Reply | None) -> Trace:
+    jobs = _ids(call.args, 5)
+    _letters(jobs, reply)
+    return Trace(_word(reply), {"day": _text(call.args[2])}, jobs)
+
+
+def _reschedule(call: Call, reply: Reply | None) -> Trace:
+    job: Facts = {"id": _text(call.args[2]), **_when(call.args[7])}
+    if reply is not None and word(reply) == "ok":
+        job["letter"] = text(reply[2])
+        if job["letter"] == "s":
+            job["fire"] = int(reply[3])
+    return Trace(_word(reply), {}, [job])
+
+
+def _redrive(call: Call, reply: Reply | None) -> Trace:
+    jobs = _ids(call.args, 4)
+    _letters(jobs, reply)
+    return Trace(_word(reply), {}, jobs)
+
+
+def _purge(call: Call, reply: Reply | None) -> Trace:
+    """Which jobs went is not in the answer, only how many: the set, the highest score and the ids bound them."""
+    args: Facts = {
+        "set": call.keys[5].rpartition("}:")[2], "most": int(call.args[2]), "highest": _text(call.args[3]),
+    }  # fmt: skip
+    if reply is not None:
+        args["count"] = int(reply[2])
+    return Trace(_word(reply), args, _ids(call.args, 4))
+
+
+def _prune(call: Call, reply: Reply | None) -> Trace:
+    args: Facts = {"limit": int(call.args[1]), "dead_age": int(call.args[2])}
+    if reply is not None:
+        args["count"] = int(reply[2])
+    return Trace(_word(reply), args, [])
+
+
+_TRACES: dict[str, Callable[[Call, Reply | None], Trace]] = {
+    "enqueue": _enqueue,
+    "claim": _claim,
+    "complete": _complete,
+    "retry": _refile,
+    "bury": _bury,
+    "release": _refile,
+    "extend": _extend,
+    "reap": _reap,
+    "cancel": _cancel,
+    "reschedule": _reschedule,
+    "redrive": _redrive,
+    "purge": _purge,
+    "prune": _prune,
+}
