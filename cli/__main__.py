@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import main
-
 if __name__ == "__main__":
+    # Not at the top: a process that runs a task of its own loads this file again, by its path and under another name.
+    from . import main
+
     main()

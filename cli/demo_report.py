@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .demo_shop import Shop
 
@@ -23,6 +23,18 @@ class Kill:
     pid: int
     at_us: int
     """When it was dead, µs since the epoch."""
+
+
+class Attempt(NamedTuple):
+    """One row of the shop's attempts."""
+
+    job: str
+    number: int
+    """Which claim of the job it was, counted from 1; the one before need not have begun anything."""
+    pid: int
+    began_us: int
+    outcome: str | None
+    """None: it never ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,24 +148,22 @@ def measure(
         fire_at_ms: Job id -> fire time, for every job that `zwheel enqueue` answered for; a redelivery does not move it.
         kill: None when the demo ended before the kill.
     """
-    attempts: dict[str, list[tuple[int, int, int, int | None, str | None]]] = {}
-    for job, *rest in shop.db.execute(
-        "SELECT job, attempt, pid, began_us, ended_us, outcome FROM attempts ORDER BY job, token"
-    ):
-        if job in fire_at_ms:
-            attempts.setdefault(job, []).append(tuple(rest))
+    attempts: dict[str, list[Attempt]] = {}
+    for row in shop.db.execute("SELECT job, attempt, pid, began_us, outcome FROM attempts ORDER BY job, token"):
+        attempt = Attempt(*row)
+        if attempt.job in fire_at_ms:
+            attempts.setdefault(attempt.job, []).append(attempt)
     lateness, redelivery, early, unfinished, refused = [], [], 0, len(fire_at_ms), 0
     for job, tries in attempts.items():
         due_us = fire_at_ms[job] * 1000
         first, last = tries[0], tries[-1]
-        early += any(began_us < due_us for _, _, began_us, _, _ in tries)
-        unfinished -= any(ended_us is not None and outcome != "fenced" for _, _, _, ended_us, outcome in tries)
-        refused += sum(outcome in ("fenced", "repeated") for *_, outcome in tries)
-        if first[0] == 1:
-            lateness.append((first[2] - due_us) / 1000)
-        if kill is not None and last[0] > 1 and last[1] != kill.pid and last[2] > kill.at_us:
-            if all(pid == kill.pid for _, pid, _, _, _ in tries[:-1]):
-                redelivery.append((last[2] - kill.at_us) / 1000)
+        early += any(each.began_us < due_us for each in tries)
+        unfinished -= any(each.outcome not in (None, "fenced") for each in tries)
+        refused += sum(each.outcome in ("fenced", "repeated") for each in tries)
+        if first.number == 1:
+            lateness.append((first.began_us - due_us) / 1000)
+        if kill is not None and _is_redelivery(tries, kill):
+            redelivery.append((last.began_us - kill.at_us) / 1000)
     states = dict(shop.db.execute("SELECT state, count(*) FROM orders GROUP BY state"))
     return Figures(
         orders=orders,
@@ -175,6 +185,13 @@ def measure(
         seconds=seconds,
         server=server,
     )
+
+
+def _is_redelivery(tries: Sequence[Attempt], kill: Kill) -> bool:
+    """Whether a job was started again after the kill by another worker, and nobody but the killed one had it before."""
+    last = tries[-1]
+    again = last.number > 1 and last.pid != kill.pid and last.began_us > kill.at_us
+    return again and all(each.pid == kill.pid for each in tries[:-1])
 
 
 def _held(shop: Shop, kill: Kill) -> int:
@@ -256,7 +273,9 @@ def save_picture(figures: Figures, path: Path, command: str = "make demo") -> No
 
     from rich.console import Console
 
-    console = Console(record=True, file=io.StringIO(), width=PICTURE_WIDTH, color_system="truecolor", force_terminal=True)
+    console = Console(
+        record=True, file=io.StringIO(), width=PICTURE_WIDTH, color_system="truecolor", force_terminal=True
+    )
     console.print(table(figures))
     svg = console.export_svg(title=command, unique_id="zwheel-demo")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 LONGEST_S = 36.0
 READY_S = 15.0
 FEED_S = 10.0
+ANSWER_S = 3.0
 #: Short, so that what the killed worker held comes back while one watches.
 LEASE = "2s"
 CONCURRENCY = 20
@@ -112,14 +113,16 @@ class Stage:
         self.server = embedded.start(self.home / "server")
         return self.server
 
-    def spawn(self, *words: str, **options: int) -> subprocess.Popen[bytes]:
+    def spawn(self, *words: str, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         """Start `zwheel` with these words, away from the terminal's signals."""
         process = subprocess.Popen(
             [sys.executable, "-m", "zwheel.cli", *words],
             cwd=self.home,
             env=self._environment(),
             start_new_session=True,
-            **options,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
         )
         self.processes[process.pid] = process
         return process
@@ -164,7 +167,8 @@ class Stage:
 
     def last_words(self) -> str:
         """Give the last lines that the workers wrote."""
-        lines = [line for log in self.home.glob("worker-*.log") for line in log.read_text(errors="replace").splitlines()]
+        logs = [log.read_text(errors="replace") for log in self.home.glob("worker-*.log")]
+        lines = [line for text in logs for line in text.splitlines()]
         return " / ".join(lines[-6:]) or "they said nothing"
 
     def close(self) -> None:
@@ -198,7 +202,8 @@ class Stage:
         import zwheel
 
         assert self.server is not None
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ZWHEEL_", "_ZWHEEL_", "REDIS_URL"))}
+        others = ("ZWHEEL_", "_ZWHEEL_", "REDIS_URL")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         found = [str(Path(zwheel.__file__).resolve().parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
         return {
             **kept,
@@ -257,7 +262,7 @@ class _Play:
         server = stage.start_server()
         note(f"started {server} in a temporary directory (pid {server.pid})")
         shop = Shop.create(stage.database, self._orders)
-        wheel = SyncWheel(server.url, namespace="zw")
+        wheel = SyncWheel(server.url, namespace="zw", timeout_s=ANSWER_S, give_up_s=ANSWER_S)
         try:
             workers = [stage.start_worker(number) for number in (1, 2)]
             self._await_workers(wheel, workers)
@@ -266,7 +271,7 @@ class _Play:
             self._fire_at_ms = stage.feed(to_jsonl(self._orders))
             note(f"enqueued {len(self._fire_at_ms):,} orders through zwheel enqueue --jsonl -")
             self._watch(shop, workers)
-            self._await_end(shop, wheel)
+            self._await_end(shop, wheel, [worker for worker in workers if worker.returncode is None])
             return measure(
                 shop,
                 self._fire_at_ms,
@@ -302,8 +307,8 @@ class _Play:
                     break
         if self._kill is not None:
             number = [worker.pid for worker in workers].index(self._kill.pid) + 1
-            held = shop.running(0).get(self._kill.pid, 0)
-            self._ctx.out.note(f"killed worker {number} (pid {self._kill.pid}) with SIGKILL: it was running {held} jobs")
+            held, pid = shop.running(0).get(self._kill.pid, 0), self._kill.pid
+            self._ctx.out.note(f"killed worker {number} (pid {pid}) with SIGKILL: it was running {held} jobs")
 
     def _strike(self, shop: Shop, workers: Sequence[subprocess.Popen[bytes]], anyhow: bool) -> bool:
         """Kill the worker that runs the most jobs, if it runs enough of them."""
@@ -316,11 +321,12 @@ class _Play:
         self._kill = Kill(pid=victim.pid, at_us=now_us())
         return True
 
-    def _await_end(self, shop: Shop, wheel: SyncWheel) -> None:
+    def _await_end(self, shop: Shop, wheel: SyncWheel, workers: Sequence[subprocess.Popen[bytes]]) -> None:
         """Wait until all jobs have ended and Redis holds none of them any more, but not for ever."""
         with self._showing(shop) as look:
             while self._elapsed < LONGEST_S:
                 look()
+                self._stage.check_workers(workers)
                 if shop.count("ended") >= len(self._fire_at_ms):
                     info = wheel.queue(QUEUE)
                     if not info.scheduled and not info.processing:

@@ -93,9 +93,7 @@ class Shop:
                 outcome = "cancelled"
                 self.db.execute("INSERT INTO cancellations VALUES (?, ?, ?)", (number, token, now_us()))
             else:
-                state, last = self.db.execute(
-                    "SELECT state, token FROM orders WHERE number = ?", (number,)
-                ).fetchone()
+                state, last = self.db.execute("SELECT state, token FROM orders WHERE number = ?", (number,)).fetchone()
                 outcome = "fenced" if last != token else "paid" if state == "paid" else "repeated"
             self.db.execute(
                 "UPDATE attempts SET ended_us = ?, outcome = ? WHERE job = ? AND token = ?",

@@ -14,7 +14,9 @@
 --#include clock
 --#include digits
 --#include replay
+--#include record
 --#include buckets
+--#include keeps
 --#include wake
 local meta, replay_key, jobs, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local request, bucket_count = ARGV[2], tonumber(ARGV[3])
@@ -71,9 +73,8 @@ if #digests > 0 then
   end
   local records = redis.call('HMGET', jobs, unpack(held))
   for i = 1, #digests do
-    -- A holder that ended, or whose record is gone, counts only while its window lasts.
-    local alive = records[i] and string.find(records[i], '^.[spw]')
-    if holders[i] and not alive and not (ends[i] and tonumber(ends[i]) > now_ms) then
+    -- A holder that ended, or whose record is gone or another's, counts only while its window lasts.
+    if holders[i] and not keeps(records[i], digests[i]) and not (ends[i] and tonumber(ends[i]) > now_ms) then
       holders[i] = false
     elseif holders[i] then
       ends[i] = records[i] or ''

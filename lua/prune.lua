@@ -8,6 +8,8 @@
 -- Keeps I9 I11
 --#include clock
 --#include digits
+--#include record
+--#include keeps
 local meta, jobs, done, dead, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local limit = tonumber(ARGV[2])
 local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
@@ -25,7 +27,7 @@ if #digests > 0 then
   end
   local records = redis.call('HMGET', jobs, unpack(names))
   for i = 1, #digests do
-    if not (records[i] and string.find(records[i], '^.[spw]')) then
+    if not keeps(records[i], digests[i]) then
       free[#free + 1] = digests[i]
     end
   end

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from zwheel.errors import ConfigError
 from zwheel.registry import Registry
@@ -22,6 +23,8 @@ log = logging.getLogger("zwheel.worker")
 
 #: A supervisor passes the number of a pipe's end here; when the pipe closes, the supervisor is gone.
 PARENT_PIPE = "ZWHEEL_PARENT_PIPE"
+#: How long idle threads may take to end before a worker process does, seconds.
+_THREADS_END_S = 0.5
 
 
 def set_up_logging(level: str) -> None:
@@ -48,14 +51,25 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_serve(worker, settings))
+            # Before the runner closes: it would wait for every thread of the loop's own pool.
+            stuck = _stuck_threads()
+            if stuck:
+                log.error("%d threads are still running tasks; ending without them", stuck)
+                keeper.close()
+                logging.shutdown()
+                os._exit(1)
     finally:
         keeper.close()
-    leftover = [t for t in threading.enumerate() if t.name.startswith("zwheel-task") and t.is_alive()]
-    if leftover:
-        log.error("%d threads are still running tasks; ending without them, their leases will run out", len(leftover))
-        logging.shutdown()
-        os._exit(1)
     return 0
+
+
+def _stuck_threads() -> int:
+    """Count the threads that do not end by themselves although nothing waits for them any more."""
+    deadline = time.monotonic() + _THREADS_END_S
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return sum(thread.is_alive() for thread in others)
 
 
 def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -69,6 +83,9 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _serve(worker: Worker, settings: WorkerSettings) -> None:
     loop = asyncio.get_running_loop()
+    # What a task hands to `asyncio.to_thread` runs here; its threads end when they are idle, so that the rest is stuck.
+    pool = ThreadPoolExecutor(thread_name_prefix="zwheel-to-thread")
+    loop.set_default_executor(pool)
     signals = 0
 
     def on_signal(name: str) -> None:
@@ -93,4 +110,7 @@ async def _serve(worker: Worker, settings: WorkerSettings) -> None:
             worker.stop()
 
         loop.add_reader(pipe, on_pipe)
-    await worker.run()
+    try:
+        await worker.run()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

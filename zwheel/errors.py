@@ -14,7 +14,7 @@ ZwheelError
 │   ├── OutcomeUnknown      sent, but no answer arrived: it may or may not have happened
 │   ├── BrokerFull          Redis is out of memory (maxmemory, noeviction)
 │   ├── BrokerRefused       authentication, permissions, a read-only replica, an unsupported server
-│   └── SchemaMismatch      the keys were written by an incompatible version
+│   └── SchemaMismatch      the keys were written by an incompatible version, or vanished under a running worker
 ├── QueueFull               the queue reached its length cap
 ├── LeaseLost               the claim is no longer valid: another worker may hold the job
 ├── JobNotFound             no such job
@@ -92,9 +92,14 @@ class BrokerFull(BrokerError):
 class BrokerRefused(BrokerError):
     """Redis refused: authentication, permissions, a read-only replica, an unsupported server."""
 
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        #: The first word of the server's answer, such as NOPERM or READONLY; '' when it was zwheel that refused.
+        self.code = code
+
 
 class SchemaMismatch(BrokerError):
-    """The stored keys were written by a version this one cannot work with."""
+    """The stored keys were written by a version this one cannot work with, or vanished under a running worker."""
 
 
 class QueueFull(ZwheelError):

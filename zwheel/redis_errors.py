@@ -124,7 +124,7 @@ def translate(error: BaseException, url: str) -> BrokerError:
             f"Redis at {where} is out of memory and stored nothing: raise its maxmemory, or remove jobs that are done"
         )
     if kind == _REFUSED:
-        return BrokerRefused(f"Redis at {where} refused ({reason}){cure}")
+        return BrokerRefused(f"Redis at {where} refused ({reason}){cure}", code)
     return OutcomeUnknown(
         f"no answer from Redis at {where} ({reason}); the request may or may not have been carried out"
     )

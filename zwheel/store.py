@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from zwheel.calls.call import Call, Session, clock_us
 from zwheel.connect import connect_async, connect_blocking, connect_sync, translate
-from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
 from zwheel.failpoints import FAILPOINTS
 from zwheel.scripts import Script
 
@@ -153,6 +153,9 @@ class Store(_Shell):
                         replies.append(await connection.read_response())
                     except ResponseError as error:
                         replies.append(error)
+            if connection.should_reconnect():
+                # It answered READONLY: after a failover the same address may lead to the new primary.
+                await connection.disconnect(nowait=True)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -179,7 +182,13 @@ class Store(_Shell):
                     await asyncio.sleep(ask)
                     ask = steps.send([])
                     continue
-                ask = steps.send(await self._persist(ask, limit))
+                try:
+                    replies = await self._persist(ask, limit)
+                except BrokerError as error:
+                    # An operation may go on without what it asked for; one that does not say so ends with the error.
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(replies)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -288,7 +297,12 @@ class SyncStore(_Shell):
                     time.sleep(ask)
                     ask = steps.send([])
                     continue
-                ask = steps.send(self._persist(ask, limit))
+                try:
+                    replies = self._persist(ask, limit)
+                except BrokerError as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(replies)
         except StopIteration as end:
             result: T = end.value
             return result

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zwheel.calls import (
+    REPAIR_JOBS,
     Back,
     Call,
     Lane,
@@ -21,6 +22,7 @@ from zwheel.calls import (
     reap,
     redrive,
     release,
+    repair,
     reschedule,
     retry,
 )
@@ -28,7 +30,7 @@ from zwheel.job import JobId, QueueName
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS
 
-from .shard import KEYS, LANE, MIDNIGHT, NOW, NOW_US, TODAY, TOMORROW, WORKER, Shard, at, digits16, held, record
+from .shard import KEYS, LANE, LATER, MIDNIGHT, NOW, NOW_US, TODAY, TOMORROW, WORKER, Shard, at, digits16, held, record
 
 LEASE = 30_000
 TOKEN = NOW_US - 60_000_000
@@ -92,7 +94,13 @@ def _fire(number: int) -> int:
 
 def _enqueue(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     shard.put({"jobs": {"job-0000": record("d", body=b"")}, "done": {"job-0000": NOW + 9}})
-    shard.put({"dedup": {digest_of(3): "holder"}, "dedup:expiry": {digest_of(3): NOW + 9}, "meta": {"cap": "100000"}})
+    shard.put(
+        {
+            "dedup": {digest_of(3): "holder"},
+            "dedup:expiry": {digest_of(3): NOW + 9},
+            "meta": {"cap": "100000", "schema": "1", "epoch": "5"},
+        }
+    )
     batch = []
     for number, name in enumerate(names(size)):
         digest = digest_of(number) if number % 3 == 0 else None
@@ -183,6 +191,18 @@ def _prune(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     return prune(KEYS, limit=size, dead_age_ms=1000, now=now)
 
 
+def _repair(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """Every third record has lost its place, every fifth place its record."""
+    size = min(size, REPAIR_JOBS)
+    ids = _scheduled(shard, size)
+    shard.client.zrem(KEYS.wheel(TODAY), *ids[::3])
+    shard.client.hdel(KEYS.jobs, *ids[1::5], "never")
+    shard.put({"days": {LATER: int(LATER)}})
+    shard.client.zrem(KEYS.days, TOMORROW)
+    digests = [digest_of(number) for number in range(size) if number % 3 == 0]
+    return repair(KEYS, days=[TODAY, TOMORROW, LATER], digests=digests, ids=ids, mend=True, now=now)
+
+
 Prepare = Callable[[Shard, int, Lane, str], Call]
 
 PREPARE: dict[str, Prepare] = {
@@ -199,6 +219,7 @@ PREPARE: dict[str, Prepare] = {
     "redrive": _redrive,
     "purge": _purge,
     "prune": _prune,
+    "repair": _repair,
 }
 """Put what a transition needs into an empty shard and build its call."""
 

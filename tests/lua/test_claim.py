@@ -31,9 +31,12 @@ NEVER = 9007199254740992
 
 
 def take(
-    shard: Shard, limit: int = 10, *, day: str = TODAY, worker: str = WORKER, now: str = at(NOW), lane: Lane = LANE
-) -> Claimed:
-    call = claim(KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=lane, role_ms=ROLE, now=now)
+    shard: Shard, limit: int = 10, *, day: str = TODAY, worker: str = WORKER, now: str = at(NOW), lane: Lane = LANE,
+    epoch: str = "",
+) -> Claimed:  # fmt: skip
+    call = claim(
+        KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=lane, role_ms=ROLE, epoch=epoch, now=now
+    )
     return read_claim(shard.run(call))
 
 
@@ -106,11 +109,12 @@ def test_a_token_is_larger_than_any_the_job_had_and_than_the_clock_says(shard: S
     ]
 
 
-def test_the_clock_never_runs_backwards(shard: Shard) -> None:
+@pytest.mark.parametrize("now", [at(NOW), at(NOW - 5_000)], ids=["stands", "was set back"])
+def test_time_moves_on_where_the_clock_stands_or_was_set_back(shard: Shard, now: str) -> None:
     shard.put(today(a=NOW) | {"meta": worker_meta()})
-    claimed = take(shard, now=at(NOW - 5_000))
-    assert (claimed.now_us, claimed.jobs) == (NOW_US, [b"a", held(NOW_US)])
-    assert shard.keyspace()["meta"]["clock"] == str(NOW_US)
+    claimed = take(shard, now=now)
+    assert (claimed.now_us, claimed.jobs) == (NOW_US + 1, [b"a", held(NOW_US + 1)])
+    assert shard.keyspace()["meta"]["clock"] == str(NOW_US + 1)
 
 
 @pytest.mark.parametrize("named", [YESTERDAY, TOMORROW, "19700101"])
@@ -137,10 +141,10 @@ def test_a_bucket_that_is_emptied_leaves_the_index_and_the_next_day_is_named(sha
         "replay:caller:0": f"request-1 {NOW_US:016d} a",
     }
     shard.leaves(after)
-    assert take(shard, day=TOMORROW, lane=LANE._replace(request="2")) == Claimed(
-        "empty", NOW_US, MIDNIGHT, TOMORROW, "timekeeper", 0, []
+    assert take(shard, day=TOMORROW, lane=LANE._replace(request="2"), now=at(NOW, 1)) == Claimed(
+        "empty", NOW_US + 1, MIDNIGHT, TOMORROW, "timekeeper", 0, []
     )
-    shard.leaves(after | {"meta": worker_meta(**keeper(MIDNIGHT))})
+    shard.leaves(after | {"meta": worker_meta(NOW_US + 1, **keeper(MIDNIGHT))})
 
 
 def test_an_empty_wheel_makes_a_timekeeper_that_waits_for_anything(shard: Shard) -> None:
@@ -153,6 +157,33 @@ def test_a_paused_queue_gives_nothing_and_notes_the_contact(shard: Shard) -> Non
     shard.put(before | {"meta": {"paused": "1"}})
     assert take(shard) == Claimed("paused", NOW_US, None, "", "none", 0, [])
     shard.leaves(before | {"meta": worker_meta(paused=1)})
+
+
+def test_a_queue_with_the_schema_of_another_version_gives_nothing(shard: Shard) -> None:
+    before = today(a=NOW) | {"meta": meta(5, schema=2, epoch=7)}
+    shard.put(before)
+    assert take(shard) == Claimed("foreign", NOW_US, None, "", "none", 0, [], "2")
+    assert take(shard, epoch="7") == Claimed("foreign", NOW_US, None, "", "none", 0, [], "2")
+    shard.leaves(before)
+
+
+@pytest.mark.parametrize(
+    ("stored", "found"),
+    [({"schema": 1, "epoch": 8}, "8"), ({"epoch": 7}, "7"), ({"schema": 1}, ""), ({}, "")],
+    ids=["founded anew", "no schema", "no epoch", "no meta"],
+)
+def test_a_worker_that_knows_another_epoch_is_told_that_the_queue_was_emptied_and_gets_nothing(
+    shard: Shard, stored: dict[str, Any], found: str
+) -> None:
+    before = today(a=NOW) | {"meta": meta(5, **stored)}
+    shard.put(before)
+    assert take(shard, epoch="7") == Claimed("flushed", NOW_US, None, "", "none", 0, [], found)
+    shard.leaves(before)
+
+
+def test_a_worker_that_knows_the_epoch_claims(shard: Shard) -> None:
+    shard.put(today(a=NOW) | {"meta": meta(5, schema=1, epoch=7)})
+    assert take(shard, epoch="7").jobs == [b"a", held(NOW_US)]
 
 
 def test_a_gap_opens_a_grace_period_that_the_claim_tells(shard: Shard) -> None:
@@ -303,9 +334,9 @@ def test_who_steps_down_gives_up_its_role_and_wakes_another_and_takes_nothing(
 ) -> None:
     wheel = today(a=NOW)
     shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
-    for _ in range(2):
-        assert take(shard, 0, day="19700101") == Claimed("stepped", NOW_US, None, "", "none", 0, [])
-        shard.leaves(wheel | {"meta": worker_meta(**after), "wake": woken or None})
+    for now_us in (NOW_US, NOW_US + 1):
+        assert take(shard, 0, day="19700101") == Claimed("stepped", now_us, None, "", "none", 0, [])
+        shard.leaves(wheel | {"meta": worker_meta(now_us, **after), "wake": woken or None})
 
 
 def test_a_repeat_gives_the_jobs_that_are_still_held_by_that_claim_and_claims_nothing(shard: Shard) -> None:

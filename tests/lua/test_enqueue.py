@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from zwheel.calls import Lane, NewJob, Reply, enqueue, read_enqueue
-from zwheel.errors import PayloadTooLarge, QueueFull
+from zwheel.errors import PayloadTooLarge, QueueFull, SchemaMismatch
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.record import record_tail
 
@@ -29,6 +29,9 @@ from .shard import (
 )
 
 BODY = b"\x01\x00\xff\n"
+#: What `meta` says of a queue that was founded by this call, and of one that is older.
+FOUNDED: dict[str, Any] = {"schema": 1, "epoch": NOW_US}
+KNOWN: dict[str, Any] = {"schema": 1, "epoch": 5}
 
 
 def new(
@@ -94,7 +97,7 @@ def test_new_jobs_go_to_the_days_of_their_fire_times_and_the_past_is_allowed(sha
             "wheel:19700104": {"old": long_ago},
             "days": {"19700104": 19700104, TODAY: int(TODAY), TOMORROW: int(TOMORROW), "99991231": 99991231},
             "wake": ["1"],
-            "meta": meta(token, schema=1),
+            "meta": meta(token, schema=1, epoch=token),
             "replay:caller:0": f"request-1 {token} ccccc ",
         }
     )
@@ -115,7 +118,7 @@ def test_new_jobs_go_to_the_days_of_their_fire_times_and_the_past_is_allowed(sha
 def test_an_id_that_exists_in_any_state_is_answered_with_it_and_stays(
     shard: Shard, raw: bytes, state: JobState
 ) -> None:
-    shard.put({"jobs": {"a": raw}})
+    shard.put({"jobs": {"a": raw}, "meta": meta(5, **KNOWN)})
     reply = send(shard, new("b", NOW + 1), new("a", digest=DIGEST))
     assert reply == [b"ok", at(NOW).encode(), b"ci", b"2 a %c %015d" % (raw[1], NOW + 7)]
     answers = put(shard, new("b", NOW + 1), new("a", digest=DIGEST))
@@ -128,7 +131,7 @@ def test_an_id_that_exists_in_any_state_is_answered_with_it_and_stays(
         {
             "jobs": {"a": raw, "b": fresh(fire=NOW + 1)},
             **today(b=NOW + 1),
-            "meta": meta(schema=1),
+            "meta": meta(**KNOWN),
             "replay:caller:0": f"request-1 {NOW_US} ci {reply[3].decode()}",
         }
     )
@@ -149,7 +152,7 @@ def test_a_dedup_key_is_taken_with_and_without_a_window(shard: Shard) -> None:
             **today(a=NOW, b=NOW),
             "dedup": {DIGEST: "a", DIGEST2: "b"},
             "dedup:expiry": {DIGEST2: NOW + 500},
-            "meta": meta(schema=1),
+            "meta": meta(**FOUNDED),
             "replay:caller:0": f"request-1 {NOW_US} cc ",
         }
     )
@@ -166,12 +169,15 @@ ALIVE = {
     "scheduled": record(digest=DIGEST),
     "processing": held(7, digest=DIGEST),
     "of another version": record("s", digest=DIGEST, version="2"),
+    "of unknown flags": record("s", digest=DIGEST, flags="09"),
 }
 ENDED = {
     "done": record("d", digest=DIGEST, body=b""),
     "dead": record("x", digest=DIGEST),
     "cancelled": record("c", digest=DIGEST, body=b""),
     "missing": None,
+    "enqueued again without the key": record(),
+    "enqueued again with another key": record(digest=DIGEST2),
 }
 HOLDERS = [
     *(
@@ -196,6 +202,7 @@ def test_a_dedup_key_is_held_while_its_job_lives_or_its_window_lasts(
         "jobs": {"h": holder} if holder else None,
         "dedup": {DIGEST: "h"},
         "dedup:expiry": {DIGEST: window_ends} if window_ends else None,
+        "meta": meta(5, **KNOWN),
     }
     shard.put(before)
     answers = put(shard, new("a", digest=DIGEST))
@@ -207,7 +214,7 @@ def test_a_dedup_key_is_held_while_its_job_lives_or_its_window_lasts(
         shard.leaves(
             before
             | {
-                "meta": meta(schema=1),
+                "meta": meta(**KNOWN),
                 "replay:caller:0": f"request-1 {NOW_US} k 1 h {state} {fire:015d}",
             }
         )
@@ -218,7 +225,7 @@ def test_a_dedup_key_is_held_while_its_job_lives_or_its_window_lasts(
                 "jobs": {**(before["jobs"] or {}), "a": fresh(digest=DIGEST)},
                 **today(a=NOW),
                 "dedup": {DIGEST: "a"},
-                "meta": meta(schema=1),
+                "meta": meta(**KNOWN),
                 "replay:caller:0": f"request-1 {NOW_US} c ",
             }
         )
@@ -232,7 +239,7 @@ def test_a_full_queue_refuses_the_whole_batch_and_counts_only_living_jobs(shard:
         "dead": {"x": NOW},
         f"wheel:{TODAY}": {"a": NOW},
         "days": {TODAY: int(TODAY)},
-        "meta": meta(NOW_US - 1, cap=3),
+        "meta": meta(NOW_US - 1, cap=3, **KNOWN),
     }
     shard.put(before)
     assert send(shard, new("b"), new("c")) == [b"full", at(NOW).encode(), b"3"]
@@ -266,6 +273,28 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
     assert answers[1].fire_at_ms == MIDNIGHT
 
 
+def test_a_queue_with_jobs_and_no_schema_takes_more_but_is_not_founded_again(shard: Shard) -> None:
+    shard.put({"jobs": {"a": record()}, f"wheel:{TODAY}": {"a": NOW}, "days": {TODAY: int(TODAY)}})
+    assert put(shard, new("b"))
+    shard.leaves(
+        {
+            "jobs": {"a": record(), "b": fresh()},
+            **today(a=NOW, b=NOW),
+            "meta": meta(),
+            "replay:caller:0": f"request-1 {NOW_US} c ",
+        }
+    )
+
+
+def test_a_queue_with_the_schema_of_another_version_takes_nothing(shard: Shard) -> None:
+    before: Keyspace = {"jobs": {"a": record()}, "meta": meta(5, schema=2, epoch=5)}
+    shard.put(before)
+    assert send(shard, new("b")) == [b"foreign", at(NOW).encode(), b"2"]
+    with pytest.raises(SchemaMismatch, match="schema 2"):
+        put(shard, new("b"))
+    shard.leaves(before)
+
+
 @pytest.mark.parametrize(
     ("keeper_at", "keeper_end", "tokens", "after"),
     [
@@ -281,14 +310,14 @@ def test_a_token_is_pushed_when_the_timekeeper_would_not_wake_for_the_earliest(
     shard: Shard, keeper_at: int, keeper_end: int, tokens: list[str], after: list[str]
 ) -> None:
     roles: dict[str, Any] = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": keeper_end}
-    shard.put({"meta": meta(NOW_US - 9, **roles), "wake": tokens})
+    shard.put({"meta": meta(NOW_US - 9, **KNOWN, **roles), "wake": tokens})
     assert put(shard, new("a", NOW + 60), new("b", NOW + 50))
     shard.leaves(
         {
             "jobs": {"a": fresh(fire=NOW + 60), "b": fresh(fire=NOW + 50)},
             **today(a=NOW + 60, b=NOW + 50),
             "wake": after or None,
-            "meta": meta(schema=1, **roles),
+            "meta": meta(**KNOWN, **roles),
             "replay:caller:0": f"request-1 {NOW_US} cc ",
         }
     )

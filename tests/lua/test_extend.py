@@ -11,9 +11,11 @@ HOUR = 3_600_000
 TOKEN = NOW_US - 1_000_000
 
 
-def run(shard: Shard, *pairs: tuple[str, int], longest: int = HOUR, lease: int = LEASE) -> str | None:
+def run(
+    shard: Shard, *pairs: tuple[str, int], longest: int = HOUR, lease: int = LEASE, now: str = at(NOW)
+) -> str | None:
     held_pairs = [(job_id, digits16(token)) for job_id, token in pairs]
-    return read_letters(shard.run(extend(KEYS, held_pairs, lease_ms=lease, longest_ms=longest, now=at(NOW))))
+    return read_letters(shard.run(extend(KEYS, held_pairs, lease_ms=lease, longest_ms=longest, now=now)))
 
 
 def test_a_held_job_keeps_its_record_and_gets_a_new_deadline(shard: Shard) -> None:
@@ -57,8 +59,8 @@ def test_the_longest_lease_that_was_ever_used_is_remembered(shard: Shard) -> Non
     shard.put({"meta": meta(NOW_US - 1, beat=True, lease=LEASE)})
     run(shard, lease=LEASE - 1)
     shard.leaves({"meta": meta(beat=True, lease=LEASE)})
-    run(shard, lease=LEASE + 1)
-    shard.leaves({"meta": meta(beat=True, lease=LEASE + 1)})
+    run(shard, lease=LEASE + 1, now=at(NOW, 1))
+    shard.leaves({"meta": meta(NOW_US + 1, beat=True, lease=LEASE + 1)})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from zwheel.calls import prune, read_count
 
-from .shard import DIGEST, KEYS, NOW, TODAY, Shard, at, held, meta, record
+from .shard import DIGEST, KEYS, NOW, NOW_US, TODAY, Shard, at, held, meta, record
 
 AGE = 1_000_000
 
@@ -39,12 +39,23 @@ def test_what_is_past_its_retention_goes_and_the_rest_stays(shard: Shard) -> Non
     [
         (record(digest=DIGEST), True),
         (held(5, digest=DIGEST), True),
+        (record(version="2"), True),
+        (record(), False),
         (record("d", digest=DIGEST, body=b""), False),
         (record("x", digest=DIGEST), False),
         (record("c", digest=DIGEST, body=b""), False),
         (None, False),
     ],
-    ids=["scheduled", "processing", "done", "dead", "cancelled", "missing"],
+    ids=[
+        "scheduled",
+        "processing",
+        "of another version",
+        "enqueued again without the key",
+        "done",
+        "dead",
+        "cancelled",
+        "missing",
+    ],
 )
 def test_a_window_that_ended_frees_its_key_unless_the_holder_lives(
     shard: Shard, holder: bytes | None, stays: bool
@@ -80,7 +91,7 @@ def test_a_limit_bounds_each_kind_and_is_answered_when_there_may_be_more(shard: 
         }
     )
     assert [run(shard, limit=3), run(shard, limit=3)] == [2, 0]
-    shard.leaves({"jobs": {"w": record()}, **wheel, "meta": meta(trimmed=1)})
+    shard.leaves({"jobs": {"w": record()}, **wheel, "meta": meta(NOW_US + 2, trimmed=1)})
 
 
 def test_an_empty_shard_stays_empty_but_for_the_clock(shard: Shard) -> None:

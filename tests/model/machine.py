@@ -206,6 +206,8 @@ class QueueMachine(RuleBasedStateMachine):
         claimed = calls.read_claim(self.run(call))
         if self.model.paused is None:
             assert (claimed.word, claimed.day, claimed.jobs) == ("moved", first, [])
+        else:
+            assert claimed.word == "paused"
         self.model._contact(self.given, LEASE)
 
     @rule(worker=workers)

@@ -80,7 +80,8 @@ class Model:
     paused: str | None = None
     cap: int | None = None
     trimmed: int = 0
-    schema: bool = False
+    epoch: int | None = None
+    """When the queue was founded, µs."""
     jobs: dict[str, Entry] = field(default_factory=dict)
     leases: dict[str, int] = field(default_factory=dict)
     died: dict[str, int] = field(default_factory=dict)
@@ -89,8 +90,8 @@ class Model:
     windows: dict[str, int] = field(default_factory=dict)
 
     def now(self, given: int) -> int:
-        """The server's clock: never behind what was seen."""
-        return max(given, self.clock)
+        """The server's clock: always later than what was seen."""
+        return max(given, self.clock + 1)
 
     def scheduled(self) -> list[tuple[int, str]]:
         """Fire time and id of every job on the wheel, in the order they will be claimed."""
@@ -126,8 +127,10 @@ class Model:
         for place in (self.leases, self.died, self.kept_until):
             place.pop(job_id, None)
 
-    def _lives(self, job_id: str | None) -> bool:
-        return job_id in self.jobs and self.jobs[job_id].alive
+    def _keeps(self, job_id: str | None, digest: str) -> bool:
+        """Whether a job lives and carries this dedup key."""
+        job = self.jobs.get(job_id or "")
+        return job is not None and job.alive and job.digest == digest
 
     def _trim(self, most_dead: int) -> None:
         over = len(self.died) - most_dead
@@ -165,7 +168,9 @@ class Model:
         living = sum(job.alive for job in self.jobs.values())
         if new and self.cap is not None and living + len(new) > self.cap:
             return None
-        self.clock, self.schema = now, True
+        self.clock = now
+        if self.epoch is None:
+            self.epoch = now
         self.jobs |= new
         self.dedup |= taken
         for digest, end in ends.items():
@@ -176,7 +181,7 @@ class Model:
 
     def _holder(self, digest: str, now_ms: int) -> str | None:
         holder = self.dedup.get(digest)
-        return holder if self._lives(holder) or self.windows.get(digest, 0) > now_ms else None
+        return holder if self._keeps(holder, digest) or self.windows.get(digest, 0) > now_ms else None
 
     def claim(self, given: int, *, worker: str, lease: int, limit: int) -> list[str] | None:
         """Ids of the jobs that were claimed, from the earliest bucket only; None: the queue is paused."""
@@ -360,7 +365,7 @@ class Model:
         over = [digest for digest, end in self.windows.items() if end <= now_ms]
         for digest in over:
             del self.windows[digest]
-            if not self._lives(self.dedup.get(digest)):
+            if not self._keeps(self.dedup.get(digest), digest):
                 self.dedup.pop(digest, None)
         for job_id in ended + old:
             self._delete(job_id)
@@ -371,7 +376,7 @@ class Model:
         """What Redis holds, but for replays, roles and wake-up tokens."""
         marks = {
             "clock": self.clock or None, "beat": self.beat, "grace": self.grace, "lease": self.lease or None,
-            "paused": self.paused, "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.schema else None,
+            "paused": self.paused, "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
         }  # fmt: skip
         found: Keyspace = {
             "jobs": {job_id: job.stored() for job_id, job in self.jobs.items()},

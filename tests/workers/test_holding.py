@@ -18,6 +18,7 @@ from zwheel.job import QueueName
 from zwheel.workers.claims import Claim, Slots, Stop
 from zwheel.workers.runner import Runner
 from zwheel.workers.settler import Settler
+from zwheel.workers.supervisor import describe_exit
 
 pytestmark = pytest.mark.anyio
 
@@ -247,3 +248,11 @@ async def test_a_claim_has_an_end_even_when_its_worker_keeps_beating(wheel: Whee
         )
     assert dead is not None
     assert dead.reason == Reason.LEASE_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(3, "exit code 3"), (-9, "SIGKILL (out of memory?)"), (-11, "SIGSEGV"), (-250, "signal 250")],
+)
+async def test_the_end_of_a_worker_process_is_told_in_words(code: int, words: str) -> None:
+    assert describe_exit(code) == words

@@ -9,6 +9,7 @@ from zwheel.calls.call import (
     Session,
     clock_us,
     day_name,
+    foreign_schema,
     read_count,
     read_letters,
     word,
@@ -24,12 +25,14 @@ from zwheel.calls.reap import Reaped, read_reap, reap
 from zwheel.calls.redrive import redrive
 from zwheel.calls.refile import Back, Refile, read_refile
 from zwheel.calls.release import release
+from zwheel.calls.repair import REPAIR_DAYS, REPAIR_JOBS, Repaired, read_repair, repair
 from zwheel.calls.reschedule import read_reschedule, reschedule
 from zwheel.calls.retry import retry
 
 __all__ = [
-    "BATCH_LIMIT", "Back", "Call", "Claimed", "EnqueueCall", "Lane", "NewJob", "Reaped", "Refile", "Reply", "Session",
-    "bury", "cancel", "claim", "clock_us", "complete", "day_name", "enqueue", "extend", "prune", "purge", "read_claim",
-    "read_count", "read_enqueue", "read_letters", "read_reap", "read_refile", "read_reschedule", "reap", "redrive",
-    "release", "reschedule", "retry", "word",
+    "BATCH_LIMIT", "REPAIR_DAYS", "REPAIR_JOBS", "Back", "Call", "Claimed", "EnqueueCall", "Lane", "NewJob", "Reaped",
+    "Refile", "Repaired", "Reply", "Session", "bury", "cancel", "claim", "clock_us", "complete", "day_name", "enqueue",
+    "extend", "foreign_schema", "prune", "purge", "read_claim", "read_count", "read_enqueue", "read_letters", "read_reap",
+    "read_refile", "read_repair", "read_reschedule", "reap", "redrive", "release", "repair", "reschedule", "retry",
+    "word",
 ]  # fmt: skip

@@ -29,6 +29,8 @@ class Claimed:
     """End of the grace period after a gap, ms; 0: none."""
     jobs: list[bytes]
     """id, record, id, record, ... as Redis sent them."""
+    found: str = ""
+    """foreign: the schema there; flushed: the epoch there now, '' when there is none."""
 
 
 def claim(
@@ -63,4 +65,5 @@ def read_claim(reply: Reply) -> Claimed:
             reply[6:],
         )
     day = text(reply[2]) if answer == "moved" else ""
-    return Claimed(answer, clock_us(reply), None, day, "none", 0, [])
+    found = text(reply[2]) if answer in ("foreign", "flushed") else ""
+    return Claimed(answer, clock_us(reply), None, day, "none", 0, [], found)

@@ -1,0 +1,85 @@
+"""The keeper renews leases for a worker whose task holds the GIL, and for no other."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from zwheel import SyncWheel
+from zwheel.calls import Session, claim, day_name, read_claim
+from zwheel.store import SyncStore
+from zwheel.times import DAY_MS
+from zwheel.workers import WorkerSettings
+from zwheel.workers.keeper import Keeper, is_running, renew
+
+
+def _claim_one(url: str, worker: str, lease_ms: int) -> tuple[SyncStore, Session, str]:
+    with SyncWheel(url, namespace="zw") as wheel:
+        job = wheel.enqueue("t", id="held")
+    session = Session("zw", caller=worker)
+    store = SyncStore(url, session)
+    keys = session.keys("default")
+    with session.lane() as lane:
+        store.send([("PING",)])
+        day = day_name(job.fire_at_ms // DAY_MS)
+        call = claim(keys, day=day, worker=worker, lease_ms=lease_ms, limit=1, lane=lane)
+        (reply,) = store.send([call])
+    assert len(read_claim(reply).jobs) == 2
+    return store, session, "held"
+
+
+def _deadline(store: SyncStore, session: Session, job_id: str) -> int:
+    (score,) = store.send([("ZSCORE", session.keys("default").processing, job_id)])
+    return int(float(score))
+
+
+def test_it_renews_the_leases_of_its_own_worker_and_no_other(url: str) -> None:
+    store, session, job_id = _claim_one(url, "aaaaaaaa", 1_000)
+    before = _deadline(store, session, job_id)
+    settings = WorkerSettings(lease_ms=60_000)
+    keys = session.keys("default")
+    assert renew(store, keys, "bbbbbbbb", settings) == 0
+    assert _deadline(store, session, job_id) == before
+    assert renew(store, keys, "aaaaaaaa", settings) == 1
+    assert _deadline(store, session, job_id) > before + 30_000
+    store.close()
+
+
+def test_a_worker_that_holds_the_gil_keeps_its_leases(url: str) -> None:
+    """The fork happens in this process; then it stops ticking and holds the GIL in a C call for three leases."""
+    store, session, job_id = _claim_one(url, "aaaaaaaa", 1_500)
+    settings = WorkerSettings(lease_ms=1_500)
+    keeper = Keeper(url, "zw", "aaaaaaaa", settings)
+    try:
+        ctypes.PyDLL(None).usleep(4_500_000)
+        (clock,) = store.send([("TIME",)])
+        assert _deadline(store, session, job_id) > int(clock[0]) * 1000 + int(clock[1]) // 1000
+    finally:
+        keeper.close()
+        store.close()
+
+
+def test_a_stopped_process_does_not_count_as_running() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    try:
+        assert is_running(child.pid)
+        os.kill(child.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while is_running(child.pid):
+            assert time.monotonic() < deadline
+            os.sched_yield()
+    finally:
+        child.kill()
+        child.wait()
+    assert not is_running(child.pid)
+
+
+def test_it_ends_when_its_worker_closes_the_pipe(url: str) -> None:
+    keeper = Keeper(url, "zw", "aaaaaaaa", WorkerSettings())
+    keeper.tick()
+    keeper.close()
+    assert not is_running(keeper.pid)

@@ -1,0 +1,19 @@
+"""What `zwheel doctor` looks at: the server, and each queue's keys. Steps without I/O, like the operations."""
+
+from zwheel.doctor.eviction import Policy, eviction_policy, refusal
+from zwheel.doctor.finding import Finding, Level
+from zwheel.doctor.queues import Health, check_queue, known_queues, mend_queue
+from zwheel.doctor.server import check_redis
+
+__all__ = [
+    "Finding",
+    "Health",
+    "Level",
+    "Policy",
+    "check_queue",
+    "check_redis",
+    "eviction_policy",
+    "known_queues",
+    "mend_queue",
+    "refusal",
+]

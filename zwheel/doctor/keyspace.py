@@ -1,0 +1,72 @@
+"""Which queues there are: those on the list, and those whose keys are there although nobody listed them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from zwheel.calls import Session
+from zwheel.doctor import probe
+from zwheel.doctor.finding import Finding, ok, unseen
+from zwheel.errors import BrokerRefused
+from zwheel.operations.read import queues
+from zwheel.store import Steps
+
+#: How many keys the server looks at in one step of the scan.
+_SCAN = 2000
+_KEY = re.compile(r"\{([A-Za-z0-9._-]+):([A-Za-z0-9._-]+):(\d+)\}:([a-z:]+)(\d{8})?\Z")
+
+
+@dataclass(slots=True)
+class Keyspace:
+    """What the keys of a server say about queues."""
+
+    listed: list[str] = field(default_factory=list)
+    """The queues on the list of this namespace."""
+    buckets: dict[str, set[str]] = field(default_factory=dict)
+    """Each queue of this namespace that has keys -> the days that have a bucket."""
+    others: set[str] = field(default_factory=set)
+    """Other namespaces that keep queues here."""
+    unseen: str = ""
+    """Why the keys could not be seen; '' when they could."""
+
+    @property
+    def names(self) -> list[str]:
+        """Every queue of this namespace, sorted."""
+        return sorted({*self.listed, *self.buckets})
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is worth a word about the keys as a whole."""
+        if self.unseen:
+            return [unseen("keyspace", "keys that nobody listed", self.unseen)]
+        if self.others:
+            text = f"other namespaces keep queues here too: {', '.join(sorted(self.others))}; they do not mix"
+            return [ok("keyspace", text)]
+        return []
+
+
+def known_queues(session: Session) -> Steps[Keyspace]:
+    """Find the queues of this namespace. Walks over the keys once, in bounded steps, where SCAN is allowed."""
+    found = Keyspace(listed=[str(name) for name in (yield from queues(session))])
+    cursor = 0
+    while True:
+        try:
+            (reply,) = yield (("SCAN", cursor, "MATCH", "{*:*:*}:*", "COUNT", _SCAN),)
+        except BrokerRefused as error:
+            found.unseen = str(error)
+            return found
+        for raw in reply[1]:
+            key = _KEY.match(probe.text(raw))
+            if key is None:
+                continue
+            namespace, queue, _, name, day = key.groups()
+            if namespace != session.namespace:
+                found.others.add(namespace)
+            elif name == "wheel:" and day:
+                found.buckets.setdefault(queue, set()).add(day)
+            elif name in ("jobs", "meta", "days", "processing", "dead", "done"):
+                found.buckets.setdefault(queue, set())
+        cursor = int(reply[0])
+        if cursor == 0:
+            return found

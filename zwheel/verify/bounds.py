@@ -1,0 +1,23 @@
+"""How long things may take before the checker calls them late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the checker holds a run to. Durations in ms."""
+
+    lease_ms: int | None = None
+    """The workers' lease; None: what each claim says."""
+    reap_ms: int = 5_000
+    """How often a worker looks for leases that ran out."""
+    idle_ms: int = 2_500
+    """How long a due job may wait while a worker with room sleeps: the longest backstop of those that keep time."""
+    slack_ms: int = 1_000
+    """What scheduling of processes and round trips may add."""
+    lateness_ms: int | None = None
+    """The target for the 99th percentile of start - fire time; None: it is shown, not judged."""
+    drained: bool = False
+    """Whether the run was drained before the snapshot: then every due job must have ended."""

@@ -1,0 +1,245 @@
+"""What a history says, put together: events of jobs, and what is known of queues and processes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from typing import Any
+
+Span = tuple[int, int]
+"""A time from, a time to, in µs of the server's clock."""
+
+NEVER = 1 << 62
+"""Later than any time, µs."""
+
+#: What an accepted change of each kind answers.
+ACCEPTED = {
+    "enqueue": "c", "complete": "d", "retry": "r", "release": "b", "bury": "x", "reap": "sx", "cancel": "c",
+    "reschedule": "s", "redrive": "r", "extend": "k",
+}  # fmt: skip
+#: What ends a claim, by its token.
+SETTLES = frozenset({"complete", "retry", "release", "bury"})
+#: What may undo acknowledged writes: the changes in its window may be gone.
+LOSSES = frozenset({"aof_cut", "flush", "failover", "no_persistence", "eviction", "loss"})
+#: What happens to one process only: the others are to go on as if nothing were.
+PERSONAL = frozenset({"kill", "stop", "term"})
+
+
+@dataclass(slots=True)
+class Source:
+    """Where a line stands, and who wrote it."""
+
+    file: str
+    line: int
+    proc: str
+
+
+class Event:
+    """One change of one job: asked for, and as far as it is known, what became of it."""
+
+    __slots__ = ("attempt", "digest", "facts", "fire", "letter", "op", "since", "source", "sure", "token", "us")
+
+    def __init__(self, op: str, since: int, us: int, facts: dict[str, Any], source: Source, *, sure: bool) -> None:
+        self.op = op
+        #: It happened no earlier and no later than this, µs of the server's clock.
+        self.since = since
+        self.us = us
+        self.facts = facts
+        self.source = source
+        #: Whether it is known to have happened.
+        self.sure = sure
+        self.letter: str = facts.get("letter", "")
+        self.token: int = facts.get("token", 0)
+        self.attempt: int = facts.get("attempt", 0)
+        self.fire: int | None = facts.get("fire")
+        self.digest: str = facts.get("digest", "")
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job ended by it."""
+        return self.op in ("complete", "bury", "cancel") or (self.op == "reap" and self.letter == "x")
+
+    def __repr__(self) -> str:
+        return f"<{self.op} {self.letter} {self.us} token={self.token}>"
+
+
+class JobLine:
+    """Everything about one job, in the order of the server's clock."""
+
+    __slots__ = ("ends", "extends", "id", "kept", "maybe", "moves", "queue", "refused", "shaky", "starts")
+
+    def __init__(self, queue: str, job_id: str) -> None:
+        self.queue = queue
+        self.id = job_id
+        #: Changes that are known to have happened, extensions apart.
+        self.moves: list[Event] = []
+        #: Renewals of its leases that are known to have happened.
+        self.extends: list[Event] = []
+        #: Changes that may have happened: no answer arrived.
+        self.maybe: list[Event] = []
+        #: Changes that were refused.
+        self.refused: list[Event] = []
+        self.starts: list[Event] = []
+        self.ends: list[Event] = []
+        #: Whether a change lies in a window in which the server lost confirmed writes.
+        self.shaky = False
+        #: Whether it is listed by a snapshot before anything was heard of it.
+        self.kept = False
+
+    def settle(self) -> None:
+        """Sort what was gathered."""
+        for events in (self.moves, self.extends, self.maybe, self.refused, self.starts, self.ends):
+            if len(events) > 1:
+                events.sort(key=_order)
+
+    def generation(self, event: Event) -> list[Event]:
+        """The moves since the enqueue that the event belongs to, up to the next one."""
+        moves = self.moves
+        at = moves.index(event)
+        first = at
+        while first > 0 and moves[first].op != "enqueue":
+            first -= 1
+        last = at + 1
+        while last < len(moves) and moves[last].op != "enqueue":
+            last += 1
+        return moves[first:last]
+
+    def may_have(self, ops: frozenset[str] | set[str], until: int, token: int = 0) -> bool:
+        """Whether a change of unknown outcome, of one of these kinds, may have happened by `until`."""
+        return any(e.op in ops and e.since <= until and (not token or e.token == token) for e in self.maybe)
+
+
+def _order(event: Event) -> tuple[int, int]:
+    # A repeated change took effect somewhere between its first sending and its answer: what followed from it may have
+    # happened before the answer, so that it is put at its beginning.
+    return (event.since if event.us > event.since else event.us, event.token)
+
+
+@dataclass(slots=True)
+class CallLine:
+    """One call on a queue that was answered, or that may have happened."""
+
+    op: str
+    word: str
+    since: int
+    us: int
+    args: dict[str, Any]
+    source: Source
+    taken: int = 0
+
+
+@dataclass(slots=True)
+class QueueLine:
+    """What is known of a queue beyond its jobs."""
+
+    name: str
+    answered: list[int] = field(default_factory=list)
+    """When workers' calls were answered, µs, sorted."""
+    asked: list[int] = field(default_factory=list)
+    """When workers asked and got no answer, µs, sorted."""
+    claims: list[CallLine] = field(default_factory=list)
+    unknown: dict[str, list[Span]] = field(default_factory=dict)
+    """Calls of unknown outcome that name no job, by kind: when they may have happened."""
+    purges: list[CallLine] = field(default_factory=list)
+    prunes: list[CallLine] = field(default_factory=list)
+    graces: list[Span] = field(default_factory=list)
+    pauses: list[Span] = field(default_factory=list)
+    resumes: list[int] = field(default_factory=list)
+    began: int = NEVER
+    """The first answer heard, µs."""
+    lease_ms: int = 0
+    """The longest lease that its workers used."""
+
+    def may_have(self, op: str, since: int, until: int) -> bool:
+        """Whether a call of unknown outcome may have happened in that time."""
+        return any(first <= until and last >= since for first, last in self.unknown.get(op, ()))
+
+    def heard(self, since: int, until: int) -> bool:
+        """Whether a worker's call was answered in that time."""
+        return bisect_right(self.answered, until) > bisect_left(self.answered, since)
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something that was done to the run on purpose."""
+
+    kind: str
+    span: Span
+    args: dict[str, Any]
+    source: Source
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The whole state of one queue at one time."""
+
+    queue: str
+    us: int
+    number: str
+    head: dict[str, Any] = field(default_factory=dict)
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    source: Source | None = None
+
+
+@dataclass(slots=True)
+class Runs:
+    """A history, read."""
+
+    jobs: dict[tuple[str, str], JobLine] = field(default_factory=dict)
+    queues: dict[str, QueueLine] = field(default_factory=dict)
+    procs: dict[str, list[int]] = field(default_factory=dict)
+    """When each process wrote a line, µs of the server's clock, sorted."""
+    faults: list[Fault] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    keyspaces: list[tuple[dict[str, Any], Source]] = field(default_factory=list)
+    receipts: list[tuple[str, dict[str, Any], Source]] = field(default_factory=list)
+    """Enqueues whose receipt claims more than memory."""
+    receipts_seen: int = 0
+    lines: int = 0
+    files: int = 0
+    infos: dict[str, int] = field(default_factory=dict)
+    """How many calls of each kind have an unknown outcome."""
+    torn: int = 0
+    """Last lines that were cut off."""
+    last_us: int = 0
+    """The last reading of the server's clock."""
+
+    def job(self, queue: str, job_id: str) -> JobLine:
+        """The line of a job, made when it is new."""
+        key = (queue, job_id)
+        found = self.jobs.get(key)
+        if found is None:
+            found = self.jobs[key] = JobLine(queue, job_id)
+        return found
+
+    def queue(self, name: str) -> QueueLine:
+        """The line of a queue, made when it is new."""
+        found = self.queues.get(name)
+        if found is None:
+            found = self.queues[name] = QueueLine(name)
+        return found
+
+    def final(self, queue: str) -> Snapshot | None:
+        """The last snapshot of a queue."""
+        found = [snapshot for snapshot in self.snapshots if snapshot.queue == queue]
+        return max(found, key=lambda snapshot: snapshot.us) if found else None
+
+    def lost_in(self, since: int, until: int) -> bool:
+        """Whether confirmed writes of that time may be gone."""
+        return any(f.kind in LOSSES and f.span[0] <= until and f.span[1] >= since for f in self.faults)
+
+    def disturbed(self) -> list[Span]:
+        """When something was done to the server, the network or the whole run."""
+        return [fault.span for fault in self.faults if fault.kind not in PERSONAL]
+
+
+def overlap(spans: list[Span], since: int, until: int) -> int:
+    """How many µs of a time lie in the spans, which may overlap each other."""
+    total = 0
+    at = since
+    for first, last in sorted(spans):
+        low, high = max(first, at), min(last, until)
+        if high > low:
+            total += high - low
+            at = high
+    return total

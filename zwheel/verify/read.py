@@ -1,0 +1,260 @@
+"""Reads the files of a history, line by line, and sorts what they say by job and by queue."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from zwheel.errors import ZwheelError
+from zwheel.verify.events import ACCEPTED, NEVER, CallLine, Event, Fault, Runs, Snapshot, Source
+
+Line = dict[str, Any]
+
+_HANDLER = frozenset({"start", "end"})
+_WORKERS = frozenset({"claim", "extend", "reap"})
+_NAMELESS = frozenset({"claim", "reap", "purge", "prune"})
+_PROC_EVERY_US = 1_000
+
+
+class BadHistory(ZwheelError):
+    """A file that is no history."""
+
+
+def paths_of(named: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Find the files: those named, and every *.jsonl in the named directories. Raises: BadHistory."""
+    found: list[Path] = []
+    for name in named:
+        path = Path(name)
+        if path.is_dir():
+            found += sorted(path.rglob("*.jsonl"))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise BadHistory(f"{path}: there is no such file or directory")
+    if not found:
+        raise BadHistory("no history there: a directory of one holds files that end in .jsonl")
+    return found
+
+
+def read(named: Iterable[str | os.PathLike[str]]) -> Runs:
+    """Read files and directories. Raises: BadHistory, OSError."""
+    runs = Runs()
+    for path in paths_of(named):
+        runs.files += 1
+        _File(runs, path).read()
+    _settle(runs)
+    return runs
+
+
+def _lines(path: Path, runs: Runs) -> Iterator[tuple[int, Line]]:
+    number = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                if raw.endswith(b"\n"):
+                    raise BadHistory(f"{path}, line {number}: this is no JSON") from None
+                # The process was killed in the middle of its last write.
+                runs.torn += 1
+                return
+            if not isinstance(line, dict) or "op" not in line or "phase" not in line:
+                raise BadHistory(f"{path}, line {number}: this is no line of a history: it has no op and no phase")
+            yield number, line
+    runs.lines += number
+
+
+class _File:
+    """One process's file: pairs each outcome with what was asked."""
+
+    def __init__(self, runs: Runs, path: Path) -> None:
+        self.runs = runs
+        self.path = path
+        #: Asked and not yet answered, by sequence number.
+        self.open: dict[Any, tuple[Line, Source]] = {}
+        #: Sendings of a request whose outcome is unknown, until a repeat of it is answered.
+        self.unheard: dict[str, list[tuple[Line, Source]]] = {}
+
+    def read(self) -> None:
+        last_us = 0
+        for number, line in _lines(self.path, self.runs):
+            source = Source(self.path.name, number, str(line.get("proc", "")))
+            try:
+                last_us = self._line(line, source) or last_us
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise BadHistory(f"{self.path}, line {number}: {type(error).__name__}: {error}") from error
+        for line, source in self.open.values():
+            self._unheard(line, source)
+        for request in self.unheard.values():
+            for line, source in request:
+                self._unknown(line, source)
+
+    def _line(self, line: Line, source: Source) -> int:
+        op, phase = line["op"], line["phase"]
+        us = int(line.get("redis_us") or line.get("est_us") or 0)
+        if us:
+            times = self.runs.procs.setdefault(source.proc, [])
+            if not times or us - times[-1] > _PROC_EVERY_US:
+                times.append(us)
+            if "redis_us" in line and us > self.runs.last_us:
+                self.runs.last_us = us
+        if op == "final":
+            self._final(line, source)
+        elif op == "fault":
+            self._fault(line, source)
+        elif op in _HANDLER:
+            self._handler(line, source)
+        elif phase == "invoke":
+            self.open[line["seq"]] = (line, source)
+        else:
+            asked = self.open.pop(line["seq"], None)
+            if phase == "info":
+                self._unheard(asked[0] if asked else line, source)
+            elif phase == "ok":
+                self._ok(line, source, asked)
+            elif phase == "fail" and op in _WORKERS and asked:
+                self.runs.queue(line["queue"]).asked.append(_earliest(asked[0]))
+        return us
+
+    def _unheard(self, line: Line, source: Source) -> None:
+        op = line["op"]
+        self.runs.infos[op] = self.runs.infos.get(op, 0) + 1
+        if op in _WORKERS:
+            self.runs.queue(line["queue"]).asked.append(_earliest(line))
+        request = line.get("request")
+        if request is None:
+            self._unknown(line, source)
+        else:
+            self.unheard.setdefault(f"{line['queue']} {request}", []).append((line, source))
+
+    def _unknown(self, line: Line, source: Source) -> None:
+        since = _earliest(line)
+        op, queue = line["op"], line["queue"]
+        if op in _NAMELESS:
+            self.runs.queue(queue).unknown.setdefault(op, []).append((since, NEVER))
+        if op == "pause":
+            self.runs.queue(queue).pauses.append((since, NEVER))
+        for job in line["jobs"]:
+            self.runs.job(queue, job["id"]).maybe.append(Event(op, since, NEVER, job, source, sure=False))
+
+    def _ok(self, line: Line, source: Source, asked: tuple[Line, Source] | None) -> None:
+        op, name = line["op"], line["queue"]
+        queue = self.runs.queue(name)
+        if op in ("pause", "resume"):
+            if asked and op == "pause":
+                queue.pauses.append((_earliest(asked[0]), NEVER))
+            elif asked:
+                queue.resumes.append(_latest(asked[0]))
+            return
+        us = since = int(line["redis_us"])
+        queue.began = min(queue.began, us)
+        request = line.get("request")
+        earlier = self.unheard.pop(f"{name} {request}", None) if request is not None else None
+        if earlier:
+            since = min(since, *(_earliest(sent) for sent, _ in earlier))
+            if op == "claim":
+                # An earlier sending may have claimed what ran out before the answer arrived.
+                queue.unknown.setdefault("claim", []).append((since, us))
+        args = line.get("args", {})
+        call = CallLine(op, line.get("word", ""), since, us, args, source, len(line["jobs"]))
+        self._queue_call(queue, call, line)
+        job_of = self.runs.job
+        accepted = ACCEPTED.get(op, "")
+        for facts in line["jobs"]:
+            job = job_of(name, facts["id"])
+            if op == "claim":
+                taken = min(us, max(since, facts["token"])) if earlier else us
+                event = Event(op, taken, taken, facts, source, sure=True)
+                event.facts = facts | args
+                job.moves.append(event)
+            elif op == "purge":
+                job.maybe.append(Event(op, since, us, facts, source, sure=False))
+            else:
+                event = Event(op, since, us, facts, source, sure=True)
+                if event.letter not in accepted:
+                    job.refused.append(event)
+                elif op == "extend":
+                    event.facts = facts | args
+                    job.extends.append(event)
+                else:
+                    job.moves.append(event)
+
+    def _queue_call(self, queue: Any, call: CallLine, line: Line) -> None:
+        op = call.op
+        if op in _WORKERS:
+            queue.answered.append(call.us)
+        if op == "claim":
+            queue.claims.append(call)
+            queue.lease_ms = max(queue.lease_ms, int(call.args.get("lease", 0)))
+        elif op == "purge":
+            queue.purges.append(call)
+        elif op == "prune":
+            queue.prunes.append(call)
+        elif op == "enqueue":
+            receipt = str(line.get("receipt", ""))
+            self.runs.receipts_seen += bool(receipt)
+            if receipt not in ("", "memory"):
+                self.runs.receipts.append((receipt, line, call.source))
+        grace = int(call.args.get("grace") or 0) * 1000
+        if grace > call.us:
+            queue.graces.append((call.us, grace))
+
+    def _handler(self, line: Line, source: Source) -> None:
+        for facts in line["jobs"]:
+            job = self.runs.job(line["queue"], facts["id"])
+            est, err = int(line["est_us"]), int(line.get("err_us", 0))
+            event = Event(line["op"], est - err, est + err, facts, source, sure=True)
+            event.letter = str(line.get("args", {}).get("outcome", ""))
+            (job.starts if line["op"] == "start" else job.ends).append(event)
+
+    def _fault(self, line: Line, source: Source) -> None:
+        args = line.get("args", {})
+        at = int(line.get("redis_us") or line.get("est_us") or line["wall_ns"] // 1000)
+        first, last = args.get("window") or (at, at)
+        self.runs.faults.append(Fault(str(args["kind"]), (int(first), int(last)), args, source))
+
+    def _final(self, line: Line, source: Source) -> None:
+        args = line["args"]
+        if args["part"] == "keys":
+            self.runs.keyspaces.append((args, source))
+            return
+        number, name = str(args.get("snapshot", "")), line["queue"]
+        found = [s for s in self.runs.snapshots if s.number == number and s.queue == name]
+        snapshot = found[0] if found else Snapshot(name, int(line["redis_us"]), number)
+        if not found:
+            self.runs.snapshots.append(snapshot)
+        if args["part"] == "queue":
+            snapshot.head, snapshot.source = args, source
+        for job in line["jobs"]:
+            snapshot.jobs[job["id"]] = job
+
+
+def _earliest(line: Line) -> int:
+    return int(line["est_us"]) - int(line.get("err_us", 0))
+
+
+def _latest(line: Line) -> int:
+    return int(line["est_us"]) + int(line.get("err_us", 0))
+
+
+def _settle(runs: Runs) -> None:
+    for times in runs.procs.values():
+        times.sort()
+    for queue in runs.queues.values():
+        queue.answered.sort()
+        queue.asked.sort()
+        queue.claims.sort(key=lambda call: call.us)
+        resumes = sorted(queue.resumes)
+        queue.pauses = [(s, next((r for r in resumes if r >= s), NEVER)) for s, _ in queue.pauses]
+    if runs.lost_in(0, NEVER):
+        for job in runs.jobs.values():
+            job.shaky = any(runs.lost_in(event.since, event.us) for event in (*job.moves, *job.extends))
+    for job in runs.jobs.values():
+        job.settle()
+    for snapshot in runs.snapshots:
+        if snapshot.us <= runs.queue(snapshot.queue).began:
+            for job_id in snapshot.jobs:
+                runs.job(snapshot.queue, job_id).kept = True

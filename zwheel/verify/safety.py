@@ -1,0 +1,305 @@
+"""Promises about single jobs: none lost, none invented, never early, one holder, fenced, bounded, final."""
+
+from __future__ import annotations
+
+from zwheel.verify.bounds import Bounds
+from zwheel.verify.events import NEVER, SETTLES, Event, JobLine, Runs, Snapshot
+from zwheel.verify.report import Clue, Findings, clock
+
+_BACK = frozenset({"retry", "release", "reap", "redrive", "enqueue", "reschedule"})
+_ENDS = frozenset({"complete", "bury", "cancel"})
+
+
+def name_of(job: JobLine) -> str:
+    """`queue/id`."""
+    return f"{job.queue}/{job.id}"
+
+
+def i1_no_loss(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """Each enqueue that was answered led to an end, or the job is still there."""
+    unseen = 0
+    for job in runs.jobs.values():
+        born = next((move for move in reversed(job.moves) if move.op == "enqueue"), None)
+        if born is None:
+            continue
+        after = job.generation(born)
+        ended = [move for move in after if move.terminal]
+        final = runs.final(job.queue)
+        if final is None or final.us < born.us:
+            unseen += not ended
+            continue
+        seen = final.jobs.get(job.id)
+        if seen is None and not _may_be_gone(runs, job, after, final):
+            last = after[-1]
+            found.add("the job is gone and nothing ended it", last, _absent(final), job=name_of(job))
+        elif seen is not None and bounds.drained and seen.get("state") in ("s", "p") and not job.shaky:
+            if seen["state"] == "p" or int(seen["fire"]) * 1000 < final.us:
+                found.add("the job was due and has not ended", after[-1], _present(final, seen), job=name_of(job))
+    if unseen:
+        found.undecided(f"{unseen:,} jobs have no end in the history, and there is no snapshot after them")
+
+
+def _absent(final: Snapshot) -> Clue:
+    return Clue(f"{clock(final.us)} snapshot: the job is not there", final.source)
+
+
+def _present(final: Snapshot, seen: dict[str, object]) -> Clue:
+    return Clue(f"{clock(final.us)} snapshot: state {seen.get('state')}, listed in {seen.get('in')}", final.source)
+
+
+def _may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) -> bool:
+    """Whether the job's absence is explained: it ended, or someone removed it, or confirmed writes were lost."""
+    last = moves[-1]
+    if job.shaky:
+        return True
+    if job.may_have({"complete", "purge"}, NEVER):
+        return True
+    queue = runs.queue(job.queue)
+    if queue.may_have("purge", last.since, final.us):
+        return True
+    if last.op == "complete" or (last.op == "cancel" and _purged(runs, job, last, "done", final)):
+        return True
+    if last.op == "cancel":
+        # Its tombstone goes by itself, after ten minutes at the least.
+        return bool(queue.prunes) or queue.may_have("prune", last.since, final.us)
+    if last.terminal or job.may_have({"bury"}, NEVER) or queue.may_have("reap", last.since, final.us):
+        trimmed = int(final.head.get("meta", {}).get("trimmed", 0))
+        return trimmed > 0 or _purged(runs, job, last, "dead", final)
+    return last.op != "claim" and _purged(runs, job, last, "wheel", final)
+
+
+def _purged(runs: Runs, job: JobLine, last: Event, kind: str, final: Snapshot) -> bool:
+    return any(
+        call.args["set"].startswith(kind) and call.args.get("count", 1) and last.since <= call.us <= final.us
+        for call in runs.queue(job.queue).purges
+    )
+
+
+def i2_no_invention(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """Each job that was claimed, started or seen had been enqueued."""
+    for job in runs.jobs.values():
+        known = job.kept or job.may_have({"enqueue"}, NEVER) or any(move.op == "enqueue" for move in job.moves)
+        if known:
+            first_made = min((e.since for e in (*job.moves, *job.maybe) if e.op == "enqueue"), default=0)
+            early = next((m for m in job.moves if m.op == "claim" and m.us < first_made), None)
+            if early is not None and not job.kept:
+                found.add("the job was claimed before it was enqueued", early, job=name_of(job))
+            continue
+        proof = [*(m for m in job.moves if m.op == "claim"), *job.starts]
+        if proof:
+            found.add("the job ran and was never enqueued", proof[0], job=name_of(job))
+    for snapshot in runs.snapshots:
+        if snapshot.us <= runs.queue(snapshot.queue).began:
+            continue
+        for job_id, seen in snapshot.jobs.items():
+            line = runs.jobs.get((snapshot.queue, job_id))
+            if line is None or not (line.kept or line.moves or line.may_have({"enqueue"}, NEVER) or line.starts):
+                found.add(
+                    "the job is stored and no enqueue of it was carried out", _present(snapshot, seen),
+                    *(line.refused[:1] if line else ()), job=f"{snapshot.queue}/{job_id}",
+                )  # fmt: skip
+
+
+def i3_never_early(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """No claim and no start before the fire time, and the fire time is the one that was asked for."""
+    for job in runs.jobs.values():
+        by_token = {}
+        before: Event | None = None
+        for move in job.moves:
+            if move.op != "claim":
+                before = move if move.fire is not None or move.op == "reap" else before
+                continue
+            by_token[move.token] = move
+            fire = move.fire or 0
+            if move.us < fire * 1000:
+                found.add("the job was claimed before its fire time", move, job=name_of(job))
+            elif (
+                before is not None and before.fire is not None and before.us == before.since and fire < before.fire
+                and before.op != "release" and not job.shaky and not job.maybe
+            ):  # fmt: skip
+                found.add("the job was claimed by an earlier fire time than it was given", before, move, job=name_of(job))
+        for start in job.starts:
+            claim = by_token.get(start.token)
+            fire = (claim.fire if claim is not None else start.fire) or 0
+            if start.us < fire * 1000:
+                found.add("the job started before its fire time", *((claim,) if claim else ()), start, job=name_of(job))
+
+
+def i4_single_holder(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """At each moment one token holds a job: the next claim comes after the end of the one before."""
+    for job in runs.jobs.values():
+        if job.shaky:
+            continue
+        held: Event | None = None
+        for move in job.moves:
+            if move.op == "claim":
+                deadline, proof = lease_end(job, held, move.us) if held else (0, None)
+                if held is not None and move.us < deadline and not job.may_have(SETTLES, move.us, held.token):
+                    found.add("two workers held the job at the same time", held, *proof_of(proof), move, job=name_of(job))
+                held = move
+            elif move.op == "reap":
+                deadline, proof = lease_end(job, held, move.us) if held else (0, None)
+                if held is not None and move.us // 1000 * 1000 < deadline:
+                    text = "the job was taken from its worker before its lease ran out"
+                    found.add(text, held, *proof_of(proof), move, job=name_of(job))
+                held = None
+            elif held is not None and (move.token == held.token or move.op == "enqueue"):
+                held = None
+
+
+def proof_of(event: Event | None) -> tuple[Event, ...]:
+    """The event as a part of a witness, or nothing."""
+    return () if event is None else (event,)
+
+
+def lease_end(job: JobLine, claim: Event, until: int) -> tuple[int, Event | None]:
+    """When the lease of a claim ends for certain no earlier, µs, by its renewals up to `until`; and the last of them."""
+    end = (claim.us // 1000 + int(claim.facts.get("lease", 0))) * 1000
+    last = None
+    for renewal in job.extends:
+        if renewal.token == claim.token and renewal.us < until:
+            now_ms = renewal.us // 1000
+            longest = claim.token // 1000 + int(renewal.facts["longest"])
+            renewed = min(now_ms + int(renewal.facts["lease"]), longest) * 1000
+            if renewed != end:
+                end, last = renewed, renewal
+    return end, last
+
+
+def i5_fencing(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """No change by a token after a larger one was issued, or after it was reaped, or after it had ended the claim."""
+    for job in runs.jobs.values():
+        claims = {move.token: move for move in job.moves if move.op == "claim"}
+        settled: dict[int, Event] = {}
+        reaps = [move for move in job.moves if move.op == "reap"]
+        for change in sorted([*job.moves, *job.extends], key=lambda e: (e.since, e.us)):
+            if not change.token or change.op == "claim":
+                continue
+            own = claims.get(change.token)
+            if own is None:
+                if not job.kept:
+                    found.add("a token that was never issued was accepted", change, job=name_of(job))
+                continue
+            earlier = settled.get(change.token)
+            if earlier is not None and earlier is not change and earlier.us < change.since and not job.shaky:
+                found.add("a token was accepted again after it had ended its claim", earlier, change, job=name_of(job))
+            larger = next((c for t, c in claims.items() if t > change.token and own.us <= c.us < change.since), None)
+            reap = next((r for r in reaps if own.us < r.since and r.us < change.since), None)
+            if larger is not None and not job.shaky:
+                found.add("a stale token was accepted", own, larger, change, job=name_of(job))
+            elif reap is not None and not job.shaky:
+                found.add("a token was accepted after its lease was reaped", own, reap, change, job=name_of(job))
+            if change.op in SETTLES:
+                settled.setdefault(change.token, change)
+
+
+def i6_token_order(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """The tokens of a job increase strictly, whatever happens to it."""
+    for job in runs.jobs.values():
+        last: Event | None = None
+        for move in job.moves:
+            if move.op == "claim":
+                if last is not None and move.token <= last.token and (last.us < move.us or last.token == move.token):
+                    found.add("a later claim got a token that is not larger", last, move, job=name_of(job))
+                last = move
+
+
+def i7_duplicate_cause(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """Each claim and start after the first has a cause: the one before was released, retried, reaped or redriven."""
+    for job in runs.jobs.values():
+        tokens: dict[int, Event] = {}
+        for start in job.starts:
+            if start.token in tokens:
+                found.add("the job was started twice by one claim", tokens[start.token], start, job=name_of(job))
+            tokens[start.token] = start
+        if job.shaky:
+            continue
+        last: Event | None = None
+        cause = True
+        for move in job.moves:
+            if move.op == "claim":
+                if last is not None and not cause and not _hidden_cause(runs, job, last, move):
+                    found.add("the job was claimed again without a cause", last, move, job=name_of(job))
+                last, cause = move, False
+            elif move.op in _BACK:
+                cause = True
+        known = {move.token for move in job.moves if move.op == "claim"}
+        for token, start in tokens.items():
+            if token not in known and not job.kept:
+                found.add("the job was started without a claim", start, job=name_of(job))
+
+
+def _hidden_cause(runs: Runs, job: JobLine, last: Event, claim: Event) -> bool:
+    return job.may_have(_BACK, claim.us) or runs.queue(job.queue).may_have("reap", last.us, claim.us)
+
+
+def i8_attempts(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """Crashes count, releases do not, and no attempt follows the last one."""
+    for job in runs.jobs.values():
+        least = most = 0
+        last: Event | None = None
+        for move in job.moves:
+            if move.op == "claim":
+                if move.attempt > int(move.facts.get("most", NEVER)):
+                    found.add("the job got more attempts than it may have", move, job=name_of(job))
+                if move.attempt < least + 1 and not job.shaky and not job.kept and not job.maybe:
+                    found.add("an attempt was not counted", *proof_of(last), move, job=name_of(job))
+                elif last is not None and move.attempt > most + 1 and not _phantoms(runs, job, last, move):
+                    found.add("an attempt was counted that never was", last, move, job=name_of(job))
+                least = most = move.attempt
+                last = move
+            elif move.op == "release":
+                least, most = max(0, least - 1), max(0, most - 1)
+            elif move.op in ("redrive", "enqueue"):
+                least = most = 0
+                last = None
+            elif move.op == "reap" and move.letter == "s" and last is not None and not job.shaky:
+                if last.attempt >= int(last.facts.get("most", NEVER)):
+                    found.add("the job was put back although its attempts were used up", last, move, job=name_of(job))
+
+
+def _phantoms(runs: Runs, job: JobLine, last: Event, claim: Event) -> bool:
+    return bool(job.shaky or job.kept or job.maybe) or runs.queue(job.queue).may_have("claim", last.us, claim.us)
+
+
+def i12_cancel(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """After the answer `cancelled` nothing starts, and what ran was not called cancelled."""
+    for job in runs.jobs.values():
+        if job.shaky:
+            continue
+        running: Event | None = None
+        cancelled: Event | None = None
+        for move in job.moves:
+            if move.op == "claim":
+                if cancelled is not None and cancelled.us < move.us:
+                    found.add("the job was claimed after it was cancelled", cancelled, move, job=name_of(job))
+                running = move
+            elif move.op == "cancel":
+                hidden = runs.queue(job.queue).may_have("reap", running.us, move.us) if running else False
+                if running is not None and running.us < move.since and not hidden and not job.maybe:
+                    found.add("a running job was answered to be cancelled", running, move, job=name_of(job))
+                cancelled = move
+            elif move.op == "enqueue":
+                cancelled = running = None
+            else:
+                running = None
+        for start in job.starts:
+            if cancelled is not None and start.since > cancelled.us and not any(
+                move.op == "claim" and move.token == start.token for move in job.moves
+            ):
+                found.add("the job started after it was cancelled", cancelled, start, job=name_of(job))
+
+
+def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """Nothing moves a job that ended, but a redrive of a dead one and an enqueue after it is gone."""
+    for job in runs.jobs.values():
+        if job.shaky:
+            continue
+        ended: Event | None = None
+        for move in sorted([*job.moves, *job.extends], key=lambda e: (e.since, e.us)):
+            if ended is not None and move.since > ended.us and move.op not in ("enqueue", "redrive"):
+                if not job.may_have({"redrive", "enqueue"}, move.us):
+                    found.add("a job that had ended was moved", ended, move, job=name_of(job))
+            elif ended is not None and move.op == "redrive" and ended.op in ("complete", "cancel"):
+                found.add("a job that was not dead was redriven", ended, move, job=name_of(job))
+            ended = move if move.terminal else None if move.op in ("enqueue", "redrive") else ended
