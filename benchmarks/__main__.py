@@ -31,6 +31,10 @@ BENCHMARKS = {
 }
 
 
+#: A benchmark that takes longer is given up.
+_LONGEST_S = 900.0
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure zwheel on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(BENCHMARKS)}; default all")
@@ -53,17 +57,28 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-async def _run(names: list[str], bench: Bench) -> list[Figure]:
+def _run(names: list[str], bench: Bench) -> tuple[list[Figure], dict[str, str]]:
+    """Run them one after another. One that fails does not take the figures of the others with it."""
     figures: list[Figure] = []
+    failed: dict[str, str] = {}
     for name in names:
         bench.say(f"{name} ...")
         benchmark: Benchmark = import_module(f".{BENCHMARKS[name]}", __package__).run
-        figures += await benchmark(bench)
-    return figures
+        try:
+            figures += asyncio.run(_bounded(benchmark, bench))
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+            bench.say(f"{name} failed: {failed[name]}")
+    return figures, failed
+
+
+async def _bounded(benchmark: Benchmark, bench: Bench) -> list[Figure]:
+    async with asyncio.timeout(_LONGEST_S):
+        return await benchmark(bench)
 
 
 def main() -> int:
-    """Run what was asked for; 0, or with --strict 1 when something is short."""
+    """Run what was asked for; 0, or 1 when a benchmark failed or, with --strict, a figure is short of its bar."""
     given = _arguments()
     errors = Console(stderr=True)
     placement = Placement.choose(pin=not given.no_pin)
@@ -75,7 +90,7 @@ def main() -> int:
     )  # fmt: skip
     started = time.time()
     names = [name for name in BENCHMARKS if not given.names or name in given.names]
-    figures = asyncio.run(_run(names, bench))
+    figures, failed = _run(names, bench)
     if given.json:
         document = {
             "zwheel": __version__,
@@ -83,12 +98,14 @@ def main() -> int:
             "started_ms": int(started * 1000),
             "took_s": round(time.time() - started, 1),
             "transport": "unix" if given.socket else "tcp",
+            "failed": failed,
             "figures": [figure.document() for figure in figures],
         }
         print(json.dumps(document, indent=2))
-    else:
+    elif figures:
         table(figures, machine, Console(width=None if sys.stdout.isatty() else 150))
-    return 1 if given.strict and any(figure.ok is False for figure in figures) else 0
+    short = given.strict and any(figure.ok is False for figure in figures)
+    return 1 if failed or short else 0
 
 
 if __name__ == "__main__":

@@ -37,9 +37,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dead": ("dead", "List, show, redrive and purge dead jobs."),
     "worker": ("worker", "Run a worker."),
     "workers": ("workers", "See the workers that serve the queues."),
+    "doctor": ("doctor", "Check the server and the queues' keys, and repair them."),
     "server": ("server", "Start, look at and stop the project's private server."),
     "dev": ("dev", "Private server and worker in one, reloaded on change."),
     "demo": ("demo", "Watch jobs fire on time while a worker is killed."),
+    "verify": ("verify", "Decide from a history whether the promises held."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
 

@@ -90,6 +90,8 @@ class Figures:
     paid: int
     lateness: Spread | None
     """Start minus fire time of the jobs that were started once, by whoever claimed them first; ms."""
+    latest_due_s: float | None
+    """When the job that started latest of all was due, s after the kill; negative: before it."""
     redelivery: Spread | None
     """From the kill to the second start; ms."""
     dead: int
@@ -133,6 +135,7 @@ class Figures:
             "orders_cancelled": self.cancelled,
             "orders_paid": self.paid,
             "lateness_ms": self.lateness and self.lateness.document(),
+            "latest_due_s_after_the_kill": self.latest_due_s,
             "redelivery_ms": self.redelivery and self.redelivery.document(),
             "seconds": self.seconds,
             "server": self.server,
@@ -153,7 +156,9 @@ def measure(
         attempt = Attempt(*row)
         if attempt.job in fire_at_ms:
             attempts.setdefault(attempt.job, []).append(attempt)
-    lateness, redelivery, early, unfinished, refused = [], [], 0, len(fire_at_ms), 0
+    lateness: list[tuple[float, int]] = []
+    redelivery: list[float] = []
+    early, unfinished, refused = 0, len(fire_at_ms), 0
     for job, tries in attempts.items():
         due_us = fire_at_ms[job] * 1000
         first, last = tries[0], tries[-1]
@@ -161,7 +166,7 @@ def measure(
         unfinished -= any(each.outcome not in (None, "fenced") for each in tries)
         refused += sum(each.outcome in ("fenced", "repeated") for each in tries)
         if first.number == 1:
-            lateness.append((first.began_us - due_us) / 1000)
+            lateness.append(((first.began_us - due_us) / 1000, due_us))
         if kill is not None and _is_redelivery(tries, kill):
             redelivery.append((last.began_us - kill.at_us) / 1000)
     states = dict(shop.db.execute("SELECT state, count(*) FROM orders GROUP BY state"))
@@ -179,7 +184,8 @@ def measure(
         early=early,
         cancelled=states.get("cancelled", 0),
         paid=states.get("paid", 0),
-        lateness=Spread.of(lateness),
+        lateness=Spread.of([late_ms for late_ms, _ in lateness]),
+        latest_due_s=(max(lateness)[1] - kill.at_us) / 1e6 if lateness and kill is not None else None,
         redelivery=Spread.of(redelivery),
         dead=dead,
         seconds=seconds,
@@ -253,13 +259,19 @@ def _rows(figures: Figures) -> list[tuple[str, str, bool | None, str]]:
         rows += [
             ("lateness p50", _ms(late.p50), None, how),
             ("lateness p99", _ms(late.p99), None, ""),
-            ("lateness max", _ms(late.longest), None, ""),
+            ("lateness max", _ms(late.longest), None, _when(figures.latest_due_s)),
         ]
     return rows
 
 
 def _ms(value: float) -> str:
     return f"{value:,.1f} ms"
+
+
+def _when(after_kill_s: float | None) -> str:
+    if after_kill_s is None:
+        return ""
+    return f"of a job due {abs(after_kill_s):.2f} s {'after' if after_kill_s >= 0 else 'before'} the kill"
 
 
 def _span(spread: Spread | None) -> str:

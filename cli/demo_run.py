@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,7 @@ class Stage:
         self.database = self.home / "shop.db"
         self.server: embedded.Server | None = None
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._logs: dict[int, Path] = {}
 
     def start_server(self) -> embedded.Server:
         """Start the server. Raises: EmbeddedServerError."""
@@ -129,14 +130,17 @@ class Stage:
 
     def start_worker(self, number: int) -> subprocess.Popen[bytes]:
         """Start a worker whose words go to a file."""
-        with self._log(number).open("wb") as log:
-            return self.spawn(
+        path = self.home / f"worker-{number}.log"
+        with path.open("wb") as log:
+            worker = self.spawn(
                 *("worker", "zwheel.cli.demo_app:wheel", "--queue", QUEUE, "--lease", LEASE, "--drain", "1s"),
                 *("--concurrency", str(CONCURRENCY)),
                 stdin=subprocess.DEVNULL,
                 stdout=log.fileno(),
                 stderr=log.fileno(),
             )
+        self._logs[worker.pid] = path
+        return worker
 
     def feed(self, text: str) -> dict[str, int]:
         """Pipe lines into `zwheel enqueue --jsonl -`; give each new job's id with its fire time, ms.
@@ -163,13 +167,14 @@ class Stage:
         """Make sure that these still run. Raises: DemoFailed with a worker's last words."""
         for worker in workers:
             if worker.poll() is not None:
-                raise DemoFailed(f"the worker {worker.pid} ended with {worker.returncode}: {self.last_words()}")
+                raise DemoFailed(
+                    f"the worker {worker.pid} ended with {worker.returncode}: {self.last_words(worker.pid)}"
+                )
 
-    def last_words(self) -> str:
-        """Give the last lines that the workers wrote."""
-        logs = [log.read_text(errors="replace") for log in self.home.glob("worker-*.log")]
-        lines = [line for text in logs for line in text.splitlines()]
-        return " / ".join(lines[-6:]) or "they said nothing"
+    def last_words(self, pid: int) -> str:
+        """Give the last lines that a worker wrote."""
+        lines = self._logs[pid].read_text(errors="replace").splitlines()
+        return " / ".join(lines[-3:]) or "it said nothing"
 
     def close(self) -> None:
         """End what was started, by its pid, and remove the directory. Bounded, and not to be interrupted."""
@@ -191,11 +196,9 @@ class Stage:
             embedded.stop(self.home / "server")
         except EmbeddedServerError:
             if self.server is not None:
-                os.kill(self.server.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(self.server.pid, signal.SIGKILL)
         shutil.rmtree(self.home, ignore_errors=True)
-
-    def _log(self, number: int) -> Path:
-        return self.home / f"worker-{number}.log"
 
     def _environment(self) -> dict[str, str]:
         """The environment without any setting for another server; zwheel is found where this one was."""
@@ -290,7 +293,8 @@ class _Play:
         while not {process.pid for process in workers} <= {info.pid for info in wheel.workers(QUEUE)}:
             self._stage.check_workers(workers)
             if time.monotonic() > until:
-                raise DemoFailed(f"the workers did not start within {READY_S:.0f} s: {self._stage.last_words()}")
+                said = " / ".join(self._stage.last_words(worker.pid) for worker in workers)
+                raise DemoFailed(f"the workers did not start within {READY_S:.0f} s: {said}")
             self._stage.signals.pause()
 
     def _watch(self, shop: Shop, workers: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -38,6 +38,8 @@ class ExitCode(IntEnum):
     """The awaited job did not end in time."""
     JOB_FAILED = 8
     """The awaited job ended dead or cancelled."""
+    BROKEN_PROMISE = 9
+    """`zwheel verify` found a promise that did not hold in the history."""
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     """Whoever read the output went away; said by the code alone."""

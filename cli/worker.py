@@ -54,6 +54,9 @@ def worker(
     prefetch: Annotated[
         int, typer.Option(metavar="N", help="The most jobs held beyond the running ones, when jobs are short.")
     ] = 200,
+    accept_data_loss: Annotated[
+        bool, typer.Option("--accept-data-loss", help="Work also on a Redis that may delete queue keys (eviction).")
+    ] = False,
     uvloop: Annotated[bool, typer.Option("--uvloop", help="Use uvloop (needs the extra).")] = False,
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -86,7 +89,7 @@ def worker(
     worker_settings = WorkerSettings(
         queues=queues, concurrency=concurrency, prefetch=prefetch, lease_ms=parse_duration(lease),
         drain_ms=parse_duration(drain), reap_ms=parse_duration(reap), unknown_ttl_ms=parse_duration(unknown_ttl),
-        dead_age_ms=parse_duration(dead_keep), most_dead=dead_max,
+        dead_age_ms=parse_duration(dead_keep), most_dead=dead_max, accept_data_loss=accept_data_loss,
     )  # fmt: skip
     if processes == 1:
         code = serve(wheel, worker_settings, uvloop=uvloop)

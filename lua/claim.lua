@@ -28,6 +28,8 @@ local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'pau
   'keeper_end', 'second', 'second_end', 'schema', 'epoch')
 local now = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
+-- A timekeeper that did not claim this long after the time it slept for has lost its role, ms.
+local LATE = 30
 local keeper, keeper_at, keeper_end = stored[6] or '', tonumber(stored[7] or 0), tonumber(stored[8] or 0)
 local second, second_end = stored[9] or '', tonumber(stored[10] or 0)
 
@@ -157,7 +159,12 @@ else
   local wanted = next_fire == '' and 9007199254740992 or tonumber(next_fire)
   if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then
     role = 'timekeeper'
-    redis.call('HSET', meta, 'keeper', worker, 'keeper_at', digits(wanted), 'keeper_end', digits(now_ms + role_ms))
+    if second == worker and redis.call('LLEN', wake_list) == 0 then
+      -- The second takes over: somebody must take its place.
+      redis.call('RPUSH', wake_list, '1')
+    end
+    redis.call('HSET', meta, 'keeper', worker, 'keeper_at', digits(wanted), 'keeper_end',
+      digits(math.min(wanted + LATE, now_ms + role_ms)))
     if second == worker then
       redis.call('HDEL', meta, 'second', 'second_end')
     end

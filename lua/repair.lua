@@ -15,6 +15,7 @@
 --#include digits
 --#include record
 --#include buckets
+--#include keeps
 --#include wake
 local meta, jobs, days, processing, dead, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local dedup, expiry = KEYS[7], KEYS[8]
@@ -119,9 +120,7 @@ if #keys > 0 then
   end
   local records = redis.call('HMGET', jobs, unpack(owned))
   for i = 1, #keys do
-    local record = records[i]
-    local holds = owners[i] and record and (not readable(record)
-      or string.find(record, '^.[sp]') and fields(record) == keys[i])
+    local holds = owners[i] and keeps(records[i], keys[i])
     local lasts = owners[i] and ends[i] and tonumber(ends[i]) > now_ms
     local known = owners[i] or ends[i]
     held_letters[i] = (holds or lasts or not known) and 'c' or 's'

@@ -23,6 +23,8 @@ log = logging.getLogger("zwheel.worker")
 
 #: A lease is given up this much before it ends, as a part of it, when Redis cannot be asked.
 _MARGIN = 0.1
+#: How often in a lease the event loop looks for claims that were not renewed.
+_LOOKS = 20
 
 
 class Heartbeat(threading.Thread):
@@ -50,6 +52,8 @@ class Heartbeat(threading.Thread):
         self._on_beat = on_beat
         self._loop = asyncio.get_running_loop()
         self._end = threading.Event()
+        #: When the server was last seen to be away, monotonic ns.
+        self._away_ns = 0
 
     def run(self) -> None:
         """Beat until `stop`."""
@@ -63,7 +67,8 @@ class Heartbeat(threading.Thread):
                 self._beat()
                 pause = interval * random.uniform(0.9, 1.0) - (time.monotonic() - started)
             except BrokerError as error:
-                self._give_up(error)
+                if server_is_away(error):
+                    self._away_ns = time.monotonic_ns()
                 pause = min(1.0, interval / 5) * random.uniform(0.5, 1.0)
             except Exception:
                 log.exception("the heartbeat failed; it goes on")
@@ -109,20 +114,28 @@ class Heartbeat(threading.Thread):
             # A full Redis renews leases, but takes no news about this worker.
             return self._store.send([call])
 
-    def _give_up(self, error: BrokerError) -> None:
-        """Redis cannot be asked: stop what may soon run elsewhere.
+    async def watch(self) -> None:
+        """Give up, in time, what was not renewed and may soon run elsewhere. Runs in the event loop, until cancelled.
 
-        Not while the server itself is away: then no one can claim, and after its return a grace period of one lease
-        lets every worker renew first.
+        Not in the thread, which may hang on a network that swallows everything until long after a lease ended. Not
+        while the server itself is away: then no one can claim, and after its return a grace period of one lease lets
+        every worker renew first. And not before the heartbeat had its turn when this whole process did not run.
         """
-        if isinstance(error, BrokerUnavailable) and server_is_away(error):
-            return
-        limit_ns = int(self._settings.lease_ms * 1_000_000 * (1 - _MARGIN))
-        now_ns = time.monotonic_ns()
-        for claim in list(self._held):
-            if now_ns - claim.leased_ns > limit_ns and claim.stop is None:
-                log.warning("job %s: no contact with Redis for a whole lease: giving it up", claim.job_id)
-                self._tell(claim)
+        lease_ns = self._settings.lease_ms * 1_000_000
+        limit_ns = int(lease_ns * (1 - _MARGIN))
+        looked_ns = time.monotonic_ns()
+        patience = 0
+        while True:
+            await asyncio.sleep(lease_ns / 1e9 / _LOOKS)
+            now_ns = time.monotonic_ns()
+            patience = 3 if now_ns - looked_ns > 4 * lease_ns // _LOOKS else max(0, patience - 1)
+            looked_ns = now_ns
+            if patience:
+                continue
+            for claim in list(self._held):
+                if claim.stop is None and now_ns - max(claim.leased_ns, self._away_ns) > limit_ns:
+                    log.warning("job %s: no contact with Redis for a whole lease: giving it up", claim.job_id)
+                    self._lost(claim)
 
     def _tell(self, claim: Claim) -> None:
         if not self._loop.is_closed():

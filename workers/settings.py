@@ -32,6 +32,10 @@ class WorkerSettings:
     """How many dead jobs a queue keeps; the oldest go first, and are counted."""
     dead_age_ms: int = 90 * 86_400_000
     """How long a dead job is kept."""
+    accept_data_loss: bool = False
+    """Work also on a Redis whose eviction policy may delete queue keys."""
+    watch_ms: int = 60_000
+    """How often a running worker looks at the eviction policy."""
 
     def __post_init__(self) -> None:
         if not self.queues:
@@ -41,6 +45,7 @@ class WorkerSettings:
         for name, least in (
             ("concurrency", 1), ("prefetch", 0), ("lease_ms", 500), ("longest_ms", 1_000), ("reap_ms", 50),
             ("drain_ms", 0), ("unknown_ttl_ms", 0), ("most_dead", 0), ("dead_age_ms", 0),
+            ("watch_ms", 50),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(f"{name.removesuffix('_ms')}: must be at least {least}{' ms' if '_ms' in name else ''}")

@@ -16,6 +16,8 @@ log = logging.getLogger("zwheel.supervisor")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 #: A child that lived this long was healthy: the pause before its next start begins anew.
 _HEALTHY_S = 10.0
+#: Exit codes of a process that would refuse again: wrong settings, or a Redis that it must not or may not use.
+_REFUSALS = frozenset({2, 6})
 
 
 def describe_exit(code: int) -> str:
@@ -40,9 +42,11 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._signals = 0
         self._failed = 0
+        self._refused = 0
 
     async def run(self) -> int:
-        """Supervise until SIGTERM or SIGINT. Returns the exit code: 1 when a child ended badly while draining."""
+        """Supervise until SIGTERM or SIGINT. Returns the exit code: 1 when a child ended badly while draining,
+        that of a child which refused to work."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number.name)
@@ -54,7 +58,7 @@ class Supervisor:
         finally:
             os.close(reading)
             os.close(writing)
-        return 1 if self._failed else 0
+        return self._refused or (1 if self._failed else 0)
 
     async def _keep(self, place: int, pipe: int) -> None:
         pause = _FIRST_PAUSE_S
@@ -77,6 +81,11 @@ class Supervisor:
                 # One that was told to stop before it listened for signals held no job.
                 self._failed += code not in (0, -signal.SIGTERM)
                 return
+            if code in _REFUSALS:
+                log.error("worker process %d refused to work (%s); starting no other", child.pid, describe_exit(code))
+                self._refused = code
+                self._end()
+                return
             if time.monotonic() - started > _HEALTHY_S:
                 pause = _FIRST_PAUSE_S
             log.error("worker process %d ended: %s; starting another in %.1f s", child.pid, describe_exit(code), pause)
@@ -97,6 +106,12 @@ class Supervisor:
                 child.kill()
         if self._signals == 1:
             asyncio.get_running_loop().call_later(self._drain_s + 15, self._kill)
+
+    def _end(self) -> None:
+        """What one process refused all refuse: end the others too."""
+        self._stopping.set()
+        for child in self._children.values():
+            child.terminate()
 
     def _kill(self) -> None:
         for child in self._children.values():

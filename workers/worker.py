@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any
 from zwheel import __version__
 from zwheel.calls import Session
 from zwheel.connect import check_server
-from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnavailable,
+    OutcomeUnknown,
+    SchemaMismatch,
+    ZwheelError,
+)
 from zwheel.ids import _ALPHABET
-from zwheel.job import WorkerId
+from zwheel.job import QueueName, WorkerId
 from zwheel.keys import queues_key
 from zwheel.registry import Registry
 from zwheel.store import Store, SyncStore, pause_s
@@ -27,6 +35,7 @@ from .poller import Poller
 from .reaper import Reaper
 from .runner import Runner
 from .settings import WorkerSettings
+from .watch import Watch
 
 if TYPE_CHECKING:
     from zwheel.history import Recorder
@@ -34,6 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("zwheel.worker")
 
 _CHECK_S = 5.0
+#: Refusals that end without us: after a failover, or when a disk or a replica is back.
+_PASSING = frozenset({"READONLY", "MISCONF", "NOREPLICAS"})
 
 
 class Worker:
@@ -50,6 +61,12 @@ class Worker:
         self._abort = asyncio.Event()
         #: Set when the worker has begun to claim.
         self.ready = asyncio.Event()
+        self._pollers: list[Poller] = []
+
+    @property
+    def halted(self) -> dict[QueueName, SchemaMismatch]:
+        """The queues of which nothing is claimed although this worker serves them, with the reason."""
+        return {p.queue: p.founding.halted for p in self._pollers if p.founding.halted is not None}
 
     def stop(self) -> None:
         """Drain: claim no more, let running jobs end within `drain_ms`, give the rest back unharmed."""
@@ -72,7 +89,10 @@ class Worker:
             self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms,
             self.settings.lease_ms, _both(self._observer, store.recorder),
         )  # fmt: skip
-        pollers = [Poller(store, keys, self.settings, self.id, slots, runner) for keys in shards]
+        self._pollers = pollers = [
+            Poller(store, keys, self.settings, self.id, slots, runner, self._observer) for keys in shards
+        ]
+        guard = Watch(store, self.settings, self._observer)
         beat_store = SyncStore(url, Session(namespace, caller=self.id), timeout_s=self._beat_timeout())
         beat_store.recorder = self.wheel.recorder(beat_store.session)
         heartbeat = Heartbeat(
@@ -80,10 +100,12 @@ class Worker:
             self.on_beat,
         )
         try:
-            if not await self._await_server(store, namespace):
+            if not await self._await_server(store, namespace, guard):
                 return
             heartbeat.start()
             reaper = asyncio.create_task(Reaper(store, shards, self.settings, self._observer).run())
+            watch = asyncio.create_task(heartbeat.watch())
+            guarding = asyncio.create_task(guard.run())
             loops = [asyncio.create_task(poller.run()) for poller in pollers]
             self.ready.set()
             log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
@@ -91,10 +113,9 @@ class Worker:
                 await self._until_stopped(loops)
                 await self._drain(pollers, loops, runner)
             finally:
-                reaper.cancel()
-                for loop in loops:
-                    loop.cancel()
-                await asyncio.gather(reaper, *loops, return_exceptions=True)
+                for part in (reaper, watch, guarding, *loops):
+                    part.cancel()
+                await asyncio.gather(reaper, watch, guarding, *loops, return_exceptions=True)
         finally:
             heartbeat.stop()
             runner.cancel_all(Stop.LOST)
@@ -108,7 +129,7 @@ class Worker:
     def _beat_timeout(self) -> float:
         return max(0.5, min(5.0, self.settings.beat_ms / 1000))
 
-    async def _await_server(self, store: Store, namespace: str) -> bool:
+    async def _await_server(self, store: Store, namespace: str, guard: Watch) -> bool:
         """Wait until Redis answers, saying so; False when told to stop meanwhile."""
         failures = 0
         said = 0.0
@@ -116,12 +137,15 @@ class Worker:
             try:
                 (info,) = await store.send([("INFO", "server")])
                 check_server(_parse_info(info))
+                await guard.admit()
                 await store.send([("HSETNX", queues_key(namespace), queue, 1) for queue in self.settings.queues])
                 return True
             except BrokerFull as error:
                 log.warning("%s; working on what is there", error)
                 return True
-            except (BrokerUnavailable, OutcomeUnknown) as error:
+            except (BrokerUnavailable, OutcomeUnknown, BrokerRefused) as error:
+                if isinstance(error, BrokerRefused) and error.code not in _PASSING:
+                    raise
                 failures += 1
                 if time.monotonic() - said > _CHECK_S:
                     said = time.monotonic()

@@ -19,8 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from zwheel.calls.call import Call, Session, clock_us
-from zwheel.calls.traces import UNCHANGED, request_of, trace
-from zwheel.errors import BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError, OutcomeUnknown, QueueFull, ZwheelError
+from zwheel.calls.traces import UNCHANGED, changes, request_of, trace
+from zwheel.errors import (
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigError,
+    OutcomeUnknown,
+    QueueFull,
+    ZwheelError,
+)
 
 #: The environment variable that names the directory, and the one that asks for an fsync after each handler's line.
 VARIABLE = "ZWHEEL_HISTORY"
@@ -141,7 +149,7 @@ class Span:
             seq = recorder._history.number()
             op = asked.pop("op")
             lines.append(recorder._line(seq, op, "invoke") | asked | stamps)
-            common = {key: asked[key] for key in ("queue", "request") if key in asked}
+            common: dict[str, Any] = {key: asked[key] for key in ("queue", "request") if key in asked}
             self._changes.append((position, seq, command, {"op": op, **common}))
         if lines:
             recorder._history.write(lines)
@@ -173,6 +181,8 @@ def _is_missing(reply: object) -> bool:
 def _asked(command: Call | tuple[Any, ...]) -> dict[str, Any] | None:
     """What a command asks for; None when it changes nothing that a history is about."""
     if isinstance(command, Call):
+        if not changes(command):
+            return None
         told = trace(command, None)
         found = _TAG.match(command.keys[0])
         asked = {"op": command.script.name, "queue": found[2] if found else "", "args": told.args, "jobs": told.jobs}

@@ -65,6 +65,7 @@ def test_a_run_in_which_all_went_well(shop: Shop) -> None:
     assert (found.enqueued, found.fired, found.held, found.redelivered) == (3, 3, 1, 1)
     assert (found.applied_twice, found.lost, found.early, found.refused) == (0, 0, 0, 0)
     assert found.lateness == Spread(count=3, p50=2.0, p99=2.0, longest=2.0)
+    assert found.latest_due_s == -0.05
     assert found.redelivery == Spread(count=1, p50=3000.0, p99=3000.0, longest=3000.0)
 
 

@@ -27,6 +27,8 @@ from .shard import (
 )
 
 LEASE, ROLE = 30_000, 3_000
+#: A timekeeper that did not claim this long after its time has lost the role.
+LATE = 30
 NEVER = 9007199254740992
 
 
@@ -53,8 +55,9 @@ def worker_meta(now_us: int = NOW_US, **fields: Any) -> dict[str, str]:
     return meta(now_us, beat=True, lease=LEASE, **fields)
 
 
-def keeper(wakes: int, *, worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, Any]:
-    return {"keeper": worker, "keeper_at": wakes, "keeper_end": end}
+def keeper(wakes: int, *, worker: str = WORKER, end: int | None = None) -> dict[str, Any]:
+    lapses = min(wakes + LATE, NOW + ROLE) if end is None else end
+    return {"keeper": worker, "keeper_at": wakes, "keeper_end": lapses}
 
 
 def second(worker: str = WORKER, end: int = NOW + ROLE) -> dict[str, Any]:
@@ -270,7 +273,8 @@ def test_a_claim_that_finds_nothing_due_gets_a_role(
     wheel = today(a=NOW + 50)
     shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
     assert take(shard) == Claimed("empty", NOW_US, NOW + 50, TODAY, role, 0, [])
-    shard.leaves(wheel | {"meta": worker_meta(**after)})
+    woken = {"wake": ["1"]} if before.get("second") == WORKER and role == "timekeeper" else {}
+    shard.leaves(wheel | woken | {"meta": worker_meta(**after)})
 
 
 LEAVING: list[Any] = [

@@ -125,8 +125,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def someone_wakes(self, fire: int) -> None:
         """A job that comes on the wheel finds a timekeeper who wakes for it in time, or a token that wakes a worker."""
-        keeper_at, keeper_end = self.shard.client.hmget(KEYS.meta, "keeper_at", "keeper_end")  # type: ignore[misc]
-        covered = keeper_end and int(keeper_end) > self.model.clock // 1000 and int(keeper_at) <= fire
+        roles: Any = self.shard.client.hmget(KEYS.meta, "keeper_at", "keeper_end")
+        keeper_at, keeper_end = (int(text or 0) for text in roles)
+        covered = keeper_end > self.model.clock // 1000 and keeper_at <= fire
         assert covered or self.shard.client.llen(KEYS.wake), "nobody wakes for a new job"
 
     @rule(batch=st.lists(wanted, min_size=1, max_size=4), lane=lanes)
@@ -218,8 +219,7 @@ class QueueMachine(RuleBasedStateMachine):
         )
         assert calls.read_claim(self.run(call)).word == "stepped"
         self.model._contact(self.given, LEASE)
-        keeper, second = self.shard.client.hmget(KEYS.meta, "keeper", "second")  # type: ignore[misc]
-        assert worker.encode() not in (keeper, second)
+        assert worker.encode() not in self.shard.client.hmget(KEYS.meta, "keeper", "second")
 
     @precondition(lambda self: self.ever)
     @rule(chosen=picks, lane=lanes)

@@ -32,8 +32,13 @@ UNCHANGED = frozenset({"moved", "full", "oversized"})
 
 
 def trace(call: Call, reply: Reply | None) -> Trace:
-    """Read one call back. Raises: KeyError for a script that is no transition."""
+    """Read one call back."""
     return _TRACES[call.script.name](call, reply)
+
+
+def changes(call: Call) -> bool:
+    """Whether a call may change anything: a repair may be a look only."""
+    return call.script.name != "repair" or call.args[1] == "mend"
 
 
 def request_of(call: Call) -> str | None:
@@ -98,7 +103,7 @@ def _enqueue(call: Call, reply: Reply | None) -> Trace:
 
 def _tail(value: Any) -> Facts:
     """The facts in a new record, which begins with the worker's field."""
-    raw = bytes(value) if isinstance(value, bytes) else str(value).encode()
+    raw: bytes = value
     facts: Facts = {"most": int(raw[8:12])}
     flags = int(raw[12:14], 16)
     at = 14 + (DIGEST_CHARS if flags & FLAG_DEDUP else 0)
@@ -232,6 +237,13 @@ def _prune(call: Call, reply: Reply | None) -> Trace:
     return Trace(_word(reply), args, [])
 
 
+def _repair(call: Call, reply: Reply | None) -> Trace:
+    days, digests = int(call.args[2]), int(call.args[3])
+    jobs = _ids(call.args, 4 + 2 * days + digests)
+    _letters(jobs, reply)
+    return Trace(_word(reply), {"days": days, "digests": digests}, jobs)
+
+
 _TRACES: dict[str, Callable[[Call, Reply | None], Trace]] = {
     "enqueue": _enqueue,
     "claim": _claim,
@@ -246,4 +258,5 @@ _TRACES: dict[str, Callable[[Call, Reply | None], Trace]] = {
     "redrive": _redrive,
     "purge": _purge,
     "prune": _prune,
+    "repair": _repair,
 }

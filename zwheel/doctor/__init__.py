@@ -2,12 +2,14 @@
 
 from zwheel.doctor.eviction import Policy, eviction_policy, refusal
 from zwheel.doctor.finding import Finding, Level
-from zwheel.doctor.queues import Health, check_queue, known_queues, mend_queue
+from zwheel.doctor.keyspace import Keyspace, known_queues
+from zwheel.doctor.queues import Health, check_queue, mend_queue
 from zwheel.doctor.server import check_redis
 
 __all__ = [
     "Finding",
     "Health",
+    "Keyspace",
     "Level",
     "Policy",
     "check_queue",

@@ -14,6 +14,7 @@ from zwheel import calls
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
 from zwheel.doctor.finding import Finding, ok, problem, warning
 from zwheel.doctor.places import Suspects, look_around
+from zwheel.errors import BrokerRefused
 from zwheel.keys import SCHEMA, ShardKeys, queues_key
 from zwheel.operations.read import bucket_days
 from zwheel.store import Steps
@@ -54,19 +55,31 @@ def check_queue(
     session: Session, queue: str, *, buckets: Iterable[str] = (), listed: bool = True, progress: Progress | None = None
 ) -> Steps[Health]:
     """Look at every job of a queue, in bounded pages. buckets: days that have a bucket, in the index or not."""
-    keys = session.keys(queue)
     health = Health(queue, listed=listed)
+    try:
+        yield from _check(session, session.keys(queue), health, buckets, progress)
+    except BrokerRefused as error:
+        text = f"its keys cannot be looked at, so workers cannot use them either: {error}"
+        cure = "give this Redis user every right on them, and see that no other program uses these names"
+        health.findings.append(problem("places", text, cure, queue))
+    return health
+
+
+def _check(
+    session: Session, keys: ShardKeys, health: Health, buckets: Iterable[str], progress: Progress | None
+) -> Steps[None]:
+    queue = health.queue
     say = health.findings.append
     (meta, has_jobs) = yield (("HMGET", keys.meta, "schema", "epoch", "orphans"), ("EXISTS", keys.jobs))
     schema = meta[0].decode() if meta[0] else ""
-    if not listed:
+    if not health.listed:
         text = "it has keys and is not in the list of queues: commands that look at every queue leave it out"
         say(warning("listed", text, _CURE.format(queue), queue))
     if schema not in ("", SCHEMA):
         health.foreign = True
         error = calls.foreign_schema(keys.meta, schema)
         say(problem("schema", str(error), "nothing here is touched: check it with the version that wrote it", queue))
-        return health
+        return
     if not schema and has_jobs:
         health.vanished = True
         text = (
@@ -80,9 +93,9 @@ def check_queue(
         state = f"schema {SCHEMA}, {suspects.jobs:,} jobs, each in its place" if schema else "not used yet"
         say(ok("places", state, queue))
     if suspects.unreadable:
-        text = f"{suspects.unreadable:,} records are of another version of zwheel; they are set aside in the dead set"
+        number = f"{suspects.unreadable:,} record{'s'[: suspects.unreadable != 1]}"
+        text = f"{number} of another version of zwheel: set aside in the dead set, or there as soon as its time comes"
         say(warning("versions", text, "redrive them with a version that knows them (`zwheel dead redrive`)", queue))
-    return health
 
 
 def _confirm(
@@ -114,21 +127,24 @@ def _confirm(
 def _tell(health: Health, broken: dict[str, list[str]], index: dict[str, int]) -> None:
     queue, cure = health.queue, _CURE.format(health.queue)
     say = health.findings.append
-    if broken["o"]:
-        say(warning("orphans", f"{_some(broken['o'])} named in a set and without a record: they cannot run", cure, queue))
-    if broken["f"]:
-        text = f"{_some(broken['f'])} not where the record says: they would never run, end or be found"
+    if ids := broken["o"]:
+        text = f"{_count(ids, 'entry', 'entries')} of its sets {_be(ids)} without a record{_some(ids)}: nothing can run there"
+        say(warning("orphans", text, cure, queue))
+    if ids := broken["f"]:
+        text = f"{_count(ids, 'job', 'jobs')} {_be(ids)} not where the record says{_some(ids)}: it would never run or be found"
         say(problem("places", text, cure, queue))
-    if broken["p"]:
-        say(problem("places", f"{_some(broken['p'])} unreadable and in no set: nobody would see them", cure, queue))
-    if index["l"]:
-        text = f"{index['l']} day buckets have jobs and are not in the index: these jobs would never fire"
-        say(problem("days", text, cure, queue))
-    if index["e"]:
-        say(warning("days", f"{index['e']} days are in the index and have no jobs", cure, queue))
+    if ids := broken["p"]:
+        text = f"{_count(ids, 'record', 'records')} of another version {_be(ids)} in no set{_some(ids)}: nobody would see it"
+        say(problem("places", text, cure, queue))
+    for letter, make, text in (
+        ("l", problem, "with jobs and not in the index: these jobs would never fire"),
+        ("e", warning, "in the index and without jobs"),
+    ):
+        if index[letter]:
+            say(make("days", f"{index[letter]:,} day bucket{'s'[: index[letter] != 1]} {text}", cure, queue))
     if health.digests:
-        text = f"{len(health.digests):,} unique keys are held by jobs that are gone"
-        say(warning("dedup", text, cure, queue))
+        number = _count(health.digests, "unique key", "unique keys")
+        say(warning("dedup", f"{number} {_be(health.digests)} held by a job that is gone", cure, queue))
 
 
 def mend_queue(session: Session, health: Health, progress: Progress | None = None) -> Steps[int]:
@@ -168,9 +184,16 @@ def mend_queue(session: Session, health: Health, progress: Progress | None = Non
     return mended
 
 
+def _count(items: Sequence[str], one: str, many: str) -> str:
+    return f"{len(items):,} {one if len(items) == 1 else many}"
+
+
+def _be(items: Sequence[str]) -> str:
+    return "is" if len(items) == 1 else "are"
+
+
 def _some(ids: Sequence[str]) -> str:
-    shown = ", ".join(ids[:_SHOWN]) + (", ..." if len(ids) > _SHOWN else "")
-    return f"{len(ids):,} {'job is' if len(ids) == 1 else 'jobs are'} ({shown})"
+    return f" ({', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zwheel.errors import ZwheelError
+from zwheel.errors import InvalidInput
 from zwheel.verify.events import ACCEPTED, NEVER, CallLine, Event, Fault, Runs, Snapshot, Source
 
 Line = dict[str, Any]
@@ -19,7 +19,7 @@ _NAMELESS = frozenset({"claim", "reap", "purge", "prune"})
 _PROC_EVERY_US = 1_000
 
 
-class BadHistory(ZwheelError):
+class BadHistory(InvalidInput):
     """A file that is no history."""
 
 
@@ -170,7 +170,7 @@ class _File:
                 event = Event(op, taken, taken, facts, source, sure=True)
                 event.facts = facts | args
                 job.moves.append(event)
-            elif op == "purge":
+            elif op in ("purge", "repair"):
                 job.maybe.append(Event(op, since, us, facts, source, sure=False))
             else:
                 event = Event(op, since, us, facts, source, sure=True)

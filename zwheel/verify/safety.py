@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import NEVER, SETTLES, Event, JobLine, Runs, Snapshot
 from zwheel.verify.report import Clue, Findings, clock
 
-_BACK = frozenset({"retry", "release", "reap", "redrive", "enqueue", "reschedule"})
-_ENDS = frozenset({"complete", "bury", "cancel"})
+_BACK = frozenset({"retry", "release", "reap", "redrive", "enqueue", "reschedule", "repair"})
 
 
 def name_of(job: JobLine) -> str:
@@ -32,18 +33,22 @@ def i1_no_loss(runs: Runs, bounds: Bounds, found: Findings) -> None:
         if seen is None and not _may_be_gone(runs, job, after, final):
             last = after[-1]
             found.add("the job is gone and nothing ended it", last, _absent(final), job=name_of(job))
-        elif seen is not None and bounds.drained and seen.get("state") in ("s", "p") and not job.shaky:
-            if seen["state"] == "p" or int(seen["fire"]) * 1000 < final.us:
-                found.add("the job was due and has not ended", after[-1], _present(final, seen), job=name_of(job))
+        elif seen is not None and bounds.drained and not job.shaky and _unfinished(seen, final):
+            found.add("the job was due and has not ended", after[-1], _present(final, seen), job=name_of(job))
     if unseen:
         found.undecided(f"{unseen:,} jobs have no end in the history, and there is no snapshot after them")
+
+
+def _unfinished(seen: dict[str, Any], final: Snapshot) -> bool:
+    state = seen.get("state")
+    return state == "p" or (state == "s" and int(seen["fire"]) * 1000 < final.us)
 
 
 def _absent(final: Snapshot) -> Clue:
     return Clue(f"{clock(final.us)} snapshot: the job is not there", final.source)
 
 
-def _present(final: Snapshot, seen: dict[str, object]) -> Clue:
+def _present(final: Snapshot, seen: dict[str, Any]) -> Clue:
     return Clue(f"{clock(final.us)} snapshot: state {seen.get('state')}, listed in {seen.get('in')}", final.source)
 
 
@@ -52,7 +57,7 @@ def _may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) 
     last = moves[-1]
     if job.shaky:
         return True
-    if job.may_have({"complete", "purge"}, NEVER):
+    if job.may_have({"complete", "purge", "repair"}, NEVER):
         return True
     queue = runs.queue(job.queue)
     if queue.may_have("purge", last.since, final.us):
@@ -115,9 +120,11 @@ def i3_never_early(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 found.add("the job was claimed before its fire time", move, job=name_of(job))
             elif (
                 before is not None and before.fire is not None and before.us == before.since and fire < before.fire
-                and before.op != "release" and not job.shaky and not job.maybe
+                and not job.shaky and not job.maybe
             ):  # fmt: skip
-                found.add("the job was claimed by an earlier fire time than it was given", before, move, job=name_of(job))
+                found.add(
+                    "the job was claimed by an earlier fire time than it was given", before, move, job=name_of(job)
+                )
         for start in job.starts:
             claim = by_token.get(start.token)
             fire = (claim.fire if claim is not None else start.fire) or 0
@@ -135,7 +142,9 @@ def i4_single_holder(runs: Runs, bounds: Bounds, found: Findings) -> None:
             if move.op == "claim":
                 deadline, proof = lease_end(job, held, move.us) if held else (0, None)
                 if held is not None and move.us < deadline and not job.may_have(SETTLES, move.us, held.token):
-                    found.add("two workers held the job at the same time", held, *proof_of(proof), move, job=name_of(job))
+                    found.add(
+                        "two workers held the job at the same time", held, *proof_of(proof), move, job=name_of(job)
+                    )
                 held = move
             elif move.op == "reap":
                 deadline, proof = lease_end(job, held, move.us) if held else (0, None)
@@ -171,7 +180,6 @@ def i5_fencing(runs: Runs, bounds: Bounds, found: Findings) -> None:
     for job in runs.jobs.values():
         claims = {move.token: move for move in job.moves if move.op == "claim"}
         settled: dict[int, Event] = {}
-        reaps = [move for move in job.moves if move.op == "reap"]
         for change in sorted([*job.moves, *job.extends], key=lambda e: (e.since, e.us)):
             if not change.token or change.op == "claim":
                 continue
@@ -180,17 +188,26 @@ def i5_fencing(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 if not job.kept:
                     found.add("a token that was never issued was accepted", change, job=name_of(job))
                 continue
-            earlier = settled.get(change.token)
-            if earlier is not None and earlier is not change and earlier.us < change.since and not job.shaky:
-                found.add("a token was accepted again after it had ended its claim", earlier, change, job=name_of(job))
-            larger = next((c for t, c in claims.items() if t > change.token and own.us <= c.us < change.since), None)
-            reap = next((r for r in reaps if own.us < r.since and r.us < change.since), None)
-            if larger is not None and not job.shaky:
-                found.add("a stale token was accepted", own, larger, change, job=name_of(job))
-            elif reap is not None and not job.shaky:
-                found.add("a token was accepted after its lease was reaped", own, reap, change, job=name_of(job))
+            if not job.shaky:
+                _stale(job, own, settled.get(change.token), change, found)
             if change.op in SETTLES:
                 settled.setdefault(change.token, change)
+
+
+def _stale(job: JobLine, own: Event, earlier: Event | None, change: Event, found: Findings) -> None:
+    """Look for what made the token of an accepted change stale before it happened."""
+
+    def before(move: Event) -> bool:
+        return own.us <= move.us < change.since
+
+    larger = next((m for m in job.moves if m.op == "claim" and m.token > change.token and before(m)), None)
+    reap = next((m for m in job.moves if m.op == "reap" and own.us < m.since and before(m)), None)
+    if earlier is not None and earlier is not change and earlier.us < change.since:
+        found.add("a token was accepted again after it had ended its claim", earlier, change, job=name_of(job))
+    elif larger is not None:
+        found.add("a stale token was accepted", own, larger, change, job=name_of(job))
+    elif reap is not None:
+        found.add("a token was accepted after its lease was reaped", own, reap, change, job=name_of(job))
 
 
 def i6_token_order(runs: Runs, bounds: Bounds, found: Findings) -> None:
@@ -253,9 +270,12 @@ def i8_attempts(runs: Runs, bounds: Bounds, found: Findings) -> None:
             elif move.op in ("redrive", "enqueue"):
                 least = most = 0
                 last = None
-            elif move.op == "reap" and move.letter == "s" and last is not None and not job.shaky:
-                if last.attempt >= int(last.facts.get("most", NEVER)):
-                    found.add("the job was put back although its attempts were used up", last, move, job=name_of(job))
+            elif move.op == "reap" and move.letter == "s" and _used_up(last) and not job.shaky:
+                found.add("the job was put back although its attempts were used up", *proof_of(last), move, job=name_of(job))
+
+
+def _used_up(claim: Event | None) -> bool:
+    return claim is not None and claim.attempt >= int(claim.facts.get("most", NEVER))
 
 
 def _phantoms(runs: Runs, job: JobLine, last: Event, claim: Event) -> bool:
@@ -284,8 +304,10 @@ def i12_cancel(runs: Runs, bounds: Bounds, found: Findings) -> None:
             else:
                 running = None
         for start in job.starts:
-            if cancelled is not None and start.since > cancelled.us and not any(
-                move.op == "claim" and move.token == start.token for move in job.moves
+            if (
+                cancelled is not None
+                and start.since > cancelled.us
+                and not any(move.op == "claim" and move.token == start.token for move in job.moves)
             ):
                 found.add("the job started after it was cancelled", cancelled, start, job=name_of(job))
 

@@ -1,0 +1,130 @@
+"""`zwheel doctor`: is this Redis fit for jobs, and are the queues' keys in order?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zwheel.keys import check_name
+
+from .app import command, single
+from .context import GIVE_UP_S, Context
+from .exits import ExitCode
+from .output import Cell
+from .when import human_count
+
+if TYPE_CHECKING:
+    from zwheel.doctor import Finding, Health, Keyspace
+    from zwheel.store import Store
+
+app = single()
+
+_STYLES = {"ok": "", "warning": "yellow", "problem": "red"}
+
+
+@command(
+    app,
+    "doctor",
+    examples=["zwheel doctor", "zwheel doctor --queue emails --repair", "zwheel doctor --json | jq 'select(.level != \"ok\")'"],
+)
+async def doctor(
+    ctx: Context,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", "-q", metavar="NAME", help="Look at this queue's keys; may be repeated. Else at all."),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right what contradicts itself in the keys; asks first.")
+    ] = False,
+) -> None:
+    """Check the server and the queues' keys: one line a finding, with what it means and its cure.
+
+    The server: version and known faults, role, eviction policy, persistence, memory, clock, rights, access. Each queue:
+    its schema, and whether every job is in the one place where its record says. What a managed server does not show is
+    said to be unseen. With --repair entries without a record go, and jobs in no set or the wrong one return to theirs;
+    it counts first, and without a terminal it needs --yes. Exit code 6 when a problem is left, 0 with warnings only.
+    """
+    from zwheel.calls import Session
+    from zwheel.config import resolve_url
+    from zwheel.doctor import check_redis, known_queues
+    from zwheel.store import Store
+
+    names = [check_name(name) for name in dict.fromkeys(queue or ())]
+    settings = ctx.settings()
+    url = resolve_url(settings, start_embedded=ctx.shared.embedded, say=ctx.out.note)
+    give_up_s = min(GIVE_UP_S, ctx.timeout_s)
+    store = Store(url, Session(settings.namespace), timeout_s=ctx.timeout_s, give_up_s=give_up_s)
+    try:
+        found = await store.drive(check_redis(store.session))
+        _tell(ctx, found)
+        keyspace = await store.drive(known_queues(store.session))
+        _tell(ctx, keyspace.findings)
+        healths = await _look(ctx, store, names or keyspace.names, keyspace)
+        if repair and await _repair(ctx, store, healths):
+            keyspace = await store.drive(known_queues(store.session))
+            healths = await _look(ctx, store, [health.queue for health in healths], keyspace)
+    finally:
+        await store.aclose()
+    found += [*keyspace.findings, *(finding for health in healths for finding in health.findings)]
+    levels = [str(finding.level) for finding in found]
+    problems, warnings = levels.count("problem"), levels.count("warning")
+    ctx.out.note(f"{human_count(problems, 'problem')}, {human_count(warnings, 'warning')}")
+    if problems:
+        raise ctx.fail(ExitCode.REFUSED)
+
+
+async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace) -> list[Health]:
+    """Check queues, telling what is found in each as soon as it is known."""
+    from zwheel.doctor import check_queue
+
+    healths = []
+    for name in names:
+        with ctx.out.progress(f"look at {name}", None) as report:
+            steps = check_queue(
+                store.session, name, buckets=keyspace.buckets.get(name, ()), listed=_is_listed(name, keyspace),
+                progress=report,
+            )  # fmt: skip
+            health = await store.drive(steps)
+        healths.append(health)
+        _tell(ctx, health.findings)
+    return healths
+
+
+def _is_listed(name: str, keyspace: Keyspace) -> bool:
+    """Whether the list of queues names it; one without any key need not be there."""
+    return name in keyspace.listed or name not in keyspace.buckets
+
+
+async def _repair(ctx: Context, store: Store, healths: list[Health]) -> bool:
+    """Mend what was found. Returns whether there was anything to mend. Raises: Refused, when that is not agreed to."""
+    from zwheel.doctor import mend_queue
+
+    broken = [health for health in healths if health.to_mend]
+    total = sum(health.to_mend for health in broken)
+    if not broken:
+        ctx.out.note("nothing to repair")
+        return False
+    ctx.confirm(f"repair {human_count(total, 'thing')} in {', '.join(health.queue for health in broken)}", total)
+    for health in broken:
+        with ctx.out.progress(f"repair {health.queue}", health.to_mend) as report:
+            mended = await store.drive(mend_queue(store.session, health, report))
+        if ctx.json:
+            ctx.out.value({"queue": health.queue, "repaired": mended})
+        else:
+            ctx.out.line(f"repaired {health.queue}: {human_count(mended, 'thing')}")
+    return True
+
+
+def _tell(ctx: Context, findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        level = str(finding.level)
+        if ctx.json:
+            document = {"check": finding.check, "level": level, "queue": finding.queue or None, "text": finding.text}
+            ctx.out.value({**document, "cure": finding.cure or None})
+            continue
+        about = f"{finding.queue}: " if finding.queue else ""
+        cure = f"; {finding.cure}" if finding.cure else ""
+        label = f"{level:7}  {finding.check:11}"
+        ctx.out.fields([(label, Cell(f"{about}{finding.text}{cure}", _STYLES[level]))])

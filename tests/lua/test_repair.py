@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zwheel.calls import Repaired, read_repair, repair
+
+from .shard import (
+    DIGEST,
+    DIGEST2,
+    KEYS,
+    MIDNIGHT,
+    NOW,
+    NOW_US,
+    TODAY,
+    TOMORROW,
+    Keyspace,
+    Shard,
+    at,
+    held,
+    meta,
+    record,
+)
+
+FOUNDED = {"schema": "1", "epoch": "7"}
+
+
+def look(shard: Shard, **named: Any) -> Repaired:
+    """Look, and see that looking changed nothing."""
+    before = shard.keyspace()
+    answer = read_repair(shard.run(repair(KEYS, mend=False, now=at(NOW), **named)))
+    shard.leaves(before)
+    return answer
+
+
+def mend(shard: Shard, **named: Any) -> Repaired:
+    return read_repair(shard.run(repair(KEYS, mend=True, now=at(NOW), **named)))
+
+
+def founded(**fields: object) -> dict[str, str]:
+    return meta(schema=1, epoch=7, **fields)
+
+
+def both(shard: Shard, **named: Any) -> Repaired:
+    """What a look finds is what a repair mends, and a second one finds nothing to mend."""
+    found = look(shard, **named)
+    assert mend(shard, **named).jobs == found.jobs
+    stored = shard.keyspace()
+    again = mend(shard, **named)
+    assert set(again.jobs + again.days + again.digests) <= {"c", "g", "m"}
+    shard.leaves(stored)
+    return found
+
+
+def consistent() -> Keyspace:
+    """One job in each state, each in its place."""
+    return {
+        "jobs": {
+            "waits": record(),
+            "late": record(fire=MIDNIGHT),
+            "runs": held(NOW_US - 9),
+            "dead": record("x"),
+            "done": record("d", keep=60, body=b""),
+            "off": record("c", keep=60, body=b""),
+        },
+        f"wheel:{TODAY}": {"waits": NOW},
+        f"wheel:{TOMORROW}": {"late": MIDNIGHT},
+        "days": {TODAY: int(TODAY), TOMORROW: int(TOMORROW)},
+        "processing": {"runs": NOW + 5},
+        "dead": {"dead": NOW - 5},
+        "done": {"done": NOW + 5, "off": NOW + 6},
+        "meta": FOUNDED,
+    }
+
+
+def test_what_is_in_order_is_left_alone(shard: Shard) -> None:
+    shard.put(consistent())
+    ids = ["waits", "late", "runs", "dead", "done", "off", "never"]
+    assert look(shard, days=[TODAY, TOMORROW], ids=ids) == Repaired("ccccccg", "cc", "", "1")
+    assert mend(shard, days=[TODAY, TOMORROW], ids=ids) == Repaired("ccccccg", "cc", "", "1")
+    shard.leaves(consistent() | {"meta": founded()})
+
+
+def test_entries_without_a_record_go_and_are_counted(shard: Shard) -> None:
+    shard.put(
+        {
+            f"wheel:{TODAY}": {"a": NOW},
+            "days": {TODAY: int(TODAY)},
+            "processing": {"b": NOW},
+            "dead": {"c": NOW, "a": NOW},
+            "done": {"d": NOW},
+            "meta": FOUNDED | {"orphans": "3"},
+        }
+    )
+    assert both(shard, days=[TODAY], ids=["a", "b", "c", "d"]).jobs == "oooo"
+    shard.leaves({"meta": founded(orphans=7)})
+
+
+@pytest.mark.parametrize(
+    ("job", "home"),
+    [
+        (record(), {f"wheel:{TODAY}": {"a": NOW}, "days": {TODAY: int(TODAY)}, "wake": ["1"]}),
+        (held(NOW_US - 9), {"processing": {"a": NOW + 30_000}}),
+        (record("x"), {"dead": {"a": NOW}}),
+        (record("d", keep=60, body=b""), {"done": {"a": NOW + 60}}),
+        (record("c", keep=70, body=b""), {"done": {"a": NOW + 70}}),
+    ],
+    ids=["scheduled", "processing", "dead", "done", "cancelled"],
+)
+def test_a_record_in_no_set_returns_to_the_set_it_names(shard: Shard, job: bytes, home: Keyspace) -> None:
+    shard.put({"jobs": {"a": job}, "meta": FOUNDED})
+    assert both(shard, days=[TODAY], ids=["a"]).jobs == "f"
+    shard.leaves({"jobs": {"a": job}, "meta": founded(orphans=1), **home})
+
+
+def test_a_running_job_in_no_set_gets_the_lease_that_workers_here_use(shard: Shard) -> None:
+    shard.put({"jobs": {"a": held(NOW_US - 9)}, "meta": FOUNDED | {"lease": "900"}})
+    assert both(shard, ids=["a"]).jobs == "f"
+    assert shard.keyspace()["processing"] == {"a": NOW + 900}
+
+
+def test_a_job_in_two_sets_or_in_the_wrong_one_stays_in_its_own_only(shard: Shard) -> None:
+    jobs = {"twice": record(), "wrong": record("x"), "day": record(fire=MIDNIGHT), "score": record()}
+    shard.put(
+        {
+            "jobs": jobs,
+            f"wheel:{TODAY}": {"twice": NOW, "day": MIDNIGHT, "score": NOW + 5},
+            "days": {TODAY: int(TODAY)},
+            "processing": {"twice": NOW + 5, "wrong": NOW + 5},
+            "done": {"twice": NOW},
+            "meta": FOUNDED,
+        }
+    )
+    assert both(shard, days=[TODAY, TOMORROW], ids=list(jobs)).jobs == "ffff"
+    shard.leaves(
+        {
+            "jobs": jobs,
+            f"wheel:{TODAY}": {"twice": NOW, "score": NOW},
+            f"wheel:{TOMORROW}": {"day": MIDNIGHT},
+            "days": {TODAY: int(TODAY), TOMORROW: int(TOMORROW)},
+            "dead": {"wrong": NOW},
+            "meta": founded(orphans=4),
+            "wake": ["1"],
+        }
+    )
+
+
+def test_a_job_whose_day_was_not_named_is_not_touched(shard: Shard) -> None:
+    shard.put({"jobs": {"a": record(fire=MIDNIGHT)}, "processing": {"a": NOW}, "meta": FOUNDED})
+    assert both(shard, days=[TODAY], ids=["a"]).jobs == "m"
+    shard.leaves({"jobs": {"a": record(fire=MIDNIGHT)}, "processing": {"a": NOW}, "meta": founded()})
+
+
+@pytest.mark.parametrize("newer", [record(version="2"), record(flags="08"), record(flags="10")])
+def test_a_record_of_another_version_is_set_aside_only_when_it_is_in_no_set(shard: Shard, newer: bytes) -> None:
+    jobs = {"lost": newer, "waits": newer}
+    bucket = {f"wheel:{TODAY}": {"waits": NOW}, "days": {TODAY: int(TODAY)}}
+    shard.put({"jobs": jobs, "meta": FOUNDED, **bucket})
+    assert both(shard, days=[TODAY], ids=["lost", "waits"]).jobs == "pc"
+    shard.leaves({"jobs": jobs, "meta": founded(orphans=1), "dead": {"lost": NOW}, **bucket})
+
+
+def test_the_index_of_days_is_made_to_name_just_the_buckets_with_jobs(shard: Shard) -> None:
+    shard.put(
+        {
+            "jobs": {"a": record(fire=MIDNIGHT)},
+            f"wheel:{TOMORROW}": {"a": MIDNIGHT},
+            "days": {TODAY: int(TODAY)},
+            "meta": FOUNDED,
+        }
+    )
+    assert both(shard, days=[TODAY, TOMORROW]).days == "el"
+    assert shard.keyspace()["days"] == {TOMORROW: int(TOMORROW)}
+    assert shard.keyspace()["meta"] == founded()
+
+
+def test_dedup_keys_of_jobs_that_are_gone_go_and_those_that_hold_stay(shard: Shard) -> None:
+    kept = {DIGEST: "holder", DIGEST2: "ended"}
+    others = {"1" * 32: "nobody", "2" * 32: "ended", "3" * 32: "again"}
+    jobs = {"holder": record(digest=DIGEST), "ended": record("d", digest="2" * 32, body=b""), "again": record()}
+    places = {
+        f"wheel:{TODAY}": {"holder": NOW, "again": NOW},
+        "days": {TODAY: int(TODAY)},
+        "done": {"ended": NOW + 5},
+    }
+    expiry = {DIGEST2: NOW + 1, "2" * 32: NOW, "4" * 32: NOW + 9}
+    shard.put({"jobs": jobs, "dedup": kept | others, "dedup:expiry": expiry, "meta": FOUNDED, **places})
+    digests = [*kept, *others, "4" * 32, "5" * 32]
+    assert both(shard, digests=digests).digests == "ccssssc"
+    shard.leaves(
+        {"jobs": jobs, "dedup": kept, "dedup:expiry": {DIGEST2: NOW + 1}, "meta": founded(orphans=4), **places}
+    )
+
+
+def test_a_key_held_by_a_record_of_another_version_is_believed(shard: Shard) -> None:
+    shard.put({"jobs": {"a": record(version="2")}, "dedup": {DIGEST: "a"}, "meta": FOUNDED})
+    assert both(shard, digests=[DIGEST]).digests == "c"
+
+
+def test_a_queue_whose_meta_was_deleted_is_founded_anew_by_a_repair_only(shard: Shard) -> None:
+    shard.put({"jobs": {"a": record()}, f"wheel:{TODAY}": {"a": NOW}, "days": {TODAY: int(TODAY)}})
+    assert look(shard).schema == ""
+    assert mend(shard).schema == ""
+    assert shard.keyspace()["meta"] == meta(schema=1, epoch=NOW_US)
+    assert mend(shard).schema == "1"
+    assert shard.keyspace()["meta"] == meta(schema=1, epoch=NOW_US)
+
+
+def test_a_waiting_poller_is_woken_for_a_job_that_returns_to_the_wheel(shard: Shard) -> None:
+    keeper = {"keeper": "w", "keeper_at": str(NOW - 1), "keeper_end": str(NOW + 9)}
+    shard.put({"jobs": {"a": record()}, "meta": FOUNDED | keeper})
+    assert mend(shard, days=[TODAY], ids=["a"]).jobs == "f"
+    assert "wake" not in shard.keyspace(), "the timekeeper wakes before this job is due"

@@ -1,0 +1,100 @@
+"""The model is worth its time only if it notices: each of these faults, put into a script, must be found."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.lua.shard import Shard
+from tests.servers import RedisServer
+from zwheel.calls import Call, Reply
+from zwheel.scripts import NAMES, Script, script
+
+from .machine import QueueMachine
+
+#: What is wrong -> the script, its text, and what stands there instead.
+MUTANTS = {
+    "the token is not checked": ("complete", "or string.sub(record, 22, 37) ~= tokens[i]", ""),
+    "a job is claimed a millisecond early": ("claim", "bucket, 0, now_ms, 'BYSCORE'", "bucket, 0, now_ms + 1, 'BYSCORE'"),
+    "an emptied day stays in the index": ("claim", "redis.call('ZREM', days, first)", ""),
+    "a claimed job stays on the wheel": ("claim", "redis.call('ZREM', bucket, unpack(ids))", ""),
+    "the clock can stand": ("claim", "if seen >= now then\n    now = seen + 1", "if seen > now then\n    now = seen"),
+    "due work that is left wakes nobody": ("claim", "(due or keeper == worker", "(keeper == worker"),
+    "no grace after a gap": ("reap", "if grace > 0 then\n  return", "if grace < 0 then\n  return"),
+    "one attempt too many": ("reap", "if attempt >= tonumber", "if attempt > tonumber"),
+    "a lease that just lasts is reaped": ("reap", "processing, 0, now_ms, 'BYSCORE'", "processing, 0, now_ms + 1, 'BYSCORE'"),
+    "a release counts": ("release", "return refile('b', 1)", "return refile('b', 0)"),
+    "a retry does not count": ("retry", "return refile('r', 0)", "return refile('r', 1)"),
+    "a retried job stays in processing": ("retry", "redis.call('ZREM', processing, unpack(moved))", ""),
+    "a dedup key that is held is taken": ("enqueue", "(holders[d] or taken[digest]) then", "taken[digest] then"),
+    "a new day is not in the index": ("enqueue", "redis.call('ZADD', days, unpack(index))", ""),
+    "an id that exists is written over": ("enqueue", "local record = here[i] or seen[id]", "local record = seen[id]"),
+    "the cap counts the dead": ("enqueue", "- redis.call('ZCARD', KEYS[8])", ""),
+    "a job is slept through": ("enqueue", "tonumber(keeper_at) <= fire then", "tonumber(keeper_at) then"),
+    "a repeat is done again": ("complete", "remember(replay_key, request, answer)", ""),
+    "another's dedup key is given back": ("complete", "holders[i] == owners[i] and", ""),
+    "a window ends with its job": ("complete", "(force or not ends[i]", "(true or not ends[i]"),
+    "the dead set grows for ever": ("bury", "trim_dead(dead, jobs, meta, most)", ""),
+    "a claim lasts for ever": ("extend", "if now_ms - started >= longest then", "if false then"),
+    "a cancelled job stays on the wheel": ("cancel", "redis.call('ZREM', bucket, unpack(off))", ""),
+    "a running job is cancelled": ("cancel", "elseif state == 'p' then", "elseif state == 'P' then"),
+    "a rescheduled job is in two days": ("reschedule", "redis.call('ZREM', from, id)", ""),
+    "a redrive takes a held key": ("redrive", "or holders[d] and holders[d] ~= id", ""),
+    "a living job's key is freed": ("prune", "if not keeps(records[i], digests[i]) then", "if true then"),
+    "a purged day stays in the index": ("purge", "if ARGV[2] ~= '' and", "if false and"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One script with a fault."""
+
+    name: str
+    script: Script
+
+
+def mutant(name: str) -> Mutant:
+    target, old, new = MUTANTS[name]
+    source = script(target).source
+    assert source.count(old) == 1, f"{old!r} is {source.count(old)} times in {target}.lua"
+    changed = source.replace(old, new)
+    return Mutant(target, Script(target, changed, hashlib.sha1(changed.encode(), usedforsecurity=False).hexdigest()))
+
+
+class MutatedShard(Shard):
+    """A shard where one script is another."""
+
+    mutant: Mutant
+
+    def run(self, call: Call) -> Reply:
+        return super().run(call._replace(script=self.mutant.script) if call.script.name == self.mutant.name else call)
+
+
+def test_every_script_of_a_jobs_life_has_a_mutant() -> None:
+    assert {target for target, _, _ in MUTANTS.values()} == set(NAMES) - {"repair"}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_fault_is_found(fresh: RedisServer, name: str) -> None:
+    with fresh.client() as client:
+        shard = MutatedShard(client, fresh.kind)
+        shard.mutant = mutant(name)
+        machine = type("Machine", (QueueMachine,), {"shard": shard})
+        with pytest.raises(AssertionError):
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=400,
+                    stateful_step_count=50,
+                    deadline=None,
+                    database=None,
+                    derandomize=True,
+                    phases=[Phase.generate],
+                    report_multiple_bugs=False,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )

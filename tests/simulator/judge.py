@@ -1,0 +1,348 @@
+"""Judges a run by what was asked and what the scripts answered, without the model: the promises, one by one.
+
+It sees every execution in the order of the server, also those whose answer got lost. The numbers are those of
+lua/README.md. After a restart that lost the last scripts a new judge reads what is left, and keeps the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from zwheel.calls import Call, Reply, clock_us
+from zwheel.calls.traces import Facts, Trace, trace
+from zwheel.times import day_of
+
+
+class Violation(AssertionError):
+    """A promise that was broken."""
+
+
+def must(holds: object, text: str) -> None:
+    if not holds:
+        raise Violation(text)
+
+
+@dataclass(slots=True)
+class Life:
+    """One job from its enqueue on. Times in ms."""
+
+    state: str
+    """s p d x c as in its record; g: deleted."""
+    fire: int
+    most: int
+    keep: int
+    digest: str
+    attempt: int = 0
+    starts: int = 0
+    causes: int = 1
+    """Why it may start: it was enqueued, went back, was reaped or redriven."""
+    token: int = 0
+    lease_until: int = 0
+    ended: int = 0
+    """Dead: when it died. Done or cancelled: when its tombstone may go."""
+    why_gone: str = ""
+    damaged: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("s", "p")
+
+
+class Judge:
+    """What must hold after each execution."""
+
+    def __init__(self, mark: Callable[[str], None], tokens: dict[str, int] | None = None) -> None:
+        self.lives: dict[str, Life] = {}
+        #: The highest token of each id; it outlives the job and the server's memory.
+        self.tokens = tokens if tokens is not None else {}
+        self.floor = 0
+        self.highest_given = 0
+        self.executed = 0
+        self.paused = False
+        self.cap: int | None = None
+        self._mark = mark
+        self._lanes: dict[str, tuple[str, Trace]] = {}
+        #: Digest -> the job that holds it and the end of its window, None for until-done.
+        self._keys: dict[str, tuple[str, int | None]] = {}
+
+    def command(self, words: tuple[Any, ...]) -> None:
+        """A plain command of an operator was carried out."""
+        if words[0] in ("HSET", "HDEL") and str(words[1]).endswith(":meta"):
+            if words[2] == "paused":
+                self.paused = words[0] == "HSET"
+            elif words[2] == "cap":
+                self.cap = int(words[3]) if words[0] == "HSET" else None
+
+    def call(self, call: Call, reply: Reply) -> bool:
+        """A call was carried out. Returns whether it was a repeat, which changes nothing. Raises: Violation."""
+        name = call.script.name
+        told = trace(call, reply)
+        given, now_us = int(call.args[0]), clock_us(reply)
+        self.executed += 1
+        self.highest_given = max(self.highest_given, given)
+        lane = call.keys[1] if ":replay:" in call.keys[1] else ""
+        known = self._lanes.get(lane)
+        if known and known[0] == str(call.args[1]):
+            self._repeated(name, known[1], told)
+            return True
+        must(now_us >= given, f"the clock of {name} is behind the server's by {given - now_us} µs")
+        must(now_us > self.floor, f"the clock of {name} ran backwards by {self.floor - now_us} µs")
+        must(now_us <= self.highest_given + self.executed, f"the clock of {name} runs ahead")
+        if told.word not in ("moved", "full") or name == "claim":
+            unsaid = name == "reschedule" and told.jobs[0].get("letter") != "s"
+            self.floor = self.floor if unsaid else now_us
+        if told.word in ("ok", "empty", "paused"):
+            if lane and (told.jobs or name != "claim") and not (name == "reschedule" and told.jobs[0]["letter"] != "s"):
+                self._lanes[lane] = str(call.args[1]), told
+            _RULES[name](self, call, told, now_us)
+        elif told.word == "full":
+            must(self.cap is not None, "a queue without a cap is full")
+            self._mark("cap full")
+        return False
+
+    def _repeated(self, name: str, first: Trace, again: Trace) -> None:
+        """N-01, K-02: a repeat gets the first answer."""
+        self._mark(f"replay of {name}")
+        if name == "claim":
+            before = {(job["id"], job["token"]) for job in first.jobs}
+            for job in again.jobs:
+                must((job["id"], job["token"]) in before, f"a repeated claim got another job {job['id']}")
+            still = [
+                job["id"] for job in first.jobs
+                if (life := self.lives[job["id"]]).state == "p" and life.token == job["token"]
+            ]  # fmt: skip
+            must([job["id"] for job in again.jobs] == still, f"a repeated claim got {again.jobs}, not {still}")
+        else:
+            must(first.jobs == again.jobs, f"a repeated {name} answers {again.jobs}, at first {first.jobs}")
+
+    def _life(self, job_id: str) -> Life | None:
+        life = self.lives.get(job_id)
+        return None if life is None or life.state == "g" else life
+
+    def _gone(self, job_id: str, why: str) -> None:
+        self.lives[job_id].state, self.lives[job_id].why_gone = "g", why
+
+    def _holder(self, digest: str, now_ms: int) -> str | None:
+        holder, end = self._keys.get(digest, ("", None))
+        life = self._life(holder)
+        alive = life is not None and life.alive and life.digest == digest
+        if not alive and end is not None and end > now_ms:
+            self._mark("dedup window outlives its holder")
+            return holder
+        return holder if alive else None
+
+    def _enqueue(self, call: Call, told: Trace, now_us: int) -> None:
+        now_ms = now_us // 1000
+        created = 0
+        for job in told.jobs:
+            life, holder = self._life(job["id"]), None
+            if job.get("digest"):
+                holder = self._holder(job["digest"], now_ms)
+            if job["letter"] == "i":
+                must(life and life.state == job["state"], f"I2: {job['id']} is said to exist, but is {life}")
+            elif job["letter"] == "k":
+                must(holder == job["held"], f"I11: refused for {job['held']}, but {holder} holds the key")
+                self._mark("dedup refused")
+            else:
+                must(life is None, f"I2: {job['id']} was created twice: {life}")
+                must(holder is None, f"I11: {job['id']} was created while {holder} holds its key")
+                created += 1
+                self.lives[job["id"]] = Life("s", job["fire"], job["most"], job.get("keep", 0), job.get("digest", ""))
+                if job.get("digest"):
+                    window = job.get("window")
+                    self._keys[job["digest"]] = job["id"], None if window is None else now_ms + window
+        living = sum(life.alive for life in self.lives.values())
+        must(not created or self.cap is None or living <= self.cap, f"{living} jobs live, over the cap of {self.cap}")
+
+    def _claim(self, call: Call, told: Trace, now_us: int) -> None:
+        must(not self.paused or not told.jobs, "I18: a claim from a paused queue")
+        must(len(told.jobs) <= told.args.get("limit", 0), "more jobs than asked for")
+        if told.word == "paused":
+            must(self.paused, "the queue is said to be paused")
+            self._mark("paused")
+            return
+        now_ms = now_us // 1000
+        must(sorted(job["fire"] for job in told.jobs) == [job["fire"] for job in told.jobs], "not the oldest first")
+        for job in told.jobs:
+            life, name = self._life(job["id"]), job["id"]
+            if life is None:
+                raise Violation(f"I2: {name} started, but there is no such job")
+            must(life.state != "c", f"I12: {name} started after it was cancelled")
+            must(life.state != "p", f"I4: {name} started while {life.token} holds it")
+            must(life.state == "s", f"I13: {name} started out of {life.state}")
+            must(job["fire"] == life.fire, f"{name} is due at {life.fire}, its record says {job['fire']}")
+            must(life.fire <= now_ms, f"I3: {name} started {life.fire - now_ms} ms early")
+            must(job["token"] > self.tokens.get(name, 0), f"I6: {name} got {job['token']} after {self.tokens.get(name)}")
+            must(job["attempt"] == life.attempt + 1, f"I8: {name} is at attempt {job['attempt']} after {life.attempt}")
+            must(job["attempt"] <= life.most, f"I8: {name} is at attempt {job['attempt']} of {life.most}")
+            life.starts += 1
+            must(life.starts <= life.causes, f"I7: {name} started {life.starts} times for {life.causes} causes")
+            life.state, life.attempt, life.lease_until = "p", job["attempt"], now_ms + told.args["lease"]
+            life.token = self.tokens[name] = job["token"]
+            if job["token"] != now_us:
+                self._mark("token of its own")
+
+    def _settled(self, job: Facts, good: str) -> Life | None:
+        """I5: accepted is the newest token, and it alone. Gives the job when it was."""
+        life, name, letter = self._life(job["id"]), job["id"], job["letter"]
+        held = life is not None and life.state == "p" and life.token == job["token"]
+        if letter in good:
+            must(held, f"I5: {name} obeyed the token {job['token']}, but is {life}")
+            return life
+        must(not held, f"I5: {name} refused the token {job['token']} that holds it")
+        must((letter == "m") == (life is None), f"{name} answered {letter}, but is {life}")
+        self._mark("fenced" if letter == "f" else "missing")
+        return None
+
+    def _complete(self, call: Call, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            life = self._settled(job, "d")
+            if life and life.keep:
+                life.state, life.ended = "d", now_us // 1000 + life.keep
+            elif life:
+                self._gone(job["id"], "complete")
+
+    def _bury(self, call: Call, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            life = self._settled(job, "x")
+            if life:
+                life.state, life.ended = "x", now_us // 1000
+        if any(job["letter"] == "x" for job in told.jobs):
+            self._trim(int(call.args[2]))
+
+    def _refile(self, call: Call, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            life = self._settled(job, "rb")
+            if life:
+                life.state, life.fire = "s", job["fire"]
+                life.causes += 1
+                life.attempt -= job["letter"] == "b"
+
+    def _extend(self, call: Call, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            life = self._settled(job, "kc")
+            if life and job["letter"] == "k":
+                end = job["token"] // 1000 + told.args["longest"]
+                life.lease_until = min(now_us // 1000 + told.args["lease"], end)
+            elif life:
+                self._mark("capped")
+
+    def _reap(self, call: Call, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            life, name = self._life(job["id"]), job["id"]
+            if life and life.damaged:
+                continue
+            if life is None or life.state != "p":
+                raise Violation(f"I4: {name} was reaped, but is {life}")
+            must(life.lease_until <= now_us // 1000, f"I4: {name} was reaped {life.lease_until - now_us // 1000} ms early")
+            last = life.attempt >= life.most
+            must((job["letter"] == "x") == last, f"I8: {name} was reaped to {job['letter']} at {life.attempt} of {life.most}")
+            if last:
+                life.state, life.ended = "x", now_us // 1000
+                self._mark("reaped to dead")
+            else:
+                life.state, life.fire = "s", -(-now_us // 1000)
+                life.causes += 1
+                self._mark("reaped")
+        if any(job["letter"] == "x" for job in told.jobs):
+            self._trim(int(call.args[3]))
+
+    def _trim(self, most: int) -> None:
+        dead = sorted((life.ended, job_id) for job_id, life in self.lives.items() if life.state == "x")
+        for _, job_id in dead[: max(0, len(dead) - most)]:
+            self._gone(job_id, "trim")
+            self._mark("dead trimmed")
+
+    def _cancel(self, call: Call, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            life, letter = self._life(job["id"]), job["letter"]
+            right = {None: "m", "s": "cv", "p": "r"}.get(life.state if life else None, "e")
+            must(letter in right, f"I12: cancel of {job['id']} says {letter}, but it is {life}")
+            if letter == "v" and life:
+                must(day_of(life.fire) != told.args["day"], f"cancel of {job['id']} in its own bucket says v")
+                self._mark("cancel in another bucket")
+            elif letter == "c" and life:
+                life.state, life.ended = "c", now_us // 1000 + max(life.keep, 600_000)
+                self._free(job["id"], life)
+                self._mark("cancelled")
+
+    def _free(self, job_id: str, life: Life) -> None:
+        """A person took it away: its key is free at once."""
+        if self._keys.get(life.digest, ("", None))[0] == job_id:
+            del self._keys[life.digest]
+
+    def _reschedule(self, call: Call, told: Trace, now_us: int) -> None:
+        (job,) = told.jobs
+        life, letter = self._life(job["id"]), job["letter"]
+        right = {None: "m", "s": "sv", "p": "r"}.get(life.state if life else None, "e")
+        must(letter in right, f"reschedule of {job['id']} says {letter}, but it is {life}")
+        if letter == "s" and life:
+            life.fire = job["fire"]
+            self._mark("rescheduled")
+        elif letter == "v":
+            self._mark("reschedule in another bucket")
+
+    def _redrive(self, call: Call, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            life, letter, name = self._life(job["id"]), job["letter"], job["id"]
+            dead = life is not None and life.state == "x"
+            must(dead if letter in "rk" else not dead, f"redrive of {name} says {letter}, but it is {life}")
+            if letter == "k":
+                self._mark("redrive refused by key")
+            elif letter == "r" and life:
+                holder, end = self._keys.get(life.digest, ("", None)) if life.digest else ("", None)
+                other = self._life(holder)
+                must(
+                    holder == name or not (other and other.alive and other.digest == life.digest),
+                    f"I11: {name} was redriven while {holder} holds its key",
+                )
+                if life.digest:
+                    self._keys[life.digest] = name, end
+                life.state, life.fire, life.attempt = "s", -(-now_us // 1000), 0
+                life.causes += 1
+                self._mark("redriven")
+
+    def _purge(self, call: Call, told: Trace, now_us: int) -> None:
+        place = told.args["set"]
+        if place.startswith("wheel:"):
+            there = {i: life.fire for i, life in self.lives.items() if life.state == "s" and f"wheel:{day_of(life.fire)}" == place}
+        else:
+            states = "x" if place == "dead" else "dc"
+            there = {i: life.ended for i, life in self.lives.items() if life.state in states}
+        named = [job["id"] for job in told.jobs]
+        order = sorted((score, i) for i, score in there.items() if score <= float(told.args["highest"]))
+        ids = [i for i in named if i in there] if named else [i for _, i in order[: told.args["most"]]]
+        if not any(life.damaged for life in self.lives.values()):
+            must(told.args["count"] == len(ids), f"purge of {place} took {told.args['count']}, there were {ids}")
+        for job_id in ids:
+            self._free(job_id, self.lives[job_id])
+            self._gone(job_id, "purge")
+            self._mark("purged")
+
+    def _prune(self, call: Call, told: Trace, now_us: int) -> None:
+        now_ms = now_us // 1000
+        for job_id, life in self.lives.items():
+            over = life.state in ("d", "c") and life.ended <= now_ms
+            old = life.state == "x" and life.ended <= now_ms - told.args["dead_age"]
+            if (over or old) and not life.damaged:
+                self._gone(job_id, "prune")
+                self._mark("pruned")
+
+
+_RULES: dict[str, Callable[[Judge, Call, Trace, int], None]] = {
+    "enqueue": Judge._enqueue,
+    "claim": Judge._claim,
+    "complete": Judge._complete,
+    "bury": Judge._bury,
+    "retry": Judge._refile,
+    "release": Judge._refile,
+    "extend": Judge._extend,
+    "reap": Judge._reap,
+    "cancel": Judge._cancel,
+    "reschedule": Judge._reschedule,
+    "redrive": Judge._redrive,
+    "purge": Judge._purge,
+    "prune": Judge._prune,
+}

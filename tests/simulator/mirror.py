@@ -1,0 +1,303 @@
+"""The model behind the same door as a server: takes calls, answers as the scripts must answer, holds what Redis must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tests.lua.shard import Keyspace
+from tests.model.model import Model, Wanted
+from tests.simulator.wire import Command
+from zwheel.calls import Call, Reply
+from zwheel.calls.traces import Facts, trace
+from zwheel.times import DAY_MS, day_of
+
+MODEL_BODY = b"\x01\x00\xff\n"
+#: The parts of `meta` that the model knows.
+MARKS = ("clock", "beat", "grace", "lease", "paused", "cap", "trimmed", "schema", "epoch")
+_ANYTHING = object()
+
+
+class Mirror:
+    """One shard in the model, with the answers that lanes remember. Bodies are kept beside it: the model has its own."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.reset()
+
+    def reset(self) -> None:
+        self.model = Model()
+        self._lanes: dict[str, tuple[str, list[Any]]] = {}
+        self._bodies: dict[str, bytes] = {}
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        return [self.call(c) if isinstance(c, Call) else self.command(c) for c in commands]
+
+    def call(self, call: Call) -> Reply:
+        """The answer to a call; `_ANYTHING` stands where the model does not know."""
+        given = int(call.args[0])
+        known = ":replay:" in call.keys[1] and self._lanes.get(call.keys[1])
+        request = str(call.args[1])
+        if known and known[0] == request:
+            return self._again(call, given, known[1])
+        answer = _ANSWERS[call.script.name](self, call, given)
+        if ":replay:" in call.keys[1] and _remembered(call, answer):
+            self._lanes[call.keys[1]] = request, list(answer)
+        return answer
+
+    def _again(self, call: Call, given: int, saved: list[Any]) -> Reply:
+        now = self.model.now(given)
+        name = call.script.name
+        if name == "enqueue":
+            return saved
+        if name != "claim":
+            return [saved[0], now, *saved[2:]]
+        answer: list[Any] = ["ok", now, "", "", "none", "0"]
+        least = int(saved[1])
+        for raw_id in saved[6::2]:
+            job = self.model.jobs.get(raw_id.decode())
+            if job and job.state == "p" and job.token >= least and job.worker == call.args[2]:
+                answer += [raw_id, self._record(raw_id.decode())]
+        return answer
+
+    def _record(self, job_id: str) -> bytes:
+        job = self.model.jobs[job_id]
+        stored = job.stored()
+        return stored if job.state in "dc" else stored[: -len(MODEL_BODY)] + self._bodies[job_id]
+
+    def _enqueue(self, call: Call, given: int) -> Reply:
+        now = self.model.now(given)
+        wants, bodies, at = [], {}, 3 + 3 * int(call.args[2])
+        for job in trace(call, None).jobs:
+            want = Wanted(
+                id=job["id"], at=job.get("at"), delay=job.get("delay", 0), digest=job.get("digest", ""),
+                window=job.get("window"), keep=job.get("keep", 0), most=job["most"],
+            )  # fmt: skip
+            wants.append(want)
+            tail: Any = call.args[at + 3]
+            bodies[want.id] = tail[tail.index(b"\n") + 1 :]
+            at += 4
+        if _moved(call, wants, lambda want: -(-now // 1000) + want.delay if want.at is None else want.at):
+            return ["moved", now]
+        answers = self.model.enqueue(given, wants)
+        if answers is None:
+            return ["full", now, str(self.model.cap)]
+        existed = " ".join(
+            f"{i + 1} {a.id} {a.state} {a.fire:015d}" for i, a in enumerate(answers) if a.letter != "c"
+        )
+        for i, answer in enumerate(answers):
+            if answer.letter == "c":
+                self._bodies[wants[i].id] = bodies[wants[i].id]
+        return ["ok", now, "".join(a.letter for a in answers), existed]
+
+    def _claim(self, call: Call, given: int) -> Reply:
+        model, worker, lease, limit, day = self.model, str(call.args[2]), int(call.args[3]), int(call.args[4]), call.args[5]
+        if limit == 0:
+            model._contact(given, lease)
+            return ["stepped", model.clock]
+        first = model.first_day()
+        if model.paused is None and first and first != day:
+            model._contact(given, lease)
+            return ["moved", model.clock, first]
+        ids = model.claim(given, worker=worker, lease=lease, limit=limit)
+        if ids is None:
+            return ["paused", model.clock]
+        wheel = model.scheduled()
+        next_day = day_of(wheel[0][0]) if wheel else ""
+        next_fire = str(wheel[0][0]) if wheel and next_day == first else ""
+        grace = model.grace if model.grace is not None and model.grace > model.clock // 1000 else 0
+        answer: list[Any] = ["ok" if ids else "empty", model.clock, next_fire, next_day, _ANYTHING, str(grace)]
+        for job_id in ids:
+            answer += [job_id.encode(), self._record(job_id)]
+        return answer
+
+    def _letters(self, letters: str) -> Reply:
+        return ["ok", self.model.clock, letters]
+
+    def _complete(self, call: Call, given: int) -> Reply:
+        return self._letters(self.model.complete(given, _claims(trace(call, None).jobs)))
+
+    def _bury(self, call: Call, given: int) -> Reply:
+        jobs = trace(call, None).jobs
+        letters = self.model.bury(given, _claims(jobs), failures=b"", most_dead=int(call.args[2]))
+        for i, letter in enumerate(letters):
+            if letter == "x" and jobs[i]["id"] in self.model.jobs:
+                failures: Any = call.args[5 + 3 * i]
+                self._change(jobs[i]["id"], failures=failures)
+        return self._letters(letters)
+
+    def _change(self, job_id: str, **fields: Any) -> None:
+        self.model.jobs[job_id] = replace(self.model.jobs[job_id], **fields)
+
+    def _refile(self, call: Call, given: int) -> Reply:
+        jobs = trace(call, None).jobs
+        now_ms = -(-self.model.now(given) // 1000)
+
+        def fire(job: Facts) -> int:
+            return int(job["at"]) if "at" in job else now_ms + int(job["delay"])
+
+        if _moved(call, jobs, fire):
+            return ["moved", self.model.now(given)]
+        letter = "r" if call.script.name == "retry" else "b"
+        letters = self.model.refile(given, _claims(jobs), letter=letter, at=0, delay=0, failures=b"")
+        at = 6 + 3 * int(call.args[2])
+        for job, got in zip(jobs, letters, strict=True):
+            if got == letter:
+                self._change(job["id"], fire=fire(job))
+                if call.args[at]:
+                    self._change(job["id"], failures=call.args[at])
+            at += 4
+        return self._letters(letters)
+
+    def _extend(self, call: Call, given: int) -> Reply:
+        pairs = _claims(trace(call, None).jobs)
+        return self._letters(self.model.extend(given, pairs, lease=int(call.args[1]), longest=int(call.args[2])))
+
+    def _reap(self, call: Call, given: int) -> Reply:
+        now = self.model.now(given)
+        if not 0 <= -(-now // 1000) - int(call.args[6]) < DAY_MS:
+            return ["moved", now]
+        grace, back, dead = self.model.reap(
+            given, lease=int(call.args[2]), limit=int(call.args[1]), most_dead=int(call.args[3])
+        )
+        if grace:
+            return ["grace", now, str(grace)]
+        return ["ok", now, len(back) + len(dead), " ".join(back), " ".join(dead)]
+
+    def _cancel(self, call: Call, given: int) -> Reply:
+        ids = [job["id"] for job in trace(call, None).jobs]
+        return self._letters(self.model.cancel(given, ids, day=str(call.args[2])))
+
+    def _reschedule(self, call: Call, given: int) -> Reply:
+        now = self.model.now(given)
+        (job,) = trace(call, None).jobs
+        if _in_day(int(call.args[6]), [job["at"] if "at" in job else -(-now // 1000) + job["delay"]]):
+            letter = self.model.reschedule(
+                given, job["id"], day=str(call.args[3]), at=job.get("at"), delay=job.get("delay", 0)
+            )
+            return ["ok", now, letter, str(self.model.jobs[job["id"]].fire) if letter == "s" else ""]
+        return ["moved", now]
+
+    def _redrive(self, call: Call, given: int) -> Reply:
+        now = self.model.now(given)
+        if not _in_day(int(call.args[3]), [-(-now // 1000)]):
+            return ["moved", now]
+        return self._letters(self.model.redrive(given, [job["id"] for job in trace(call, None).jobs]))
+
+    def _purge(self, call: Call, given: int) -> Reply:
+        place = call.keys[5].removeprefix(self._prefix)
+        model = self.model
+        if place.startswith("wheel:"):
+            scores = {i: job.fire for i, job in model.jobs.items() if job.state == "s" and f"wheel:{day_of(job.fire)}" == place}
+        else:
+            scores = model.died if place == "dead" else model.kept_until
+        named = [job["id"] for job in trace(call, None).jobs]
+        highest = float(call.args[3])
+        order = sorted((score, i) for i, score in scores.items() if score <= highest)
+        ids = [i for i in named if i in scores] if named else [i for _, i in order[: int(call.args[2])]]
+        model.purge(given, ids)
+        return ["ok", model.clock, len(ids)]
+
+    def _prune(self, call: Call, given: int) -> Reply:
+        taken = self.model.prune(given, dead_age=int(call.args[2]))
+        return ["ok", self.model.clock, taken]
+
+    def command(self, words: tuple[Any, ...]) -> Any:
+        """The answer to a plain command of the operations that the simulator uses."""
+        model, name, key = self.model, words[0], str(words[1]).removeprefix(self._prefix) if len(words) > 1 else ""
+        if name == "HSET" and key == "meta":
+            setattr(model, words[2], words[3] if words[2] == "paused" else int(words[3]))
+            return 1
+        if name == "HDEL" and key == "meta":
+            setattr(model, words[2], None)
+            return 1
+        if name == "HGET" and key == "jobs":
+            return self._record(words[2]) if words[2] in model.jobs else None
+        if name == "HMGET" and key == "jobs":
+            return [self._record(job_id) if job_id in model.jobs else None for job_id in words[2:]]
+        places = {"processing": model.leases, "dead": model.died, "done": model.kept_until}
+        if name == "ZSCORE" and key in places:
+            score = places[key].get(words[2])
+            return None if score is None else str(score).encode()
+        if name == "ZRANGE" and key == "days":
+            return [day.encode() for day in sorted({day_of(fire) for fire, _ in model.scheduled()})]
+        if name == "ZRANGE" and key == "dead":
+            order = sorted((died, job_id) for job_id, died in model.died.items())
+            if "WITHSCORES" in words:
+                return [part for died, job_id in order[-1:] for part in (job_id.encode(), str(died).encode())]
+            highest, skip, most = int(words[3]), int(words[6]), int(words[7])
+            return [job_id.encode() for died, job_id in order if died <= highest][skip : skip + most]
+        return None if name == "LPOP" else 1
+
+    def keyspace(self, prefix: str) -> Keyspace:
+        found = self.model.keyspace()
+        if "jobs" in found:
+            found["jobs"] = {job_id: self._record(job_id) for job_id in found["jobs"]}
+        return found
+
+    def differs(self, held: Keyspace) -> str | None:
+        """Say where what a server holds differs from what it must hold."""
+        meta = {name: held.get("meta", {})[name] for name in MARKS if name in held.get("meta", {})}
+        seen = {name: value for name, value in held.items() if name not in ("wake", "workers", "meta", "?") and value}
+        if meta:
+            seen["meta"] = meta
+        wanted = self.keyspace("")
+        for name in sorted(seen.keys() | wanted.keys()):
+            if seen.get(name) != wanted.get(name):
+                return f"{name} holds {seen.get(name)}, the model {wanted.get(name)}"
+        return None
+
+
+def same(reply: Reply, expected: Reply) -> bool:
+    """Whether a script answered what the model answers."""
+    if len(reply) != len(expected):
+        return False
+    return all(b is _ANYTHING or _plain(a) == _plain(b) for a, b in zip(reply, expected, strict=True))
+
+
+def _plain(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _claims(jobs: Sequence[Facts]) -> list[tuple[str, int]]:
+    return [(job["id"], job["token"]) for job in jobs]
+
+
+def _in_day(start: int, fires: Sequence[int]) -> bool:
+    return all(start <= fire < start + DAY_MS for fire in fires)
+
+
+def _moved(call: Call, batch: Sequence[Any], fire: Callable[[Any], int]) -> bool:
+    """Whether a job of a batch belongs to another bucket than the one that the call names for it."""
+    at = 0
+    for b in range(int(call.args[2])):
+        start, count = int(call.args[4 + 3 * b]), int(call.args[5 + 3 * b])
+        if not _in_day(start, [fire(item) for item in batch[at : at + count]]):
+            return True
+        at += count
+    return False
+
+
+def _remembered(call: Call, answer: Reply) -> bool:
+    if call.script.name == "claim":
+        return bool(answer[0] == "ok" and len(answer) > 6)
+    return bool(answer[0] == "ok" and (call.script.name != "reschedule" or answer[2] == "s"))
+
+
+_ANSWERS: dict[str, Callable[[Mirror, Call, int], Reply]] = {
+    "enqueue": Mirror._enqueue,
+    "claim": Mirror._claim,
+    "complete": Mirror._complete,
+    "bury": Mirror._bury,
+    "retry": Mirror._refile,
+    "release": Mirror._refile,
+    "extend": Mirror._extend,
+    "reap": Mirror._reap,
+    "cancel": Mirror._cancel,
+    "reschedule": Mirror._reschedule,
+    "redrive": Mirror._redrive,
+    "purge": Mirror._purge,
+    "prune": Mirror._prune,
+}
+

@@ -1,0 +1,108 @@
+"""What carries out the calls of a run: a real server over its socket, at the time that the run says."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import hiredis
+
+from tests.lua.shard import Keyspace
+from zwheel.calls import Call
+from zwheel.scripts import Script
+
+Command = Call | tuple[Any, ...]
+
+
+class Backend(Protocol):
+    """One shard's server."""
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Carry out commands whose calls have their time in them; an answer each."""
+
+    def keyspace(self, prefix: str) -> Keyspace:
+        """What it holds below a prefix, replays left out."""
+
+    def reset(self) -> None:
+        """Forget everything."""
+
+
+class Server:
+    """A real server on a Unix socket. scripts: what to run instead of the scripts of these names."""
+
+    def __init__(self, path: str, scripts: dict[str, Script] | None = None) -> None:
+        self.scripts = scripts or {}
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20)
+        self._socket.connect(path)
+        self._reader = hiredis.Reader()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def reset(self) -> None:
+        self.plain([("FLUSHALL",)])
+
+    def plain(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """One round trip; errors come back as values."""
+        self._socket.sendall(b"".join([hiredis.pack_command(tuple(words)) for words in commands]))
+        replies: list[Any] = []
+        while len(replies) < len(commands):
+            reply = self._reader.gets()
+            if reply is False:
+                self._reader.feed(self._socket.recv(65536))
+                continue
+            replies.append(reply)
+        return replies
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        words = [
+            self._changed(command).command() if isinstance(command, Call) else command for command in commands
+        ]
+        replies = self.plain(words)
+        for i, reply in enumerate(replies):
+            command = commands[i]
+            if isinstance(reply, hiredis.ReplyError) and isinstance(command, Call) and "NOSCRIPT" in str(reply):
+                # As the shells do: load it and send it again. It did not run before.
+                self.plain([("SCRIPT", "LOAD", self._changed(command).script.source)])
+                (replies[i],) = self.plain([words[i]])
+            if isinstance(replies[i], hiredis.ReplyError):
+                name = command.script.name if isinstance(command, Call) else command[0]
+                raise AssertionError(f"{name} failed: {replies[i]}")
+        return replies
+
+    def _changed(self, call: Call) -> Call:
+        other = self.scripts.get(call.script.name)
+        return call if other is None else call._replace(script=other)
+
+    def keyspace(self, prefix: str) -> Keyspace:
+        (found,) = self.plain([("KEYS", "*")])
+        names = sorted(key.decode() for key in found)
+        wanted = [name for name in names if name.startswith(prefix) and ":replay:" not in name]
+        replies = self.plain([_reading(name.removeprefix(prefix), name) for name in wanted])
+        keyspace: Keyspace = {"?": [name for name in names if not name.startswith((prefix, "zw:queues"))]}
+        for name, reply in zip(wanted, replies, strict=True):
+            short = name.removeprefix(prefix)
+            keyspace[short] = _readable(short, reply)
+        return keyspace
+
+
+_HASHES = ("jobs", "dedup", "meta", "workers")
+
+
+def _reading(short: str, key: str) -> tuple[Any, ...]:
+    if short in _HASHES:
+        return ("HGETALL", key)
+    return ("LRANGE", key, 0, -1) if short == "wake" else ("ZRANGE", key, 0, -1, "WITHSCORES")
+
+
+def _readable(short: str, reply: list[bytes]) -> Any:
+    if short == "wake":
+        return [token.decode() for token in reply]
+    pairs = zip(reply[::2], reply[1::2], strict=True)
+    if short == "jobs":
+        return {name.decode(): raw for name, raw in pairs}
+    if short in _HASHES:
+        return {name.decode(): value.decode() for name, value in pairs}
+    return {name.decode(): int(float(score)) for name, score in pairs}

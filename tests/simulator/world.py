@@ -1,0 +1,342 @@
+"""The world of one run: virtual time, one server, a network that fails, and what each execution is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tests.model.invariants import check_dedup, check_places, read
+from tests.simulator.decisions import Decisions
+from tests.simulator.judge import Judge, Violation, must
+from tests.simulator.mirror import Mirror, same
+from tests.simulator.wire import Backend, Command, Server
+from zwheel.calls import Call, Session, clock_us, word
+from zwheel.calls.traces import trace
+from zwheel.clock import ServerClock
+from zwheel.errors import BrokerUnavailable, OutcomeUnknown
+from zwheel.keys import ShardKeys
+from zwheel.times import DAY_MS
+
+NAMESPACE, QUEUE = "zw", "q"
+KEYS = ShardKeys.of(NAMESPACE, QUEUE)
+PREFIX = f"{KEYS.tag}:"
+LEASE_MS = 30_000
+SECOND_US = 1_000_000
+LEASE_US = LEASE_MS * 1000
+MIDNIGHT_US = (1_900_000_000_000 // DAY_MS + 1) * DAY_MS * 1000
+NETWORK_FAULTS = ("lost", "dropped", "twice", "partial", "late", "crash before", "crash after")
+#: What `drive` carries: commands for one exchange, or a pause in seconds.
+Acting = Generator[Any, list[Any], None]
+
+
+class Crash(Exception):
+    """The process that made an exchange died at that moment."""
+
+
+class SimClock(ServerClock):
+    """A session's estimate of the server's clock: wrong by a constant until an answer corrects it."""
+
+    __slots__ = ("_world", "off_us")
+
+    def __init__(self, world: World, off_us: int) -> None:
+        super().__init__()
+        self._world = world
+        self.off_us = off_us
+
+    def now_us(self) -> int:
+        return self._world.time_us + self.off_us
+
+    def correct(self, server_us: int, error_us: int) -> None:
+        self.off_us = server_us - self._world.time_us + error_us
+
+
+class Entry(NamedTuple):
+    """One execution, as an AOF holds it."""
+
+    command: Command
+    reply: Any
+
+
+@dataclass(slots=True)
+class Process:
+    """What dies and pauses together. A worker process is one with claims in its hands."""
+
+    name: str
+    session: Session
+    restart: Callable[[], None]
+    paused_until: int = 0
+    dead: bool = False
+    troubled: bool = False
+    """An exchange of its own failed, or it was paused, since its last heartbeat: its leases may end."""
+    held: dict[tuple[str, int], Any] = field(default_factory=dict)
+    pending: Any = None
+    """What another process has to do again when this one dies."""
+
+
+@dataclass(slots=True)
+class Actor:
+    """One coroutine of a process."""
+
+    name: str
+    process: Process
+    steps: Acting
+    ready_at: int
+    sending: Sequence[Command] | None = None
+    listens: bool = False
+    """Whether it waits for a wake-up token; one that comes makes it ready."""
+
+
+class World:
+    """Runs commands for actors at the server's time, and loses, doubles and delays them as decided."""
+
+    def __init__(
+        self, decisions: Decisions, server: Server | None, *, mirrored: bool, damage: bool, marks: set[str], traced: bool
+    ) -> None:
+        self.decisions = decisions
+        self.mirror = Mirror(PREFIX) if mirrored else None
+        backend: Backend | None = server or self.mirror
+        assert backend is not None
+        self.backend = backend
+        self.backend.reset()
+        self.damage = damage
+        self.marks = marks
+        self.lines: list[str] | None = [] if traced else None
+        #: Time as processes feel it, and how far the server's clock is ahead of it, µs.
+        self.time_us = MIDNIGHT_US
+        self.clock_off_us = 0
+        self.away_until = 0
+        self.calm_at = 0
+        self.judge = Judge(self.mark)
+        self.log: list[Entry] = []
+        self.late: list[tuple[int, list[Command]]] = []
+        self.actors: list[Actor] = []
+        #: Ids that an enqueue was answered for, and those that a cut took away again.
+        self.acked: set[str] = set()
+        self.cut_away: set[str] = set()
+        #: Claims of processes that died, and every claim that was ever given: what zombies act with.
+        self.graves: list[tuple[bytes, bytes]] = []
+        self.ever: list[tuple[bytes, bytes]] = []
+        self.unfinished: list[Any] = []
+        self.ids: list[str] = []
+        self.fault_rate = 0.0
+        self.faults: list[str] = []
+
+    def mark(self, name: str) -> None:
+        self.marks.add(name)
+
+    def say(self, who: str, text: str) -> None:
+        if self.lines is not None:
+            self.lines.append(f"{(self.time_us - MIDNIGHT_US) / 1e6:12.4f} s  {who:10s} {text}")
+
+    @property
+    def server_us(self) -> int:
+        """The server's clock."""
+        return self.time_us + self.clock_off_us
+
+    def session(self, caller: str, off_us: int = 0) -> Session:
+        session = Session(NAMESPACE, caller)
+        session.clock = SimClock(self, self.clock_off_us + off_us)
+        return session
+
+    def exchange(self, actor: Actor, commands: Sequence[Command]) -> list[Any]:
+        """Send commands for an actor. Raises: BrokerUnavailable, OutcomeUnknown, Crash."""
+        self.time_us += 200
+        if self.time_us < self.away_until:
+            self.mark("server away")
+            self.say(actor.name, f"{_names(commands)}: nobody answers")
+            raise BrokerUnavailable("connection refused")
+        fault = self.decisions.pick(self.faults) if self.faults and self.decisions.chance(self.fault_rate) else ""
+        if fault:
+            self.mark(fault)
+            self.say(actor.name, f"{_names(commands)}: {fault}")
+        if fault == "crash before":
+            raise Crash
+        if fault == "lost":
+            actor.process.troubled = True
+            raise OutcomeUnknown("lost before it arrived")
+        if fault == "partial":
+            commands = commands[: self.decisions.choose(len(commands))]
+        if fault == "late":
+            self._post(commands)
+            actor.process.troubled = True
+            raise OutcomeUnknown("no answer in time")
+        if fault == "twice":
+            self.execute(commands, actor.name)
+        replies = self.execute(commands, actor.name) if commands else []
+        if fault == "crash after":
+            raise Crash
+        if fault in ("dropped", "partial"):
+            actor.process.troubled = True
+            raise OutcomeUnknown("the answer was lost")
+        self._observe(actor.process.session, commands, replies)
+        return replies
+
+    def _post(self, commands: Sequence[Command]) -> None:
+        """Bytes that arrive after their sender gave up. An enqueue's are dropped: its lane may know it no more."""
+        calls: list[Command] = [c for c in commands if isinstance(c, Call) and c.script.name != "enqueue"]
+        if calls:
+            self.late.append((self.time_us + self.decisions.pick((1_000, SECOND_US, 2 * LEASE_US)), calls))
+
+    def _observe(self, session: Session, commands: Sequence[Command], replies: list[Any]) -> None:
+        clock = session.clock
+        assert isinstance(clock, SimClock)
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(command, Call):
+                clock.correct(clock_us(reply), 0)
+        if self.decisions.chance(0.1):
+            clock.off_us += self.decisions.pick((0, 1_500, -1_500, SECOND_US, -SECOND_US, DAY_MS * 1000, -3600 * SECOND_US))
+
+    def execute(self, commands: Sequence[Command], who: str) -> list[Any]:
+        """Have the server carry out commands now, and hold each answer against the promises."""
+        listeners = [actor for actor in self.actors if actor.listens]
+        stamped: list[Command] = []
+        for command in commands:
+            self.time_us += 7
+            if isinstance(command, Call):
+                command = command._replace(args=(self.server_us, *command.args[1:]))
+            stamped.append(command)
+        if listeners:
+            stamped.append(("LPOP", KEYS.wake))
+        replies = self.backend.run(stamped)
+        for command, reply in zip(stamped, replies, strict=True):
+            self.log.append(Entry(command, reply))
+            if isinstance(command, Call):
+                self.say(who, f"{_call_text(command)} -> {_reply_text(command, reply)}")
+                self._look(command, reply)
+            else:
+                self.say(who, f"{' '.join(map(str, command))[:80]} -> {str(reply)[:60]}")
+                self.judge.command(command)
+            self._compare(command, reply)
+        if listeners and replies.pop() is not None:
+            self.mark("woken by a token")
+            listener = listeners[self.decisions.choose(len(listeners))]
+            listener.listens, listener.ready_at = False, self.time_us
+        return replies
+
+    def _compare(self, command: Command, reply: Any) -> None:
+        if self.mirror is None or self.backend is self.mirror:
+            return
+        if isinstance(command, Call):
+            expected = self.mirror.call(command)
+            must(same(reply, expected), f"{command.script.name} answered {reply}, the model {expected}")
+        elif command[0] in ("HSET", "HDEL"):
+            self.mirror.command(command)
+
+    def _look(self, call: Call, reply: Any) -> None:
+        name, answer = call.script.name, word(reply)
+        if answer in ("moved", "grace"):
+            self.mark(f"{answer} answer to {name}")
+        elif answer == "stepped":
+            self.mark("stepped down")
+        if name == "claim" and answer in ("ok", "empty") and reply[4] not in (b"none", "none"):
+            self.mark(f"role {reply[4].decode() if isinstance(reply[4], bytes) else reply[4]}")
+        reaped = []
+        if name == "reap":
+            reaped = [job["id"] for job in trace(call, reply).jobs]
+        held = [(i, self.judge.lives[i].token) for i in reaped if i in self.judge.lives]
+        self.judge.call(call, reply)
+        for pair in held:
+            for process in {id(a.process): a.process for a in self.actors}.values():
+                if pair in process.held and not process.troubled and process.paused_until <= self.time_us:
+                    raise Violation(f"I26: {pair[0]} was reaped while {process.name} lives and beats")
+
+    def cut(self, count: int) -> None:
+        """The server lost power: the last `count` executions are gone, whole, and it is back."""
+        last = clock_floor(self.log)
+        if self.server_us <= last or self.judge.floor >= self.server_us:
+            # Its clock stands behind what it said before: a token could come again. That is not promised.
+            return
+        kept, lost = self.log[:-count], self.log[-count:]
+        self.mark("cut")
+        self.say("server", f"restarts without {_names([entry.command for entry in lost])}")
+        for entry in lost:
+            if isinstance(entry.command, Call) and entry.command.script.name == "enqueue":
+                self.cut_away |= {job["id"] for job in trace(entry.command, entry.reply).jobs}
+        self.backend.reset()
+        if self.mirror is not None:
+            self.mirror.reset()
+        self.judge = Judge(lambda name: None, self.judge.tokens)
+        highest, self.judge.tokens = self.judge.tokens, {}
+        self.log = []
+        for start in range(0, len(kept), 100):
+            part = kept[start : start + 100]
+            replies = self.backend.run([entry.command for entry in part])
+            for entry, reply in zip(part, replies, strict=True):
+                must(str(reply) == str(entry.reply), f"played again, {entry.command} answers {reply}, not {entry.reply}")
+                if isinstance(entry.command, Call):
+                    self.judge.call(entry.command, reply)
+                else:
+                    self.judge.command(entry.command)
+                self._compare(entry.command, reply)
+        self.log = kept
+        for job_id, token in highest.items():
+            self.judge.tokens[job_id] = max(token, self.judge.tokens.get(job_id, 0))
+        self.judge._mark = self.mark
+        for process in {id(a.process): a.process for a in self.actors}.values():
+            process.troubled = True
+
+    def look(self) -> None:
+        """A snapshot: places, index, dedup keys, undeclared keys, and the states that the answers told."""
+        held = self.backend.keyspace(PREFIX)
+        must(not held.pop("?", None), "I20: a key of no shard")
+        damaged = {job_id for job_id, life in self.judge.lives.items() if life.damaged}
+        if damaged:
+            return self._look_at_damage(held, damaged)
+        unknown = [n for n in held if not n.startswith("wheel:") and not hasattr(KEYS, n.replace(":", "_"))]
+        must(not unknown, f"I20: the keys {unknown} are not declared")
+        jobs = read(held)
+        told = {job_id: life.state for job_id, life in self.judge.lives.items() if life.state != "g"}
+        stored = {job_id: raw[1:2].decode() for job_id, raw in held.get("jobs", {}).items()}
+        must(stored == told, f"I1: Redis holds {_difference(stored, told)}, the answers said {_difference(told, stored)}")
+        check_places(held, jobs)
+        check_dedup(held, jobs)
+        if self.mirror is not None:
+            differs = self.mirror.differs(held)
+            must(differs is None, f"{differs}")
+        return None
+
+    def _look_at_damage(self, held: Any, damaged: set[str]) -> None:
+        """I19: what cannot be read stands in the dead set, what has no record is counted; nothing stays in the way."""
+        on_wheel = {i for n, jobs in held.items() if n.startswith("wheel:") or n == "processing" for i in jobs}
+        if not damaged & on_wheel:
+            jobs = held.get("jobs", {})
+            for job_id in damaged:
+                if job_id in jobs and jobs[job_id][:1] == b"2":
+                    must(job_id in held.get("dead", {}), f"I19: unreadable {job_id} is in no place")
+                    self.mark("unreadable set aside")
+                elif job_id not in jobs and int(held.get("meta", {}).get("orphans", 0)):
+                    self.mark("orphan counted")
+
+
+def clock_floor(log: Sequence[Entry]) -> int:
+    """The latest time that a server gave to a script."""
+    return max((clock_us(entry.reply) for entry in log if isinstance(entry.command, Call)), default=0)
+
+
+def _difference(first: dict[str, str], second: dict[str, str]) -> dict[str, str]:
+    return {job_id: state for job_id, state in first.items() if second.get(job_id) != state}
+
+
+def _names(commands: Sequence[Command]) -> str:
+    return " + ".join(c.script.name if isinstance(c, Call) else str(c[0]) for c in commands) or "nothing"
+
+
+def _call_text(call: Call) -> str:
+    told = trace(call, None)
+    jobs = " ".join(
+        job["id"] + "".join(f" {k}={job[k]}" for k in ("at", "delay", "token", "digest", "window", "keep") if k in job)
+        for job in told.jobs
+    )
+    facts = " ".join(f"{k}={v}" for k, v in told.args.items())
+    return " ".join(part for part in (call.script.name, facts, jobs) if part)
+
+
+def _reply_text(call: Call, reply: Any) -> str:
+    told = trace(call, reply)
+    jobs = " ".join(
+        job["id"] + "".join(f" {job[k]}" for k in ("letter", "token") if k in job) for job in told.jobs
+    )
+    clock = f"clock {(clock_us(reply) - MIDNIGHT_US) / 1e6:.6f}"
+    extra = f"count={told.args['count']}" if "count" in told.args else ""
+    return " ".join(part for part in (told.word, clock, extra, jobs) if part)

@@ -1,0 +1,218 @@
+"""The network cuts requests and replies: every call has one effect, and nobody but the log hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.proxy import Fault, Proxy
+from tests.servers import RedisServer
+from tests.workers.harness import Log, eventually, running
+from zwheel import Backoff, BrokerError, Discard, JobState, OutcomeUnknown, SyncWheel, Wheel, current_job
+
+pytestmark = pytest.mark.anyio
+AT_ONCE = Backoff(first=0.001, factor=1, longest=0.001)
+FAULTS = list(Fault)
+
+
+@pytest.fixture
+def proxy(fresh: RedisServer) -> Iterator[Proxy]:
+    with Proxy(fresh.socket) as made:
+        yield made
+
+
+@pytest.fixture
+async def far(proxy: Proxy, anyio_backend: str) -> AsyncIterator[Wheel]:
+    """A wheel behind the proxy."""
+    async with Wheel(proxy.url, namespace="zw", give_up_s=5, timeout_s=5) as made:
+        yield made
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_an_enqueue_whose_connection_is_cut_is_carried_out_once(far: Wheel, proxy: Proxy, fault: Fault) -> None:
+    await far.ping()
+    proxy.arm(fault, "enqueue")
+    answer = await far.enqueue("t", delay=60)
+    # The repeat got the first answer: the job is new, not one that "existed".
+    assert not answer.existed
+    assert await far.count("default", JobState.SCHEDULED) == 1
+    job = await far.get(answer.job_id)
+    assert job is not None
+    assert job.fire_at_ms == answer.fire_at_ms
+    assert proxy.asked["enqueue"] >= 2
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_sync_enqueue_whose_connection_is_cut_is_carried_out_once(proxy: Proxy, fault: Fault) -> None:
+    with SyncWheel(proxy.url, namespace="zw", give_up_s=5) as wheel:
+        wheel.ping()
+        proxy.arm(fault, "enqueue", times=2)
+        assert not wheel.enqueue("t", delay=60).existed
+        answers = wheel.enqueue_many(wheel.new_job("t", delay=60) for _ in range(50))
+        assert not any(answer.existed for answer in answers)
+        assert wheel.count("default", JobState.SCHEDULED) == 51
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_acting_on_jobs_is_answered_as_if_the_network_were_fine(far: Wheel, proxy: Proxy, fault: Fault) -> None:
+    answers = await far.enqueue_many(far.new_job("t", delay=60) for _ in range(5))
+    for script in ("cancel", "reschedule", "redrive", "purge"):
+        proxy.arm(fault, script)
+    assert await far.cancel(answers[0].job_id) == "cancelled"
+    assert await far.reschedule(answers[1].job_id, delay=7200) == "rescheduled"
+    moved = await far.get(answers[1].job_id)
+    assert moved is not None
+    assert moved.fire_at_ms > answers[1].fire_at_ms + 7_000_000
+    assert await far.redrive("default", ["nobody"]) == 0
+    await far.purge("default", JobState.SCHEDULED)
+    assert await far.count("default", JobState.SCHEDULED) == 0
+
+
+@pytest.mark.parametrize("script", ["claim", "complete", "retry", "bury", "release", "extend", "reap", "BLPOP", "HSET"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_worker_whose_calls_are_cut_runs_each_attempt_once(
+    far: Wheel, wheel: Wheel, proxy: Proxy, log: Log, script: str, fault: Fault
+) -> None:
+    runs: list[tuple[str, int]] = []
+
+    def note(name: str) -> None:
+        runs.append((name, current_job().attempt))
+
+    @far.task(name="fine", keep=60)
+    async def fine() -> None:
+        note("fine")
+
+    @far.task(name="flaky", retries=3, backoff=AT_ONCE, keep=60)
+    async def flaky() -> None:
+        note("flaky")
+        if current_job().attempt < 3:
+            raise ValueError
+
+    @far.task(name="doomed", keep=60)
+    async def doomed() -> None:
+        note("doomed")
+        raise Discard
+
+    cut = proxy.arm(fault, script, times=2 if script != "release" else 1)
+    async with running(far, log, lease_ms=1000, reap_ms=50) as worker:
+        ends = [(await wheel.enqueue(name, keep=60)).job_id for name in ("fine", "flaky", "doomed")]
+        # Nobody knows this one: it is released, with a delay.
+        stranger = await wheel.enqueue("stranger")
+        await log.seen("unknown", stranger.job_id)
+        states = [(await wheel.wait(job, "default", timeout=10)).state for job in ends]
+        await asyncio.to_thread(cut.wait, 10)
+        assert cut.is_set()
+        marker = await wheel.enqueue("fine", keep=60)
+        assert (await wheel.wait(marker.job_id, timeout=10)).attempt == 1
+        assert not worker.task.done()
+    assert states == [JobState.DONE, JobState.DONE, JobState.DEAD]
+    assert sorted(runs) == sorted([("fine", 1), ("flaky", 1), ("flaky", 2), ("flaky", 3), ("doomed", 1), ("fine", 1)])
+    left = await wheel.get(stranger.job_id)
+    assert left is not None
+    assert (left.state, left.attempt) == (JobState.SCHEDULED, 0)
+
+
+async def test_a_worker_that_is_cut_off_stops_its_job_before_another_starts_it(
+    far: Wheel, wheel: Wheel, proxy: Proxy, log: Log
+) -> None:
+    order: list[str] = []
+    gate = asyncio.Event()
+
+    def define(where: Wheel, name: str) -> None:
+        @where.task(name="hold", keep=60)
+        async def hold() -> None:
+            order.append(f"{name} starts")
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                order.append(f"{name} is stopped")
+                raise
+
+    define(far, "far")
+    define(wheel, "near")
+    async with running(far, log, lease_ms=1000) as worker:
+        answer = await wheel.enqueue("hold", keep=60)
+        await log.seen("start", answer.job_id)
+        near = Log()
+        async with running(wheel, near, lease_ms=1000):
+            proxy.freeze()
+            await near.seen("start", answer.job_id, within=5)
+            gate.set()
+            assert (await wheel.wait(answer.job_id, timeout=5)).attempt == 2
+        proxy.thaw()
+        proxy.cut()
+        assert order == ["far starts", "far is stopped", "near starts"]
+        # Back on the network, it serves again.
+        marker = await wheel.enqueue("hold", keep=60)
+        assert (await wheel.wait(marker.job_id, timeout=10)).state is JobState.DONE
+        assert not worker.task.done()
+
+
+async def test_a_partition_shorter_than_a_lease_goes_unnoticed(far: Wheel, wheel: Wheel, proxy: Proxy, log: Log) -> None:
+    gate = asyncio.Event()
+
+    @far.task(name="hold", keep=60)
+    async def hold() -> None:
+        await gate.wait()
+
+    async with running(far, log, lease_ms=3000, reap_ms=50):
+        answer = await wheel.enqueue("hold", keep=60)
+        await log.seen("start", answer.job_id)
+        asked = proxy.asked["extend"]
+        proxy.freeze()
+
+        async def reached() -> int:
+            return proxy.asked["extend"]
+
+        # A renewal meets the wall: it is read by the proxy only after the thaw.
+        await asyncio.sleep(1.2)
+        proxy.thaw()
+        await eventually(reached, lambda n: n > asked)
+        gate.set()
+        assert (await wheel.wait(answer.job_id, timeout=10)).attempt == 1
+    assert log.of("lost") == []
+
+
+async def test_a_producer_hears_in_time_that_an_outcome_is_unknown_and_repeats_safely(
+    proxy: Proxy, wheel: Wheel
+) -> None:
+    async with Wheel(proxy.url, namespace="zw", give_up_s=0.5, timeout_s=0.2) as far:
+        await wheel.enqueue("t", queue="warm")  # Redis knows the script
+        await far.ping()
+        proxy.arm(Fault.AFTER, "enqueue", times=10_000)
+        job = far.new_job("t", delay=60)
+        began = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            await far.submit(job)
+        assert time.monotonic() - began < 2
+        # It did happen; the same job again says so and makes no second one.
+        assert await wheel.count("default", JobState.SCHEDULED) == 1
+        again = await wheel.submit(job)
+        assert again.existed
+        assert again.job_id == job.id
+        assert await wheel.count("default", JobState.SCHEDULED) == 1
+
+
+async def test_a_frozen_network_ends_in_a_typed_error(proxy: Proxy) -> None:
+    async with Wheel(proxy.url, namespace="zw", give_up_s=0.4, timeout_s=0.2) as far:
+        await far.ping()
+        proxy.freeze()
+        async with asyncio.timeout(3):
+            with pytest.raises(BrokerError):
+                await far.enqueue("t")
+        with SyncWheel(proxy.url, namespace="zw", give_up_s=0.4, timeout_s=0.2) as blocking:
+            with pytest.raises(BrokerError):
+                await asyncio.to_thread(blocking.enqueue, "t")
+        proxy.thaw()
+
+
+async def test_a_refusing_network_is_waited_for(far: Wheel, proxy: Proxy) -> None:
+    await far.ping()
+    proxy.refuse()
+    waiting = asyncio.create_task(far.enqueue("t", delay=60))
+    await asyncio.sleep(0)
+    proxy.accept()
+    assert not (await waiting).existed

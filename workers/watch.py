@@ -1,0 +1,147 @@
+"""What a worker watches besides its jobs: that its queues are the ones it knew, and that Redis may not delete them.
+
+Each ends in a state that a person can read in the log; none ends the worker once it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import Any
+
+from zwheel.calls import foreign_schema
+from zwheel.doctor import Policy, eviction_policy, refusal
+from zwheel.errors import BrokerError, BrokerRefused, SchemaMismatch
+from zwheel.keys import SCHEMA, ShardKeys
+from zwheel.store import Store
+
+from .claims import Observer
+from .settings import WorkerSettings
+
+log = logging.getLogger("zwheel.worker")
+
+#: How often a state that needs a person is said again, seconds.
+_SAY_S = 60.0
+
+
+class Founding:
+    """Knows which founding of a queue this worker serves, and whether claims have to stop.
+
+    A queue's first enqueue writes its schema and an epoch into `meta`. When they vanish under a worker, somebody emptied
+    the queue or deleted its `meta`, and with it a pause or a cap: nothing is claimed until a person repaired it, or
+    until an enqueue founded the emptied queue anew.
+    """
+
+    def __init__(self, keys: ShardKeys, observer: Observer | None) -> None:
+        self._keys = keys
+        self._observer = observer
+        #: The epoch that claims name; '' while the queue was never seen in use.
+        self.epoch = ""
+        #: Why claims stopped, as a person may read it; None while they go on.
+        self.halted: SchemaMismatch | None = None
+        self._seen = False
+        self._unsure = True
+        self._said = 0.0
+
+    @property
+    def unsure(self) -> bool:
+        """Whether to look at `meta` before the next claim."""
+        return self._unsure or self.halted is not None
+
+    def doubt(self) -> None:
+        """A claim met another founding, or the first jobs of a queue that was never in use: look."""
+        self._unsure = True
+
+    def met_jobs(self) -> None:
+        """A claim saw jobs: from the first of them on, the founding is known."""
+        if not self._seen:
+            self._unsure = True
+
+    def asks(self) -> list[tuple[str, ...]]:
+        """What to send for `read`."""
+        return [("HMGET", self._keys.meta, "schema", "epoch"), ("EXISTS", self._keys.jobs)]
+
+    def read(self, replies: list[Any]) -> None:
+        """Take in what `meta` says now, and decide whether claims go on."""
+        (schema, epoch), has_jobs = replies
+        self._unsure = False
+        if schema is not None and schema.decode() != SCHEMA:
+            self._halt(foreign_schema(self._keys.meta, schema.decode()))
+        elif schema is None and (self._seen or has_jobs):
+            what = "its meta key is gone and its jobs are there" if has_jobs else "all its keys are gone"
+            self._halt(
+                SchemaMismatch(
+                    f"queue {self._keys.queue}: {what} (FLUSHALL, or DEL by a person): nothing is claimed until "
+                    + (f"`zwheel doctor --repair --queue {self._keys.queue}`" if has_jobs else "it is enqueued to again")
+                )
+            )
+        elif schema is not None:
+            now = (epoch or b"").decode()
+            if self._seen and now != self.epoch:
+                log.error(
+                    "queue %s: it was emptied or repaired by a person and founded anew; going on with what is there",
+                    self._keys.queue,
+                )
+                self._tell("refounded")
+            self._seen, self.epoch = True, now
+            self._go_on()
+        else:
+            self._go_on()
+
+    def _halt(self, error: SchemaMismatch) -> None:
+        now = time.monotonic()
+        if self.halted is None or now - self._said > _SAY_S:
+            self._said = now
+            log.error("%s", error)
+        if self.halted is None:
+            self._tell("halted")
+        self.halted = error
+
+    def _go_on(self) -> None:
+        if self.halted is not None:
+            self.halted = None
+            log.warning("queue %s: claiming again", self._keys.queue)
+            self._tell("resumed")
+
+    def _tell(self, event: str) -> None:
+        if self._observer is not None:
+            self._observer(event, {"queue": self._keys.queue})
+
+
+class Watch:
+    """Looks at the eviction policy: before the first claim, and then every `watch_ms`."""
+
+    def __init__(self, store: Store, settings: WorkerSettings, observer: Observer | None) -> None:
+        self._store = store
+        self._settings = settings
+        self._observer = observer
+        #: What the server would do when its memory is full, as seen last.
+        self.policy = Policy(None, "not looked at yet")
+
+    async def admit(self) -> None:
+        """Look before anything is claimed. Raises: BrokerRefused when the server may delete queue keys."""
+        await self._look()
+        if not self.policy.deletes:
+            return
+        if not self._settings.accept_data_loss:
+            raise BrokerRefused(refusal(self.policy))
+        log.warning("maxmemory-policy is %s: going on, jobs may be lost, as was accepted", self.policy.name)
+
+    async def run(self) -> None:
+        """Look again and again until cancelled; say it when jobs are in danger."""
+        while True:
+            await asyncio.sleep(self._settings.watch_ms / 1000 * random.uniform(0.9, 1.0))
+            try:
+                await self._look()
+            except BrokerError as error:
+                log.info("the eviction policy could not be looked at: %s", error)
+                continue
+            if self.policy.deletes:
+                log.error("jobs are in danger: %s", refusal(self.policy))
+            if self._observer is not None:
+                self._observer("policy", {"name": self.policy.name, "deletes": self.policy.deletes})
+
+    async def _look(self) -> None:
+        self.policy = await self._store.drive(eviction_policy(), give_up_s=0.0)

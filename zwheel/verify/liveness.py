@@ -1,0 +1,207 @@
+"""Promises about time: what was lost by its worker comes back soon, due jobs start, and no one is robbed after a gap."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
+
+from zwheel.verify.bounds import Bounds
+from zwheel.verify.events import NEVER, CallLine, Event, JobLine, QueueLine, Runs, Span, overlap
+from zwheel.verify.report import Clue, Findings, clock
+from zwheel.verify.safety import lease_end, name_of, proof_of
+
+
+def gaps(queue: QueueLine, longest_us: int) -> list[Span]:
+    """When no worker's call was answered for longer than that: no worker was there, or Redis was not."""
+    times = queue.answered
+    return [(a, b) for a, b in pairwise(times) if b - a > longest_us]
+
+
+def i23_recovery(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """A job whose worker vanished is taken back within lease, reap interval and slack."""
+    limit_us = (bounds.reap_ms + bounds.slack_ms) * 1000
+    disturbed = runs.disturbed()
+    for name, queue in runs.queues.items():
+        silent = gaps(queue, max(limit_us // 2, 1_000_000)) + queue.graces + disturbed
+        final = runs.final(name)
+        for job in runs.jobs.values():
+            if job.queue != name or job.shaky:
+                continue
+            for claim, end in _spells(job):
+                until = end.us if end is not None else final.us if final is not None else 0
+                seen = final.jobs.get(job.id) if final is not None else None
+                if end is None and (seen is None or seen.get("state") != "p" or seen.get("token") != claim.token):
+                    continue
+                if end is not None and end.op != "reap":
+                    continue
+                deadline, proof = lease_end(job, claim, until)
+                if any(e.op == "extend" and e.token == claim.token for e in job.maybe):
+                    deadline += int(claim.facts.get("lease", 0)) * 1000
+                late = until - deadline - overlap(silent, deadline, until)
+                if end is None:
+                    # Without a worker that reaps after the deadline nobody broke the promise.
+                    late = min(late, queue.answered[-1] - deadline) if queue.answered else 0
+                if late > limit_us:
+                    last = end or Clue(f"{clock(until)} snapshot: the job is still processing", final.source if final is not None else None)
+                    found.add(
+                        f"the job came back {late / 1e6:.1f} s after its lease ran out" if end
+                        else f"the job was not taken back {late / 1e6:.1f} s after its lease ran out",
+                        claim, *proof_of(proof), last, job=name_of(job),
+                    )  # fmt: skip
+
+
+def _spells(job: JobLine) -> Iterator[tuple[Event, Event | None]]:
+    """Each claim with the move that ended it, None for one that nothing is known to have ended."""
+    held: Event | None = None
+    for move in job.moves:
+        if move.op == "claim":
+            held = move
+        elif held is not None and (move.op == "reap" or move.token == held.token):
+            yield held, move
+            held = None
+    if held is not None and not job.may_have({"complete", "retry", "release", "bury"}, NEVER, held.token):
+        yield held, None
+
+
+def lateness(runs: Runs) -> list[tuple[int, JobLine, Event]]:
+    """Start minus fire time of each start, µs, sorted; not of those that a fault of the whole run delayed."""
+    disturbed = runs.disturbed()
+    found = []
+    for job in runs.jobs.values():
+        for start in job.starts:
+            fire = (start.fire or 0) * 1000
+            middle = (start.since + start.us) // 2
+            if fire and not (disturbed and overlap(disturbed, fire, middle)):
+                found.append((max(0, middle - fire), job, start))
+    found.sort(key=lambda entry: entry[0])
+    return found
+
+
+def i24_lateness(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """The 99th percentile of the lateness is within the target."""
+    if bounds.lateness_ms is None:
+        found.undecided("no target was given: name one with --lateness")
+        return
+    late = lateness(runs)
+    if not late:
+        found.undecided("nothing started")
+        return
+    us, job, start = late[min(len(late) - 1, len(late) * 99 // 100)]
+    if us > bounds.lateness_ms * 1000:
+        found.add(f"the 99th percentile of the lateness is {us / 1000:.1f} ms", start, job=name_of(job))
+
+
+def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """No due job waits while a worker of its queue has room and sleeps."""
+    limit_us = (bounds.idle_ms + bounds.slack_ms) * 1000
+    disturbed = runs.disturbed()
+    for name, queue in runs.queues.items():
+        idle = [entry for entry in _idle(runs, queue) if entry[0][1] - entry[0][0] > limit_us]
+        if not idle:
+            continue
+        ends = [span[1] for span, _ in idle]
+        final = runs.final(name)
+        excused = disturbed + queue.pauses
+        for job in runs.jobs.values():
+            if job.queue != name or job.shaky:
+                continue
+            for since, until, first, last in _waits(job, final.us if final is not None else runs.last_us):
+                if until - since <= limit_us:
+                    continue
+                for span, call in idle[bisect_left(ends, since) :]:
+                    if span[0] >= until:
+                        break
+                    both = max(span[0], since), min(span[1], until)
+                    wasted = both[1] - both[0] - overlap(excused, *both) if both[1] > both[0] else 0
+                    if wasted > limit_us:
+                        slept = Clue(
+                            f"{clock(span[0])} worker {call.args.get('worker')} had room for "
+                            f"{int(call.args['limit']) - call.taken} more and slept until {clock(span[1])}", call.source,
+                        )  # fmt: skip
+                        found.add(
+                            f"the job was due for {wasted / 1e6:.1f} s while a worker slept", first, slept,
+                            *proof_of(last), job=name_of(job),
+                        )  # fmt: skip
+                        break
+
+
+def _idle(runs: Runs, queue: QueueLine) -> list[tuple[Span, CallLine]]:
+    """When a worker had room and waited: from a claim that left room to the next thing it is known to have done."""
+    by_worker: dict[str, list[CallLine]] = {}
+    for call in queue.claims:
+        by_worker.setdefault(call.source.proc, []).append(call)
+    found: list[tuple[Span, CallLine]] = []
+    for proc, calls in by_worker.items():
+        times = runs.procs.get(proc, [])
+        for position, call in enumerate(calls):
+            if (
+                call.word not in ("ok", "empty")
+                or call.taken >= int(call.args["limit"])
+                or call.args.get("role") == "none"
+            ):
+                continue
+            after = calls[position + 1].since if position + 1 < len(calls) else NEVER
+            # A process that is silent for longer than its heart beats was stopped: it cannot be blamed for sleeping.
+            most = int(call.args["lease"]) * 1000 // 2 + 500_000
+            at = bisect_right(times, call.us)
+            end = call.us
+            while at < len(times) and times[at] - end <= most and times[at] <= after:
+                end = times[at]
+                at += 1
+            found.append(((call.us, min(end, after)), call))
+    found.sort(key=lambda entry: entry[0][1])
+    return found
+
+
+def _waits(job: JobLine, end_us: int) -> Iterator[tuple[int, int, Event, Event | None]]:
+    """When the job was due and unclaimed: from, until, what put it there, the claim that took it."""
+    placed: Event | None = None
+    for move in job.moves:
+        if move.op == "claim":
+            if placed is not None:
+                yield _due(placed), move.us, placed, move
+            placed = None
+        elif move.terminal:
+            placed = None
+        else:
+            placed = move
+    if placed is not None and not job.maybe:
+        yield _due(placed), end_us, placed, None
+
+
+def _due(placed: Event) -> int:
+    return max(placed.us, (placed.fire or 0) * 1000)
+
+
+def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """After a time in which nobody could renew a lease, jobs of living workers are not taken from them."""
+    for name, queue in runs.queues.items():
+        lease_us = (bounds.lease_ms or queue.lease_ms) * 1000
+        away = [
+            (first, last) for first, last in gaps(queue, lease_us // 2)
+            if bisect_right(queue.asked, last) > bisect_left(queue.asked, first)
+        ]  # fmt: skip
+        if not away:
+            continue
+        ends = [last for _, last in away]
+        for job in runs.jobs.values():
+            if job.queue != name or job.shaky:
+                continue
+            for claim, end in _spells(job):
+                if end is None or end.op != "reap":
+                    continue
+                at = bisect_right(ends, end.us) - 1
+                if at < 0 or end.us - ends[at] >= lease_us:
+                    continue
+                first, last = away[at]
+                deadline, proof = lease_end(job, claim, end.us)
+                times = runs.procs.get(claim.source.proc, [])
+                lived = bisect_left(times, end.us) < len(times)
+                tried = bisect_right(times, last) > bisect_left(times, first + 1)
+                if deadline >= first and lived and tried:
+                    gone = Clue(f"{clock(first)} Redis answered nobody until {clock(last)}", None)
+                    found.add(
+                        "a job was taken from a living worker right after Redis was away", claim, *proof_of(proof), gone, end,
+                        job=name_of(job),
+                    )  # fmt: skip
