@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zwheel.errors import InvalidInput, JobNotFound
-from zwheel.job import Job, JobState
+from zwheel.job import Job, JobState, Reason
 from zwheel.keys import check_name
 
 from .app import command, group
@@ -241,6 +241,8 @@ def _why_not(job: Job | None) -> str:
         return "no such job"
     if job.state is not JobState.DEAD:
         return f"it is {job.state}, not dead"
+    if job.reason == Reason.UNDECODABLE and job.max_attempts == 0:
+        return "its record was written by another version of zwheel, and only that one can redrive it"
     return "another job holds its unique key by now" if job.dedup is not None else "it is not dead any more"
 
 

@@ -53,4 +53,11 @@ class IdMaker:
         )  # fmt: skip
 
 
+    def after_fork(self) -> None:
+        """Start with a lock of its own: a thread that the child does not have may have held the parent's."""
+        self._lock = threading.Lock()
+
+
 new_job_id = IdMaker()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=new_job_id.after_fork)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -44,6 +45,19 @@ class SyncTask(BaseTask[P, R]):
         return self._wheel.submit(self.job(*args, **kwargs))
 
 
+_wheels: weakref.WeakSet[SyncWheel] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Give each wheel a lock of its own: a thread that the child does not have may have held the parent's."""
+    for wheel in _wheels:
+        wheel._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class SyncWheel(Registry):
     """The blocking client. Connects on first use; threads may share it, and a forked process connects anew.
 
@@ -58,6 +72,7 @@ class SyncWheel(Registry):
         super().__init__(*args, **kwargs)
         self._known: set[str] = set()
         self._lock = threading.RLock()
+        _wheels.add(self)
 
     @overload
     def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from zwheel.job import DEFAULT_QUEUE, JobId, QueueName
 from zwheel.keys import check_job_id, check_name, check_task
 from zwheel.record import MAX_ATTEMPTS, MAX_KEEP_MS, record_tail
 from zwheel.retry import Backoff
-from zwheel.times import check_ms, duration_ms, to_ms
+from zwheel.times import DAY_MS, check_ms, duration_ms, to_ms
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -146,7 +147,11 @@ def fire_time(at: datetime | None, delay: timedelta | float | None) -> tuple[int
         if not isinstance(at, datetime):
             raise InvalidTime(f"at: {at!r} is not a datetime")
         return to_ms(at), 0
-    return None, 0 if delay is None else check_ms(duration_ms(delay, what="delay"))
+    if delay is None:
+        return None, 0
+    delay_ms = duration_ms(delay, what="delay")
+    check_ms(time.time_ns() // 1_000_000 + delay_ms + DAY_MS)
+    return None, delay_ms
 
 
 def _timeout_ms(timeout: timedelta | float) -> int:

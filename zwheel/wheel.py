@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from zwheel import operations as ops
 from zwheel.calls import BATCH_LIMIT, NewJob, Session
-from zwheel.errors import InvalidInput, QueueFull
+from zwheel.errors import InvalidInput, PayloadTooLarge, QueueFull
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo
 from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
 from zwheel.operations.act import Progress
@@ -49,17 +49,20 @@ class Task(BaseTask[P, R]):
 class _Batcher:
     """Gathers the single enqueues of one queue: what arrives while a round trip is under way goes into the next."""
 
-    __slots__ = ("_busy", "_queue", "_waiting", "_wheel")
+    __slots__ = ("_busy", "_queue", "_waiting", "_wheel", "idle")
 
     def __init__(self, wheel: Wheel, queue: str) -> None:
         self._wheel = wheel
         self._queue = queue
         self._busy = False
+        #: Set while no enqueue is under way.
+        self.idle = asyncio.Event()
         self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
 
     async def submit(self, job: NewJob) -> Enqueued:
         if not self._busy:
             self._busy = True
+            self.idle.clear()
             try:
                 return (await self._wheel._store_batch([job]))[0]
             finally:
@@ -73,14 +76,19 @@ class _Batcher:
             self._wheel._spawn(self._flush())
         else:
             self._busy = False
+            self.idle.set()
 
     async def _flush(self) -> None:
         try:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH_LIMIT // 2, len(self._waiting)))]
+            taken = [self._waiting.popleft() for _ in range(min(BATCH_LIMIT // 2, len(self._waiting)))]
+            # A caller that was cancelled meanwhile wants its job no more.
+            batch = [(job, future) for job, future in taken if not future.done()]
+            if not batch:
+                return
             try:
                 answers = await self._wheel._store_batch([job for job, _ in batch])
-            except QueueFull as full:
-                await self._one_by_one(batch, full)
+            except (QueueFull, PayloadTooLarge) as refusal:
+                await self._one_by_one(batch, refusal)
             except BaseException as error:
                 for _, future in batch:
                     if not future.done():
@@ -94,19 +102,23 @@ class _Batcher:
         finally:
             self._next()
 
-    async def _one_by_one(self, batch: list[tuple[NewJob, asyncio.Future[Enqueued]]], full: QueueFull) -> None:
+    async def _one_by_one(
+        self, batch: list[tuple[NewJob, asyncio.Future[Enqueued]]], refusal: QueueFull | PayloadTooLarge
+    ) -> None:
+        """Tell those that are refused from those that are not."""
         for job, future in batch:
-            if len(batch) == 1:
-                future.set_exception(full)
-                return
-            try:
-                answer = (await self._wheel._store_batch([job]))[0]
-            except Exception as error:
-                if not future.done():
-                    future.set_exception(error)
+            answer: Enqueued | Exception = refusal
+            if len(batch) > 1 and not future.done():
+                try:
+                    answer = (await self._wheel._store_batch([job]))[0]
+                except Exception as error:
+                    answer = error
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
             else:
-                if not future.done():
-                    future.set_result(answer)
+                future.set_result(answer)
 
 
 class Wheel(Registry):
@@ -391,11 +403,14 @@ class Wheel(Registry):
 
     async def aclose(self) -> None:
         """Let what is under way end, then close every connection."""
-        store, self._store = self._store, None
-        if store is not None and self._loop is asyncio.get_running_loop():
-            while self._background:
-                await asyncio.gather(*self._background, return_exceptions=True)
-            await store.aclose()
+        if self._store is not None and self._loop is asyncio.get_running_loop():
+            for batcher in list(self._batchers.values()):
+                await batcher.idle.wait()
+            store, self._store = self._store, None
+            if store is not None:
+                await store.aclose()
+        else:
+            self._store = None
 
     async def __aenter__(self) -> Self:
         return self

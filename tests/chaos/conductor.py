@@ -30,6 +30,7 @@ Say = Callable[[str], None]
 
 _SAY_EVERY_S = 5.0
 _REPLACE_WITHIN_S = 0.8
+_START_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,9 @@ class Outcome:
     """Pids of workers that died by SIGKILL, and why."""
     stopped: set[int] = field(default_factory=set)
     proxied: set[int] = field(default_factory=set)
-    """Pids of workers that reach Redis through the proxy."""
+    """Pids of processes that reached Redis through the proxy."""
+    drained: set[int] = field(default_factory=set)
+    """Pids of processes that were asked to end."""
     losses: list[tuple[int, int]] = field(default_factory=list)
     drained_s: float | None = None
     """How long the rest took; None: it was not drained in time."""
@@ -129,6 +132,7 @@ class Conductor:
                 run, settings.seed, self._target.url, stack.enter_context(self._proxy).url, settings.history,
                 settings.logs, self._on_death,
             )  # fmt: skip
+            self._fleet.on_stop = self._on_stop
             stack.push_async_callback(self._close)
             nurse = asyncio.create_task(self._fleet.nurse())
             stack.callback(nurse.cancel)
@@ -152,8 +156,12 @@ class Conductor:
             await fleet.worker(proxied=number % 2 == 1, tame=True)
         await fleet.worker(processes=2, tame=True)
         for number in range(3):
-            await fleet.producer(rate / 3, sync=number == 2, proxied=number == 1, tame=tame)
+            await fleet.producer(rate / 3, time.time(), sync=number == 2, proxied=number == 1, tame=tame)
         await fleet.operator()
+        # Each process opens its file with its first call.
+        deadline = time.monotonic() + _START_S
+        while len(list(self._settings.history.iterdir())) <= len(fleet.members) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
         self._tell("started")
 
     async def _disturb(self) -> None:
@@ -168,7 +176,8 @@ class Conductor:
                 task = asyncio.create_task(faults.carry_out(planned))
                 under_way.add(task)
             await asyncio.sleep(max(0.0, began + self._settings.duration_s - time.monotonic()))
-            await asyncio.wait(under_way, timeout=15.0)
+            if under_way:
+                await asyncio.wait(under_way, timeout=15.0)
             for task in [task for task in under_way if task.done()]:
                 task.result()
         finally:
@@ -194,12 +203,19 @@ class Conductor:
         self._log.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {time.monotonic() - self._began:7.3f} {text}\n")
         self._log.flush()
 
+    def _on_stop(self, pid: int, seconds: float) -> None:
+        at = now_us()
+        self.note("stop", at, at + int(seconds * 1e6), pid=pid, failpoint=True)
+        self._happened("worker-stop", f"{pid} by itself, for {seconds:.1f} s")
+
     def _on_death(self, member: Member, code: int) -> None:
         how = member.fate or self._cause(member, code)
         self._tell(f"{member.name} {member.pid} ended with {code}: {how}")
         self.outcome.deaths[f"{member.role} {how}"] += 1
         if member.proxied:
             self.outcome.proxied.add(member.pid)
+        if member.fate == "term":
+            self.outcome.drained.add(member.pid)
         if self._fleet.replacing and member.role in Role:
             task = asyncio.create_task(self._replace(member))
             self._replacing.add(task)
@@ -225,6 +241,7 @@ class Conductor:
         return f"ended with {code}"
 
     async def _replace(self, member: Member) -> None:
+        since = time.time()
         await asyncio.sleep(self._rng.uniform(0.0, _REPLACE_WITHIN_S))
         if not self._fleet.replacing:
             return
@@ -235,7 +252,9 @@ class Conductor:
             await self._fleet.worker(processes=2, tame=True)
         elif member.role is Role.PRODUCER:
             sync = self._rng.random() < 0.3
-            await self._fleet.producer(self._settings.rate / 3, sync=sync, proxied=proxied, tame=self._settings.tame)
+            await self._fleet.producer(
+                self._settings.rate / 3, since, sync=sync, proxied=proxied, tame=self._settings.tame
+            )
         else:
             await self._fleet.operator()
 

@@ -84,6 +84,8 @@ class Fleet:
         self.replacing = True
         #: Pids that are stopped by SIGSTOP, and when they may go on, monotonic seconds.
         self._stopped: dict[int, float] = {}
+        #: Told of a process that stopped itself, and for how long it stays so, seconds.
+        self.on_stop: Callable[[int, float], None] = lambda pid, seconds: None
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("ZWHEEL_", "REDIS_", "COV"))},
             MARK: run,
@@ -106,11 +108,13 @@ class Fleet:
         role = Role.WORKER if processes == 1 else Role.SUPERVISOR
         return await self._start(role, ["zwheel.cli", *words], proxied=proxied, failpoints=armed)
 
-    async def producer(self, rate: float, *, sync: bool = False, proxied: bool = False, tame: bool = False) -> Member:
-        """Start a producer of `rate` jobs a second."""
+    async def producer(
+        self, rate: float, since: float, *, sync: bool = False, proxied: bool = False, tame: bool = False
+    ) -> Member:
+        """Start a producer of `rate` jobs a second, counted from `since`, seconds since the epoch."""
         self._numbers += 1
         seed = self._seed * 1000 + self._numbers
-        words = ["tests.chaos.producer", str(seed), str(rate), self.run, *(["--sync"] if sync else [])]
+        words = ["tests.chaos.producer", str(seed), str(rate), self.run, str(since), *(["--sync"] if sync else [])]
         armed = ""
         if not tame and self._rng.random() < 0.4:
             side = self._rng.choice(("before", "after"))
@@ -168,8 +172,10 @@ class Fleet:
         while True:
             now = time.monotonic()
             for pid, _ in self.worker_pids():
-                if _state(pid) == "T":
-                    self._stopped.setdefault(pid, now + self._rng.uniform(1, 3) * LEASE_S)
+                if _state(pid) == "T" and pid not in self._stopped:
+                    seconds = self._rng.uniform(1, 3) * LEASE_S
+                    self._stopped[pid] = now + seconds
+                    self.on_stop(pid, seconds)
             for pid, until in list(self._stopped.items()):
                 if until <= now:
                     del self._stopped[pid]

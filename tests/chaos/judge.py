@@ -84,6 +84,8 @@ class _Causes:
             return "its worker was stopped"
         if pid in self._outcome.proxied:
             return "its worker's network"
+        if pid in self._outcome.drained:
+            return "its worker ended, and it did not stop"
         return "its lease ran out otherwise"
 
 
@@ -95,7 +97,7 @@ def _count_again(job: JobLine, why: _Causes, again: Counter[str], twice: Counter
     for move in job.moves:
         if move.op == "claim":
             if claim is not None:
-                cause = cause or ("confirmed writes were lost" if job.shaky else "an answer was lost")
+                cause = cause or ("confirmed writes were lost" if job.shaky else "who took it back got no answer")
                 again[cause] += 1
                 if ran and not failed and move.token in started:
                     twice[cause] += 1

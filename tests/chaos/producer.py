@@ -1,8 +1,9 @@
 """A producer process: enqueues at a steady rate until SIGTERM, in all the ways there are, and undoes a little of it.
 
-    python -m tests.chaos.producer SEED RATE RUN [--sync]
+    python -m tests.chaos.producer SEED RATE RUN SINCE [--sync]
 
-What it cannot do for a while it makes up for afterwards. Nothing that a broker error ends is asked for again, but by
+SINCE is the time, in seconds since the epoch, from which it owes jobs: when the one before it died. What it cannot do
+for a while it makes up for afterwards. Nothing that a broker error ends is asked for again, but by
 the client itself: the history tells what became of it.
 """
 
@@ -30,9 +31,9 @@ _TIMEOUT_S = 3.0
 class Pace:
     """How many jobs are owed by now."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, since: float) -> None:
         self._rate = rate
-        self._started = time.monotonic()
+        self._started = time.monotonic() - max(0.0, time.time() - since)
         self.made = 0
 
     @property
@@ -43,15 +44,20 @@ class Pace:
         self.made += max(0, owed - most)
         return min(owed, most)
 
+    @property
+    def behind(self) -> bool:
+        """Whether the jobs of more than a quarter of a second are owed: time for a large batch."""
+        return self.owed > self._rate / 4
+
 
 class Producer:
     """The async one."""
 
-    def __init__(self, seed: int, rate: float, run: str) -> None:
+    def __init__(self, seed: int, pace: Pace, run: str) -> None:
         self.rng = random.Random(f"producer {seed}")
         self.wheel = Wheel(namespace=NAMESPACE, timeout_s=_TIMEOUT_S, give_up_s=_GIVE_UP_S)
         self.maker = Maker(self.wheel, self.rng, run)
-        self.pace = Pace(rate)
+        self.pace = pace
         self.stopping = asyncio.Event()
         self.recent: deque[NewJob] = deque(maxlen=300)
 
@@ -71,13 +77,13 @@ class Producer:
                 with suppress(ZwheelError):
                     await self.rng.choices(
                         (self.bulk, self.mixed, self.burst, self.single, self.chosen, self.unique, self.undo),
-                        (6, 2, 4, 6, 4, 4, 4),
+                        (20 if self.pace.behind else 4, 2, 3, 4, 3, 3, 3),
                     )[0]()
 
     async def bulk(self) -> None:
-        count = min(max(self.pace.owed, 1), self.rng.randrange(20, 400))
+        count = min(max(self.pace.owed, 1), self.rng.randrange(300, 1200) if self.pace.behind else 100)
         self.pace.made += count
-        await self.wheel.enqueue_many(self.maker.plain(count), chunk=self.rng.choice((20, 100, 500)))
+        await self.wheel.enqueue_many(self.maker.plain(count), chunk=self.rng.choice((50, 250, 500)))
 
     async def mixed(self) -> None:
         jobs = self.maker.mixed(self.rng.randrange(5, 60))
@@ -123,11 +129,11 @@ class Producer:
 class SyncProducer:
     """The blocking one."""
 
-    def __init__(self, seed: int, rate: float, run: str) -> None:
+    def __init__(self, seed: int, pace: Pace, run: str) -> None:
         self.rng = random.Random(f"producer {seed}")
         self.wheel = SyncWheel(namespace=NAMESPACE, timeout_s=_TIMEOUT_S, give_up_s=_GIVE_UP_S)
         self.maker = Maker(self.wheel, self.rng, run)
-        self.pace = Pace(rate)
+        self.pace = pace
         self.stopping = False
 
     def stop(self, *_: object) -> None:
@@ -151,7 +157,8 @@ class SyncProducer:
         """Ask for one thing."""
         what = self.rng.random()
         if what < 0.6:
-            jobs = self.maker.mixed(min(max(self.pace.owed, 1), self.rng.randrange(20, 200)))
+            most = 1000 if self.pace.behind else 100
+            jobs = self.maker.mixed(min(max(self.pace.owed, 1), self.rng.randrange(20, most)))
             self.pace.made += len(jobs)
             self.wheel.enqueue_many(jobs, chunk=100)
             return
@@ -163,11 +170,11 @@ class SyncProducer:
 
 
 def main() -> None:
-    seed, rate, run = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+    seed, pace, run = int(sys.argv[1]), Pace(float(sys.argv[2]), float(sys.argv[4])), sys.argv[3]
     if "--sync" in sys.argv:
-        SyncProducer(seed, rate, run).run()
+        SyncProducer(seed, pace, run).run()
     else:
-        asyncio.run(Producer(seed, rate, run).run())
+        asyncio.run(Producer(seed, pace, run).run())
 
 
 if __name__ == "__main__":

@@ -77,7 +77,6 @@ class Model:
     beat: int | None = None
     grace: int | None = None
     lease: int = 0
-    paused: str | None = None
     cap: int | None = None
     trimmed: int = 0
     epoch: int | None = None
@@ -106,7 +105,7 @@ class Model:
         self.clock = self.now(given)
         return self.clock // 1000
 
-    def _contact(self, given: int, lease: int = 0) -> int:
+    def contact(self, given: int, lease: int = 0) -> int:
         """A worker reached Redis. Returns the end of the grace period, 0: none."""
         now_ms = self._seen(given)
         self.lease = max(self.lease, lease)
@@ -183,11 +182,9 @@ class Model:
         holder = self.dedup.get(digest)
         return holder if self._keeps(holder, digest) or self.windows.get(digest, 0) > now_ms else None
 
-    def claim(self, given: int, *, worker: str, lease: int, limit: int) -> list[str] | None:
-        """Ids of the jobs that were claimed, from the earliest bucket only; None: the queue is paused."""
-        self._contact(given, lease)
-        if self.paused is not None:
-            return None
+    def claim(self, given: int, *, worker: str, lease: int, limit: int) -> list[str]:
+        """Ids of the jobs that were claimed, from the earliest bucket only."""
+        self.contact(given, lease)
         now_ms = self.clock // 1000
         day = self.first_day()
         due = [job_id for fire, job_id in self.scheduled() if fire <= now_ms and day_of(fire) == day][:limit]
@@ -208,7 +205,7 @@ class Model:
 
     def complete(self, given: int, claims: Iterable[tuple[str, int]]) -> str:
         """A letter a job: d done, or a refusal."""
-        self._contact(given)
+        self.contact(given)
         letters = ""
         for job_id, token in claims:
             refused = self._refusal(job_id, token)
@@ -224,7 +221,7 @@ class Model:
 
     def bury(self, given: int, claims: Iterable[tuple[str, int]], *, failures: bytes, most_dead: int) -> str:
         """A letter a job: x dead, or a refusal."""
-        self._contact(given)
+        self.contact(given)
         letters = ""
         for job_id, token in claims:
             refused = self._refusal(job_id, token)
@@ -245,7 +242,7 @@ class Model:
         self, given: int, claims: Iterable[tuple[str, int]], *, letter: str, at: int | None, delay: int, failures: bytes
     ) -> str:
         """retry (letter r) and release (letter b): a letter a job, or a refusal."""
-        self._contact(given)
+        self.contact(given)
         fire = -(-self.clock // 1000) + delay if at is None else at
         letters = ""
         for job_id, token in claims:
@@ -261,7 +258,7 @@ class Model:
 
     def extend(self, given: int, claims: Iterable[tuple[str, int]], *, lease: int, longest: int) -> str:
         """A letter a job: k kept, c capped, or a refusal."""
-        self._contact(given, lease)
+        self.contact(given, lease)
         now_ms = self.clock // 1000
         letters = ""
         for job_id, token in claims:
@@ -276,7 +273,7 @@ class Model:
 
     def reap(self, given: int, *, lease: int, limit: int, most_dead: int) -> tuple[int, list[str], list[str]]:
         """End of the grace period, or 0 and the ids that are due again and those that are dead."""
-        grace = self._contact(given, lease)
+        grace = self.contact(given, lease)
         if grace:
             return grace, [], []
         now_ms, next_ms = self.clock // 1000, -(-self.clock // 1000)
@@ -376,7 +373,7 @@ class Model:
         """What Redis holds, but for replays, roles and wake-up tokens."""
         marks = {
             "clock": self.clock or None, "beat": self.beat, "grace": self.grace, "lease": self.lease or None,
-            "paused": self.paused, "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
+            "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
         }  # fmt: skip
         found: Keyspace = {
             "jobs": {job_id: job.stored() for job_id, job in self.jobs.items()},

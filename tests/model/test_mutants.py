@@ -49,6 +49,15 @@ MUTANTS = {
 }  # fmt: skip
 
 
+EXAMPLES = 300
+
+
+@pytest.fixture(scope="session")
+def server_kind() -> str:
+    """One kind of server is enough: it is the model that is looked at here."""
+    return "valkey"
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One script with a fault."""
@@ -88,8 +97,8 @@ def test_a_fault_is_found(fresh: RedisServer, name: str) -> None:
             run_state_machine_as_test(
                 machine,
                 settings=settings(
-                    max_examples=400,
-                    stateful_step_count=50,
+                    max_examples=EXAMPLES,
+                    stateful_step_count=40,
                     deadline=None,
                     database=None,
                     derandomize=True,

@@ -53,10 +53,10 @@ class Life:
 class Judge:
     """What must hold after each execution."""
 
-    def __init__(self, mark: Callable[[str], None], tokens: dict[str, int] | None = None) -> None:
+    def __init__(self, mark: Callable[[str], None]) -> None:
         self.lives: dict[str, Life] = {}
-        #: The highest token of each id; it outlives the job and the server's memory.
-        self.tokens = tokens if tokens is not None else {}
+        #: The highest token of each id; it outlives the job.
+        self.tokens: dict[str, int] = {}
         self.floor = 0
         self.highest_given = 0
         self.executed = 0

@@ -11,6 +11,7 @@ from tests.model.model import Model, Wanted
 from tests.simulator.wire import Command
 from zwheel.calls import Call, Reply
 from zwheel.calls.traces import Facts, trace
+from zwheel.scripts import Script
 from zwheel.times import DAY_MS, day_of
 
 MODEL_BODY = b"\x01\x00\xff\n"
@@ -28,11 +29,21 @@ class Mirror:
 
     def reset(self) -> None:
         self.model = Model()
+        #: What pause and resume wrote, and they are no scripts.
+        self.paused: str | None = None
         self._lanes: dict[str, tuple[str, list[Any]]] = {}
         self._bodies: dict[str, bytes] = {}
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
-        return [self.call(c) if isinstance(c, Call) else self.command(c) for c in commands]
+        """Take the server's place. Whoever asks when to wait is a follower."""
+        replies = [self.call(c) if isinstance(c, Call) else self.command(c) for c in commands]
+        return [["follower" if e is _ANYTHING else e for e in r] if isinstance(r, list) else r for r in replies]
+
+    def load(self, scripts: Sequence[Script]) -> None:
+        """It has no scripts to know."""
+
+    def forget_scripts(self) -> None:
+        """It has none to forget."""
 
     def call(self, call: Call) -> Reply:
         """The answer to a call; `_ANYTHING` stands where the model does not know."""
@@ -94,15 +105,16 @@ class Mirror:
     def _claim(self, call: Call, given: int) -> Reply:
         model, worker, lease, limit, day = self.model, str(call.args[2]), int(call.args[3]), int(call.args[4]), call.args[5]
         if limit == 0:
-            model._contact(given, lease)
+            model.contact(given, lease)
             return ["stepped", model.clock]
+        if self.paused is not None:
+            model.contact(given, lease)
+            return ["paused", model.clock]
         first = model.first_day()
-        if model.paused is None and first and first != day:
-            model._contact(given, lease)
+        if first and first != day:
+            model.contact(given, lease)
             return ["moved", model.clock, first]
         ids = model.claim(given, worker=worker, lease=lease, limit=limit)
-        if ids is None:
-            return ["paused", model.clock]
         wheel = model.scheduled()
         next_day = day_of(wheel[0][0]) if wheel else ""
         next_fire = str(wheel[0][0]) if wheel and next_day == first else ""
@@ -206,11 +218,12 @@ class Mirror:
     def command(self, words: tuple[Any, ...]) -> Any:
         """The answer to a plain command of the operations that the simulator uses."""
         model, name, key = self.model, words[0], str(words[1]).removeprefix(self._prefix) if len(words) > 1 else ""
-        if name == "HSET" and key == "meta":
-            setattr(model, words[2], words[3] if words[2] == "paused" else int(words[3]))
-            return 1
-        if name == "HDEL" and key == "meta":
-            setattr(model, words[2], None)
+        if name in ("HSET", "HDEL") and key == "meta":
+            value = str(words[3]) if name == "HSET" else None
+            if words[2] == "paused":
+                self.paused = value
+            else:
+                model.cap = None if value is None else int(value)
             return 1
         if name == "HGET" and key == "jobs":
             return self._record(words[2]) if words[2] in model.jobs else None
@@ -232,6 +245,8 @@ class Mirror:
 
     def keyspace(self, prefix: str) -> Keyspace:
         found = self.model.keyspace()
+        if self.paused is not None:
+            found.setdefault("meta", {})["paused"] = self.paused
         if "jobs" in found:
             found["jobs"] = {job_id: self._record(job_id) for job_id in found["jobs"]}
         return found

@@ -10,16 +10,26 @@ import hiredis
 
 from tests.lua.shard import Keyspace
 from zwheel.calls import Call
-from zwheel.scripts import Script
+from zwheel.scripts import Script, all_scripts
 
 Command = Call | tuple[Any, ...]
+
+
+#: The answer to a call whose script the server does not know: it did not run.
+NOT_RUN = object()
 
 
 class Backend(Protocol):
     """One shard's server."""
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
-        """Carry out commands whose calls have their time in them; an answer each."""
+        """Carry out commands whose calls have their time in them; an answer each, or NOT_RUN."""
+
+    def load(self, scripts: Sequence[Script]) -> None:
+        """Have it know these scripts."""
+
+    def forget_scripts(self) -> None:
+        """Have it know none."""
 
     def keyspace(self, prefix: str) -> Keyspace:
         """What it holds below a prefix, replays left out."""
@@ -37,12 +47,26 @@ class Server:
         self._socket.settimeout(20)
         self._socket.connect(path)
         self._reader = hiredis.Reader()
+        self._knows_all = False
 
     def close(self) -> None:
         self._socket.close()
 
     def reset(self) -> None:
+        """Empty it; what scripts it knows is the same for each run."""
         self.plain([("FLUSHALL",)])
+        if not self._knows_all:
+            self.load(all_scripts())
+            self._knows_all = True
+
+    def load(self, scripts: Sequence[Script]) -> None:
+        """Have it know these scripts."""
+        self.plain([("SCRIPT", "LOAD", self.scripts.get(script.name, script).source) for script in scripts])
+
+    def forget_scripts(self) -> None:
+        """What SCRIPT FLUSH by a person does."""
+        self.plain([("SCRIPT", "FLUSH")])
+        self._knows_all = False
 
     def plain(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """One round trip; errors come back as values."""
@@ -61,16 +85,12 @@ class Server:
             self._changed(command).command() if isinstance(command, Call) else command for command in commands
         ]
         replies = self.plain(words)
-        for i, reply in enumerate(replies):
-            command = commands[i]
-            if isinstance(reply, hiredis.ReplyError) and isinstance(command, Call) and "NOSCRIPT" in str(reply):
-                # As the shells do: load it and send it again. It did not run before.
-                self.plain([("SCRIPT", "LOAD", self._changed(command).script.source)])
-                (replies[i],) = self.plain([words[i]])
-            if isinstance(replies[i], hiredis.ReplyError):
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, hiredis.ReplyError):
                 name = command.script.name if isinstance(command, Call) else command[0]
-                raise AssertionError(f"{name} failed: {replies[i]}")
-        return replies
+                if not str(reply).startswith("NOSCRIPT"):
+                    raise AssertionError(f"{name} failed: {reply}")
+        return [NOT_RUN if isinstance(reply, hiredis.ReplyError) else reply for reply in replies]
 
     def _changed(self, call: Call) -> Call:
         other = self.scripts.get(call.script.name)

@@ -10,7 +10,7 @@ from tests.model.invariants import check_dedup, check_places, read
 from tests.simulator.decisions import Decisions
 from tests.simulator.judge import Judge, Violation, must
 from tests.simulator.mirror import Mirror, same
-from tests.simulator.wire import Backend, Command, Server
+from tests.simulator.wire import NOT_RUN, Backend, Command, Server
 from zwheel.calls import Call, Session, clock_us, word
 from zwheel.calls.traces import trace
 from zwheel.clock import ServerClock
@@ -83,6 +83,7 @@ class Actor:
     steps: Acting
     ready_at: int
     sending: Sequence[Command] | None = None
+    begun: bool = False
     listens: bool = False
     """Whether it waits for a wake-up token; one that comes makes it ready."""
 
@@ -190,29 +191,42 @@ class World:
     def execute(self, commands: Sequence[Command], who: str) -> list[Any]:
         """Have the server carry out commands now, and hold each answer against the promises."""
         listeners = [actor for actor in self.actors if actor.listens]
-        stamped: list[Command] = []
-        for command in commands:
-            self.time_us += 7
-            if isinstance(command, Call):
-                command = command._replace(args=(self.server_us, *command.args[1:]))
-            stamped.append(command)
-        if listeners:
-            stamped.append(("LPOP", KEYS.wake))
-        replies = self.backend.run(stamped)
-        for command, reply in zip(stamped, replies, strict=True):
-            self.log.append(Entry(command, reply))
-            if isinstance(command, Call):
-                self.say(who, f"{_call_text(command)} -> {_reply_text(command, reply)}")
-                self._look(command, reply)
-            else:
-                self.say(who, f"{' '.join(map(str, command))[:80]} -> {str(reply)[:60]}")
-                self.judge.command(command)
-            self._compare(command, reply)
-        if listeners and replies.pop() is not None:
-            self.mark("woken by a token")
-            listener = listeners[self.decisions.choose(len(listeners))]
-            listener.listens, listener.ready_at = False, self.time_us
+        todo = [*enumerate(commands), *([(-1, ("LPOP", KEYS.wake))] if listeners else [])]
+        replies: list[Any] = [None] * len(commands)
+        while todo:
+            stamped = [self._stamped(command) for _, command in todo]
+            unknown = []
+            for (place, first), command, reply in zip(todo, stamped, self.backend.run(stamped), strict=True):
+                if reply is NOT_RUN:
+                    unknown.append((place, first))
+                    continue
+                self._carried_out(command, reply, who)
+                if place >= 0:
+                    replies[place] = reply
+                elif reply is not None:
+                    self.mark("woken by a token")
+                    listener = self.decisions.pick(listeners)
+                    listener.listens, listener.ready_at = False, self.time_us
+            if unknown:
+                # As the shells do: what the server does not know is loaded and sent again, after all else.
+                self.mark("script loaded again")
+                self.backend.load([command.script for _, command in unknown if isinstance(command, Call)])
+            todo = unknown
         return replies
+
+    def _stamped(self, command: Command) -> Command:
+        self.time_us += 7
+        return command._replace(args=(self.server_us, *command.args[1:])) if isinstance(command, Call) else command
+
+    def _carried_out(self, command: Command, reply: Any, who: str) -> None:
+        self.log.append(Entry(command, reply))
+        if isinstance(command, Call):
+            self.say(who, f"{_call_text(command)} -> {_reply_text(command, reply)}")
+            self._look(command, reply)
+        else:
+            self.say(who, f"{' '.join(map(str, command))[:80]} -> {str(reply)[:60]}")
+            self.judge.command(command)
+        self._compare(command, reply)
 
     def _compare(self, command: Command, reply: Any) -> None:
         if self.mirror is None or self.backend is self.mirror:
@@ -256,9 +270,8 @@ class World:
         self.backend.reset()
         if self.mirror is not None:
             self.mirror.reset()
-        self.judge = Judge(lambda name: None, self.judge.tokens)
-        highest, self.judge.tokens = self.judge.tokens, {}
-        self.log = []
+        highest = self.judge.tokens
+        self.judge = Judge(self.mark)
         for start in range(0, len(kept), 100):
             part = kept[start : start + 100]
             replies = self.backend.run([entry.command for entry in part])
@@ -272,7 +285,6 @@ class World:
         self.log = kept
         for job_id, token in highest.items():
             self.judge.tokens[job_id] = max(token, self.judge.tokens.get(job_id, 0))
-        self.judge._mark = self.mark
         for process in {id(a.process): a.process for a in self.actors}.values():
             process.troubled = True
 

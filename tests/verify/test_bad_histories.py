@@ -118,7 +118,7 @@ def tokens_go_back(book: Book) -> None:
     book.enqueue("a")
     book.run("a", 10)
     book.enqueue("a", 20)
-    book.claim("a", 30, token=token(5))
+    book.claim("a", 30, token=token(5), fire=20)
 
 
 def duplicate_without_a_cause(book: Book) -> None:
@@ -176,7 +176,7 @@ def in_no_place(book: Book) -> None:
 
 def listed_without_a_record(book: Book) -> None:
     book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000, state=None, fire=None)})
+    book.snapshot(5_000, {"a": on_wheel(60_000) | {"state": None, "fire": None}})
 
 
 def in_the_wrong_set(book: Book) -> None:
@@ -202,7 +202,7 @@ def in_the_bucket_of_another_day(book: Book) -> None:
 
 def at_another_time_than_its_record(book: Book) -> None:
     book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000, fire=HOUR + 1)})
+    book.snapshot(5_000, {"a": on_wheel(60_000) | {"fire": HOUR + 1}})
 
 
 def dedup_pair(book: Book) -> None:

@@ -72,7 +72,10 @@ class Session:
     @contextmanager
     def lane(self) -> Iterator[Lane]:
         """Lend a lane for one request and its repeats."""
-        number = self._free.pop() if self._free else next(self._lanes)
+        try:
+            number = self._free.pop()
+        except IndexError:  # asked, not looked: another thread may take the last one in between
+            number = next(self._lanes)
         try:
             yield Lane(self.caller, number, self.request())
         finally:

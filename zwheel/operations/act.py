@@ -103,6 +103,8 @@ def purge(session: Session, queue: str, state: JobState, progress: Progress | No
     state = JobState(state)
     if state is JobState.PROCESSING:
         raise InvalidInput("running jobs cannot be purged: pause the queue and let them end")
+    if state is JobState.CANCELLED:
+        raise InvalidInput("cancelled jobs are kept with those that are done: purge these, or let them lapse")
     keys = session.keys(queue)
     if state is JobState.SCHEDULED:
         names = yield from bucket_days(keys)
@@ -163,7 +165,8 @@ def redrive(
     Those that died after this began are left. A job whose dedup key another job holds by now stays dead.
     """
     if job_ids is not None:
-        return (yield from _redrive_ids(session, queue, [check_job_id(i) for i in job_ids], 0, progress))
+        total, _ = yield from _redrive_ids(session, queue, [check_job_id(i) for i in job_ids], 0, progress)
+        return total
     keys = session.keys(queue)
     (newest,) = yield (("ZRANGE", keys.dead, -1, -1, "WITHSCORES"),)
     if not newest:
@@ -181,15 +184,17 @@ def redrive(
         if matches is not None:
             (raws,) = yield (("HMGET", keys.jobs, *names),)
             chosen = [n for n, raw in zip(names, raws, strict=True) if raw and matches(snapshot(n, queue, raw))]
-        moved = yield from _redrive_ids(session, queue, chosen, total, progress)
+        moved, left = yield from _redrive_ids(session, queue, chosen, total, progress)
         total += moved
-        stayed += len(names) - moved
+        stayed += len(names) - len(chosen) + left
 
 
 def _redrive_ids(
     session: Session, queue: str, ids: Sequence[str], before: int, progress: Progress | None
-) -> Steps[int]:
+) -> Steps[tuple[int, int]]:
+    """Redrive these. Returns how many were, and how many are still dead; the others were not dead any more."""
     total = 0
+    left = 0
     for start in range(0, len(ids), BATCH_LIMIT):
         part = ids[start : start + BATCH_LIMIT]
         for _ in range(_TRIES):
@@ -204,6 +209,7 @@ def _redrive_ids(
         else:
             raise BrokerRefused(f"queue {queue}: the server's clock cannot be followed")
         total += letters.count("r")
+        left += letters.count("k") + letters.count("u")
         if progress is not None:
             progress(before + total)
-    return total
+    return total, left

@@ -111,6 +111,8 @@ def jobs(session: Session, queue: str, state: JobState | None, limit: int, offse
     """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first."""
     keys = session.keys(queue)
     state = JobState(state) if state else None
+    if state in (JobState.DONE, JobState.CANCELLED):
+        return (yield from _ended(keys, state, limit, offset))
     states = [state] if state else [JobState.PROCESSING, JobState.SCHEDULED, JobState.DEAD, JobState.DONE]
     found: list[tuple[str, JobState]] = []
     skip = offset
@@ -135,6 +137,19 @@ def jobs(session: Session, queue: str, state: JobState | None, limit: int, offse
                 found += [(i.decode(), wanted) for i in ids]
                 skip = 0
     return (yield from _read_many(keys, found, state))
+
+
+def _ended(keys: ShardKeys, state: JobState, limit: int, offset: int) -> Steps[list[Job]]:
+    """Read a page of done or of cancelled jobs. They share a set: it is read from its newest on until the page is full."""
+    found: list[Job] = []
+    start = 0
+    while len(found) < offset + limit:
+        (ids,) = yield (("ZREVRANGE", keys.done, start, start + 499),)
+        if not ids:
+            break
+        found += yield from _read_many(keys, [(i.decode(), state) for i in ids], state)
+        start += len(ids)
+    return found[offset : offset + limit]
 
 
 def _read_many(keys: ShardKeys, found: Sequence[tuple[str, JobState]], state: JobState | None) -> Steps[list[Job]]:

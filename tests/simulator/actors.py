@@ -1,0 +1,325 @@
+"""Who acts: producers, workers, zombies, reapers, pruners and operators, over the same calls and operations as the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
+
+from tests.simulator.decisions import Decisions
+from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
+from zwheel import calls, operations
+from zwheel.calls import Back, Call, Claimed, Lane, NewJob, Session, day_name
+from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, QueueFull
+from zwheel.job import Failure, JobId, JobState, QueueName, Reason
+from zwheel.record import failures_of, write_failures
+from zwheel.store import Steps
+from zwheel.tasks import JobOptions, TaskPolicy, make_job
+from zwheel.times import DAY_MS, to_datetime
+from zwheel.workers.claims import Claim
+from zwheel.workers.settler import Read, Settler
+
+T = TypeVar("T")
+DELAYS_S = (0, 0.4, 0, 0.001, 3, 20, 90, 3600, 86_400, 40 * 86_400)
+OFFSETS_MS = (0, 700, -1, -2 * DAY_MS, 60_000, DAY_MS, 400 * DAY_MS, 40 * 365 * DAY_MS)
+DURATIONS_US = (0, 50_000, SECOND_US, 12 * SECOND_US, 45 * SECOND_US)
+FATES = ("complete", "complete", "retry", "complete", "bury", "release", "release later", "hang")
+POLICY = TaskPolicy(queue=QueueName(QUEUE), retries=2)
+DEAD_AGE_MS = 10 * DAY_MS
+
+
+def persist(commands: Sequence[Any], decisions: Decisions, *, ever: bool = False) -> Generator[Any, list[Any], list[Any]]:
+    """Send again what got no answer, as the shells do: the very same commands. Gives up at times, unless `ever`."""
+    while True:
+        try:
+            return (yield commands)
+        except (BrokerUnavailable, OutcomeUnknown):
+            if not ever and decisions.chance(0.15):
+                raise
+        yield decisions.pick((0.02, 0.3, 1.0))
+
+
+def drive(steps: Steps[T], decisions: Decisions) -> Generator[Any, list[Any], T]:
+    """Carry an operation through."""
+    try:
+        ask = next(steps)
+        while True:
+            if isinstance(ask, (int, float)):
+                yield float(ask)
+                ask = steps.send([])
+            else:
+                ask = steps.send((yield from persist(ask, decisions)))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        steps.close()
+
+
+def producer(world: World, process: Process) -> Acting:
+    """Enqueues batches through the real check and encoding; takes up what a producer that died had under way."""
+    decisions = world.decisions
+    known: set[str] = {QUEUE}
+    while True:
+        yield decisions.pick((0.05, 0.5, 5.0, 20.0))
+        if world.unfinished and decisions.chance(0.7):
+            batch = world.unfinished.pop(0)
+            world.mark("enqueue repeated by another process")
+        else:
+            batch = [_new_job(world) for _ in range(decisions.pick((1, 1, 2, 4)))]
+        process.pending = batch
+        try:
+            answers = yield from drive(operations.enqueue_batch(process.session, batch, known), decisions)
+            world.acked |= {str(answer.job_id) for answer in answers if not answer.existed}
+        except QueueFull:
+            world.mark("queue full")
+        except BrokerError:
+            world.mark("enqueue gave up")
+            world.unfinished.append(batch)
+        process.pending = None
+
+
+def _new_job(world: World) -> NewJob:
+    decisions = world.decisions
+    chosen = decisions.chance(0.4)
+    options: dict[str, Any] = {"retries": decisions.pick((2, 0, 1))}
+    if chosen:
+        options["id"] = decisions.pick(("a", "b", "c", "d", "e", "f"))
+    if decisions.chance(0.35):
+        options["dedup"] = decisions.pick(("red", "blue"))
+        if decisions.chance(0.5):
+            options["within"] = decisions.pick((5, 0.001, 60, 86_400))
+    if decisions.chance(0.4):
+        ms = max(0, world.server_us // 1000 + decisions.pick(OFFSETS_MS))
+        options["at"] = to_datetime(ms)
+    else:
+        options["delay"] = decisions.pick(DELAYS_S)
+    if decisions.chance(0.3):
+        options["keep"] = decisions.pick((60, 1, 86_400))
+    job = make_job("mail.send", ["x"], {}, JobOptions(**options), POLICY)
+    if not chosen:
+        # Its own id is random by design; here it has to be the same in each run of a seed.
+        job.id = JobId(f"g{len(world.ids):03d}")
+    world.ids.append(str(job.id))
+    return job
+
+
+class Hands:
+    """What one worker process runs: claims with the time at which each ends, and how."""
+
+    def __init__(self, world: World, process: Process, worker: str, concurrency: int, most_dead: int, longest_ms: int) -> None:
+        self.world = world
+        self.process = process
+        self.worker = worker
+        self.concurrency = concurrency
+        self.longest_ms = longest_ms
+        self.settler = Settler(process.session, KEYS, worker, most_dead)
+        self.running: dict[tuple[str, int], tuple[Claim, int, str]] = {}
+        self.rest: Claimed | None = None
+        self._day = ""
+
+    def finish(self) -> None:
+        """Hand what ended to the settler."""
+        for pair, (claim, ends_at, fate) in list(self.running.items()):
+            if ends_at <= self.world.time_us and fate != "hang":
+                del self.running[pair], self.process.held[pair]
+                self._end(claim, fate)
+
+    def _end(self, claim: Claim, fate: str) -> None:
+        if fate == "complete":
+            self.settler.complete(claim)
+        elif fate == "release":
+            self.settler.release(claim)
+        elif fate == "release later":
+            self.settler.release(claim, 5_000)
+        else:
+            failure = Failure(at_ms=claim.fire_at_ms, attempt=claim.attempt, reason=Reason.ERROR, kind="E", message="no")
+            failures = write_failures([*failures_of(claim.raw), failure])
+            if fate == "bury" or claim.attempt >= claim.max_attempts:
+                self.settler.bury(claim, failures)
+            else:
+                self.settler.retry(claim, self.world.decisions.pick((1_000, 0, 400, 20_000, DAY_MS)), failures)
+
+    def claim(self) -> tuple[Call, Read] | None:
+        """A claim for the room there is."""
+        room = self.concurrency - len(self.running)
+        if room <= 0:
+            return None
+        session = self.process.session
+        day = self._day or day_name(session.clock.now_ms() // DAY_MS)
+        call = calls.claim(
+            KEYS, day=day, worker=self.worker, lease_ms=LEASE_MS, limit=room,
+            lane=Lane(self.worker, "claim", session.request()),
+        )  # fmt: skip
+        return call, lambda reply: self._claimed(calls.read_claim(reply))
+
+    def step_down(self) -> Call:
+        """Leave the wait."""
+        lane = Lane(self.worker, "claim", self.process.session.request())
+        return calls.claim(KEYS, day="19700101", worker=self.worker, lease_ms=LEASE_MS, limit=0, lane=lane)
+
+    def _claimed(self, claimed: Claimed) -> None:
+        self._day = claimed.day
+        decisions = self.world.decisions
+        for i in range(0, len(claimed.jobs), 2):
+            claim = Claim(claimed.jobs[i], claimed.jobs[i + 1], QueueName(QUEUE), 0)
+            pair = (claim.id.decode(), int(claim.token))
+            self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
+            self.process.held[pair] = claim
+            self.world.ever.append((claim.id, claim.token))
+        self.rest = claimed
+
+    def lose(self, pair: tuple[str, int]) -> None:
+        """A heartbeat said that a claim is lost."""
+        self.running.pop(pair, None)
+        self.process.held.pop(pair, None)
+
+    def next_end_s(self) -> float:
+        """Until the next job ends, seconds."""
+        ends = [ends_at for _, ends_at, fate in self.running.values() if fate != "hang"]
+        return max(0.0, (min(ends) - self.world.time_us) / SECOND_US) if ends else 60.0
+
+
+def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
+    """A worker's loop: settle and claim in one round trip, and wait in the role that the claim gave."""
+    world = hands.world
+    due = True
+    while True:
+        listen(False)
+        hands.finish()
+        batch = hands.settler.take()
+        claim = hands.claim() if due else None
+        if claim is not None:
+            batch.append(claim)
+        if batch:
+            replies = yield from persist([call for call, _ in batch], world.decisions, ever=True)
+            for (_, read), reply in zip(batch, replies, strict=True):
+                read(reply)
+        if claim is None and due and world.decisions.chance(0.1):
+            yield from persist([hands.step_down()], world.decisions, ever=True)
+        if hands.settler.waiting:
+            continue
+        if claim is None or batch[-1] is not claim:
+            yield min(hands.next_end_s(), 1.0)
+            due = True
+            continue
+        rest = hands.rest
+        assert rest is not None
+        if rest.word == "moved" or (rest.role == "none" and rest.word != "paused" and len(hands.running) < hands.concurrency):
+            yield 0.0
+            continue
+        wait = {"follower": 15.0}.get(rest.role, 1.0)
+        if rest.role == "timekeeper" and rest.next_fire_ms is not None:
+            wait = min(wait, max(0.0, (rest.next_fire_ms * 1000 - hands.process.session.clock.now_us()) / SECOND_US))
+        if rest.role != "none":
+            listen(True)
+        yield min(wait, hands.next_end_s())
+
+
+def heartbeat(hands: Hands) -> Acting:
+    """Renews every lease each third of one; asks again soon when nobody answers."""
+    process = hands.process
+    while True:
+        held = list(process.held)
+        pairs = [(job_id.encode(), b"%016d" % token) for job_id, token in held]
+        call = calls.extend(KEYS, pairs, lease_ms=LEASE_MS, longest_ms=hands.longest_ms)
+        try:
+            (reply,) = yield (call,)
+        except BrokerError:
+            yield LEASE_MS / 1000 / 15
+            continue
+        for pair, letter in zip(held, calls.read_letters(reply) or "", strict=True):
+            if letter != "k":
+                hands.lose(pair)
+        process.troubled = False
+        yield LEASE_MS / 1000 / 3
+
+
+def zombie(world: World, process: Process, most_dead: int) -> Acting:
+    """Acts with tokens of the dead, and with old ones of anybody: whatever is not the newest must be refused."""
+    decisions = world.decisions
+    while True:
+        yield decisions.pick((1.0, 10.0, 40.0))
+        held = {pair for other in world.actors for pair in other.process.held}
+        old = [(i, t) for i, t in world.ever if (i.decode(), int(t)) not in held]
+        pool = world.graves if world.graves and decisions.chance(0.5) else old
+        if not pool:
+            continue
+        job_id, token = decisions.pick(pool)
+        session = process.session
+        with session.lane() as lane:
+            kind = decisions.pick(("complete", "extend", "retry", "release", "bury"))
+            call: Call
+            if kind == "complete":
+                call = calls.complete(KEYS, [(job_id, token)], lane=lane)
+            elif kind == "extend":
+                call = calls.extend(KEYS, [(job_id, token)], lease_ms=LEASE_MS, longest_ms=60_000)
+            elif kind == "bury":
+                call = calls.bury(KEYS, [(job_id, token, b'{"at":1,"attempt":1,"reason":"error"}\n')], most_dead=most_dead, lane=lane)
+            else:
+                life = world.judge.lives.get(job_id.decode())
+                if kind == "retry" and life is not None and life.attempt >= life.most:
+                    continue
+                build = calls.retry if kind == "retry" else calls.release
+                call = build(KEYS, [Back(job_id, token, None, 500, b"")], now_ms=session.clock.now_ms(), lane=lane).call
+            try:
+                yield from persist((call,), decisions)
+            except BrokerError:
+                continue
+
+
+def reaper(world: World, process: Process, most_dead: int) -> Acting:
+    """Takes back jobs whose lease ran out, and prunes now and then."""
+    decisions = world.decisions
+    while True:
+        yield decisions.pick((5.0, 3.0, 4.0))
+        call = calls.reap(
+            KEYS, limit=decisions.pick((100, 100, 1)), lease_ms=LEASE_MS, most_dead=most_dead,
+            now_ms=process.session.clock.now_ms(),
+        )  # fmt: skip
+        try:
+            yield (call,)
+            if decisions.chance(0.1):
+                yield (calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE_MS),)
+        except BrokerError:
+            continue
+
+
+def operator(world: World, process: Process) -> Acting:
+    """A person with a command line."""
+    decisions = world.decisions
+    session = process.session
+    while True:
+        yield decisions.pick((0.5, 2.0, 15.0))
+        job_id = decisions.pick(world.ids[-8:]) if world.ids else "a"
+        try:
+            yield from _act(world, session, job_id)
+        except BrokerError:
+            world.mark("operator gave up")
+
+
+def _act(world: World, session: Session, job_id: str) -> Acting:
+    decisions = world.decisions
+    some = world.ids[-4:] or ["a"]
+    steps: Steps[Any]
+    match decisions.choose(9):
+        case 0 | 1:
+            steps = operations.cancel(session, job_id, QUEUE)
+        case 2 | 3:
+            at_ms = world.server_us // 1000 + decisions.pick(OFFSETS_MS) if decisions.chance(0.5) else None
+            delay_ms = 0 if at_ms is not None else int(1000 * decisions.pick(DELAYS_S))
+            steps = operations.reschedule(session, job_id, QUEUE, at_ms, delay_ms)
+        case 4 | 5:
+            steps = operations.redrive(session, QUEUE, None if decisions.chance(0.6) else some, None, None)
+        case 6:
+            steps = operations.set_cap(session, QUEUE, decisions.pick((None, 3, 8)))
+        case 7:
+            state = decisions.pick((JobState.DEAD, JobState.DONE, JobState.SCHEDULED))
+            if decisions.chance(0.5):
+                steps = operations.purge_dead(session, QUEUE, some, None, None)
+            else:
+                steps = operations.purge(session, QUEUE, state, None)
+        case _:
+            yield from drive(operations.pause(session, QUEUE), decisions)
+            yield decisions.pick((1.0, 10.0, 40.0))
+            steps = operations.resume(session, QUEUE)
+    yield from drive(steps, decisions)

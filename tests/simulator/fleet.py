@@ -1,0 +1,299 @@
+"""One run: who takes part, who moves next, what befalls them, and the drain at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.simulator import actors
+from tests.simulator.judge import must
+from tests.simulator.world import (
+    KEYS,
+    LEASE_MS,
+    LEASE_US,
+    NETWORK_FAULTS,
+    PREFIX,
+    SECOND_US,
+    Acting,
+    Actor,
+    Crash,
+    Process,
+    World,
+)
+from zwheel import calls
+from zwheel.calls import Call, Lane
+from zwheel.errors import BrokerError
+from zwheel.times import DAY_MS
+
+EVENTS = ("pause", "kill", "forward", "back", "away", "cut", "script flush", "strike")
+_LOOK_EVERY = 12
+_DRAIN_LIMIT = 1500
+
+
+class Fleet:
+    """The processes of one run, and the scheduler."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        decisions = world.decisions
+        world.time_us += decisions.pick((-500_000, 12 * 3600 * SECOND_US))
+        world.clock_off_us = decisions.pick((0, 3600 * SECOND_US, -SECOND_US))
+        self._concurrency = decisions.pick((2, 1, 4))
+        self._most_dead = decisions.pick((100, 2, 1))
+        self._longest_ms = decisions.pick((DAY_MS, 50_000, 90_000))
+        world.faults = [name for name in NETWORK_FAULTS if decisions.chance(0.6)]
+        world.fault_rate = decisions.pick((0.0, 0.04, 0.12, 0.25))
+        self._events = [name for name in EVENTS if decisions.chance(0.6)]
+        self._event_rate = decisions.pick((0.0, 0.03, 0.08))
+        self._started = 0
+        self._spare: list[tuple[int, Callable[[], None]]] = []
+        for _ in range(1 + decisions.choose(2)):
+            self._start("producer", actors.producer)
+        for _ in range(1 + decisions.choose(3)):
+            self._start_worker()
+        for _ in range(1 + decisions.choose(2)):
+            self._start("reaper", lambda world, process: actors.reaper(world, process, self._most_dead))
+        if decisions.chance(0.6):
+            self._start("operator", actors.operator)
+        if decisions.chance(0.4):
+            self._start("zombie", lambda world, process: actors.zombie(world, process, self._most_dead))
+
+    def _process(self, kind: str, restart: Callable[[], None]) -> Process:
+        self._started += 1
+        name = f"{kind}{self._started}"
+        off_us = self.world.decisions.pick((0, 900_000, -900_000, DAY_MS * 1000))
+        return Process(name, self.world.session(name, off_us), restart)
+
+    def _start(self, kind: str, make: Callable[[World, Process], Acting]) -> None:
+        process = self._process(kind, lambda: self._start(kind, make))
+        self.world.actors.append(Actor(process.name, process, make(self.world, process), self.world.time_us))
+
+    def _start_worker(self) -> None:
+        process = self._process("worker", self._start_worker)
+        hands = actors.Hands(
+            self.world, process, f"w{self._started:07d}", self._concurrency, self._most_dead, self._longest_ms
+        )
+        beat = Actor(f"{process.name}♥", process, actors.heartbeat(hands), self.world.time_us)
+
+        def listen(on: bool) -> None:
+            loop.listens = on
+
+        loop = Actor(process.name, process, actors.poller(hands, listen), self.world.time_us)
+        self.world.actors += [loop, beat]
+
+    def run(self, steps: int) -> None:
+        """Let everybody move for so many steps, then drain."""
+        world = self.world
+        for number in range(steps):
+            if not world.decisions.left:
+                break
+            world.decisions.next_step()
+            self._befall()
+            self._move()
+            if number % _LOOK_EVERY == 0:
+                world.look()
+        world.look()
+        world.decisions.next_step()
+        Drain(world).run()
+
+    def _move(self) -> None:
+        world = self.world
+        for at, post in [late for late in world.late if late[0] <= world.time_us]:
+            world.late.remove((at, post))
+            if world.time_us >= world.away_until:
+                world.execute(post, "late")
+        for at, restart in [spare for spare in self._spare if spare[0] <= world.time_us]:
+            self._spare.remove((at, restart))
+            restart()
+        ready = [a for a in world.actors if max(a.ready_at, a.process.paused_until) <= world.time_us]
+        if not ready:
+            times = [max(a.ready_at, a.process.paused_until) for a in world.actors]
+            world.time_us = min(times + [at for at, _ in self._spare])
+            return
+        actor = world.decisions.pick(ready)
+        try:
+            self._advance(actor)
+        except Crash:
+            self._kill(actor.process, "dies in an exchange")
+
+    def _advance(self, actor: Actor) -> None:
+        actor.listens = False
+        if actor.process.paused_until:
+            self.world.mark("resumed after a pause")
+            actor.process.paused_until = 0
+        if actor.sending is None:
+            ask = actor.steps.send([]) if actor.begun else next(actor.steps)
+            actor.begun = True
+        else:
+            try:
+                replies = self.world.exchange(actor, actor.sending)
+            except BrokerError as error:
+                ask = actor.steps.throw(error)
+            else:
+                ask = actor.steps.send(replies)
+        if isinstance(ask, float):
+            actor.sending = None
+            actor.ready_at = self.world.time_us + int(ask * SECOND_US)
+        else:
+            actor.sending = ask
+            actor.ready_at = self.world.time_us + self.world.decisions.pick((0, 0, 5_000))
+
+    def _kill(self, process: Process, why: str) -> None:
+        world = self.world
+        world.say(process.name, why)
+        world.actors = [actor for actor in world.actors if actor.process is not process]
+        world.graves += [(job_id.encode(), b"%016d" % token) for job_id, token in process.held]
+        if process.held:
+            world.mark("worker died with claims")
+        if process.pending:
+            world.unfinished.append(process.pending)
+        delay_us = world.decisions.pick((SECOND_US, 100_000, LEASE_US))
+        self._spare.append((world.time_us + delay_us, process.restart))
+
+    def _befall(self) -> None:
+        world, decisions = self.world, self.world.decisions
+        if not self._events or not decisions.chance(self._event_rate):
+            return
+        event = decisions.pick(self._events)
+        if event in ("pause", "kill"):
+            process = decisions.pick(world.actors).process if world.actors else None
+            if process is None:
+                return
+            if event == "kill":
+                self._kill(process, "is killed")
+            else:
+                process.paused_until = world.time_us + decisions.pick((2, 1, 4)) * LEASE_US
+                process.troubled = True
+                world.say(process.name, f"stands still until {process.paused_until}")
+        elif event == "script flush":
+            world.backend.forget_scripts()
+        elif event == "strike":
+            self._strike()
+        elif world.time_us >= world.calm_at:
+            self._disturb(event)
+        else:
+            return
+        world.mark(event)
+
+    def _disturb(self, event: str) -> None:
+        """What shakes the leases of everybody: once in two leases at most, so that each can be lived through."""
+        world, decisions = self.world, self.world.decisions
+        world.calm_at = world.time_us + 2 * LEASE_US
+        if event == "forward":
+            by_us = decisions.pick((LEASE_US // 2, 3 * SECOND_US, 2 * LEASE_US, 3600 * SECOND_US, DAY_MS * 1000))
+            world.clock_off_us += by_us
+            world.say("server", f"its clock jumps forward by {by_us / SECOND_US:g} s")
+        elif event == "back":
+            by_us = decisions.pick((SECOND_US, 3600 * SECOND_US))
+            world.clock_off_us -= by_us
+            world.say("server", f"its clock jumps back by {by_us / SECOND_US:g} s")
+        else:
+            away_us = decisions.pick((SECOND_US, LEASE_US // 2, 2 * LEASE_US, 5 * LEASE_US))
+            world.away_until = world.time_us + away_us
+            world.calm_at += away_us
+            world.say("server", f"is away for {away_us / SECOND_US:g} s")
+            if event == "cut" and world.log:
+                world.time_us += 1
+                world.cut(1 + decisions.choose(min(12, len(world.log))))
+
+    def _strike(self) -> None:
+        """A person, or another version, damages what is stored; only in runs that are about it."""
+        world, decisions = self.world, self.world.decisions
+        alive = [job_id for job_id, life in world.judge.lives.items() if life.alive and not life.damaged]
+        if not world.damage or not alive:
+            return
+        kind = decisions.choose(3)
+        if kind == 2:
+            if any(life.state == "g" for life in world.judge.lives.values()):
+                return
+            world.backend.run([("HDEL", KEYS.meta, "clock")])
+            world.clock_off_us -= 5 * SECOND_US
+            world.judge.floor = 0
+            world.say("person", "the server forgets its last time, and its clock is 5 s behind")
+            return
+        job_id = decisions.pick(alive)
+        world.judge.lives[job_id].damaged = True
+        if kind:
+            (raw,) = world.backend.run([("HGET", KEYS.jobs, job_id)])
+            world.backend.run([("HSET", KEYS.jobs, job_id, b"2" + raw[1:])])
+            world.say("person", f"{job_id} gets a record of another version")
+        else:
+            world.backend.run([("HDEL", KEYS.jobs, job_id)])
+            world.say("person", f"{job_id} loses its record")
+
+
+class Drain:
+    """Faults are off; one healthy worker and a reaper do what is left, as late as it may be."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._session = world.session("drain")
+        self._day = ""
+
+    def run(self) -> None:
+        """G9, I1: afterwards each job has ended, once, or a cut or a person explains where it went."""
+        world = self._world
+        world.say("drain", "faults are over")
+        world.actors, world.away_until = [], 0
+        world.execute([("HDEL", KEYS.meta, "paused")], "drain")
+        for _, post in world.late:
+            world.execute(post, "late")
+        for _ in range(_DRAIN_LIMIT):
+            if not (self._claim() or self._reap()):
+                break
+        else:
+            must(False, f"G9: the queue is not empty after {_DRAIN_LIMIT} rounds")
+        world.look()
+        lives = world.judge.lives
+        stuck = {job_id: life.state for job_id, life in lives.items() if life.alive and not life.damaged}
+        must(not stuck, f"I1: never ended: {stuck}")
+        lost = [job_id for job_id in world.acked if job_id not in lives and job_id not in world.cut_away]
+        must(not lost, f"I1: {lost} were accepted, and nothing knows them")
+        if not world.damage:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """I20: an empty queue holds nothing but its marks."""
+        world = self._world
+        world.execute([calls.purge(KEYS, KEYS.dead)], "drain")
+        world.time_us += 400 * DAY_MS * 1000
+        world.execute([calls.prune(KEYS, limit=1000, dead_age_ms=DAY_MS)], "drain")
+        left = set(world.backend.keyspace(PREFIX)) - {"?", "meta", "wake", "workers"}
+        must(not left, f"I20: an empty queue still holds {left}")
+
+    def _advance(self, server_us: int) -> None:
+        self._world.time_us += max(0, server_us - self._world.server_us)
+
+    def _claim(self) -> bool:
+        world = self._world
+        lane = Lane("drain", "claim", self._session.request())
+        call = calls.claim(KEYS, day=self._day or "19700101", worker="drain000", lease_ms=LEASE_MS, limit=100, lane=lane)
+        (reply,) = world.execute([call], "drain")
+        claimed = calls.read_claim(reply)
+        self._day = claimed.day
+        if claimed.jobs:
+            ends = [(claimed.jobs[i], claimed.jobs[i + 1][21:37]) for i in range(0, len(claimed.jobs), 2)]
+            done = calls.complete(KEYS, ends, lane=Lane("drain", "complete", self._session.request()))
+            (reply,) = world.execute([done], "drain")
+            letters = calls.read_letters(reply)
+            must(letters == "d" * len(ends), f"a healthy worker's claims were refused: {letters}")
+            return True
+        if claimed.next_fire_ms is not None:
+            self._advance(max(claimed.next_fire_ms * 1000, claimed.now_us))
+        return bool(claimed.day)
+
+    def _reap(self) -> bool:
+        """With an empty wheel: take back what the dead still hold, or wait for that. False: nobody holds anything."""
+        world = self._world
+        reaped = None
+        while reaped is None:
+            today = (max(world.server_us, world.judge.floor + 2) + 999) // 1000
+            call: Call = calls.reap(KEYS, limit=100, lease_ms=LEASE_MS, most_dead=100, now_ms=today)
+            (reply,) = world.execute([call], "drain")
+            reaped = calls.read_reap(reply)
+        if reaped.looked_at:
+            return True
+        held = world.backend.keyspace(PREFIX).get("processing", {})
+        if held:
+            # Somebody is in contact all the while, else each look would begin a new grace.
+            self._advance(reaped.now_us + LEASE_US // 3)
+        return bool(held)

@@ -1,0 +1,113 @@
+"""Runs seeds, and makes of a failure the few steps that lead to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.simulator.decisions import Decisions, Schedule, shrink
+from tests.simulator.fleet import Fleet
+from tests.simulator.judge import Violation
+from tests.simulator.wire import Server
+from tests.simulator.world import World
+
+STEPS = 160
+SHRINK_S = 20.0
+#: How a seed is run: the scripts beside the model; the model alone; the scripts alone, with damaged keys.
+MODES = ("both", "both", "both", "damage", "both", "both", "both", "damage", "both", "model")
+
+
+def mode_of(seed: int) -> str:
+    """Which kind of run a seed is."""
+    return MODES[seed % len(MODES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A seed that broke a promise."""
+
+    seed: int
+    mode: str
+    error: str
+    schedule: Schedule
+    trace: list[str]
+
+    def __str__(self) -> str:
+        steps = len(self.schedule) - 1
+        return "\n".join(
+            [
+                f"seed {self.seed} ({self.mode}): {self.error}",
+                f"the shortest way to it that was found, {steps} steps:",
+                *self.trace,
+                f"again: python -m tests.simulator --seed {self.seed} --trace",
+                f"schedule: {self.schedule}",
+            ]
+        )
+
+
+class Simulator:
+    """Runs on one server. marks: what was reached so far, over all runs."""
+
+    def __init__(self, server: Server | None, *, steps: int = STEPS, mode: str | None = None) -> None:
+        self.marks: set[str] = set()
+        self._server = server
+        self._steps = steps
+        self._mode = mode
+
+    def seed(self, seed: int, *, shrink_s: float = SHRINK_S) -> Failure | None:
+        """Run one seed; a failure comes with its shrunk schedule."""
+        decisions = Decisions(seed)
+        error, _ = self._run(seed, decisions)
+        if error is None:
+            return None
+        kind = _kind(error)
+
+        def fails(schedule: Schedule) -> Schedule | None:
+            again = Decisions(seed, schedule)
+            met, _ = self._run(seed, again)
+            return again.taken if met is not None and _kind(met) == kind else None
+
+        schedule = shrink(decisions.taken, fails, shrink_s) if shrink_s else decisions.taken
+        final, lines = self._run(seed, Decisions(seed, schedule), traced=True)
+        return Failure(seed, self.mode_of(seed), str(final or error), schedule, lines)
+
+    def mode_of(self, seed: int) -> str:
+        """How this simulator runs a seed."""
+        return self._mode or mode_of(seed)
+
+    def trace(self, seed: int) -> tuple[Exception | None, list[str]]:
+        """Run one seed and tell what happened, line by line."""
+        return self._run(seed, Decisions(seed), traced=True)
+
+    def _run(self, seed: int, decisions: Decisions, *, traced: bool = False) -> tuple[Exception | None, list[str]]:
+        mode = self.mode_of(seed)
+        world = World(
+            decisions, None if mode == "model" else self._server, mirrored=mode in ("both", "model"),
+            damage=mode == "damage", marks=self.marks, traced=traced,
+        )  # fmt: skip
+        try:
+            with _silent():
+                Fleet(world).run(self._steps)
+        except AssertionError as error:
+            return error, [*(world.lines or []), f"broken: {error}"]
+        return None, world.lines or []
+
+
+def _kind(error: Exception) -> str:
+    """What makes two failures the same: the promise, or else the first words."""
+    text = str(error)
+    return text.split(":")[0] if isinstance(error, Violation) and ":" in text[:5] else " ".join(text.split()[:2])
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Lost leases are the daily bread here."""
+    log = logging.getLogger("zwheel.worker")
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
