@@ -16,7 +16,7 @@ from zwheel import __version__
 from .bench import Bench, Benchmark
 from .figures import Figure
 from .machine import Placement, describe, server_program
-from .report import table
+from .report import number, table
 
 #: Name on the command line -> module, in the order they run.
 BENCHMARKS = {
@@ -65,10 +65,13 @@ def _run(names: list[str], bench: Bench) -> tuple[list[Figure], dict[str, str]]:
         bench.say(f"{name} ...")
         benchmark: Benchmark = import_module(f".{BENCHMARKS[name]}", __package__).run
         try:
-            figures += asyncio.run(_bounded(benchmark, bench))
+            found = asyncio.run(_bounded(benchmark, bench))
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {error}"
             bench.say(f"{name} failed: {failed[name]}")
+        else:
+            figures += found
+            bench.say("; ".join(f"{figure.name} {number(figure.value)} {figure.unit}" for figure in found))
     return figures, failed
 
 

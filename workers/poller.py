@@ -18,7 +18,7 @@ from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
 from zwheel.errors import BrokerError
 from zwheel.job import QueueName
-from zwheel.keys import ShardKeys
+from zwheel.keys import ShardKeys, queues_key
 from zwheel.store import Listener, Store, pause_s
 from zwheel.times import DAY_MS
 
@@ -89,7 +89,7 @@ class Poller:
         try:
             while True:
                 self._kicked.clear()
-                if self.founding.unsure and self._due and not self._stopping:
+                if self.founding.unsure and not self._stopping and (self._due or self.founding.halted is None):
                     await self._look()
                 batch = self.settler.take()
                 if self._may_claim():
@@ -125,8 +125,12 @@ class Poller:
     async def _look(self) -> None:
         """See whether the queue is still the one that was served; while it is not, look again now and then."""
         replies = await self._persist(self.founding.asks(), settles=False)
-        if replies:
-            self.founding.read(replies)
+        if replies and self.founding.read(replies):
+            try:
+                # Whoever emptied the database deleted the list of queues too, and producers believe that it is there.
+                await self._store.send([("HSETNX", queues_key(self._store.session.namespace), self._queue, 1)])
+            except BrokerError as error:
+                log.info("queue %s: it could not be put on the list of queues: %s", self._queue, error)
         if self.founding.halted is not None:
             self._sleep(random.uniform(*HALTED_BACKSTOP_S))
 

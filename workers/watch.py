@@ -63,8 +63,8 @@ class Founding:
         """What to send for `read`."""
         return [("HMGET", self._keys.meta, "schema", "epoch"), ("EXISTS", self._keys.jobs)]
 
-    def read(self, replies: list[Any]) -> None:
-        """Take in what `meta` says now, and decide whether claims go on."""
+    def read(self, replies: list[Any]) -> bool:
+        """Take in what `meta` says now, and decide whether claims go on. Returns whether the queue was founded anew."""
         (schema, epoch), has_jobs = replies
         self._unsure = False
         if schema is not None and schema.decode() != SCHEMA:
@@ -79,7 +79,8 @@ class Founding:
             )
         elif schema is not None:
             now = (epoch or b"").decode()
-            if self._seen and now != self.epoch:
+            anew = self._seen and now != self.epoch
+            if anew:
                 log.error(
                     "queue %s: it was emptied or repaired by a person and founded anew; going on with what is there",
                     self._keys.queue,
@@ -87,8 +88,10 @@ class Founding:
                 self._tell("refounded")
             self._seen, self.epoch = True, now
             self._go_on()
+            return anew
         else:
             self._go_on()
+        return False
 
     def _halt(self, error: SchemaMismatch) -> None:
         now = time.monotonic()

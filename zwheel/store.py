@@ -13,13 +13,14 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hiredis import pack_command
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
 from zwheel.calls.call import Call, Session, clock_us
 from zwheel.connect import connect_async, connect_blocking, connect_sync, translate
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
 from zwheel.failpoints import FAILPOINTS
 from zwheel.scripts import Script
+from zwheel.wire import Wire
 
 if TYPE_CHECKING:
     import redis
@@ -99,7 +100,7 @@ class Store(_Shell):
         super().__init__(url, session, timeout_s, give_up_s)
         self._client: redis.asyncio.Redis = connect_async(url, timeout_s=timeout_s, max_connections=max_connections)
         self._places = asyncio.Semaphore(max_connections)
-        self._idle: list[Any] = []
+        self._idle: list[Wire] = []
 
     async def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
@@ -142,32 +143,20 @@ class Store(_Shell):
             raise self._translate(error) from error
 
     async def _round_trip(self, packed: bytes, expected: int) -> list[Any]:
-        """Write and read on a connection of our own: redis-py's command path costs more than the script does."""
-        connection = self._idle.pop() if self._idle else await self._connection()
+        wire = self._idle.pop() if self._idle else None
+        if wire is None or wire.lost:
+            wire = await self._connect()
         try:
-            async with asyncio.timeout(self.timeout_s):
-                await connection.send_packed_command(packed, check_health=False)
-                replies: list[Any] = []
-                for _ in range(expected):
-                    try:
-                        replies.append(await connection.read_response())
-                    except ResponseError as error:
-                        replies.append(error)
-            if connection.should_reconnect():
-                # It answered READONLY: after a failover the same address may lead to the new primary.
-                await connection.disconnect(nowait=True)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
+            return await wire.ask(packed, expected)
         finally:
-            self._idle.append(connection)
-        return replies
+            if not wire.lost:
+                self._idle.append(wire)
 
-    async def _connection(self) -> Any:
-        connection: Any = await self._client.connection_pool.get_connection()
-        # One time limit around the whole round trip, above, is cheaper than redis-py's around each write and read.
-        connection.socket_timeout = None
-        return connection
+    async def _connect(self) -> Wire:
+        """Let redis-py open a connection and log in, and take it over. The pool only makes them: it gets none back."""
+        connection: Any = self._client.connection_pool.make_connection()
+        await connection.connect()
+        return Wire(connection, self.timeout_s)
 
     async def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
         """Carry an operation through, repeating what got no answer until `give_up_s` is over.
@@ -211,7 +200,7 @@ class Store(_Shell):
     async def aclose(self) -> None:
         """Close every connection."""
         while self._idle:
-            await self._idle.pop().disconnect()
+            await self._idle.pop().aclose()
         await self._client.aclose()
 
 

@@ -57,6 +57,7 @@ class _Batcher:
         self._busy = False
         #: Set while no enqueue is under way.
         self.idle = asyncio.Event()
+        self.idle.set()
         self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
 
     async def submit(self, job: NewJob) -> Enqueued:

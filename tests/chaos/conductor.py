@@ -160,7 +160,9 @@ class Conductor:
         await fleet.operator()
         # Each process opens its file with its first call.
         deadline = time.monotonic() + _START_S
-        while len(list(self._settings.history.iterdir())) <= len(fleet.members) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if len(list(self._settings.history.iterdir())) > len(fleet.members):
+                break
             await asyncio.sleep(0.05)
         self._tell("started")
 

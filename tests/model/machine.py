@@ -33,7 +33,7 @@ offsets = st.sampled_from((None, None, None, None, -2 * DAY_MS, -1, 0, 1, 700, D
 travels = st.sampled_from((1, 999, 1_000, 250_000, 1_000_000, LEASE * 500 + 1, DAY_MS * 1000, -1, -5_000_000))
 wanted = st.builds(
     lambda id, offset, delay, digest, window, keep, most: (id, offset, delay, digest, window, keep, most),
-    ids, offsets, delays, st.sampled_from(("", "", DIGEST, DIGEST2)), st.sampled_from((None, 1, 5_000, DAY_MS)),
+    ids, offsets, delays, st.sampled_from(("", DIGEST, DIGEST, DIGEST2)), st.sampled_from((None, 1, 5_000, DAY_MS)),
     st.sampled_from((0, 60_000)), st.integers(1, 3),
 )  # fmt: skip
 due = wanted.map(lambda want: (want[0], None, 0, *want[3:]))
@@ -42,6 +42,9 @@ picks = st.lists(
     st.tuples(st.sampled_from(("live", "live", "stale", "any")), st.integers(0, 30)), min_size=1, max_size=3
 )
 lanes = st.integers(0, 1)
+hows = st.sampled_from(("complete", "bury", "r", "b", "extend"))
+Ending = tuple[list[tuple[str, int]], str, tuple[int | None, int], bool]
+endings = st.lists(st.tuples(picks, hows, whens, st.booleans()), max_size=4)
 
 
 class Held(NamedTuple):
@@ -161,6 +164,7 @@ class QueueMachine(RuleBasedStateMachine):
         if expected is None:
             assert reply[0] == b"full"
             return
+        assert reply[0] == b"ok"
         answers = calls.read_enqueue(sent, reply)
         assert answers is not None
         for index, position in enumerate(sent.layout.order):
@@ -364,13 +368,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.may()
         self.given = max(BEGIN_US - 10_000_000, self.given + by_us)
 
-    def live_on(self, leases: int) -> None:
+    def live_until(self, until_us: int) -> None:
         """Time goes by while some worker lives and says so, so that there is no gap and no grace period."""
-        self.may()
-        for _ in range(3 * leases):
-            self.given = self.model.now(self.given) + LEASE * 400
+        while self.model.clock < until_us - LEASE * 400:
+            self.given = self.model.clock + LEASE * 400
             self.run(calls.extend(KEYS, [], lease_ms=LEASE, longest_ms=LONGEST, now=self.now))
             self.model.extend(self.given, [], lease=LEASE, longest=LONGEST)
+        self.given = max(self.given, until_us)
 
     @rule(number=st.integers(0, 9), early_us=st.sampled_from((0, 1, 1_000)))
     def travel_to_what_comes_next(self, number: int, early_us: int) -> None:
@@ -409,13 +413,17 @@ class QueueMachine(RuleBasedStateMachine):
         ]
         assert reply[6:] == [element for pair in still for element in pair]
 
-    @rule(batch=st.lists(due, min_size=1, max_size=4), worker=workers, lane=lanes)
-    def work_comes(self, batch: list[tuple[Any, ...]], worker: str, lane: int) -> None:
-        """Jobs that are due at once, and a worker that takes them."""
+    @rule(batch=st.lists(due, min_size=1, max_size=4), endings=endings, worker=workers, lane=lanes)
+    def work_comes(self, batch: list[tuple[Any, ...]], endings: list[Ending], worker: str, lane: int) -> None:
+        """Jobs that are due at once, a worker that takes them, and what becomes of some; back ones are taken again."""
         self.enqueue(batch, lane)
         self.claim(worker, 4, lane, True)
+        for chosen, how, when, again in endings:
+            self.settle(chosen, how, when, lane)
+            if again:
+                self.claim(WORKERS[0], 2, 0, False)
 
-    @rule(chosen=picks, how=st.sampled_from(("complete", "bury", "r", "b", "extend")), when=whens, lane=lanes)
+    @rule(chosen=picks, how=hows, when=whens, lane=lanes)
     def settle(self, chosen: list[tuple[str, int]], how: str, when: tuple[int | None, int], lane: int) -> None:
         """A worker ends what it holds, or held."""
         if not self.ever:
@@ -427,11 +435,11 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             self.go_back(chosen, *when, lane % 2 == 0, lane, how)
 
-    @rule(leases=st.integers(1, 3), limit=st.sampled_from((1, 100)), late=workers)
-    def leases_end(self, leases: int, limit: int, late: str) -> None:
-        """A worker dies, and when its leases ended another one reaps."""
+    @rule(late=workers, limit=st.sampled_from((1, 100)), early_us=st.sampled_from((-LEASE * 1000, 0, 1, 1_000)))
+    def a_lease_ends(self, late: str, limit: int, early_us: int) -> None:
+        """A worker dies, and another one reaps: just before the first lease ends, just then, or a lease later."""
         self.crash(late)
-        self.live_on(leases)
+        self.live_until(min(self.model.leases.values(), default=0) * 1000 - early_us)
         self.reap(limit)
 
     @rule(names=id_lists, when=whens, other_day=st.booleans(), how=st.sampled_from(("cancel", "reschedule", "redrive")))

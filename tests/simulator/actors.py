@@ -22,8 +22,10 @@ T = TypeVar("T")
 DELAYS_S = (0, 0.4, 0, 0.001, 3, 20, 90, 3600, 86_400, 40 * 86_400)
 OFFSETS_MS = (0, 700, -1, -2 * DAY_MS, 60_000, DAY_MS, 400 * DAY_MS, 40 * 365 * DAY_MS)
 DURATIONS_US = (0, 50_000, SECOND_US, 12 * SECOND_US, 45 * SECOND_US)
-FATES = ("complete", "complete", "retry", "complete", "bury", "release", "release later", "hang")
+FATES = ("complete", "complete", "retry", "bury", "bury", "release", "release later", "hang")
 POLICY = TaskPolicy(queue=QueueName(QUEUE), retries=2)
+#: Longer than a real poller's, so that a run is not all looking.
+BACKSTOP_S = 4.0
 DEAD_AGE_MS = 10 * DAY_MS
 
 
@@ -60,7 +62,7 @@ def producer(world: World, process: Process) -> Acting:
     decisions = world.decisions
     known: set[str] = {QUEUE}
     while True:
-        yield decisions.pick((0.05, 0.5, 5.0, 20.0))
+        yield decisions.pick((0.05, 0.5, 0.5, 5.0))
         if world.unfinished and decisions.chance(0.7):
             batch = world.unfinished.pop(0)
             world.mark("enqueue repeated by another process")
@@ -199,7 +201,7 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
         if hands.settler.waiting:
             continue
         if claim is None or batch[-1] is not claim:
-            yield min(hands.next_end_s(), 1.0)
+            yield min(hands.next_end_s(), BACKSTOP_S)
             due = True
             continue
         rest = hands.rest
@@ -207,7 +209,7 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
         if rest.word == "moved" or (rest.role == "none" and rest.word != "paused" and len(hands.running) < hands.concurrency):
             yield 0.0
             continue
-        wait = {"follower": 15.0}.get(rest.role, 1.0)
+        wait = BACKSTOP_S * (5 if rest.role == "follower" else 1)
         if rest.role == "timekeeper" and rest.next_fire_ms is not None:
             wait = min(wait, max(0.0, (rest.next_fire_ms * 1000 - hands.process.session.clock.now_us()) / SECOND_US))
         if rest.role != "none":
@@ -238,7 +240,7 @@ def zombie(world: World, process: Process, most_dead: int) -> Acting:
     """Acts with tokens of the dead, and with old ones of anybody: whatever is not the newest must be refused."""
     decisions = world.decisions
     while True:
-        yield decisions.pick((1.0, 10.0, 40.0))
+        yield decisions.pick((0.5, 5.0, 40.0))
         held = {pair for other in world.actors for pair in other.process.held}
         old = [(i, t) for i, t in world.ever if (i.decode(), int(t)) not in held]
         pool = world.graves if world.graves and decisions.chance(0.5) else old
@@ -289,8 +291,8 @@ def operator(world: World, process: Process) -> Acting:
     decisions = world.decisions
     session = process.session
     while True:
-        yield decisions.pick((0.5, 2.0, 15.0))
-        job_id = decisions.pick(world.ids[-8:]) if world.ids else "a"
+        yield decisions.pick((0.05, 0.5, 0.5, 5.0))
+        job_id = decisions.pick(world.ids[-5:]) if world.ids else "a"
         try:
             yield from _act(world, session, job_id)
         except BrokerError:
@@ -299,11 +301,15 @@ def operator(world: World, process: Process) -> Acting:
 
 def _act(world: World, session: Session, job_id: str) -> Acting:
     decisions = world.decisions
-    some = world.ids[-4:] or ["a"]
+    some = world.ids[-6:] or ["a"]
     steps: Steps[Any]
-    match decisions.choose(9):
-        case 0 | 1:
+    match decisions.choose(11):
+        case 0:
             steps = operations.cancel(session, job_id, QUEUE)
+        case 1:
+            steps = _cancel_today(session, some)
+        case 9:
+            steps = _reschedule_today(session, job_id)
         case 2 | 3:
             at_ms = world.server_us // 1000 + decisions.pick(OFFSETS_MS) if decisions.chance(0.5) else None
             delay_ms = 0 if at_ms is not None else int(1000 * decisions.pick(DELAYS_S))
@@ -311,7 +317,7 @@ def _act(world: World, session: Session, job_id: str) -> Acting:
         case 4 | 5:
             steps = operations.redrive(session, QUEUE, None if decisions.chance(0.6) else some, None, None)
         case 6:
-            steps = operations.set_cap(session, QUEUE, decisions.pick((None, 3, 8)))
+            steps = operations.set_cap(session, QUEUE, decisions.pick((None, None, 8, 3)))
         case 7:
             state = decisions.pick((JobState.DEAD, JobState.DONE, JobState.SCHEDULED))
             if decisions.chance(0.5):
@@ -323,3 +329,23 @@ def _act(world: World, session: Session, job_id: str) -> Acting:
             yield decisions.pick((1.0, 10.0, 40.0))
             steps = operations.resume(session, QUEUE)
     yield from drive(steps, decisions)
+
+
+def _cancel_today(session: Session, ids: Sequence[str]) -> Steps[str | None]:
+    """Cancel many at once, by an old list that says that they are due today."""
+    with session.lane() as lane:
+        day = day_name(session.clock.now_ms() // DAY_MS)
+        (reply,) = yield (calls.cancel(KEYS, list(dict.fromkeys(ids)), day=day, lane=lane),)
+    return calls.read_letters(reply)
+
+
+def _reschedule_today(session: Session, job_id: str) -> Steps[str | None]:
+    """Move a job, by an old list that says that it is due today."""
+    now_ms = session.clock.now_ms()
+    with session.lane() as lane:
+        (reply,) = yield (
+            calls.reschedule(
+                KEYS, job_id, day=day_name(now_ms // DAY_MS), at_ms=None, delay_ms=2_000, now_ms=now_ms, lane=lane
+            ),
+        )
+    return calls.read_reschedule(reply)

@@ -24,7 +24,7 @@ from zwheel.calls import Call, Lane
 from zwheel.errors import BrokerError
 from zwheel.times import DAY_MS
 
-EVENTS = ("pause", "kill", "forward", "back", "away", "cut", "script flush", "strike")
+EVENTS = ("pause", "kill", "forward", "back", "away", "cut", "script flush")
 _LOOK_EVERY = 12
 _DRAIN_LIMIT = 1500
 
@@ -39,11 +39,14 @@ class Fleet:
         world.clock_off_us = decisions.pick((0, 3600 * SECOND_US, -SECOND_US))
         self._concurrency = decisions.pick((2, 1, 4))
         self._most_dead = decisions.pick((100, 2, 1))
-        self._longest_ms = decisions.pick((DAY_MS, 50_000, 90_000))
+        self._longest_ms = world.longest_ms = decisions.pick((DAY_MS, 50_000, 90_000))
         world.faults = [name for name in NETWORK_FAULTS if decisions.chance(0.6)]
-        world.fault_rate = decisions.pick((0.0, 0.04, 0.12, 0.25))
+        world.fault_rate = decisions.pick((0.0, 0.08, 0.2, 0.35))
         self._events = [name for name in EVENTS if decisions.chance(0.6)]
-        self._event_rate = decisions.pick((0.0, 0.03, 0.08))
+        if world.damage:
+            # What is struck is not in the log that a cut plays again.
+            self._events = [name for name in self._events if name != "cut"] + ["strike", "strike"]
+        self._event_rate = decisions.pick((0.0, 0.03, 0.06))
         self._started = 0
         self._spare: list[tuple[int, Callable[[], None]]] = []
         for _ in range(1 + decisions.choose(2)):
@@ -52,7 +55,7 @@ class Fleet:
             self._start_worker()
         for _ in range(1 + decisions.choose(2)):
             self._start("reaper", lambda world, process: actors.reaper(world, process, self._most_dead))
-        if decisions.chance(0.6):
+        for _ in range(decisions.choose(3)):
             self._start("operator", actors.operator)
         if decisions.chance(0.4):
             self._start("zombie", lambda world, process: actors.zombie(world, process, self._most_dead))
@@ -198,20 +201,23 @@ class Fleet:
     def _strike(self) -> None:
         """A person, or another version, damages what is stored; only in runs that are about it."""
         world, decisions = self.world, self.world.decisions
-        alive = [job_id for job_id, life in world.judge.lives.items() if life.alive and not life.damaged]
+        # Only jobs that nobody enqueues again: a new job of the same id would stand in two places.
+        lives = world.judge.lives
+        alive = [i for i in lives if lives[i].alive and not lives[i].damaged and i in world.acked and i.startswith("g")]
         if not world.damage or not alive:
             return
         kind = decisions.choose(3)
         if kind == 2:
-            if any(life.state == "g" for life in world.judge.lives.values()):
-                return
+            for gone in [i for i in world.judge.tokens if i not in lives or lives[i].state == "g"]:
+                # Its record would have told the last token.
+                del world.judge.tokens[gone]
             world.backend.run([("HDEL", KEYS.meta, "clock")])
-            world.clock_off_us -= 5 * SECOND_US
+            world.clock_off_us -= decisions.pick((5, 3600)) * SECOND_US
             world.judge.floor = 0
-            world.say("person", "the server forgets its last time, and its clock is 5 s behind")
+            world.say("person", "the server forgets its last time, and its clock is set back")
             return
         job_id = decisions.pick(alive)
-        world.judge.lives[job_id].damaged = True
+        lives[job_id].damaged = True
         if kind:
             (raw,) = world.backend.run([("HGET", KEYS.jobs, job_id)])
             world.backend.run([("HSET", KEYS.jobs, job_id, b"2" + raw[1:])])

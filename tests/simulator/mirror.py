@@ -204,7 +204,7 @@ class Mirror:
             scores = {i: job.fire for i, job in model.jobs.items() if job.state == "s" and f"wheel:{day_of(job.fire)}" == place}
         else:
             scores = model.died if place == "dead" else model.kept_until
-        named = [job["id"] for job in trace(call, None).jobs]
+        named = list(dict.fromkeys(job["id"] for job in trace(call, None).jobs))
         highest = float(call.args[3])
         order = sorted((score, i) for i, score in scores.items() if score <= highest)
         ids = [i for i in named if i in scores] if named else [i for _, i in order[: int(call.args[2])]]

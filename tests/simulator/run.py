@@ -13,7 +13,7 @@ from tests.simulator.judge import Violation
 from tests.simulator.wire import Server
 from tests.simulator.world import World
 
-STEPS = 160
+STEPS = 400
 SHRINK_S = 20.0
 #: How a seed is run: the scripts beside the model; the model alone; the scripts alone, with damaged keys.
 MODES = ("both", "both", "both", "damage", "both", "both", "both", "damage", "both", "model")
@@ -71,7 +71,7 @@ class Simulator:
 
         schedule = shrink(decisions.taken, fails, shrink_s) if shrink_s else decisions.taken
         final, lines = self._run(seed, Decisions(seed, schedule), traced=True)
-        return Failure(seed, self.mode_of(seed), str(final or error), schedule, lines)
+        return Failure(seed, self.mode_of(seed), _said(final or error), schedule, lines)
 
     def mode_of(self, seed: int) -> str:
         """How this simulator runs a seed."""
@@ -90,15 +90,19 @@ class Simulator:
         try:
             with _silent():
                 Fleet(world).run(self._steps)
-        except AssertionError as error:
-            return error, [*(world.lines or []), f"broken: {error}"]
+        except Exception as error:
+            return error, [*(world.lines or []), f"broken: {_said(error)}"]
         return None, world.lines or []
 
 
 def _kind(error: Exception) -> str:
     """What makes two failures the same: the promise, or else the first words."""
-    text = str(error)
+    text = _said(error)
     return text.split(":")[0] if isinstance(error, Violation) and ":" in text[:5] else " ".join(text.split()[:2])
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__} {error}"
 
 
 @contextmanager

@@ -120,6 +120,7 @@ class World:
         self.ever: list[tuple[bytes, bytes]] = []
         self.unfinished: list[Any] = []
         self.ids: list[str] = []
+        self.longest_ms = DAY_MS
         self.fault_rate = 0.0
         self.faults: list[str] = []
 
@@ -252,7 +253,8 @@ class World:
         self.judge.call(call, reply)
         for pair in held:
             for process in {id(a.process): a.process for a in self.actors}.values():
-                if pair in process.held and not process.troubled and process.paused_until <= self.time_us:
+                worn = clock_us(reply) // 1000 - pair[1] // 1000 >= self.longest_ms
+                if pair in process.held and not (process.troubled or process.paused_until > self.time_us or worn):
                     raise Violation(f"I26: {pair[0]} was reaped while {process.name} lives and beats")
 
     def cut(self, count: int) -> None:

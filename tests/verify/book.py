@@ -35,7 +35,16 @@ class Book:
 
     def _line(self, op: str, phase: str, seq: int, proc: str, **fields: Any) -> None:
         self.lines.append(
-            {"seq": seq, "proc": f"h:1:{proc}", "op": op, "phase": phase, "queue": "q", **fields, "mono_ns": 0, "wall_ns": 0}
+            {
+                "seq": seq,
+                "proc": f"h:1:{proc}",
+                "op": op,
+                "phase": phase,
+                "queue": "q",
+                **fields,
+                "mono_ns": 0,
+                "wall_ns": 0,
+            }
         )
 
     def call(
@@ -49,7 +58,9 @@ class Book:
         sent = us(t if asked is None else asked)
         self._line(op, "invoke", self.seq, proc, jobs=plain, args=args or {}, est_us=sent, err_us=0, **shared)
         if phase == "ok":
-            self._line(op, "ok", self.seq, proc, word=word, redis_us=us(t), jobs=jobs, args=args or {}, **shared, **more)
+            self._line(
+                op, "ok", self.seq, proc, word=word, redis_us=us(t), jobs=jobs, args=args or {}, **shared, **more
+            )
         elif phase != "lost":
             self._line(op, phase, self.seq, proc, error="x", **shared)
 
@@ -89,7 +100,9 @@ class Book:
     def beat(self, t: float, *, by: str = "w1", **more: Any) -> None:
         self.call("extend", t, [], proc=by, args={"lease": LEASE, "longest": 3_600_000}, **more)
 
-    def reap(self, t: float, back: tuple[str, ...] = (), dead: tuple[str, ...] = (), *, by: str = "w2", **more: Any) -> None:
+    def reap(
+        self, t: float, back: tuple[str, ...] = (), dead: tuple[str, ...] = (), *, by: str = "w2", **more: Any
+    ) -> None:
         jobs = [{"id": job, "letter": "s"} for job in back] + [{"id": job, "letter": "x"} for job in dead]
         self.call("reap", t, jobs, proc=by, args={"lease": LEASE, "limit": 100, "looked": len(jobs)}, **more)
 
@@ -115,7 +128,12 @@ class Book:
         self._line("fault", "ok", self.seq, "driver", args={"kind": kind, "window": [us(since), us(until)]})
 
     def snapshot(
-        self, t: float, jobs: dict[str, dict[str, Any]] | None = None, *, days: tuple[str, ...] | None = None, **more: Any
+        self,
+        t: float,
+        jobs: dict[str, dict[str, Any]] | None = None,
+        *,
+        days: tuple[str, ...] | None = None,
+        **more: Any,
     ) -> None:
         """Add the state: by default the index that fits the jobs. keys: lists of the whole keyspace's odd keys."""
         listed = {"id": "", "attempt": 0, "most": 3, "digest": None, "reason": ""}

@@ -177,7 +177,7 @@ def taken_from_a_dead_worker_after_a_gap(book: Book) -> None:
     book.enqueue("a")
     book.claim("a", 10)
     for t in range(1_200, 5_000, 300):
-        book.beat(t, by="w2", phase="info")
+        book.beat(t, by="w2", phase="fail")
     book.reap(5_100, ("a",))
     book.run("a", 5_200, attempt=2, fire=5_100, by="w2")
     book.snapshot(9_900)

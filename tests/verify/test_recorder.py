@@ -22,7 +22,9 @@ def lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in sorted(directory.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
-async def test_nothing_is_written_unless_it_is_asked_for(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_written_unless_it_is_asked_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ZWHEEL_HISTORY", raising=False)
     monkeypatch.chdir(tmp_path)
     async with Wheel(url, namespace="zw") as wheel:
@@ -52,7 +54,9 @@ async def test_a_call_is_a_pair_of_lines(url: str, tmp_path: Path) -> None:
     assert "secret" not in (next(tmp_path.glob("*.jsonl"))).read_text()
 
 
-async def test_the_environment_turns_it_on_for_every_client(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_turns_it_on_for_every_client(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ZWHEEL_HISTORY", str(tmp_path))
     async with Wheel(url, namespace="zw") as wheel:
         await wheel.enqueue("t", id="a", delay=60)

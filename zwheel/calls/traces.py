@@ -28,7 +28,7 @@ class Trace(NamedTuple):
 
 
 #: Answers after which nothing has changed: the caller builds the call again, or gives up.
-UNCHANGED = frozenset({"moved", "full", "oversized"})
+UNCHANGED = frozenset({"moved", "full", "oversized", "foreign", "flushed"})
 
 
 def trace(call: Call, reply: Reply | None) -> Trace:

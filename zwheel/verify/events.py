@@ -135,8 +135,10 @@ class QueueLine:
     name: str
     answered: list[int] = field(default_factory=list)
     """When workers' calls were answered, µs, sorted."""
-    asked: list[int] = field(default_factory=list)
-    """When workers asked and got no answer, µs, sorted."""
+    refused: list[int] = field(default_factory=list)
+    """When workers asked and nothing happened: Redis was not there. µs, sorted."""
+    unheard: list[int] = field(default_factory=list)
+    """When workers asked and got no answer: Redis may have heard them. µs, sorted."""
     claims: list[CallLine] = field(default_factory=list)
     unknown: dict[str, list[Span]] = field(default_factory=dict)
     """Calls of unknown outcome that name no job, by kind: when they may have happened."""

@@ -43,7 +43,10 @@ def i23_recovery(runs: Runs, bounds: Bounds, found: Findings) -> None:
                     # Without a worker that reaps after the deadline nobody broke the promise.
                     late = min(late, queue.answered[-1] - deadline) if queue.answered else 0
                 if late > limit_us:
-                    last = end or Clue(f"{clock(until)} snapshot: the job is still processing", final.source if final is not None else None)
+                    last = end or Clue(
+                        f"{clock(until)} snapshot: the job is still processing",
+                        final.source if final is not None else None,
+                    )
                     found.add(
                         f"the job came back {late / 1e6:.1f} s after its lease ran out" if end
                         else f"the job was not taken back {late / 1e6:.1f} s after its lease ran out",
@@ -176,12 +179,10 @@ def _due(placed: Event) -> int:
 
 def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
     """After a time in which nobody could renew a lease, jobs of living workers are not taken from them."""
+    disturbed = runs.disturbed()
     for name, queue in runs.queues.items():
         lease_us = (bounds.lease_ms or queue.lease_ms) * 1000
-        away = [
-            (first, last) for first, last in gaps(queue, lease_us // 2)
-            if bisect_right(queue.asked, last) > bisect_left(queue.asked, first)
-        ]  # fmt: skip
+        away = [gap for gap in gaps(queue, lease_us // 2) if _nobody_was_heard(queue, gap, disturbed, lease_us // 2)]
         if not away:
             continue
         ends = [last for _, last in away]
@@ -205,3 +206,12 @@ def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
                         "a job was taken from a living worker right after Redis was away", claim, *proof_of(proof), gone, end,
                         job=name_of(job),
                     )  # fmt: skip
+
+
+def _nobody_was_heard(queue: QueueLine, gap: Span, disturbed: list[Span], least_us: int) -> bool:
+    """Whether Redis was away in a gap: someone said so, or workers that asked were refused and none may have got through."""
+
+    def among(times: list[int]) -> bool:
+        return bisect_right(times, gap[1]) > bisect_left(times, gap[0] + 1)
+
+    return overlap(disturbed, *gap) > least_us or (among(queue.refused) and not among(queue.unheard))

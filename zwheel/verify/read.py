@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zwheel.errors import InvalidInput
-from zwheel.verify.events import ACCEPTED, NEVER, CallLine, Event, Fault, Runs, Snapshot, Source
+from zwheel.verify.events import ACCEPTED, NEVER, SETTLES, CallLine, Event, Fault, Runs, Snapshot, Source
 
 Line = dict[str, Any]
 
@@ -116,14 +116,18 @@ class _File:
             elif phase == "ok":
                 self._ok(line, source, asked)
             elif phase == "fail" and op in _WORKERS and asked:
-                self.runs.queue(line["queue"]).asked.append(_earliest(asked[0]))
+                queue = self.runs.queue(line["queue"])
+                if "redis_us" in line:
+                    queue.answered.append(int(line["redis_us"]))
+                else:
+                    queue.refused.append(_earliest(asked[0]))
         return us
 
     def _unheard(self, line: Line, source: Source) -> None:
         op = line["op"]
         self.runs.infos[op] = self.runs.infos.get(op, 0) + 1
-        if op in _WORKERS:
-            self.runs.queue(line["queue"]).asked.append(_earliest(line))
+        if op in _WORKERS or op in SETTLES:
+            self.runs.queue(line["queue"]).unheard.append(_earliest(line))
         request = line.get("request")
         if request is None:
             self._unknown(line, source)
@@ -245,7 +249,8 @@ def _settle(runs: Runs) -> None:
         times.sort()
     for queue in runs.queues.values():
         queue.answered.sort()
-        queue.asked.sort()
+        queue.refused.sort()
+        queue.unheard.sort()
         queue.claims.sort(key=lambda call: call.us)
         resumes = sorted(queue.resumes)
         queue.pauses = [(s, next((r for r in resumes if r >= s), NEVER)) for s, _ in queue.pauses]

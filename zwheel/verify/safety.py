@@ -270,8 +270,10 @@ def i8_attempts(runs: Runs, bounds: Bounds, found: Findings) -> None:
             elif move.op in ("redrive", "enqueue"):
                 least = most = 0
                 last = None
-            elif move.op == "reap" and move.letter == "s" and _used_up(last) and not job.shaky:
-                found.add("the job was put back although its attempts were used up", *proof_of(last), move, job=name_of(job))
+            elif move.op == "reap" and move.letter == "s" and _used_up(last) and not (job.shaky or job.maybe):
+                found.add(
+                    "the job was put back although its attempts were used up", *proof_of(last), move, job=name_of(job)
+                )
 
 
 def _used_up(claim: Event | None) -> bool:
@@ -319,9 +321,11 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
             continue
         ended: Event | None = None
         for move in sorted([*job.moves, *job.extends], key=lambda e: (e.since, e.us)):
-            if ended is not None and move.since > ended.us and move.op not in ("enqueue", "redrive"):
-                if not job.may_have({"redrive", "enqueue"}, move.us):
-                    found.add("a job that had ended was moved", ended, move, job=name_of(job))
-            elif ended is not None and move.op == "redrive" and ended.op in ("complete", "cancel"):
+            hidden = job.may_have({"redrive", "enqueue", "repair"}, move.us)
+            if ended is None or hidden or move.op == "enqueue":
+                pass
+            elif move.op != "redrive" and move.since > ended.us:
+                found.add("a job that had ended was moved", ended, move, job=name_of(job))
+            elif move.op == "redrive" and ended.op in ("complete", "cancel"):
                 found.add("a job that was not dead was redriven", ended, move, job=name_of(job))
             ended = move if move.terminal else None if move.op in ("enqueue", "redrive") else ended

@@ -80,7 +80,8 @@ def i10_index(runs: Runs, bounds: Bounds, found: Findings) -> None:
             proof = _seen(snapshot, job_id, snapshot.jobs[job_id])
             found.add(
                 f"the bucket of {day} has jobs and the index does not name it",
-                listed, proof,
+                listed,
+                proof,
                 job=f"{snapshot.queue}/{job_id}",
             )
         for day in sorted(days - filled.keys()):
@@ -120,21 +121,17 @@ def _dedup_stored(runs: Runs, found: Findings) -> None:
                     "a dedup window has no key",
                     Clue(f"{clock(snapshot.us)} snapshot: {digest} until {end}", snapshot.source),
                 )
-            elif not alive and (end is None or int(end) * 1000 <= snapshot.us - _PRUNED_LATER_US):
+            elif not alive and end is None:
                 text = f"{clock(snapshot.us)} snapshot: dedup {digest} is held by {holder}"
                 found.add("a dedup key names a job that ended, and no window keeps it", Clue(text, snapshot.source),
                           *([_seen(snapshot, holder, seen)] if seen else ()), job=f"{snapshot.queue}/{holder}")  # fmt: skip
-            elif seen is not None and alive and seen.get("digest") not in (digest, None):
+            elif seen is not None and end is None and seen.get("digest") != digest and seen.get("state") != "?":
                 text = f"{clock(snapshot.us)} snapshot: dedup {digest} is held by {holder}, whose key is another"
                 found.add(
                     "a dedup key names a job of another key",
                     Clue(text, snapshot.source),
                     job=f"{snapshot.queue}/{holder}",
                 )
-
-
-#: A window that ended is removed with the next pruning.
-_PRUNED_LATER_US = 3_600_000_000
 
 
 def _last_before(job: JobLine, since: Event, until: int) -> tuple[Event, bool]:
@@ -171,16 +168,19 @@ def _refusal(runs: Runs, job: JobLine, refused: Event, found: Findings) -> None:
     if holder is None or not (holder.moves or holder.maybe or holder.kept):
         found.add("an enqueue was refused for a job that never was", refused, job=name_of(job))
         return
-    made = [m for m in holder.moves if m.op == "enqueue" and m.since <= refused.us]
-    if not made or holder.shaky or holder.kept:
+    if holder.shaky or holder.kept or holder.maybe:
         return
-    last, unsure = _last_before(holder, made[-1], refused.since)
-    if made[-1].digest != refused.digest:
-        found.add("an enqueue was refused for a job of another dedup key", made[-1], refused, job=name_of(job))
-    elif last.terminal and not unsure and last.us < refused.since:
-        window = made[-1].facts.get("window")
-        if window is None or (made[-1].us // 1000 + int(window)) < refused.since // 1000:
-            found.add("an enqueue was refused for a job that no longer held the key", last, refused, job=name_of(job))
+    made = [m for m in holder.moves if m.op == "enqueue" and m.since <= refused.us]
+    keyed = [m for m in made if m.digest == refused.digest]
+    if not keyed:
+        found.add("an enqueue was refused for a job of another dedup key", *made[-1:], refused, job=name_of(job))
+        return
+    # It may have ended, and been enqueued again without the key, while its window lasts.
+    last, unsure = _last_before(holder, keyed[-1], refused.since)
+    window = keyed[-1].facts.get("window")
+    lasts = window is not None and keyed[-1].us // 1000 + int(window) >= refused.since // 1000
+    if last.terminal and not unsure and last.us < refused.since and not lasts:
+        found.add("an enqueue was refused for a job that no longer held the key", last, refused, job=name_of(job))
 
 
 def i19_parked(runs: Runs, bounds: Bounds, found: Findings) -> None:

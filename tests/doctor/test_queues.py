@@ -1,0 +1,214 @@
+"""A queue's keys: what contradicts itself is found, explained, repaired when a person agrees, and counted."""
+
+from __future__ import annotations
+
+import redis
+
+from tests.doctor.conftest import Doctor
+from tests.servers import RedisServer
+from tests.skew.hand import QUEUE, Hand
+from zwheel import SyncWheel, calls
+from zwheel.times import DAY_MS, day_of
+
+DIGEST = "0123456789abcdef" * 2
+
+
+def contents(client: redis.Redis) -> dict[bytes, object]:
+    """The whole database, but for replays."""
+    found: dict[bytes, object] = {}
+    for key in client.scan_iter():
+        kind = client.type(key)
+        if kind == b"hash":
+            found[key] = client.hgetall(key)
+        elif kind == b"zset":
+            found[key] = client.zrange(key, 0, -1, withscores=True)
+        elif kind == b"list":
+            found[key] = client.lrange(key, 0, -1)
+    return found
+
+
+def test_a_queue_in_order_is_told_so_in_one_line(hand: Hand, client: redis.Redis, doctor: Doctor, url: str) -> None:
+    hand.enqueue("a", "b", "c", dedup="")
+    held = hand.claim(2)
+    hand.end(calls.bury, [("a", held["a"], b"{}\n")], most_dead=10)
+    told = doctor(url)
+    assert told.code == 0
+    assert told.of("places") == {
+        "check": "places", "level": "ok", "queue": QUEUE, "text": "schema 1, 3 jobs, each in its place", "cure": None,
+    }  # fmt: skip
+
+
+def test_a_queue_that_was_never_used_is_no_finding_but_its_line(client: redis.Redis, doctor: Doctor, url: str) -> None:
+    assert doctor(url).of("places")["text"] == "not used yet"
+
+
+def damage(hand: Hand, client: redis.Redis) -> None:
+    """Everything that can contradict itself, at once."""
+    keys = hand.keys
+    hand.enqueue("orphan", "stray", "twice")
+    hand.enqueue("runs")
+    bucket = keys.wheel(day_of(hand.now_ms()))
+    client.hdel(keys.jobs, "orphan")
+    client.zrem(bucket, "stray")
+    client.zadd(keys.done, {"twice": 5})
+    client.zadd(keys.dead, {"ghost": 5})
+    client.hset(keys.jobs, "newer", b"2" + b"s" * 60)
+    client.hset(keys.dedup, DIGEST, "nobody")
+    client.zadd(keys.days, {"20200101": 20200101})
+    later = hand.now_ms() + 3 * DAY_MS
+    client.zadd(keys.wheel(day_of(later)), {"far": later})
+    with SyncWheel(hand.store.url, namespace="zw") as wheel:
+        wheel.enqueue("mail.send", queue=QUEUE, id="hidden", delay=5 * 86_400)
+    last = client.zrange(keys.days, -1, -1)[0]
+    client.zrem(keys.days, last)
+    client.hdel("zw:queues", QUEUE)
+
+
+def test_every_contradiction_is_found_with_its_meaning_and_its_cure(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    damage(hand, client)
+    told = doctor(url)
+    assert told.code == 6
+    texts = {(f["check"], f["level"]): f["text"] for f in told.findings if f.get("queue") == QUEUE}
+    assert set(texts) == {
+        ("listed", "warning"), ("orphans", "warning"), ("places", "problem"), ("days", "problem"),
+        ("days", "warning"), ("dedup", "warning"), ("versions", "warning"),
+    }  # fmt: skip
+    assert "far, ghost, orphan" in texts["orphans", "warning"]
+    broken = [f["text"] for f in told.findings if f.get("check") == "places"]
+    assert any("stray, twice" in text for text in broken)
+    assert any("newer" in text for text in broken)
+    assert all(f["cure"] for f in told.findings if f.get("level") not in (None, "ok"))
+
+
+def test_a_repair_asks_first_then_puts_all_right_and_counts_it(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    damage(hand, client)
+    before = contents(client)
+    refused = doctor(url, "--repair")
+    assert refused.code == 6
+    assert "--yes" in refused.err
+    assert contents(client) == before, "nothing was changed"
+    told = doctor(url, "--repair", "--yes")
+    assert told.code == 0, told.findings
+    (done,) = [f for f in told.findings if "repaired" in f]
+    assert done == {"queue": QUEUE, "repaired": 10}
+    assert int(client.hget(hand.keys.meta, "orphans") or 0) == 7
+    again = doctor(url)
+    assert again.code == 0
+    assert {f["check"] for f in again.findings if f.get("queue") == QUEUE} == {"places", "versions"}
+    assert sorted(hand.claim()) == ["runs", "stray", "twice"]
+    with SyncWheel(url, namespace="zw") as wheel:
+        assert wheel.queues() == [QUEUE]
+        assert wheel.queue(QUEUE).scheduled == 1
+        assert [job.id for job in wheel.dead(QUEUE)] == ["newer"]
+    nothing = doctor(url, "--repair", "--yes")
+    assert nothing.code == 0
+    assert [f for f in nothing.findings if "repaired" in f] == []
+
+
+def test_a_queue_whose_meta_was_deleted_is_a_problem_until_it_is_repaired(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    hand.enqueue("a")
+    client.delete(hand.keys.meta)
+    hand.enqueue("b")
+    assert client.hget(hand.keys.meta, "schema") is None, "an enqueue does not hide the damage"
+    told = doctor(url)
+    assert told.code == 6
+    assert told.of("schema")["level"] == "problem"
+    assert "pause" in told.of("schema")["text"]
+    assert doctor(url, "--repair", "--yes").code == 0
+    assert client.hget(hand.keys.meta, "schema") == b"1"
+    assert sorted(hand.claim()) == ["a", "b"]
+
+
+def test_a_queue_of_another_schema_is_a_problem_and_never_touched(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    hand.enqueue("a")
+    client.hset(hand.keys.meta, "schema", "2")
+    client.hdel(hand.keys.jobs, "a")
+    before = contents(client)
+    told = doctor(url, "--repair", "--yes")
+    assert told.code == 6
+    assert "schema 2" in told.of("schema")["text"]
+    assert contents(client) == before
+
+
+def test_only_the_named_queue_is_looked_at(hand: Hand, client: redis.Redis, doctor: Doctor, url: str) -> None:
+    hand.enqueue("a")
+    client.hdel(hand.keys.jobs, "a")
+    client.hset("zw:queues", "other", "1")
+    told = doctor(url, "--queue", "other")
+    assert {f["queue"] for f in told.findings if f.get("queue")} == {"other"}
+    assert told.code == 0
+
+
+def test_a_key_of_another_program_under_our_name_is_a_problem_and_no_traceback(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    client.set(hand.keys.jobs, "mine")
+    told = doctor(url)
+    assert told.code == 6
+    assert told.of("places")["level"] == "problem"
+    assert "Traceback" not in told.err
+    client.delete(hand.keys.jobs)
+
+
+def test_other_namespaces_on_the_server_are_named(client: redis.Redis, doctor: Doctor, url: str) -> None:
+    with SyncWheel(url, namespace="zw") as one, SyncWheel(url, namespace="zw2") as other:
+        one.enqueue("mail.send")
+        other.enqueue("mail.send")
+    told = doctor(url)
+    assert "zw2" in told.of("keyspace")["text"]
+    assert {f["queue"] for f in told.findings if f.get("queue")} == {QUEUE, "default"}
+    client.flushall()
+
+
+def test_thousands_of_jobs_over_many_days_are_looked_at_in_pages(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    with SyncWheel(url, namespace="zw") as wheel:
+        jobs = [wheel.new_job("mail.send", queue=QUEUE, id=f"job-{n:04d}", delay=n * 3600) for n in range(1500)]
+        wheel.enqueue_many(jobs)
+    assert doctor(url).of("places")["text"] == "schema 1, 1,500 jobs, each in its place"
+    keys = hand.keys
+    lost = [f"job-{n:04d}" for n in range(0, 1500, 2)]
+    client.hdel(keys.jobs, *lost)
+    strays = [f"job-{n:04d}" for n in range(1, 1500, 4)]
+    for key in [raw for raw in client.scan_iter(match="*:wheel:*")]:
+        client.zrem(key, *strays)
+    told = doctor(url, "--repair", "--yes")
+    assert told.code == 0
+    with SyncWheel(url, namespace="zw") as wheel:
+        assert wheel.queue(QUEUE).scheduled == 750
+    assert int(client.hget(keys.meta, "orphans") or 0) == len(lost) + len(strays)
+
+
+def test_jobs_that_move_while_they_are_looked_at_are_no_finding(
+    hand: Hand, fresh: RedisServer, client: redis.Redis, url: str
+) -> None:
+    """The first look sees a set and then records that changed since: the script decides, and finds nothing wrong."""
+    from zwheel.doctor import check_queue
+
+    hand.enqueue("a", "b", "c")
+    steps = check_queue(hand.session, QUEUE)
+    ask = next(steps)
+    moved = False
+    try:
+        while True:
+            replies = hand.store.send(ask)  # type: ignore[arg-type]
+            if not moved and any(isinstance(word, tuple) and word[0] == "ZSCAN" for word in ask):  # type: ignore[union-attr]
+                moved = True
+                held = hand.claim()
+                assert sorted(held) == ["a", "b", "c"]
+                hand.complete({"a": held["a"]})
+            ask = steps.send(replies)
+    except StopIteration as end:
+        health = end.value
+    assert moved
+    assert health.to_mend == 0
+    assert [(str(f.level), f.check) for f in health.findings] == [("ok", "places")]

@@ -1,0 +1,1 @@
+"""Faults put into the Lua scripts, and which of the checks notices each: `python -m tests.mutants`."""

@@ -1,0 +1,283 @@
+"""A short life of one queue by a seed: producers, workers that die or lose answers, operators; recorded, then checked.
+
+It knows nothing of what is right: it only acts, as clients act, at times that it gives. Whether the promises held is
+read off the history by the checker.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.servers import RedisServer
+from zwheel import calls
+from zwheel.calls import Back, Call, Lane, NewJob, Session
+from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.failpoints import FAILPOINTS
+from zwheel.history import History, Recorder
+from zwheel.job import JobId, QueueName
+from zwheel.keys import queues_key
+from zwheel.record import record_tail
+from zwheel.store import SyncStore
+from zwheel.times import DAY_MS, day_of
+from zwheel.verify import Bounds, Report, check, read, take_snapshot
+
+#: Half a second before midnight: days change at once.
+BEGIN_MS = (1_900_000_000_000 // DAY_MS + 1) * DAY_MS - 500
+LEASE = 1_000
+DIGESTS = ("a" * 32, "b" * 32)
+WHY = b'{"at":1,"attempt":1,"reason":"error"}\n'
+#: No clock runs here between the calls, so that only the order of things is judged, not their pace.
+BOUNDS = Bounds(reap_ms=DAY_MS * 100, idle_ms=DAY_MS * 100)
+
+
+class Held(NamedTuple):
+    """A claim as its worker remembers it."""
+
+    id: str
+    token: int
+    fire: int
+    worker: int
+    last: bool
+    """Whether no attempt is left after this one."""
+
+
+class Life:
+    """One queue, one producer, two workers."""
+
+    def __init__(self, server: RedisServer, directory: Path, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.history = History(directory)
+        self.now_us = BEGIN_MS * 1000
+        self.stores = [self._store(server.url, name) for name in ("producer", "w1111111", "w2222222")]
+        self.keys = self.stores[0].session.keys("q")
+        self.claims: list[Held] = []
+        self.requests = 0
+        self.shots = directory / "final.jsonl"
+        self.stores[0].send([("HSETNX", queues_key("zw"), "q", 1)])
+
+    def _store(self, url: str, caller: str) -> SyncStore:
+        store = SyncStore(url, Session("zw", caller), timeout_s=5)
+        store.recorder = Recorder(self.history, store.session)
+        return store
+
+    def close(self) -> None:
+        for store in self.stores:
+            store.close()
+        self.history.close()
+
+    @property
+    def now(self) -> str:
+        return str(self.now_us)
+
+    @property
+    def now_ms(self) -> int:
+        return -(-self.now_us // 1000)
+
+    def pass_ms(self, ms: float) -> None:
+        self.now_us += int(ms * 1000)
+        for store in self.stores:
+            store.session.now = self.now
+
+    def lane(self, name: str, caller: int) -> Lane:
+        self.requests += 1
+        return Lane(self.stores[caller].session.caller, name, str(self.requests))
+
+    def send(self, call: Call, caller: int, *, may_lose: bool = True) -> Any:
+        """Send it; now and then the answer is lost, and sometimes it is sent again, as a worker would."""
+        store = self.stores[caller]
+        lost = may_lose and self.random.random() < 0.12
+        if lost:
+            FAILPOINTS.arm(f"{call.script.name}.{self.random.choice(('before', 'after', 'after'))}", "lose")
+        try:
+            return store.send([call])[0]
+        except OutcomeUnknown:
+            if self.random.random() < 0.3:
+                return None
+            return store.send([call])[0]
+
+    def enqueue(self) -> None:
+        pick = self.random
+        batch = []
+        for _ in range(pick.randint(1, 4)):
+            digest = pick.choice(("", "", *DIGESTS))
+            delay = pick.choice((0, 0, 1, 300, LEASE, DAY_MS, 3 * DAY_MS))
+            batch.append(
+                NewJob(
+                    job_id=JobId(f"j{pick.randrange(14)}"), queue=QueueName("q"),
+                    at_ms=self.now_ms + delay if pick.random() < 0.3 else None, delay_ms=delay,
+                    tail=record_tail("t", max_attempts=pick.randint(1, 3), keep_ms=pick.choice((0, 700)), dedup=digest or None),
+                    body=b"\x01", dedup=digest, window_ms=pick.choice((None, 900, DAY_MS)) if digest else None,
+                )
+            )  # fmt: skip
+        lane = self.lane("e", 0)
+        sent = calls.enqueue(self.keys, batch, now_ms=self.now_ms, lane=lane, now=self.now)
+        self.send(sent.call, 0)
+
+    def claim(self) -> None:
+        worker = self.random.randint(1, 2)
+        day = self._first_day() if self.random.random() < 0.9 else day_of(self.now_ms)
+        caller = self.stores[worker].session.caller
+        call = calls.claim(
+            self.keys, day=day, worker=caller, lease_ms=LEASE, limit=self.random.randint(1, 4),
+            lane=self.lane("claim", worker), now=self.now,
+        )  # fmt: skip
+        reply = self.send(call, worker)
+        if reply is None:
+            return
+        jobs = calls.read_claim(reply).jobs
+        recorder = self.stores[worker].recorder
+        assert recorder is not None
+        for i in range(0, len(jobs), 2):
+            raw = jobs[i + 1]
+            last = int(raw[2:6]) >= int(raw[45:49])
+            held = Held(jobs[i].decode(), int(raw[21:37]), int(raw[6:21]), worker, last)
+            self.claims.append(held)
+            facts = {"job": held.id, "queue": "q", "token": held.token, "attempt": int(raw[2:6]), "fire": held.fire}
+            recorder.observe("start", facts)
+
+    def _first_day(self) -> str:
+        (days,) = self.stores[0].send([("ZRANGE", self.keys.days, 0, 0)])
+        return days[0].decode() if days else day_of(self.now_ms)
+
+    def _some_claims(self) -> tuple[int, list[Held]]:
+        """Claims of one worker, mostly recent ones, now and then a stale one; each job once."""
+        if not self.claims:
+            return 1, []
+        recent = self.claims[-6:] if self.random.random() < 0.7 else self.claims[-30:]
+        worker = self.random.choice(recent).worker
+        found = {held.id: held for held in self.random.sample(recent, len(recent)) if held.worker == worker}
+        return worker, list(found.values())[: self.random.randint(1, 3)]
+
+    def settle(self) -> None:
+        worker, mine = self._some_claims()
+        kind = self.random.choice(("complete", "complete", "retry", "release", "bury"))
+        if not mine:
+            return
+        if kind == "retry" and any(held.last for held in mine):
+            kind = "bury"
+        lane = self.lane(kind, worker)
+        pairs = [(held.id, b"%016d" % held.token) for held in mine]
+        if kind == "complete":
+            self.send(calls.complete(self.keys, pairs, lane=lane, now=self.now), worker)
+        elif kind == "bury":
+            graves = [(job, token, WHY) for job, token in pairs]
+            self.send(calls.bury(self.keys, graves, most_dead=4, lane=lane, now=self.now), worker)
+        elif kind == "retry":
+            backs = [Back(job, token, None, self.random.choice((0, 5, 400, DAY_MS)), WHY) for job, token in pairs]
+            self.send(calls.retry(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now).call, worker)
+        else:
+            backs = [Back(h.id, b"%016d" % h.token, h.fire, 0, b"") for h in mine]
+            self.send(calls.release(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now).call, worker)
+
+    def extend(self) -> None:
+        worker, mine = self._some_claims()
+        pairs = [(held.id, b"%016d" % held.token) for held in mine]
+        self.send(calls.extend(self.keys, pairs, lease_ms=LEASE, longest_ms=5 * LEASE, now=self.now), worker)
+
+    def reap(self) -> None:
+        worker = self.random.randint(1, 2)
+        call = calls.reap(self.keys, limit=50, lease_ms=LEASE, most_dead=4, now_ms=self.now_ms, now=self.now)
+        self.send(call, worker)
+
+    def _known(self) -> list[tuple[str, int]]:
+        """The jobs that are stored, with their fire times."""
+        (reply,) = self.stores[0].send([("HGETALL", self.keys.jobs)])
+        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+        return sorted((name.decode(), int(raw[6:21])) for name, raw in pairs)
+
+    def cancel(self) -> None:
+        known = self._known()
+        if known:
+            job, fire = self.random.choice(known)
+            call = calls.cancel(self.keys, [job], day=day_of(fire), lane=self.lane("c", 0), now=self.now)
+            self.send(call, 0)
+
+    def reschedule(self) -> None:
+        known = self._known()
+        if known:
+            job, fire = self.random.choice(known)
+            call = calls.reschedule(
+                self.keys, job, day=day_of(fire), at_ms=None, delay_ms=self.random.choice((1, 500, DAY_MS)),
+                now_ms=self.now_ms, lane=self.lane("s", 0), now=self.now,
+            )  # fmt: skip
+            self.send(call, 0)
+
+    def redrive(self) -> None:
+        known = [job for job, _ in self._known()]
+        if known:
+            some = self.random.sample(known, min(3, len(known)))
+            self.send(calls.redrive(self.keys, some, now_ms=self.now_ms, lane=self.lane("r", 0), now=self.now), 0)
+
+    def purge(self) -> None:
+        known = self._known()
+        if known:
+            job, fire = self.random.choice(known)
+            day = day_of(fire)
+            zset, day = self.random.choice(((self.keys.wheel(day), day), (self.keys.dead, ""), (self.keys.done, "")))
+            self.send(calls.purge(self.keys, zset, day=day, ids=[job], now=self.now), 0)
+
+    def prune(self) -> None:
+        self.send(calls.prune(self.keys, limit=50, dead_age_ms=20 * LEASE, now=self.now), 1)
+
+    def gap(self) -> None:
+        """Redis answers nobody for five leases although a worker lives and tries; then the other one reaps."""
+        self.claim()
+        worker, mine = self._some_claims()
+        pairs = [(held.id, b"%016d" % held.token) for held in mine]
+        for _ in range(5):
+            self.pass_ms(LEASE)
+            call = calls.extend(self.keys, pairs, lease_ms=LEASE, longest_ms=60 * LEASE, now=self.now)
+            with pytest.raises(BrokerUnavailable):
+                self._nowhere(worker).send([call])
+        self.pass_ms(10)
+        call = calls.reap(self.keys, limit=50, lease_ms=LEASE, most_dead=4, now_ms=self.now_ms, now=self.now)
+        self.send(call, 3 - worker, may_lose=False)
+        call = calls.extend(self.keys, pairs, lease_ms=LEASE, longest_ms=60 * LEASE, now=self.now)
+        self.send(call, worker, may_lose=False)
+
+    def _nowhere(self, worker: int) -> SyncStore:
+        """A store of the same worker that reaches nobody."""
+        store = SyncStore("unix:///nowhere/r.sock", self.stores[worker].session)
+        store.recorder = self.stores[worker].recorder
+        return store
+
+    def look(self) -> None:
+        """Add the state as it is now to the history."""
+        import json
+
+        with self.shots.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in take_snapshot(self.stores[0], ["q"]))
+
+    def live(self, steps: int) -> None:
+        acts = {
+            self.enqueue: 22, self.claim: 24, self.settle: 24, self.extend: 8, self.reap: 8, self.cancel: 4,
+            self.reschedule: 3, self.redrive: 4, self.purge: 2, self.prune: 2, self.gap: 1,
+        }  # fmt: skip
+        self.pass_ms(0)
+        for number in range(steps):
+            self.random.choices(list(acts), list(acts.values()))[0]()
+            if self.random.random() < 0.7:
+                self.pass_ms(self.random.choice((0.25, 1, 7, 120, 450, LEASE // 2 + 1)))
+            if self.random.random() < 0.02:
+                self.pass_ms(DAY_MS)
+            if number % 12 == 11:
+                self.look()
+        self.look()
+
+
+def play(server: RedisServer, directory: Path, *, seed: int = 1, steps: int = 240) -> Report:
+    """Live through it on an empty server and have its history checked."""
+    with server.client() as client:
+        client.flushall()
+    life = Life(server, directory, seed)
+    try:
+        life.live(steps)
+    except ZwheelError as error:
+        raise AssertionError(f"a client was refused: {error}") from error
+    finally:
+        life.close()
+    return check(read([directory]), BOUNDS)

@@ -1,0 +1,127 @@
+"""The faults: each takes one safeguard out of one script, by exact replacement of its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One fault."""
+
+    name: str
+    path: str
+    """The file below `lua/`."""
+    old: str
+    """What stands there, exactly once."""
+    new: str
+    tables: tuple[str, ...]
+    """The script tables that are tried first: names of transitions."""
+
+    def text(self) -> str:
+        """The file with the fault in it. Raises: LookupError when the text to replace is not there exactly once."""
+        source = (files("zwheel.lua") / self.path).read_text(encoding="utf-8")
+        if source.count(self.old) != 1:
+            raise LookupError(f"{self.name}: {self.old!r} is {source.count(self.old)} times in lua/{self.path}")
+        return source.replace(self.old, self.new)
+
+
+def _mutant(name: str, path: str, old: str, new: str, *tables: str) -> Mutant:
+    own = () if "/" in path else (path.removesuffix(".lua"),)
+    return Mutant(name, path, old, new, tables or own)
+
+
+_HOLDERS = "or string.sub(record, 22, 37) ~= tokens[i] then"
+_FENCED = "local ids, records, letters = holders(jobs, {0}, {1})"
+_OPEN = _FENCED + "\nfor i = 1, #letters do if letters[i] == 'f' and string.sub(records[i], 2, 2) == 'p' then letters[i] = '' end end"
+
+MUTANTS: tuple[Mutant, ...] = (
+    # Tokens.
+    _mutant("no script checks the token", "include/holders.lua", _HOLDERS, "then", "complete"),
+    _mutant("complete ignores the token", "complete.lua", _FENCED.format(3, 2), _OPEN.format(3, 2)),
+    _mutant("bury ignores the token", "bury.lua", _FENCED.format(4, 3), _OPEN.format(4, 3)),
+    _mutant("extend ignores the token", "extend.lua", _FENCED.format(4, 2), _OPEN.format(4, 2)),
+    _mutant("retry and release ignore the token", "include/refile.lua", _FENCED.format("first", 4),
+            _OPEN.format("first", 4), "retry", "release"),
+    _mutant("an ended job counts as held", "include/holders.lua", "string.sub(record, 2, 2) ~= 'p' or ", "", "complete"),
+    _mutant("the token stays", "claim.lua", ".. token .. worker ..", ".. string.sub(record, 22, 37) .. worker .."),
+    _mutant("tokens may repeat", "claim.lua", "if last >= token then", "if last > token then"),
+    _mutant("the clock runs backwards", "include/clock.lua", "if seen >= now then\n    now = seen + 1", "if false then", "claim"),
+    # Time.
+    _mutant("claim takes what is not due", "claim.lua", "'ZRANGE', bucket, 0, now_ms, 'BYSCORE'",
+            "'ZRANGE', bucket, 0, now_ms + 1000, 'BYSCORE'"),
+    _mutant("a delay is cut off", "include/buckets.lua", "math.ceil(now / 1000) + tonumber", "math.floor(now / 1000) + tonumber",
+            "enqueue"),
+    _mutant("the bucket's day is not checked", "include/buckets.lua", "return fire >= start and fire < start + DAY",
+            "return true", "enqueue", "cancel", "reschedule"),
+    _mutant("a day is an hour too long", "include/buckets.lua", "fire < start + DAY", "fire < start + DAY + 3600000", "enqueue"),
+    # Leases.
+    _mutant("reap takes leases that last", "reap.lua", "'ZRANGE', processing, 0, now_ms, 'BYSCORE'",
+            "'ZRANGE', processing, 0, now_ms + 500, 'BYSCORE'"),
+    _mutant("no grace after a gap", "reap.lua", "if grace > 0 then", "if false then"),
+    _mutant("a gap is not noticed", "include/contact.lua", "now - tonumber(beat) > limit * 500", "false", "reap", "claim"),
+    _mutant("extend renews nothing", "extend.lua", "redis.call('ZADD', processing, 'XX', unpack(renewed))", "local _ = renewed"),
+    _mutant("a claim lasts for ever", "extend.lua", "if now_ms - started >= longest then", "if false then"),
+    _mutant("a lease is not written", "claim.lua", "local deadline = digits(now_ms + lease)", "local deadline = digits(now_ms)"),
+    # Attempts.
+    _mutant("the attempt never counts", "claim.lua", "tonumber(string.sub(record, 3, 6)) + 1)", "tonumber(string.sub(record, 3, 6)))"),
+    _mutant("crashes have no limit", "reap.lua", "if attempt >= tonumber(string.sub(record, 46, 49)) then", "if false then"),
+    _mutant("one crash too many", "reap.lua", "if attempt >= tonumber", "if attempt > tonumber"),
+    _mutant("a release counts", "release.lua", "refile('b', 1)", "refile('b', 0)"),
+    _mutant("a retry does not count", "retry.lua", "refile('r', 0)", "refile('r', 1)"),
+    _mutant("redrive keeps the attempts", "redrive.lua", "'1s0000' .. fire_text", "'1s' .. string.sub(record, 3, 6) .. fire_text"),
+    # The index.
+    _mutant("enqueue forgets the index", "enqueue.lua", "redis.call('ZADD', days, unpack(index))", "local _ = index"),
+    _mutant("retry and release forget the index", "include/refile.lua", "redis.call('ZADD', days, unpack(index))",
+            "local _ = index", "retry", "release"),
+    _mutant("reap forgets the index", "reap.lua", "redis.call('ZADD', days, ARGV[6], ARGV[6])", "local _ = days"),
+    _mutant("redrive forgets the index", "redrive.lua", "redis.call('ZADD', days, ARGV[3], ARGV[3])", "local _ = days"),
+    _mutant("reschedule forgets the index", "reschedule.lua", "redis.call('ZADD', days, ARGV[6], ARGV[6])", "local _ = days"),
+    _mutant("an emptied day stays in the index", "claim.lua", "redis.call('ZREM', days, first)", "local _ = days"),
+    _mutant("cancel leaves an empty day", "cancel.lua", "redis.call('ZREM', days, day)", "local _ = day"),
+    # One place.
+    _mutant("claim leaves the job on the wheel", "claim.lua", "redis.call('ZREM', bucket, unpack(ids))", "local _ = bucket"),
+    _mutant("complete leaves it in processing", "complete.lua", "redis.call('ZREM', processing, unpack(ended))", "local _ = processing"),
+    _mutant("retry leaves it in processing", "include/refile.lua", "redis.call('ZREM', processing, unpack(moved))",
+            "local _ = processing", "retry"),
+    _mutant("bury leaves it in processing", "bury.lua", "redis.call('ZREM', processing, unpack(ended))", "local _ = processing"),
+    _mutant("reap leaves it in processing", "reap.lua", "redis.call('ZREM', processing, unpack(ids))", "local _ = processing"),
+    _mutant("cancel leaves it on the wheel", "cancel.lua", "redis.call('ZREM', bucket, unpack(off))", "local _ = bucket"),
+    _mutant("reschedule leaves it at its old day", "reschedule.lua", "redis.call('ZREM', from, id)", "local _ = from"),
+    _mutant("redrive leaves it dead", "redrive.lua", "redis.call('ZREM', dead, unpack(off))", "local _ = dead"),
+    _mutant("purge leaves the record", "purge.lua", "redis.call('HDEL', jobs, unpack(ids))", "local _ = jobs"),
+    _mutant("trimming leaves the record", "include/trim.lua", "redis.call('HDEL', jobs, unpack(old))", "local _ = jobs", "bury"),
+    _mutant("trimming does not count", "include/trim.lua", "redis.call('HINCRBY', meta, 'trimmed', #old)", "local _ = meta", "bury"),
+    _mutant("the body stays with the tombstone", "include/record.lua", "string.sub(record, 3, line)", "string.sub(record, 3)", "complete"),
+    _mutant("the tombstone is lost", "complete.lua", "redis.call('ZADD', done, unpack(ends))", "local _ = done"),
+    # Repeats.
+    _mutant("a repeat is done again", "include/replay.lua", "if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then",
+            "if false then", "complete", "retry", "enqueue"),
+    _mutant("any request is a repeat", "include/replay.lua", "if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then",
+            "if saved then", "complete"),
+    _mutant("enqueue writes over an id", "enqueue.lua", "local record = here[i] or seen[id]", "local record = seen[id]"),
+    # Dedup.
+    _mutant("a held key is taken", "enqueue.lua", "(holders[d] or taken[digest]) then", "taken[digest] then"),
+    _mutant("a pair within one batch", "enqueue.lua", "(holders[d] or taken[digest]) then", "holders[d] then"),
+    _mutant("a key is never given back", "include/dedup.lua", "if #gone > 0 then", "if false then", "complete"),
+    _mutant("a window ends with its job", "include/dedup.lua", "(force or not ends[i] or tonumber(ends[i]) <= now_ms)", "true", "complete"),
+    _mutant("another's key is given back", "include/dedup.lua", "holders[i] == owners[i] and", "", "complete"),
+    _mutant("a living job's key is pruned", "prune.lua", "if not keeps(records[i], digests[i]) then", "if true then"),
+    _mutant("redrive takes a held key", "redrive.lua", "or holders[d] and holders[d] ~= id", ""),
+    # Control.
+    _mutant("a running job is cancelled", "cancel.lua", "elseif state == 'p' then\n    letters[i] = 'r'", "elseif false then\n    letters[i] = 'r'"),
+    _mutant("an ended job is cancelled", "cancel.lua", "elseif state ~= 's' then", "elseif state == 'p' then"),
+    _mutant("an ended job is rescheduled", "reschedule.lua", "elseif state ~= 's' then", "elseif false then"),
+    _mutant("redrive takes jobs that are not dead", "redrive.lua", "if not listed[i] or not record or seen[id] then",
+            "if not record or seen[id] then"),
+    _mutant("a paused queue is claimed", "claim.lua", "if stored[5] then\n  return { 'paused'", "if false then\n  return { 'paused'"),
+    _mutant("the cap is not kept", "enqueue.lua", "if living + created > tonumber(stored[2]) then", "if false then"),
+    # Waiting.
+    _mutant("nobody is woken", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", "enqueue"),
+    _mutant("the timekeeper keeps its role when full", "claim.lua",
+            "  if keeper == worker then\n    redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')\n  end\n  if next_day",
+            "  if next_day"),
+    _mutant("two keep time", "claim.lua", "if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then", "if true then"),
+    _mutant("unreadable records are dropped", "claim.lua", "redis.call('ZADD', dead, unpack(unreadable))", "local _ = dead"),
+)  # fmt: skip
