@@ -7,9 +7,11 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -qq
 N      ?= 2
 ARGS   ?=
+DURATION ?= 60
+SEED   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format bench demo clean
+.PHONY: help setup test check format bench chaos demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ format: $(VENV)/dev.stamp ## format the code and mend what the linter can
 
 bench: $(VENV)/dev.stamp ## measure this machine and print the table (ARGS=--json for machines)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/dev.stamp ## real processes under random faults, then a check of their history (DURATION=3600 SEED=7)
+	$(BIN)/python -m tests.chaos --duration $(DURATION) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 demo: $(VENV)/run.stamp ## 1,000 orders, two workers, one of them killed: what was lost, early or doubled
 	$(BIN)/zwheel demo $(ARGS)

@@ -27,7 +27,11 @@ _STYLES = {"ok": "", "warning": "yellow", "problem": "red"}
 @command(
     app,
     "doctor",
-    examples=["zwheel doctor", "zwheel doctor --queue emails --repair", "zwheel doctor --json | jq 'select(.level != \"ok\")'"],
+    examples=[
+        "zwheel doctor",
+        "zwheel doctor --queue emails --repair",
+        "zwheel doctor --json | jq 'select(.level != \"ok\")'",
+    ],
 )
 async def doctor(
     ctx: Context,

@@ -33,9 +33,12 @@ def verify(
         bool, typer.Option("--snapshot", help="Write the queues' whole state, the last lines of a history.")
     ] = False,
     queue: Annotated[
-        list[str] | None, typer.Option("--queue", "-q", metavar="QUEUE", help="With --snapshot: only this one; repeat it.")
+        list[str] | None,
+        typer.Option("--queue", "-q", metavar="QUEUE", help="With --snapshot: only this one; repeat it."),
     ] = None,
-    lease: Annotated[str | None, typer.Option("--lease", metavar="DURATION", help="The workers' lease; as claimed.")] = None,
+    lease: Annotated[
+        str | None, typer.Option("--lease", metavar="DURATION", help="The workers' lease; as claimed.")
+    ] = None,
     reap: Annotated[str, typer.Option("--reap", metavar="DURATION", help="The workers' reap interval.")] = "5s",
     idle: Annotated[
         str, typer.Option("--idle", metavar="DURATION", help="How long a due job may wait for a worker that sleeps.")

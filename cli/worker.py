@@ -31,7 +31,9 @@ def worker(
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option("--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else those of the tasks."),
+        typer.Option(
+            "--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else those of the tasks."
+        ),
     ] = None,
     concurrency: Annotated[
         int, typer.Option("--concurrency", "-c", metavar="N", help="Jobs that each process runs at a time.")
@@ -43,9 +45,7 @@ def worker(
     drain: Annotated[
         str, typer.Option(metavar="DURATION", help="How long running jobs may take to end after SIGTERM.")
     ] = "30s",
-    reap: Annotated[
-        str, typer.Option(metavar="DURATION", help="How often to look for jobs of dead workers.")
-    ] = "5s",
+    reap: Annotated[str, typer.Option(metavar="DURATION", help="How often to look for jobs of dead workers.")] = "5s",
     unknown_ttl: Annotated[
         str, typer.Option(metavar="DURATION", help="How long a job whose task nobody knows waits before it is dead.")
     ] = "10m",

@@ -185,6 +185,4 @@ if mend then
   end
   redis.call('HSET', meta, 'clock', digits(now))
 end
-return {
-  'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters), stored[2] or '',
-}
+return { 'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters), stored[2] or '' }

@@ -62,7 +62,8 @@ class Proxy:
     """Passes on what it is given until it is told to do otherwise.
 
     `arm` cuts the next requests that match; `cut` ends every connection; `freeze` passes nothing on and keeps the
-    connections open, until `thaw`; `refuse` turns new connections away, until `accept`.
+    connections open, until `thaw`; `mute` holds back replies only, until `unmute`; `slow` lets everything take longer;
+    `refuse` turns new connections away, until `accept`.
     """
 
     def __init__(self, target: Path) -> None:
@@ -74,6 +75,9 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
+        self._latency: Callable[[], float] | None = None
         self._refusing = False
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -99,11 +103,23 @@ class Proxy:
 
     def freeze(self) -> None:
         """Pass nothing on, in either direction; connections stay open."""
-        self._call(self._set_open(False))
+        self._call(self._set(self._open, False))
 
     def thaw(self) -> None:
         """Pass on again, what was held back included."""
-        self._call(self._set_open(True))
+        self._call(self._set(self._open, True))
+
+    def mute(self) -> None:
+        """Pass on requests and hold back replies; connections stay open."""
+        self._call(self._set(self._answering, False))
+
+    def unmute(self) -> None:
+        """Pass on replies again, those that were held back included."""
+        self._call(self._set(self._answering, True))
+
+    def slow(self, latency: Callable[[], float] | None) -> None:
+        """Let each part of a request or a reply wait that many seconds, asked anew for each; None: no longer."""
+        self._latency = latency
 
     def refuse(self) -> None:
         """End every connection and turn new ones away."""
@@ -142,11 +158,11 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _set_open(self, value: bool) -> None:
+    async def _set(self, event: asyncio.Event, value: bool) -> None:
         if value:
-            self._open.set()
+            event.set()
         else:
-            self._open.clear()
+            event.clear()
 
     async def _cut(self) -> None:
         for writer in list(self._writers):
@@ -183,9 +199,13 @@ class Proxy:
                 with contextlib.suppress(ConnectionError):
                     await one.wait_closed()
 
-    async def opened(self) -> None:
-        """Wait while the proxy is frozen."""
+    async def opened(self, *, reply: bool = False) -> None:
+        """Wait while the proxy is frozen, or muted, or slow."""
         await self._open.wait()
+        if reply:
+            await self._answering.wait()
+        if self._latency is not None:
+            await asyncio.sleep(self._latency())
 
     def fault_for(self, batch: list[Command]) -> _Arming | None:
         """The arming that this batch of requests meets."""
@@ -235,7 +255,7 @@ class _Link:
                 self._held_back = bytearray()
             self._proxy.passed.update(names)
             for command in batch:
-                self._server_writer.write(hiredis.pack_command(tuple(command)))
+                self._server_writer.write(hiredis.pack_command(tuple[Any, ...](command)))
             await self._server_writer.drain()
             if arming is not None:
                 answer = await self._answers(len(batch))
@@ -266,7 +286,7 @@ class _Link:
     async def replies(self) -> None:
         """Pass on replies, or hold them back."""
         while data := await self._server_reader.read(1 << 20):
-            await self._proxy.opened()
+            await self._proxy.opened(reply=True)
             if self._held_back is not None:
                 self._held_back += data
                 self._more.set()

@@ -84,7 +84,8 @@ class Runner:
     def _start(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         self._slots.running += 1
         loop = asyncio.get_running_loop()
-        loop.create_task(self._run(claim, settler, settled), context=self._context.copy())
+        run = self._run(claim, settler, settled)
+        loop.create_task(run, context=self._context.copy())  # noqa: RUF006 - its first step puts it into the claim
 
     def _stale(self, claim: Claim) -> bool:
         return time.monotonic_ns() - claim.leased_ns > self._lease_ns

@@ -74,7 +74,11 @@ class Founding:
             self._halt(
                 SchemaMismatch(
                     f"queue {self._keys.queue}: {what} (FLUSHALL, or DEL by a person): nothing is claimed until "
-                    + (f"`zwheel doctor --repair --queue {self._keys.queue}`" if has_jobs else "it is enqueued to again")
+                    + (
+                        f"`zwheel doctor --repair --queue {self._keys.queue}`"
+                        if has_jobs
+                        else "it is enqueued to again"
+                    )
                 )
             )
         elif schema is not None:

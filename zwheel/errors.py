@@ -115,7 +115,9 @@ class LeaseLost(ZwheelError):
     """The claim is no longer valid: its lease ran out, and another worker may hold the job."""
 
     def __init__(self, job_id: str, token: int) -> None:
-        super().__init__(f"job {job_id}: the lease of token {token} is lost; stop working on it, another worker may run it")
+        super().__init__(
+            f"job {job_id}: the lease of token {token} is lost; stop working on it, another worker may run it"
+        )
         self.job_id = job_id
         self.token = token
 

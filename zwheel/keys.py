@@ -37,7 +37,9 @@ def _check(pattern: re.Pattern[str], name: str, what: str, allowed: str) -> str:
     if not isinstance(name, str) or pattern.match(name) is None:
         shown = ascii(name)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        raise InvalidName(f"{shown} is not a valid {what}: use 1 to {NAME_LIMIT} {allowed}, starting with a letter or digit")
+        raise InvalidName(
+            f"{shown} is not a valid {what}: use 1 to {NAME_LIMIT} {allowed}, starting with a letter or digit"
+        )
     return name
 
 

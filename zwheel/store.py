@@ -138,7 +138,9 @@ class Store(_Shell):
                     pipe.execute_command(*_words(command))
                 return await pipe.execute(raise_on_error=False)
             async with self._places:
-                return await self._round_trip(b"".join([pack_command(tuple(_words(c))) for c in commands]), len(commands))
+                return await self._round_trip(
+                    b"".join([pack_command(tuple(_words(c))) for c in commands]), len(commands)
+                )
         except (RedisError, OSError, TimeoutError) as error:
             raise self._translate(error) from error
 

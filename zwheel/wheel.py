@@ -292,9 +292,7 @@ class Wheel(Registry):
         """Read one job; None when there is none (any more). Without `queue` it looks in every known one."""
         return await self._drive(lambda session: ops.get(session, job_id, queue))
 
-    async def jobs(
-        self, queue: str, state: JobState | None = None, *, limit: int = 100, offset: int = 0
-    ) -> list[Job]:
+    async def jobs(self, queue: str, state: JobState | None = None, *, limit: int = 100, offset: int = 0) -> list[Job]:
         """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first."""
         return await self._drive(lambda session: ops.jobs(session, queue, state, limit, offset))
 
@@ -316,9 +314,7 @@ class Wheel(Registry):
         at_ms, delay_ms = fire_time(at, delay)
         return await self._drive(lambda session: ops.reschedule(session, job_id, queue, at_ms, delay_ms))
 
-    async def wait(
-        self, job_id: str, queue: str | None = None, timeout: timedelta | float | None = None
-    ) -> Job:
+    async def wait(self, job_id: str, queue: str | None = None, timeout: timedelta | float | None = None) -> Job:
         """Wait until a job ended and return it. It must be kept (`keep=`) for its end to be seen.
 
         Raises: JobNotFound when there is none (any more), WaitTimeout.

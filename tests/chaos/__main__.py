@@ -17,10 +17,13 @@ from zwheel.cli.output import Output
 
 from .conductor import Conductor, Outcome, Settings
 from .fleet import LEASE_S, REAP_S
-from .judge import Judgement, judge
+from .judge import SLACK_MS, Judgement, judge
 from .plan import KINDS as FAULTS
 from .plan import draw
 from .report import document, show
+
+#: A longer run makes no more jobs than this unless it is told to: its history is checked in memory.
+_MOST_JOBS = 360_000
 
 
 def _arguments() -> argparse.Namespace:
@@ -30,13 +33,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--duration", type=float, default=60, metavar="S", help="seconds of faults (default 60)")
     parser.add_argument("--seed", type=int, help="what all choices are drawn from (default: a new one)")
     parser.add_argument(
-        "--jobs-per-second", type=float, default=1200, metavar="N", help="of all producers (default 1200)"
+        "--jobs-per-second",
+        type=float,
+        metavar="N",
+        help="of all producers (default 1200, less in a run over 5 minutes)",
     )
     parser.add_argument("--server", choices=KINDS, help="which kind of server (default: redis where there is one)")
     parser.add_argument("--faults", metavar="NAME[=N],...", help=f"only these: {', '.join(FAULTS)}")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the history, the logs and the data there")
     parser.add_argument("--json", action="store_true", help="print a JSON document instead of the tables")
     given = parser.parse_args()
+    if given.jobs_per_second is None:
+        given.jobs_per_second = min(1200.0, _MOST_JOBS / given.duration)
+    if given.jobs_per_second is None:
+        given.jobs_per_second = min(1200.0, _MOST_JOBS / given.duration)
     given.wanted = None
     if given.faults is not None:
         given.wanted = {}
@@ -106,7 +116,7 @@ def _check(settings: Settings, outcome: Outcome) -> Judgement:
 
 
 def _say_how(out: Output, settings: Settings) -> None:
-    options = f"--reap {REAP_S * 1000:.0f}ms --slack 3s --drained"
+    options = f"--reap {REAP_S * 1000:.0f}ms --slack {SLACK_MS}ms --drained"
     out.note(f"history:  {settings.history}")
     out.note(f"logs:     {settings.logs}  (conductor.log has the faults in their order)")
     out.note(f"check it: .venv/bin/python -m zwheel.cli verify {settings.history} {options}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ Say = Callable[[str], None]
 _SAY_EVERY_S = 5.0
 _REPLACE_WITHIN_S = 0.8
 _START_S = 30.0
+_CHILD_KILLED = re.compile(r"worker process (\d+) ended: SIGKILL")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,7 @@ class Conductor:
             await self._fleet.end([m for m in self._fleet.members if m.alive], 10.0)
             await asyncio.to_thread(self._snapshot)
         self.outcome.losses = self._target.losses
+        self._find_children()
         return self.outcome
 
     async def _close(self) -> None:
@@ -178,8 +181,9 @@ class Conductor:
                 task = asyncio.create_task(faults.carry_out(planned))
                 under_way.add(task)
             await asyncio.sleep(max(0.0, began + self._settings.duration_s - time.monotonic()))
+            faults.over = True
             if under_way:
-                await asyncio.wait(under_way, timeout=15.0)
+                await asyncio.wait(under_way, timeout=30.0)
             for task in [task for task in under_way if task.done()]:
                 task.result()
         finally:
@@ -222,6 +226,12 @@ class Conductor:
             task = asyncio.create_task(self._replace(member))
             self._replacing.add(task)
             task.add_done_callback(self._replacing.discard)
+
+    def _find_children(self) -> None:
+        """Learn from the supervisors' logs which of their children were killed by their task."""
+        for path in self._settings.logs.glob("supervisor-*.log"):
+            for pid in _CHILD_KILLED.findall(path.read_text(encoding="utf-8", errors="replace")):
+                self.outcome.killed.setdefault(int(pid), "killed by its task")
 
     def _cause(self, member: Member, code: int) -> str:
         """Tell why a process ended that was not ended from here."""
@@ -266,7 +276,9 @@ class Conductor:
         self._tell("healing")
         for task in list(self._replacing):
             await task
-        await asyncio.to_thread(self._proxy.thaw)
+        for undo in (self._proxy.thaw, self._proxy.unmute):
+            await asyncio.to_thread(undo)
+        self._proxy.slow(None)
         self._proxy.accept()
         await self._target.heal()
         self._fleet.wake_all()

@@ -31,6 +31,8 @@ class Faults:
         self._fleet = fleet
         self._note = note
         self._said = said
+        #: Whether what has not begun is let be.
+        self.over = False
         self._locks = {Where.SERVER: asyncio.Lock(), Where.NETWORK: asyncio.Lock(), Where.PROCESS: None}
         self._acts: dict[str, Callable[[random.Random], Awaitable[str | None]]] = {
             "worker-kill": self._kill_worker,
@@ -53,6 +55,8 @@ class Faults:
             "net-lost-reply": lambda rng: self._lose(rng, Fault.AFTER),
             "net-half-reply": lambda rng: self._lose(rng, Fault.MIDDLE),
             "net-refuse": lambda rng: self._while(rng.uniform(0.2, 3.0) * LEASE_S, proxy.refuse, proxy.accept),
+            "net-slow": self._slow,
+            "net-one-way": lambda rng: self._while(rng.uniform(0.1, 3.0) * LEASE_S, proxy.mute, proxy.unmute),
             "net-freeze": lambda rng: self._while(rng.uniform(0.1, 3.0) * LEASE_S, proxy.freeze, proxy.thaw),
         }
 
@@ -64,7 +68,7 @@ class Faults:
             told = await act(random.Random(planned.seed))
         else:
             async with lock:
-                told = await act(random.Random(planned.seed))
+                told = None if self.over else await act(random.Random(planned.seed))
         if told is not None:
             self._said(planned.kind.name, told)
 
@@ -125,9 +129,17 @@ class Faults:
         name, times = rng.choice(_SCRIPTS), rng.randrange(1, 3)
         at = now_us()
         done = self._proxy.arm(fault, name, times=times)
-        met = await asyncio.to_thread(done.wait, 3.0)
+        met = await asyncio.to_thread(done.wait, 1.0)
         self._note(f"net_{fault.name.lower()}", at, now_us(), script=name)
         return f"{times} × {name}" if met else None
+
+    async def _slow(self, rng: random.Random) -> str:
+        longest, dice = rng.uniform(0.05, 0.4), random.Random(rng.random())
+        return await self._while(
+            rng.uniform(1.0, 4.0),
+            lambda: self._proxy.slow(lambda: dice.uniform(0, longest)),
+            lambda: self._proxy.slow(None),
+        )
 
     async def _while(self, seconds: float, begin: Callable[[], None], end: Callable[[], None]) -> str:
         began = now_us()

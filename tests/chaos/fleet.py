@@ -25,7 +25,7 @@ LEASE_S = 2.0
 REAP_S = 0.5
 #: The places where a worker may be made to die, and how often one is passed before, at the most.
 _PLACES = {
-    "claim": 300, "complete": 300, "retry": 40, "bury": 15, "release": 4, "extend": 40, "reap": 20, "handler": 600
+    "claim": 80, "complete": 80, "retry": 15, "bury": 8, "release": 2, "extend": 20, "reap": 10, "handler": 300
 }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ class Fleet:
 
     async def worker(self, *, processes: int = 1, proxied: bool = False, tame: bool = False) -> Member:
         """Start a worker, or a supervisor of several. tame: nothing in it is made to fail."""
-        armed = "" if tame or processes > 1 or self._rng.random() < 0.6 else self._failpoints()
+        armed = "" if tame or processes > 1 or self._rng.random() < 0.45 else self._failpoints()
         words = ["worker", "tests.chaos.app:wheel", *(word for queue in QUEUES for word in ("--queue", queue))]
         words += ["--lease", f"{LEASE_S * 1000:.0f}ms", "--reap", f"{REAP_S * 1000:.0f}ms", "--drain", "2s"]
         words += ["--concurrency", str(self._rng.choice((10, 40, 80))), "--unknown-ttl", "3s", "--log-level", "warning"]

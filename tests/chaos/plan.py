@@ -52,6 +52,8 @@ KINDS: Mapping[str, Kind] = {
         Kind("net-lost-reply", Where.NETWORK, 5, "a connection cut after a request arrived", "N-01"),
         Kind("net-half-reply", Where.NETWORK, 4, "a connection cut in the middle of a reply", "N-01"),
         Kind("net-refuse", Where.NETWORK, 2, "no way to Redis for up to three leases", "N-06"),
+        Kind("net-slow", Where.NETWORK, 2, "each message takes up to 0.4 s longer", "N-03 N-04"),
+        Kind("net-one-way", Where.NETWORK, 3, "requests arrive, replies do not", "N-05"),
         Kind("net-freeze", Where.NETWORK, 3, "nothing passes, connections stay open", "N-06 N-09"),
     )
 }

@@ -33,7 +33,8 @@ def show(out: Output, settings: Settings, outcome: Outcome, judgement: Judgement
         ("kills of workers", f"{kills(outcome):,}"),
         ("lost", _zero(summary["lost"])),
         ("early", _zero(summary["early"])),
-        ("checked", f"{summary['lines']:,} lines of {summary['files']:,} processes in {judgement.check_s:.1f} s"),
+        ("checked", f"{summary['lines']:,} lines of {summary['files']:,} processes in {judgement.check_s:.1f} s,"
+            f" {judgement.check_cpu_s:.1f} s of them on a processor"),
         ("promises", verdict),
     ])  # fmt: skip
     for complaint in judgement.complaints:
@@ -139,6 +140,7 @@ def document(settings: Settings, outcome: Outcome, judgement: Judgement) -> dict
         "again": dict(judgement.again), "twice": dict(judgement.twice),
         "lost": judgement.report.summary["lost"], "early": judgement.report.summary["early"],
         "drained_s": outcome.drained_s, "losses_us": outcome.losses, "check_s": round(judgement.check_s, 3),
+        "check_cpu_s": round(judgement.check_cpu_s, 3),
         "promises": {v.number: str(v.state) for v in judgement.report.verdicts},
         "broken": [v.as_json() for v in judgement.report.broken], "complaints": list(judgement.complaints),
         "summary": judgement.report.summary,

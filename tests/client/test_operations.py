@@ -14,11 +14,13 @@ from zwheel import (
     Failure,
     InvalidInput,
     InvalidName,
+    Job,
     JobNotFound,
     JobState,
     Reason,
     WaitTimeout,
     Wheel,
+    operations,
 )
 from zwheel.calls import Session, bury, claim, complete, read_claim
 from zwheel.calls.call import Lane
@@ -51,9 +53,7 @@ class Hand:
         day = day_of(self.store.session.clock.now_ms())
         names: list[str] = []
         while True:
-            call = claim(
-                self.keys, day=day, worker="handhand", lease_ms=60_000, limit=limit, lane=self._lane("claim")
-            )
+            call = claim(self.keys, day=day, worker="handhand", lease_ms=60_000, limit=limit, lane=self._lane("claim"))
             claimed = read_claim((await self.store.send([call]))[0])
             for i in range(0, len(claimed.jobs), 2):
                 name = claimed.jobs[i].decode()
@@ -96,10 +96,12 @@ async def test_an_empty_server_has_an_answer_for_everything(wheel: Wheel) -> Non
     info = await wheel.queue("nothing")
     assert (info.scheduled, info.due, info.processing, info.dead, info.done, info.workers) == (0, 0, 0, 0, 0, 0)
     assert (info.paused, info.cap, info.oldest_due_ms, info.next_fire_ms) == (False, None, None, None)
-    assert await wheel.queues() == await wheel.workers() == await wheel.days("nothing") == []
+    for nothing in (await wheel.queues(), await wheel.workers(), await wheel.days("nothing")):
+        assert nothing == []
     assert await wheel.jobs("nothing") == await wheel.dead("nothing") == []
     assert await wheel.get("x") is None
-    assert await wheel.cancel("x") == await wheel.reschedule("x", delay=1) == "missing"
+    assert await wheel.cancel("x") == "missing"
+    assert await wheel.reschedule("x", delay=1) == "missing"
     assert await wheel.redrive("nothing") == await wheel.purge("nothing", JobState.DEAD) == 0
     with pytest.raises(JobNotFound):
         await wheel.wait("x", timeout=1)
@@ -114,7 +116,7 @@ async def test_each_state_tells_what_it_knows(wheel: Wheel, hand: Hand) -> None:
     await hand.complete(["done"])
     await hand.bury(["dead"])
     await wheel.cancel("never")
-    jobs = {job.id: job for job in await wheel.jobs("default")}
+    jobs: dict[str, Job] = {job.id: job for job in await wheel.jobs("default")}
     assert {name: job.state for name, job in jobs.items()} == {
         "running": JobState.PROCESSING, "later": JobState.SCHEDULED, "dead": JobState.DEAD, "done": JobState.DONE,
         "never": JobState.CANCELLED,
@@ -135,7 +137,7 @@ async def test_pages_of_jobs_are_complete_and_do_not_overlap(wheel: Wheel) -> No
     jobs = [wheel.new_job("t", at=now + timedelta(hours=7 * n)) for n in range(1, 41)]
     await wheel.enqueue_many(jobs)
     for limit in (1, 7, 40, 100):
-        seen = []
+        seen: list[str] = []
         while page := await wheel.jobs("default", JobState.SCHEDULED, limit=limit, offset=len(seen)):
             assert len(page) <= limit
             seen += [job.id for job in page]
@@ -277,6 +279,25 @@ async def test_many_dead_jobs_are_redriven_by_two_at_once_and_none_is_left(wheel
     async with Wheel(url, namespace="zw") as second:
         moved = await asyncio.gather(wheel.redrive("default"), second.redrive("default"))
     assert sum(moved) == 2600
+    assert await wheel.count("default", JobState.DEAD) == 0
+
+
+async def test_jobs_that_someone_else_redrives_meanwhile_do_not_hide_others(wheel: Wheel, hand: Hand) -> None:
+    await wheel.enqueue_many([wheel.new_job("t") for _ in range(900)])
+    names = await hand.claim()
+    await hand.bury(names)
+    steps = operations.redrive(hand.store.session, "default", None, None, None)
+    ask = next(steps)
+    looked = False
+    with pytest.raises(StopIteration) as end:
+        while True:
+            assert not isinstance(ask, (int, float))
+            replies = await hand.store.send(ask)
+            if not looked and "LIMIT" in ask[0]:
+                looked = True
+                assert await wheel.redrive("default", [name.decode() for name in replies[0][:400]]) == 400
+            ask = steps.send(replies)
+    assert end.value.value == 500
     assert await wheel.count("default", JobState.DEAD) == 0
 
 

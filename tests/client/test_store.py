@@ -11,6 +11,7 @@ import pytest
 
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
+from tests.workers.harness import eventually
 from zwheel import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from zwheel.calls import Session, extend, read_letters
 from zwheel.keys import ShardKeys
@@ -103,9 +104,10 @@ async def test_a_slow_server_is_a_typed_error_and_its_late_answer_is_nobodys(fre
 
 
 def asks(*batches: Any) -> Generator[Any, list[Any], list[Any]]:
-    seen = []
+    seen: list[Any] = []
     for batch in batches:
-        seen.append((yield batch))
+        replies = yield batch
+        seen += [replies]
     return seen
 
 
@@ -152,8 +154,11 @@ async def test_a_listener_whose_connection_is_killed_says_so_and_listens_again(u
     assert await listener.listen(KEYS.wake, 0.01) is False
     waiting = asyncio.create_task(listener.listen(KEYS.wake, 5))
     with fresh.client() as client:
-        while not client.info("clients")["blocked_clients"]:
-            await asyncio.sleep(0.005)
+
+        async def blocked() -> int:
+            return int(client.info("clients")["blocked_clients"])
+
+        await eventually(blocked, bool)
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         with pytest.raises(BrokerError):
             await waiting
@@ -181,9 +186,8 @@ def test_the_blocking_shell_serves_threads_side_by_side(url: str) -> None:
     wrong: list[Any] = []
 
     def ask(n: int) -> None:
-        for i in range(50):
-            if store.send([echo(f"{n}-{i}")] * 2) != [f"{n}-{i}".encode()] * 2:
-                wrong.append((n, i))
+        told = [(store.send([echo(f"{n}-{i}")] * 2), [f"{n}-{i}".encode()] * 2) for i in range(50)]
+        wrong.extend(pair for pair in told if pair[0] != pair[1])
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(10)]
     for thread in threads:

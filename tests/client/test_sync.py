@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -136,10 +137,28 @@ def test_lanes_are_lent_to_one_thread_each() -> None:
                 taken.add(lane.number)
                 taken.discard(lane.number)
 
-    with ThreadPoolExecutor(8) as pool:
-        for outcome in [pool.submit(borrow) for _ in range(8)]:
-            outcome.result()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for outcome in [pool.submit(borrow) for _ in range(8)]:
+                outcome.result()
+    finally:
+        sys.setswitchinterval(before)
     assert clashes == []
+
+
+def test_a_lane_that_another_thread_takes_first_is_no_trouble() -> None:
+    class Taken(list[int]):
+        """Looks as if it had one, until it is asked for it."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    session = Session("zw")
+    session._free = Taken()
+    with session.lane() as lane:
+        assert lane.number == 0
 
 
 def test_a_forked_process_connects_anew(wheel: SyncWheel) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
+from tests.workers.harness import eventually
 from zwheel import (
     BadArguments,
     Codec,
@@ -212,9 +213,7 @@ async def test_a_key_until_done_is_free_when_its_job_ended_and_a_key_with_a_wind
 async def test_a_short_window_ends(wheel: Wheel, url: str) -> None:
     await wheel.enqueue("t", dedup="b", within=0.05)
     await run_out(url)
-    async with asyncio.timeout(5):
-        while (await wheel.enqueue("t", dedup="b", within=0.05)).existed:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: wheel.enqueue("t", dedup="b", within=0.05), lambda answer: not answer.existed, within=5)
 
 
 async def test_cancelling_frees_the_dedup_key(wheel: Wheel) -> None:
@@ -373,9 +372,7 @@ def test_one_wheel_serves_two_event_loops_one_after_the_other(url: str) -> None:
     assert asyncio.run(produce(close=True)) == 20
 
 
-def test_a_wheel_that_was_not_closed_serves_the_next_event_loop_too(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wheel_that_was_not_closed_serves_the_next_event_loop_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # asyncio complains about the connections of the loops that are gone; here it does so to nobody.
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     warnings.simplefilter("ignore", ResourceWarning)

@@ -11,8 +11,8 @@ import redis
 from tests.conftest import MakeServer
 from tests.doctor.conftest import Doctor
 from tests.servers import RedisServer, free_port
-from zwheel.doctor import eviction_policy, server
 from zwheel.calls import Session
+from zwheel.doctor import eviction_policy, server
 from zwheel.store import SyncStore
 
 ALL_CHECKS = {"server", "faults", "role", "eviction", "persistence", "memory", "clock", "scripts", "access"}

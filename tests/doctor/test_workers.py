@@ -81,7 +81,9 @@ async def test_a_worker_refuses_a_redis_that_may_delete_queue_keys(
     assert "\n" not in text
 
 
-async def test_a_worker_refuses_it_also_where_config_is_not_allowed(wheel: Wheel, client: redis.Redis, fresh: RedisServer) -> None:
+async def test_a_worker_refuses_it_also_where_config_is_not_allowed(
+    wheel: Wheel, client: redis.Redis, fresh: RedisServer
+) -> None:
     client.config_set("maxmemory-policy", "allkeys-lru")
     client.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">pw", "~*", "&*", "+@all", "-config")
     try:
@@ -202,7 +204,9 @@ async def test_a_worker_that_starts_on_a_queue_without_meta_claims_nothing(wheel
         assert (await wheel.wait(answer.job_id, timeout=5)).state is JobState.DONE
 
 
-async def test_a_queue_of_another_schema_is_left_alone_while_the_others_go_on(wheel: Wheel, client: redis.Redis) -> None:
+async def test_a_queue_of_another_schema_is_left_alone_while_the_others_go_on(
+    wheel: Wheel, client: redis.Redis
+) -> None:
     await wheel.enqueue("work", queue="theirs", id="theirs")
     client.hset(ShardKeys.of("zw", "theirs").meta, "schema", "2")
     log = Log()
@@ -226,7 +230,7 @@ async def test_a_full_redis_refuses_new_jobs_by_name_and_lets_the_others_end(whe
     running_one = await held.enqueue()
     waiting = [await wheel.enqueue("work", keep=60, delay=0.2) for _ in range(5)]
     log = Log()
-    async with running(wheel, log) as worker:
+    async with running(wheel, log, lease_ms=2400) as worker:
         async with asyncio.timeout(5):
             await started.wait()
         client.config_set("maxmemory", 1)
@@ -256,7 +260,9 @@ async def test_a_worker_that_starts_on_a_full_redis_works_off_what_is_there(whee
         assert (await wheel.wait(answer.job_id, timeout=5)).state is JobState.DONE
 
 
-async def test_a_worker_on_a_replica_waits_until_it_is_promoted(own_server: MakeServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_on_a_replica_waits_until_it_is_promoted(
+    own_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
     primary = own_server(port=free_port(), arguments=AT_ONCE)
     replica = own_server(port=free_port(), arguments=(*AT_ONCE, "--replicaof", "127.0.0.1", str(primary.port)))
     async with make_wheel(primary.url) as producer, make_wheel(replica.url) as behind:
@@ -291,25 +297,24 @@ async def test_a_primary_that_becomes_a_replica_under_a_worker_costs_no_attempt(
     first = own_server(port=free_port(), arguments=AT_ONCE)
     second = own_server(port=free_port(), arguments=(*AT_ONCE, "--replicaof", "127.0.0.1", str(first.port)))
     log = Log()
-    async with make_wheel(first.url) as wheel:
-        async with running(wheel, log) as worker:
-            assert await runs(wheel)
-            later = await wheel.enqueue("work", keep=60, delay=0.3)
-            with first.client() as one, second.client() as two:
+    async with make_wheel(first.url) as wheel, running(wheel, log) as worker:
+        assert await runs(wheel)
+        later = await wheel.enqueue("work", keep=60, delay=0.3)
+        with first.client() as one, second.client() as two:
 
-                async def copied() -> bool:
-                    return bool(two.hexists(KEYS.jobs, later.job_id))
+            async def copied() -> bool:
+                return bool(two.hexists(KEYS.jobs, later.job_id))
 
-                await eventually(copied, bool)
-                two.execute_command("REPLICAOF", "NO", "ONE")
-                one.execute_command("REPLICAOF", "127.0.0.1", str(second.port))
+            await eventually(copied, bool)
+            two.execute_command("REPLICAOF", "NO", "ONE")
+            one.execute_command("REPLICAOF", "127.0.0.1", str(second.port))
 
-                async def said() -> bool:
-                    return any("READONLY" in r.message or "replica" in r.message for r in caplog.records)
+            async def said() -> bool:
+                return any("READONLY" in r.message or "replica" in r.message for r in caplog.records)
 
-                await eventually(said, bool)
-                assert not worker.task.done()
-                one.execute_command("REPLICAOF", "NO", "ONE")
-            job = await wheel.wait(later.job_id, timeout=5)
+            await eventually(said, bool)
+            assert not worker.task.done()
+            one.execute_command("REPLICAOF", "NO", "ONE")
+        job = await wheel.wait(later.job_id, timeout=5)
     assert (job.state, job.attempt) == (JobState.DONE, 1)
     assert log.starts()[later.job_id] == 1

@@ -212,8 +212,32 @@ def test_members_without_a_record_are_dropped_and_counted(shard: Shard) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [record(version="2"), record(version="0"), record(flags="08"), record(flags="10"), record(flags="0f"), b"1s", b""],
-    ids=["a newer version", "no version", "an unknown flag", "a high flag", "a letter", "cut short", "empty"],
+    [
+        record(version="2"),
+        record(version="0"),
+        record(flags="08"),
+        record(flags="10"),
+        record(flags="0f"),
+        b"1s",
+        b"",
+        record()[:2] + b"zzzz" + record()[6:],
+        record()[:6] + b"-" + record()[7:],
+        record()[:45] + b"    " + record()[49:],
+        bytes(range(256)),
+    ],
+    ids=[
+        "a newer version",
+        "no version",
+        "an unknown flag",
+        "a high flag",
+        "a letter",
+        "cut short",
+        "empty",
+        "no attempt",
+        "a negative time",
+        "no most attempts",
+        "any bytes",
+    ],
 )
 def test_a_record_this_version_cannot_read_is_set_aside_as_it_is(shard: Shard, raw: bytes) -> None:
     shard.put({"jobs": {"u": raw}, f"wheel:{TODAY}": {"u": NOW}, "days": {TODAY: int(TODAY)}})

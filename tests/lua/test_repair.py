@@ -144,7 +144,8 @@ def test_a_job_in_two_sets_or_in_the_wrong_one_stays_in_its_own_only(shard: Shar
         }
     )
     assert both(shard, days=[TODAY, TOMORROW], ids=list(jobs)).jobs == "ffff"
-    leaves(shard, 
+    leaves(
+        shard,
         {
             "jobs": jobs,
             f"wheel:{TODAY}": {"twice": NOW, "score": NOW},
@@ -153,7 +154,7 @@ def test_a_job_in_two_sets_or_in_the_wrong_one_stays_in_its_own_only(shard: Shar
             "dead": {"wrong": NOW},
             "meta": founded(orphans=4),
             "wake": ["1"],
-        }
+        },
     )
 
 
@@ -199,8 +200,8 @@ def test_dedup_keys_of_jobs_that_are_gone_go_and_those_that_hold_stay(shard: Sha
     shard.put({"jobs": jobs, "dedup": kept | others, "dedup:expiry": expiry, "meta": FOUNDED, **places})
     digests = [*kept, *others, "4" * 32, "5" * 32]
     assert both(shard, digests=digests).digests == "ccssssc"
-    leaves(shard, 
-        {"jobs": jobs, "dedup": kept, "dedup:expiry": {DIGEST2: NOW + 1}, "meta": founded(orphans=4), **places}
+    leaves(
+        shard, {"jobs": jobs, "dedup": kept, "dedup:expiry": {DIGEST2: NOW + 1}, "meta": founded(orphans=4), **places}
     )
 
 

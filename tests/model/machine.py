@@ -389,7 +389,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     def crash(self, worker: str) -> None:
         """A worker dies: nobody acts on its claims, but for an old message of it that is still under way."""
-        self.may()
         self.live = [held for held in self.live if held.worker != worker]
 
     @precondition(lambda self: self.sent)
@@ -439,7 +438,8 @@ class QueueMachine(RuleBasedStateMachine):
     def a_lease_ends(self, late: str, limit: int, early_us: int) -> None:
         """A worker dies, and another one reaps: just before the first lease ends, just then, or a lease later."""
         self.crash(late)
-        self.live_until(min(self.model.leases.values(), default=0) * 1000 - early_us)
+        if self.model.leases:
+            self.live_until(min(self.model.leases.values()) * 1000 - early_us)
         self.reap(limit)
 
     @rule(names=id_lists, when=whens, other_day=st.booleans(), how=st.sampled_from(("cancel", "reschedule", "redrive")))

@@ -254,7 +254,7 @@ class Life:
 
     def live(self, steps: int) -> None:
         acts = {
-            self.enqueue: 22, self.claim: 24, self.settle: 24, self.extend: 8, self.reap: 8, self.cancel: 4,
+            self.enqueue: 22, self.claim: 24, self.settle: 24, self.extend: 14, self.reap: 9, self.cancel: 4,
             self.reschedule: 3, self.redrive: 4, self.purge: 2, self.prune: 2, self.gap: 1,
         }  # fmt: skip
         self.pass_ms(0)

@@ -17,7 +17,9 @@ class Mutant:
     """What stands there, exactly once."""
     new: str
     tables: tuple[str, ...]
-    """The script tables that are tried first: names of transitions."""
+    """Its script tables: names of transitions."""
+    first: str = "checker"
+    """The check that notices it soonest: the tables, where nothing in a history can show it."""
 
     def text(self) -> str:
         """The file with the fault in it. Raises: LookupError when the text to replace is not there exactly once."""
@@ -27,14 +29,17 @@ class Mutant:
         return source.replace(self.old, self.new)
 
 
-def _mutant(name: str, path: str, old: str, new: str, *tables: str) -> Mutant:
+def _mutant(name: str, path: str, old: str, new: str, *tables: str, first: str = "checker") -> Mutant:
     own = () if "/" in path else (path.removesuffix(".lua"),)
-    return Mutant(name, path, old, new, tables or own)
+    return Mutant(name, path, old, new, tables or own, first)
 
 
 _HOLDERS = "or string.sub(record, 22, 37) ~= tokens[i] then"
 _FENCED = "local ids, records, letters = holders(jobs, {0}, {1})"
-_OPEN = _FENCED + "\nfor i = 1, #letters do if letters[i] == 'f' and string.sub(records[i], 2, 2) == 'p' then letters[i] = '' end end"
+_OPEN = (
+    _FENCED
+    + "\nfor i = 1, #letters do if letters[i] == 'f' and string.sub(records[i], 2, 2) == 'p' then letters[i] = '' end end"
+)
 
 MUTANTS: tuple[Mutant, ...] = (
     # Tokens.
@@ -46,7 +51,7 @@ MUTANTS: tuple[Mutant, ...] = (
             _OPEN.format("first", 4), "retry", "release"),
     _mutant("an ended job counts as held", "include/holders.lua", "string.sub(record, 2, 2) ~= 'p' or ", "", "complete"),
     _mutant("the token stays", "claim.lua", ".. token .. worker ..", ".. string.sub(record, 22, 37) .. worker .."),
-    _mutant("tokens may repeat", "claim.lua", "if last >= token then", "if last > token then"),
+    _mutant("tokens may repeat", "claim.lua", "if last >= token then", "if last > token then", first="tables"),
     _mutant("the clock runs backwards", "include/clock.lua", "if seen >= now then\n    now = seen + 1", "if false then", "claim"),
     # Time.
     _mutant("claim takes what is not due", "claim.lua", "'ZRANGE', bucket, 0, now_ms, 'BYSCORE'",
@@ -54,15 +59,15 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a delay is cut off", "include/buckets.lua", "math.ceil(now / 1000) + tonumber", "math.floor(now / 1000) + tonumber",
             "enqueue"),
     _mutant("the bucket's day is not checked", "include/buckets.lua", "return fire >= start and fire < start + DAY",
-            "return true", "enqueue", "cancel", "reschedule"),
-    _mutant("a day is an hour too long", "include/buckets.lua", "fire < start + DAY", "fire < start + DAY + 3600000", "enqueue"),
+            "return true", "enqueue", "cancel", "reschedule", first="tables"),
+    _mutant("a day is an hour too long", "include/buckets.lua", "fire < start + DAY", "fire < start + DAY + 3600000", "enqueue", first="tables"),
     # Leases.
     _mutant("reap takes leases that last", "reap.lua", "'ZRANGE', processing, 0, now_ms, 'BYSCORE'",
             "'ZRANGE', processing, 0, now_ms + 500, 'BYSCORE'"),
     _mutant("no grace after a gap", "reap.lua", "if grace > 0 then", "if false then"),
     _mutant("a gap is not noticed", "include/contact.lua", "now - tonumber(beat) > limit * 500", "false", "reap", "claim"),
     _mutant("extend renews nothing", "extend.lua", "redis.call('ZADD', processing, 'XX', unpack(renewed))", "local _ = renewed"),
-    _mutant("a claim lasts for ever", "extend.lua", "if now_ms - started >= longest then", "if false then"),
+    _mutant("a claim lasts for ever", "extend.lua", "if now_ms - started >= longest then", "if false then", first="tables"),
     _mutant("a lease is not written", "claim.lua", "local deadline = digits(now_ms + lease)", "local deadline = digits(now_ms)"),
     # Attempts.
     _mutant("the attempt never counts", "claim.lua", "tonumber(string.sub(record, 3, 6)) + 1)", "tonumber(string.sub(record, 3, 6)))"),
@@ -92,8 +97,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("redrive leaves it dead", "redrive.lua", "redis.call('ZREM', dead, unpack(off))", "local _ = dead"),
     _mutant("purge leaves the record", "purge.lua", "redis.call('HDEL', jobs, unpack(ids))", "local _ = jobs"),
     _mutant("trimming leaves the record", "include/trim.lua", "redis.call('HDEL', jobs, unpack(old))", "local _ = jobs", "bury"),
-    _mutant("trimming does not count", "include/trim.lua", "redis.call('HINCRBY', meta, 'trimmed', #old)", "local _ = meta", "bury"),
-    _mutant("the body stays with the tombstone", "include/record.lua", "string.sub(record, 3, line)", "string.sub(record, 3)", "complete"),
+    _mutant("trimming does not count", "include/trim.lua", "redis.call('HINCRBY', meta, 'trimmed', #old)", "local _ = meta", "bury", first="tables"),
+    _mutant("the body stays with the tombstone", "include/record.lua", "string.sub(record, 3, line)", "string.sub(record, 3)", "complete", first="tables"),
     _mutant("the tombstone is lost", "complete.lua", "redis.call('ZADD', done, unpack(ends))", "local _ = done"),
     # Repeats.
     _mutant("a repeat is done again", "include/replay.lua", "if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then",
@@ -103,25 +108,25 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("enqueue writes over an id", "enqueue.lua", "local record = here[i] or seen[id]", "local record = seen[id]"),
     # Dedup.
     _mutant("a held key is taken", "enqueue.lua", "(holders[d] or taken[digest]) then", "taken[digest] then"),
-    _mutant("a pair within one batch", "enqueue.lua", "(holders[d] or taken[digest]) then", "holders[d] then"),
+    _mutant("a pair within one batch", "enqueue.lua", "(holders[d] or taken[digest]) then", "holders[d] then", first="tables"),
     _mutant("a key is never given back", "include/dedup.lua", "if #gone > 0 then", "if false then", "complete"),
     _mutant("a window ends with its job", "include/dedup.lua", "(force or not ends[i] or tonumber(ends[i]) <= now_ms)", "true", "complete"),
-    _mutant("another's key is given back", "include/dedup.lua", "holders[i] == owners[i] and", "", "complete"),
+    _mutant("another's key is given back", "include/dedup.lua", "holders[i] == owners[i] and", "", "complete", first="tables"),
     _mutant("a living job's key is pruned", "prune.lua", "if not keeps(records[i], digests[i]) then", "if true then"),
     _mutant("redrive takes a held key", "redrive.lua", "or holders[d] and holders[d] ~= id", ""),
     # Control.
-    _mutant("a running job is cancelled", "cancel.lua", "elseif state == 'p' then\n    letters[i] = 'r'", "elseif false then\n    letters[i] = 'r'"),
+    _mutant("a running job is cancelled", "cancel.lua", "elseif state == 'p' then\n    letters[i] = 'r'", "elseif false then\n    letters[i] = 'r'", first="tables"),
     _mutant("an ended job is cancelled", "cancel.lua", "elseif state ~= 's' then", "elseif state == 'p' then"),
     _mutant("an ended job is rescheduled", "reschedule.lua", "elseif state ~= 's' then", "elseif false then"),
     _mutant("redrive takes jobs that are not dead", "redrive.lua", "if not listed[i] or not record or seen[id] then",
             "if not record or seen[id] then"),
-    _mutant("a paused queue is claimed", "claim.lua", "if stored[5] then\n  return { 'paused'", "if false then\n  return { 'paused'"),
-    _mutant("the cap is not kept", "enqueue.lua", "if living + created > tonumber(stored[2]) then", "if false then"),
+    _mutant("a paused queue is claimed", "claim.lua", "if stored[5] then\n  return { 'paused'", "if false then\n  return { 'paused'", first="tables"),
+    _mutant("the cap is not kept", "enqueue.lua", "if living + created > tonumber(stored[2]) then", "if false then", first="tables"),
     # Waiting.
-    _mutant("nobody is woken", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", "enqueue"),
+    _mutant("nobody is woken", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", "enqueue", first="tables"),
     _mutant("the timekeeper keeps its role when full", "claim.lua",
             "  if keeper == worker then\n    redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')\n  end\n  if next_day",
-            "  if next_day"),
-    _mutant("two keep time", "claim.lua", "if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then", "if true then"),
-    _mutant("unreadable records are dropped", "claim.lua", "redis.call('ZADD', dead, unpack(unreadable))", "local _ = dead"),
+            "  if next_day", first="tables"),
+    _mutant("two keep time", "claim.lua", "if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then", "if true then", first="tables"),
+    _mutant("unreadable records are dropped", "claim.lua", "redis.call('ZADD', dead, unpack(unreadable))", "local _ = dead", first="tables"),
 )  # fmt: skip

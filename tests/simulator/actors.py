@@ -17,9 +17,10 @@ from zwheel.tasks import JobOptions, TaskPolicy, make_job
 from zwheel.times import DAY_MS, to_datetime
 from zwheel.workers.claims import Claim
 from zwheel.workers.settler import Read, Settler
+from zwheel.workers.watch import Founding
 
 T = TypeVar("T")
-DELAYS_S = (0, 0.4, 0, 0.001, 3, 20, 90, 3600, 86_400, 40 * 86_400)
+DELAYS_S = (0, 0.4, 0, 0.001, 0, 3, 20, 90, 0, 3600, 86_400, 40 * 86_400)
 OFFSETS_MS = (0, 700, -1, -2 * DAY_MS, 60_000, DAY_MS, 400 * DAY_MS, 40 * 365 * DAY_MS)
 DURATIONS_US = (0, 50_000, SECOND_US, 12 * SECOND_US, 45 * SECOND_US)
 FATES = ("complete", "complete", "retry", "bury", "bury", "release", "release later", "hang")
@@ -29,7 +30,9 @@ BACKSTOP_S = 4.0
 DEAD_AGE_MS = 10 * DAY_MS
 
 
-def persist(commands: Sequence[Any], decisions: Decisions, *, ever: bool = False) -> Generator[Any, list[Any], list[Any]]:
+def persist(
+    commands: Sequence[Any], decisions: Decisions, *, ever: bool = False
+) -> Generator[Any, list[Any], list[Any]]:
     """Send again what got no answer, as the shells do: the very same commands. Gives up at times, unless `ever`."""
     while True:
         try:
@@ -86,11 +89,11 @@ def _new_job(world: World) -> NewJob:
     options: dict[str, Any] = {"retries": decisions.pick((2, 0, 1))}
     if chosen:
         options["id"] = decisions.pick(("a", "b", "c", "d", "e", "f"))
-    if decisions.chance(0.35):
+    if decisions.chance(0.5):
         options["dedup"] = decisions.pick(("red", "blue"))
-        if decisions.chance(0.5):
+        if decisions.chance(0.3):
             options["within"] = decisions.pick((5, 0.001, 60, 86_400))
-    if decisions.chance(0.4):
+    if decisions.chance(0.3):
         ms = max(0, world.server_us // 1000 + decisions.pick(OFFSETS_MS))
         options["at"] = to_datetime(ms)
     else:
@@ -108,13 +111,16 @@ def _new_job(world: World) -> NewJob:
 class Hands:
     """What one worker process runs: claims with the time at which each ends, and how."""
 
-    def __init__(self, world: World, process: Process, worker: str, concurrency: int, most_dead: int, longest_ms: int) -> None:
+    def __init__(
+        self, world: World, process: Process, worker: str, concurrency: int, most_dead: int, longest_ms: int
+    ) -> None:
         self.world = world
         self.process = process
         self.worker = worker
         self.concurrency = concurrency
         self.longest_ms = longest_ms
         self.settler = Settler(process.session, KEYS, worker, most_dead)
+        self.founding = Founding(KEYS, lambda event, facts: world.mark(f"queue {event}"))
         self.running: dict[tuple[str, int], tuple[Claim, int, str]] = {}
         self.rest: Claimed | None = None
         self._day = ""
@@ -134,7 +140,9 @@ class Hands:
         elif fate == "release later":
             self.settler.release(claim, 5_000)
         else:
-            failure = Failure(at_ms=claim.fire_at_ms, attempt=claim.attempt, reason=Reason.ERROR, kind="E", message="no")
+            failure = Failure(
+                at_ms=claim.fire_at_ms, attempt=claim.attempt, reason=Reason.ERROR, kind="E", message="no"
+            )
             failures = write_failures([*failures_of(claim.raw), failure])
             if fate == "bury" or claim.attempt >= claim.max_attempts:
                 self.settler.bury(claim, failures)
@@ -150,7 +158,7 @@ class Hands:
         day = self._day or day_name(session.clock.now_ms() // DAY_MS)
         call = calls.claim(
             KEYS, day=day, worker=self.worker, lease_ms=LEASE_MS, limit=room,
-            lane=Lane(self.worker, "claim", session.request()),
+            lane=Lane(self.worker, "claim", session.request()), epoch=self.founding.epoch,
         )  # fmt: skip
         return call, lambda reply: self._claimed(calls.read_claim(reply))
 
@@ -161,6 +169,10 @@ class Hands:
 
     def _claimed(self, claimed: Claimed) -> None:
         self._day = claimed.day
+        if claimed.jobs or claimed.day:
+            self.founding.met_jobs()
+        if claimed.word == "flushed":
+            self.founding.doubt()
         decisions = self.world.decisions
         for i in range(0, len(claimed.jobs), 2):
             claim = Claim(claimed.jobs[i], claimed.jobs[i + 1], QueueName(QUEUE), 0)
@@ -189,7 +201,9 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
         listen(False)
         hands.finish()
         batch = hands.settler.take()
-        claim = hands.claim() if due else None
+        if hands.founding.unsure:
+            hands.founding.read((yield from persist(hands.founding.asks(), world.decisions, ever=True)))
+        claim = hands.claim() if due and hands.founding.halted is None else None
         if claim is not None:
             batch.append(claim)
         if batch:
@@ -206,7 +220,9 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
             continue
         rest = hands.rest
         assert rest is not None
-        if rest.word == "moved" or (rest.role == "none" and rest.word != "paused" and len(hands.running) < hands.concurrency):
+        if rest.word in ("moved", "flushed") or (
+            rest.role == "none" and rest.word != "paused" and len(hands.running) < hands.concurrency
+        ):
             yield 0.0
             continue
         wait = BACKSTOP_S * (5 if rest.role == "follower" else 1)
@@ -256,7 +272,9 @@ def zombie(world: World, process: Process, most_dead: int) -> Acting:
             elif kind == "extend":
                 call = calls.extend(KEYS, [(job_id, token)], lease_ms=LEASE_MS, longest_ms=60_000)
             elif kind == "bury":
-                call = calls.bury(KEYS, [(job_id, token, b'{"at":1,"attempt":1,"reason":"error"}\n')], most_dead=most_dead, lane=lane)
+                call = calls.bury(
+                    KEYS, [(job_id, token, b'{"at":1,"attempt":1,"reason":"error"}\n')], most_dead=most_dead, lane=lane
+                )
             else:
                 life = world.judge.lives.get(job_id.decode())
                 if kind == "retry" and life is not None and life.attempt >= life.most:
@@ -314,13 +332,13 @@ def _act(world: World, session: Session, job_id: str) -> Acting:
             at_ms = world.server_us // 1000 + decisions.pick(OFFSETS_MS) if decisions.chance(0.5) else None
             delay_ms = 0 if at_ms is not None else int(1000 * decisions.pick(DELAYS_S))
             steps = operations.reschedule(session, job_id, QUEUE, at_ms, delay_ms)
-        case 4 | 5:
+        case 4 | 5 | 10:
             steps = operations.redrive(session, QUEUE, None if decisions.chance(0.6) else some, None, None)
         case 6:
             steps = operations.set_cap(session, QUEUE, decisions.pick((None, None, 8, 3)))
         case 7:
-            state = decisions.pick((JobState.DEAD, JobState.DONE, JobState.SCHEDULED))
-            if decisions.chance(0.5):
+            state = decisions.pick((JobState.SCHEDULED, JobState.DONE, JobState.DEAD))
+            if decisions.chance(0.3):
                 steps = operations.purge_dead(session, QUEUE, some, None, None)
             else:
                 steps = operations.purge(session, QUEUE, state, None)

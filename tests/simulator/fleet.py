@@ -25,7 +25,7 @@ from zwheel.errors import BrokerError
 from zwheel.times import DAY_MS
 
 EVENTS = ("pause", "kill", "forward", "back", "away", "cut", "script flush")
-_LOOK_EVERY = 12
+_LOOK_EVERY = 20
 _DRAIN_LIMIT = 1500
 
 
@@ -39,7 +39,7 @@ class Fleet:
         world.clock_off_us = decisions.pick((0, 3600 * SECOND_US, -SECOND_US))
         self._concurrency = decisions.pick((2, 1, 4))
         self._most_dead = decisions.pick((100, 2, 1))
-        self._longest_ms = world.longest_ms = decisions.pick((DAY_MS, 50_000, 90_000))
+        self._longest_ms = world.longest_ms = decisions.pick((DAY_MS, 50_000, 35_000))
         world.faults = [name for name in NETWORK_FAULTS if decisions.chance(0.6)]
         world.fault_rate = decisions.pick((0.0, 0.08, 0.2, 0.35))
         self._events = [name for name in EVENTS if decisions.chance(0.6)]
@@ -107,10 +107,10 @@ class Fleet:
         for at, restart in [spare for spare in self._spare if spare[0] <= world.time_us]:
             self._spare.remove((at, restart))
             restart()
-        ready = [a for a in world.actors if max(a.ready_at, a.process.paused_until) <= world.time_us]
+        times = [max(actor.ready_at, actor.process.paused_until) for actor in world.actors]
+        world.time_us = max(world.time_us, min(times + [at for at, _ in self._spare]))
+        ready = [actor for actor, at in zip(world.actors, times, strict=True) if at <= world.time_us]
         if not ready:
-            times = [max(a.ready_at, a.process.paused_until) for a in world.actors]
-            world.time_us = min(times + [at for at, _ in self._spare])
             return
         actor = world.decisions.pick(ready)
         try:
@@ -206,8 +206,10 @@ class Fleet:
         alive = [i for i in lives if lives[i].alive and not lives[i].damaged and i in world.acked and i.startswith("g")]
         if not world.damage or not alive:
             return
-        kind = decisions.choose(3)
-        if kind == 2:
+        kind = decisions.pick(("record", "version", "clock", "record", "version", "clock", "flush"))
+        if kind == "flush":
+            world.flush()
+        elif kind == "clock":
             for gone in [i for i in world.judge.tokens if i not in lives or lives[i].state == "g"]:
                 # Its record would have told the last token.
                 del world.judge.tokens[gone]
@@ -215,16 +217,15 @@ class Fleet:
             world.clock_off_us -= decisions.pick((5, 3600)) * SECOND_US
             world.judge.floor = 0
             world.say("person", "the server forgets its last time, and its clock is set back")
-            return
-        job_id = decisions.pick(alive)
-        lives[job_id].damaged = True
-        if kind:
-            (raw,) = world.backend.run([("HGET", KEYS.jobs, job_id)])
-            world.backend.run([("HSET", KEYS.jobs, job_id, b"2" + raw[1:])])
-            world.say("person", f"{job_id} gets a record of another version")
         else:
-            world.backend.run([("HDEL", KEYS.jobs, job_id)])
-            world.say("person", f"{job_id} loses its record")
+            job_id = decisions.pick(alive)
+            lives[job_id].damaged = True
+            world.say("person", f"{job_id} is damaged: {kind}")
+            if kind == "record":
+                world.backend.run([("HDEL", KEYS.jobs, job_id)])
+            else:
+                (raw,) = world.backend.run([("HGET", KEYS.jobs, job_id)])
+                world.backend.run([("HSET", KEYS.jobs, job_id, b"2" + raw[1:])])
 
 
 class Drain:
@@ -272,7 +273,9 @@ class Drain:
     def _claim(self) -> bool:
         world = self._world
         lane = Lane("drain", "claim", self._session.request())
-        call = calls.claim(KEYS, day=self._day or "19700101", worker="drain000", lease_ms=LEASE_MS, limit=100, lane=lane)
+        call = calls.claim(
+            KEYS, day=self._day or "19700101", worker="drain000", lease_ms=LEASE_MS, limit=100, lane=lane
+        )
         (reply,) = world.execute([call], "drain")
         claimed = calls.read_claim(reply)
         self._day = claimed.day

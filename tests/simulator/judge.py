@@ -90,7 +90,7 @@ class Judge:
         must(now_us >= given, f"the clock of {name} is behind the server's by {given - now_us} µs")
         must(now_us > self.floor, f"the clock of {name} ran backwards by {self.floor - now_us} µs")
         must(now_us <= self.highest_given + self.executed, f"the clock of {name} runs ahead")
-        if told.word not in ("moved", "full") or name == "claim":
+        if told.word not in ("moved", "full", "flushed") or (name, told.word) == ("claim", "moved"):
             unsaid = name == "reschedule" and told.jobs[0].get("letter") != "s"
             self.floor = self.floor if unsaid else now_us
         if told.word in ("ok", "empty", "paused"):
@@ -116,7 +116,9 @@ class Judge:
             must([job["id"] for job in again.jobs] == still, f"a repeated claim got {again.jobs}, not {still}")
         else:
             # The fire time of a delay is reckoned from the clock of the answer, which is another one now.
-            told, at_first = ([(job["id"], job.get("letter"), job.get("held")) for job in t.jobs] for t in (again, first))
+            told, at_first = (
+                [(job["id"], job.get("letter"), job.get("held")) for job in t.jobs] for t in (again, first)
+            )
             must(told == at_first, f"a repeated {name} answers {told}, at first {at_first}")
 
     def _life(self, job_id: str) -> Life | None:
@@ -151,11 +153,17 @@ class Judge:
             if job["letter"] == "i":
                 must(life and life.state == job["state"], f"I2: {job['id']} is said to exist, but is {life}")
             elif job["letter"] == "k":
-                must(holder == job["held"] or job["digest"] in loose, f"I11: refused for {job['held']}, but {holder} holds the key")
+                must(
+                    holder == job["held"] or job["digest"] in loose,
+                    f"I11: refused for {job['held']}, but {holder} holds the key",
+                )
                 self._mark("dedup refused")
             else:
                 must(life is None, f"I2: {job['id']} was created twice: {life}")
-                must(holder is None or job["digest"] in loose, f"I11: {job['id']} was created while {holder} holds its key")
+                must(
+                    holder is None or job["digest"] in loose,
+                    f"I11: {job['id']} was created while {holder} holds its key",
+                )
                 created += 1
                 self.lives[job["id"]] = Life("s", job["fire"], job["most"], job.get("keep", 0), job.get("digest", ""))
                 if job.get("digest"):
@@ -173,7 +181,7 @@ class Judge:
             return
         now_ms = now_us // 1000
         must(sorted(job["fire"] for job in told.jobs) == [job["fire"] for job in told.jobs], "not the oldest first")
-        for job in told.jobs:
+        for job in self._sound(told):
             life, name = self._life(job["id"]), job["id"]
             if life is None:
                 raise Violation(f"I2: {name} started, but there is no such job")
@@ -182,7 +190,9 @@ class Judge:
             must(life.state == "s", f"I13: {name} started out of {life.state}")
             must(job["fire"] == life.fire, f"{name} is due at {life.fire}, its record says {job['fire']}")
             must(life.fire <= now_ms, f"I3: {name} started {life.fire - now_ms} ms early")
-            must(job["token"] > self.tokens.get(name, 0), f"I6: {name} got {job['token']} after {self.tokens.get(name)}")
+            must(
+                job["token"] > self.tokens.get(name, 0), f"I6: {name} got {job['token']} after {self.tokens.get(name)}"
+            )
             must(job["attempt"] == life.attempt + 1, f"I8: {name} is at attempt {job['attempt']} after {life.attempt}")
             must(job["attempt"] <= life.most, f"I8: {name} is at attempt {job['attempt']} of {life.most}")
             life.starts += 1
@@ -242,9 +252,15 @@ class Judge:
             life, name = self._life(job["id"]), job["id"]
             if life is None or life.state != "p":
                 raise Violation(f"I4: {name} was reaped, but is {life}")
-            must(life.lease_until <= now_us // 1000, f"I4: {name} was reaped {life.lease_until - now_us // 1000} ms early")
+            must(
+                life.lease_until <= now_us // 1000,
+                f"I4: {name} was reaped {life.lease_until - now_us // 1000} ms early",
+            )
             last = life.attempt >= life.most
-            must((job["letter"] == "x") == last, f"I8: {name} was reaped to {job['letter']} at {life.attempt} of {life.most}")
+            must(
+                (job["letter"] == "x") == last,
+                f"I8: {name} was reaped to {job['letter']} at {life.attempt} of {life.most}",
+            )
             if last:
                 life.state, life.ended = "x", now_us // 1000
                 self._mark("reaped to dead")
@@ -315,7 +331,11 @@ class Judge:
     def _purge(self, call: Call, told: Trace, now_us: int) -> None:
         place = told.args["set"]
         if place.startswith("wheel:"):
-            there = {i: life.fire for i, life in self.lives.items() if life.state == "s" and f"wheel:{day_of(life.fire)}" == place}
+            there = {
+                i: life.fire
+                for i, life in self.lives.items()
+                if life.state == "s" and f"wheel:{day_of(life.fire)}" == place
+            }
         else:
             states = "x" if place == "dead" else "dc"
             there = {i: life.ended for i, life in self.lives.items() if life.state in states}
@@ -325,7 +345,8 @@ class Judge:
         if not any(life.damaged for life in self.lives.values()):
             must(told.args["count"] == len(ids), f"purge of {place} took {told.args['count']}, there were {ids}")
         for job_id in ids:
-            self._free(job_id, self.lives[job_id])
+            if not self.lives[job_id].damaged:
+                self._free(job_id, self.lives[job_id])
             self._gone(job_id, "purge")
             self._mark("purged")
 

@@ -94,19 +94,26 @@ class Mirror:
         answers = self.model.enqueue(given, wants)
         if answers is None:
             return ["full", now, str(self.model.cap)]
-        existed = " ".join(
-            f"{i + 1} {a.id} {a.state} {a.fire:015d}" for i, a in enumerate(answers) if a.letter != "c"
-        )
+        existed = " ".join(f"{i + 1} {a.id} {a.state} {a.fire:015d}" for i, a in enumerate(answers) if a.letter != "c")
         for i, answer in enumerate(answers):
             if answer.letter == "c":
                 self._bodies[wants[i].id] = bodies[wants[i].id]
         return ["ok", now, "".join(a.letter for a in answers), existed]
 
     def _claim(self, call: Call, given: int) -> Reply:
-        model, worker, lease, limit, day = self.model, str(call.args[2]), int(call.args[3]), int(call.args[4]), call.args[5]
+        model, worker, lease, limit, day = (
+            self.model,
+            str(call.args[2]),
+            int(call.args[3]),
+            int(call.args[4]),
+            call.args[5],
+        )
         if limit == 0:
             model.contact(given, lease)
             return ["stepped", model.clock]
+        founded = str(model.epoch or "")
+        if call.args[7] and call.args[7] != founded:
+            return ["flushed", model.now(given), founded]
         if self.paused is not None:
             model.contact(given, lease)
             return ["paused", model.clock]
@@ -201,7 +208,11 @@ class Mirror:
         place = call.keys[5].removeprefix(self._prefix)
         model = self.model
         if place.startswith("wheel:"):
-            scores = {i: job.fire for i, job in model.jobs.items() if job.state == "s" and f"wheel:{day_of(job.fire)}" == place}
+            scores = {
+                i: job.fire
+                for i, job in model.jobs.items()
+                if job.state == "s" and f"wheel:{day_of(job.fire)}" == place
+            }
         else:
             scores = model.died if place == "dead" else model.kept_until
         named = list(dict.fromkeys(job["id"] for job in trace(call, None).jobs))
@@ -227,6 +238,10 @@ class Mirror:
             return 1
         if name == "HGET" and key == "jobs":
             return self._record(words[2]) if words[2] in model.jobs else None
+        if name == "HMGET" and key == "meta":
+            return [b"1", str(model.epoch).encode()] if model.epoch else [None, None]
+        if name == "EXISTS" and key == "jobs":
+            return int(bool(model.jobs))
         if name == "HMGET" and key == "jobs":
             return [self._record(job_id) if job_id in model.jobs else None for job_id in words[2:]]
         places = {"processing": model.leases, "dead": model.died, "done": model.kept_until}
@@ -243,7 +258,7 @@ class Mirror:
             return [job_id.encode() for died, job_id in order if died <= highest][skip : skip + most]
         return None if name == "LPOP" else 1
 
-    def keyspace(self, prefix: str) -> Keyspace:
+    def keyspace(self, prefix: str, likely: Sequence[str] = ()) -> Keyspace:
         found = self.model.keyspace()
         if self.paused is not None:
             found.setdefault("meta", {})["paused"] = self.paused
@@ -315,4 +330,3 @@ _ANSWERS: dict[str, Callable[[Mirror, Call, int], Reply]] = {
     "purge": Mirror._purge,
     "prune": Mirror._prune,
 }
-

@@ -8,13 +8,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.simulator.decisions import Decisions, Schedule, shrink
-from tests.simulator.fleet import Fleet
+from tests.simulator.fleet import EVENTS, Fleet
 from tests.simulator.judge import Violation
 from tests.simulator.wire import Server
-from tests.simulator.world import World
+from tests.simulator.world import NETWORK_FAULTS, World
 
-STEPS = 400
+STEPS = 300
+_LANED = ("enqueue", "claim", "complete", "bury", "retry", "release", "cancel", "reschedule", "redrive")
 SHRINK_S = 20.0
+#: What a few hundred seeds must reach: the rare branches of the scripts, and each fault.
+MARKS = frozenset(
+    {
+        *(f"replay of {name}" for name in _LANED),
+        *(f"moved answer to {name}" for name in ("enqueue", "claim", "retry", "release", "reap", "reschedule", "redrive")),
+        *(f"role {name}" for name in ("timekeeper", "second", "follower")),
+        *NETWORK_FAULTS,
+        *EVENTS,
+        "cancel in another bucket", "cancelled", "cap full", "capped", "dead trimmed", "dedup refused",
+        "dedup window outlives its holder", "enqueue gave up", "enqueue repeated by another process", "fenced", "flush", "flushed answer to claim",
+        "grace answer to reap", "missing", "operator gave up", "orphan counted", "paused", "pruned", "purged", "queue full", "queue halted", "queue refounded",
+        "reaped", "reaped to dead", "redriven", "redrive refused by key", "reschedule in another bucket", "rescheduled",
+        "resumed after a pause", "script loaded again", "server away", "stepped down", "strike", "token of its own",
+        "unreadable set aside", "woken by a token", "worker died with claims",
+    }
+)  # fmt: skip
 #: How a seed is run: the scripts beside the model; the model alone; the scripts alone, with damaged keys.
 MODES = ("both", "both", "both", "damage", "both", "both", "both", "damage", "both", "model")
 

@@ -31,8 +31,8 @@ class Backend(Protocol):
     def forget_scripts(self) -> None:
         """Have it know none."""
 
-    def keyspace(self, prefix: str) -> Keyspace:
-        """What it holds below a prefix, replays left out."""
+    def keyspace(self, prefix: str, likely: Sequence[str] = ()) -> Keyspace:
+        """What it holds below a prefix, replays left out; foreign keys below "?". likely: names of buckets there."""
 
     def reset(self) -> None:
         """Forget everything."""
@@ -81,9 +81,7 @@ class Server:
         return replies
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
-        words = [
-            self._changed(command).command() if isinstance(command, Call) else command for command in commands
-        ]
+        words = [self._changed(command).command() if isinstance(command, Call) else command for command in commands]
         replies = self.plain(words)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, hiredis.ReplyError):
@@ -96,18 +94,20 @@ class Server:
         other = self.scripts.get(call.script.name)
         return call if other is None else call._replace(script=other)
 
-    def keyspace(self, prefix: str) -> Keyspace:
-        (found,) = self.plain([("KEYS", "*")])
+    def keyspace(self, prefix: str, likely: Sequence[str] = ()) -> Keyspace:
+        guessed = list(dict.fromkeys((*_ALWAYS, *likely)))
+        found, *replies = self.plain([("KEYS", "*"), *(_reading(name, prefix + name) for name in guessed)])
         names = sorted(key.decode() for key in found)
-        wanted = [name for name in names if name.startswith(prefix) and ":replay:" not in name]
-        replies = self.plain([_reading(name.removeprefix(prefix), name) for name in wanted])
+        own = [name.removeprefix(prefix) for name in names if name.startswith(prefix) and ":replay:" not in name]
+        more = [name for name in own if name not in guessed]
+        if more:
+            guessed += more
+            replies += self.plain([_reading(name, prefix + name) for name in more])
         keyspace: Keyspace = {"?": [name for name in names if not name.startswith((prefix, "zw:queues"))]}
-        for name, reply in zip(wanted, replies, strict=True):
-            short = name.removeprefix(prefix)
-            keyspace[short] = _readable(short, reply)
-        return keyspace
+        return keyspace | {name: _readable(name, reply) for name, reply in zip(guessed, replies, strict=True) if reply}
 
 
+_ALWAYS = ("jobs", "meta", "processing", "dead", "done", "days", "dedup", "dedup:expiry")
 _HASHES = ("jobs", "dedup", "meta", "workers")
 
 

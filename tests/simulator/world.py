@@ -16,7 +16,7 @@ from zwheel.calls.traces import trace
 from zwheel.clock import ServerClock
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
-from zwheel.times import DAY_MS
+from zwheel.times import DAY_MS, day_of
 
 NAMESPACE, QUEUE = "zw", "q"
 KEYS = ShardKeys.of(NAMESPACE, QUEUE)
@@ -92,7 +92,14 @@ class World:
     """Runs commands for actors at the server's time, and loses, doubles and delays them as decided."""
 
     def __init__(
-        self, decisions: Decisions, server: Server | None, *, mirrored: bool, damage: bool, marks: set[str], traced: bool
+        self,
+        decisions: Decisions,
+        server: Server | None,
+        *,
+        mirrored: bool,
+        damage: bool,
+        marks: set[str],
+        traced: bool,
     ) -> None:
         self.decisions = decisions
         self.mirror = Mirror(PREFIX) if mirrored else None
@@ -186,8 +193,10 @@ class World:
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(command, Call):
                 clock.correct(clock_us(reply), 0)
-        if self.decisions.chance(0.1):
-            clock.off_us += self.decisions.pick((0, 1_500, -1_500, SECOND_US, -SECOND_US, DAY_MS * 1000, -3600 * SECOND_US))
+        if self.decisions.chance(0.15):
+            clock.off_us += self.decisions.pick(
+                (0, 1_500, -1_500, SECOND_US, -SECOND_US, DAY_MS * 1000, -DAY_MS * 1000)
+            )
 
     def execute(self, commands: Sequence[Command], who: str) -> list[Any]:
         """Have the server carry out commands now, and hold each answer against the promises."""
@@ -221,11 +230,11 @@ class World:
 
     def _carried_out(self, command: Command, reply: Any, who: str) -> None:
         self.log.append(Entry(command, reply))
+        if self.lines is not None:
+            self.say(who, _told(command, reply))
         if isinstance(command, Call):
-            self.say(who, f"{_call_text(command)} -> {_reply_text(command, reply)}")
             self._look(command, reply)
         else:
-            self.say(who, f"{' '.join(map(str, command))[:80]} -> {str(reply)[:60]}")
             self.judge.command(command)
         self._compare(command, reply)
 
@@ -240,7 +249,7 @@ class World:
 
     def _look(self, call: Call, reply: Any) -> None:
         name, answer = call.script.name, word(reply)
-        if answer in ("moved", "grace"):
+        if answer in ("moved", "grace", "flushed"):
             self.mark(f"{answer} answer to {name}")
         elif answer == "stepped":
             self.mark("stepped down")
@@ -278,7 +287,9 @@ class World:
             part = kept[start : start + 100]
             replies = self.backend.run([entry.command for entry in part])
             for entry, reply in zip(part, replies, strict=True):
-                must(str(reply) == str(entry.reply), f"played again, {entry.command} answers {reply}, not {entry.reply}")
+                must(
+                    str(reply) == str(entry.reply), f"played again, {entry.command} answers {reply}, not {entry.reply}"
+                )
                 if isinstance(entry.command, Call):
                     self.judge.call(entry.command, reply)
                 else:
@@ -290,9 +301,18 @@ class World:
         for process in {id(a.process): a.process for a in self.actors}.values():
             process.troubled = True
 
+    def flush(self) -> None:
+        """A person empties the database: what was in it is gone, and must not come back."""
+        self.say("person", "FLUSHALL")
+        self.mark("flush")
+        self.cut_away |= set(self.judge.lives)
+        self.backend.run([("FLUSHALL",)])
+        self.judge = Judge(self.mark)
+
     def look(self) -> None:
         """A snapshot: places, index, dedup keys, undeclared keys, and the states that the answers told."""
-        held = self.backend.keyspace(PREFIX)
+        fires = {life.fire for life in self.judge.lives.values() if life.state == "s"}
+        held = self.backend.keyspace(PREFIX, [f"wheel:{day_of(fire)}" for fire in sorted(fires)])
         must(not held.pop("?", None), "I20: a key of no shard")
         damaged = {job_id for job_id, life in self.judge.lives.items() if life.damaged}
         if damaged:
@@ -302,7 +322,9 @@ class World:
         jobs = read(held)
         told = {job_id: life.state for job_id, life in self.judge.lives.items() if life.state != "g"}
         stored = {job_id: raw[1:2].decode() for job_id, raw in held.get("jobs", {}).items()}
-        must(stored == told, f"I1: Redis holds {_difference(stored, told)}, the answers said {_difference(told, stored)}")
+        must(
+            stored == told, f"I1: Redis holds {_difference(stored, told)}, the answers said {_difference(told, stored)}"
+        )
         check_places(held, jobs)
         check_dedup(held, jobs)
         if self.mirror is not None:
@@ -336,6 +358,12 @@ def _names(commands: Sequence[Command]) -> str:
     return " + ".join(c.script.name if isinstance(c, Call) else str(c[0]) for c in commands) or "nothing"
 
 
+def _told(command: Command, reply: Any) -> str:
+    if isinstance(command, Call):
+        return f"{_call_text(command)} -> {_reply_text(command, reply)}"
+    return f"{' '.join(map(str, command))[:80]} -> {str(reply)[:60]}"
+
+
 def _call_text(call: Call) -> str:
     told = trace(call, None)
     jobs = " ".join(
@@ -348,9 +376,7 @@ def _call_text(call: Call) -> str:
 
 def _reply_text(call: Call, reply: Any) -> str:
     told = trace(call, reply)
-    jobs = " ".join(
-        job["id"] + "".join(f" {job[k]}" for k in ("letter", "token") if k in job) for job in told.jobs
-    )
+    jobs = " ".join(job["id"] + "".join(f" {job[k]}" for k in ("letter", "token") if k in job) for job in told.jobs)
     clock = f"clock {(clock_us(reply) - MIDNIGHT_US) / 1e6:.6f}"
     extra = f"count={told.args['count']}" if "count" in told.args else ""
     return " ".join(part for part in (told.word, clock, extra, jobs) if part)

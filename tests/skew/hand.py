@@ -49,7 +49,15 @@ class Hand:
         """Enqueue jobs that are due; tells which of them existed."""
         tail = record_tail("mail.send", max_attempts=3, dedup=dedup or None)
         batch = [
-            NewJob(job_id=JobId(i), queue=QUEUE, at_ms=None, delay_ms=0, tail=tail, body=DEFAULT.encode([], {}), dedup=dedup)
+            NewJob(
+                job_id=JobId(i),
+                queue=QUEUE,
+                at_ms=None,
+                delay_ms=0,
+                tail=tail,
+                body=DEFAULT.encode([], {}),
+                dedup=dedup,
+            )
             for i in ids
         ]
         with self.session.lane() as lane:

@@ -58,7 +58,12 @@ def test_reap_sets_it_aside(old: Hand, fresh: RedisServer, stored: bytes) -> Non
 
 
 def test_it_is_shown_with_its_reason_and_no_redrive_loses_it(
-    old: Hand, fresh: RedisServer, url: str, stored: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    old: Hand,
+    fresh: RedisServer,
+    url: str,
+    stored: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old.complete(old.claim())
     with SyncWheel(url, namespace="zw") as wheel:

@@ -136,7 +136,7 @@ class Book:
         **more: Any,
     ) -> None:
         """Add the state: by default the index that fits the jobs. keys: lists of the whole keyspace's odd keys."""
-        listed = {"id": "", "attempt": 0, "most": 3, "digest": None, "reason": ""}
+        listed: dict[str, Any] = {"id": "", "attempt": 0, "most": 3, "digest": None, "reason": ""}
         full = [listed | {"id": name} | facts for name, facts in (jobs or {}).items()]
         filled = {name.removeprefix("wheel:") for job in full for name, _ in job["in"] if name.startswith("wheel:")}
         keys = more.pop("keys", {})

@@ -38,9 +38,9 @@ def zwheel(server: RedisServer, *words: str, out: int = subprocess.DEVNULL, **en
     )  # fmt: skip
 
 
-def worker(server: RedisServer, directory: Path, **env: str) -> subprocess.Popen[bytes]:
+def worker(server: RedisServer, directory: Path, failpoints: str = "") -> subprocess.Popen[bytes]:
     words = ("worker", "tests.verify.app:wheel", "--lease", "1s", "--reap", "200ms", "--concurrency", "20")
-    return zwheel(server, *words, ZWHEEL_HISTORY=str(directory), **env)
+    return zwheel(server, *words, ZWHEEL_HISTORY=str(directory), ZWHEEL_FAILPOINTS=failpoints)
 
 
 async def produce(server: RedisServer, directory: Path) -> list[str]:
@@ -70,7 +70,7 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 def test_a_run_with_a_killed_worker_holds(server: RedisServer, tmp_path: Path) -> None:
     ids = asyncio.run(produce(server, tmp_path))
-    doomed = worker(server, tmp_path, ZWHEEL_FAILPOINTS="handler.after=kill@30")
+    doomed = worker(server, tmp_path, "handler.after=kill@30")
     assert doomed.wait(30) == -signal.SIGKILL
     survivor = worker(server, tmp_path)
     try:

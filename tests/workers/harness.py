@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import pytest
+
 from zwheel import Wheel
 from zwheel.workers import Worker, WorkerSettings
 
 T = TypeVar("T")
 WITHIN_S = 10.0
+#: For tests in which the kind of server does not matter and time does.
+one_kind = pytest.mark.parametrize("server_kind", ["valkey"], indirect=True, scope="session")
 #: Short enough that a lost lease is noticed within a test; a heartbeat comes every 200 ms.
 QUICK: dict[str, Any] = {"lease_ms": 600, "reap_ms": 100, "drain_ms": 3000, "concurrency": 10}
 
@@ -45,7 +49,9 @@ class Log:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def seen(self, event: str, job_id: str | None = None, *, count: int = 1, within: float = WITHIN_S) -> dict[str, Any]:
+    async def seen(
+        self, event: str, job_id: str | None = None, *, count: int = 1, within: float = WITHIN_S
+    ) -> dict[str, Any]:
         """Wait for the event to have happened `count` times, and give the last one."""
         await self.until(lambda: len(self.of(event, job_id)) >= count, within)
         return self.of(event, job_id)[count - 1]

@@ -45,6 +45,33 @@ async def test_what_a_job_sets_in_its_context_is_not_seen_by_the_next(wheel: Whe
     assert seen == ["none"] * 20
 
 
+async def test_a_job_that_had_to_wait_for_another_does_not_inherit_its_context(wheel: Wheel) -> None:
+    seen: list[str] = []
+
+    @wheel.task(name="t")
+    async def paint() -> None:
+        seen.append(colour.get())
+        colour.set("set by a job")
+
+    hands = _Hands(wheel, 1)
+    for _ in range(3):
+        hands.submit(hands.claim("t"))
+    await hands.log.seen("done", count=3)
+    assert seen == ["none"] * 3
+
+
+async def test_places_that_a_claim_did_not_fill_go_to_the_poller_that_waits_for_them() -> None:
+    slots = Slots(2, 0)
+    kicks: list[str] = []
+    slots.held += 2
+    assert slots.room() == 0
+    slots.when_room(lambda: kicks.append("kicked"))
+    slots.unreserve(0)
+    assert kicks == []
+    slots.unreserve(2)
+    assert (kicks, slots.room()) == (["kicked"], 2)
+
+
 async def test_the_same_job_id_in_two_queues_is_two_jobs_for_one_worker(wheel: Wheel, log: Log) -> None:
     gate = asyncio.Event()
 
@@ -228,7 +255,9 @@ async def test_a_job_held_for_many_leases_runs_once(wheel: Wheel, log: Log, fres
         assert job is not None and job.lease_until_ms is not None
         until = job.lease_until_ms + 1200
         await eventually(
-            lambda: wheel.get(answer.job_id), lambda now: now is not None and (now.lease_until_ms or 0) > until, within=6
+            lambda: wheel.get(answer.job_id),
+            lambda now: now is not None and (now.lease_until_ms or 0) > until,
+            within=6,
         )
         gate.set()
         assert (await wheel.wait(answer.job_id, timeout=5)).attempt == 1

@@ -78,7 +78,7 @@ async def test_a_task_names_the_delay_of_its_retry(wheel: Wheel, log: Log) -> No
 async def test_a_retry_beyond_the_calendar_does_not_end_the_worker(wheel: Wheel, log: Log) -> None:
     @wheel.task(retries=3)
     async def never() -> None:
-        raise Retry(delay=timedelta(days=2_900_000))
+        raise Retry(delay=timedelta(days=2_920_000))
 
     @wheel.task(keep=60)
     async def fine() -> None:

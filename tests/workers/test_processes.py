@@ -6,18 +6,18 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.workers.harness import eventually
+from tests.workers.harness import eventually, one_kind
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
 from zwheel import JobState, Reason, Wheel
-from zwheel.calls import extend, read_letters
+from zwheel.calls import Session, extend, read_letters
 from zwheel.keys import ShardKeys
+from zwheel.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("server_kind", ["valkey"], indirect=True, scope="session")]
+pytestmark = [pytest.mark.anyio, one_kind]
 LEASE_S, REAP_S = 0.6, 0.1
 
 
@@ -104,7 +104,9 @@ async def test_a_task_that_blocks_the_event_loop_for_three_leases_is_not_run_twi
         job = await wheel.get(answer.job_id)
         assert job is not None and job.lease_until_ms is not None
         until = job.lease_until_ms + int(2000 * LEASE_S)
-        await eventually(lambda: wheel.get(answer.job_id), lambda now: now is not None and (now.lease_until_ms or 0) > until)
+        await eventually(
+            lambda: wheel.get(answer.job_id), lambda now: now is not None and (now.lease_until_ms or 0) > until
+        )
         blocked.go()
         assert (await wheel.wait(answer.job_id, timeout=10)).attempt == 1
     assert len(stage.actors) == 1
@@ -206,27 +208,30 @@ async def test_an_isolated_task_runs_elsewhere_and_may_take_its_process_down(
         assert apart.job == answer.job_id
         apart.go()
         assert (await wheel.wait(answer.job_id, timeout=10)).state is JobState.DONE
+        last = ""
         for fate in ("exit", "kill", "raise"):
             fatal = await wheel.enqueue("isolated", args=["dies", fate], retries=1)
             job = await wheel.wait(fatal.job_id, timeout=20)
             assert (job.state, job.attempt, job.reason) == (JobState.DEAD, 2, Reason.ERROR), fate
-        assert "dies of" in job.failures[-1].message
+            last = job.failures[-1].message
+        assert "dies of" in last
         again = await wheel.enqueue("pass", args=["pass"], keep=60)
         assert (await wheel.wait(again.job_id, timeout=10)).state is JobState.DONE
 
 
 async def test_an_isolated_task_is_killed_at_its_timeout(wheel: Wheel, stage: Stage, url: str) -> None:
     async with worker_process(url, stage.path):
+        warm = await wheel.enqueue("isolated", args=["warm"], keep=60)
+        (await stage.nth(1)).go()
+        await wheel.wait(warm.job_id, timeout=10)
+        # Its process is there by now: the time is the task's own.
         answer = await wheel.enqueue("isolated", args=["apart"], timeout=0.8, retries=0)
-        apart = await stage.nth(1)
+        apart = await stage.nth(2)
         await apart.gone(within=5)
         assert (await wheel.wait(answer.job_id, timeout=10)).reason == Reason.TIMEOUT
 
 
 async def test_a_token_of_a_dead_worker_renews_nothing(wheel: Wheel, stage: Stage, url: str) -> None:
-    from zwheel.calls import Session
-    from zwheel.store import Store
-
     async with worker_process(url, stage.path):
         answer = await wheel.enqueue("play", args=["held"], keep=60)
         held = await stage.nth(1)

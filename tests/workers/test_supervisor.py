@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.workers.harness import eventually
+from tests.workers.harness import eventually, one_kind
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
 from zwheel import JobState, Wheel
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("server_kind", ["valkey"], indirect=True, scope="session")]
+pytestmark = [pytest.mark.anyio, one_kind]
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ async def monitored(server: RedisServer) -> AsyncIterator[list[str]]:
             where, _, command = line.decode(errors="replace").partition("] ")
             if not where.endswith("lua"):
                 words = command.split()
-                names.append(_SCRIPTS.get(words[1].strip('"'), "EVALSHA") if "EVALSHA" in words[0].upper() else words[0])
+                names.append(
+                    _SCRIPTS.get(words[1].strip('"'), "EVALSHA") if "EVALSHA" in words[0].upper() else words[0]
+                )
 
     watching = asyncio.create_task(watch())
     try:
@@ -251,7 +253,11 @@ async def test_jobs_across_midnight_run_each_at_their_time_and_leave_no_day_behi
         order.append(name)
 
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    for name, shift in (("first", timedelta(milliseconds=-1)), ("second", timedelta()), ("third", timedelta(milliseconds=1))):
+    for name, shift in (
+        ("first", timedelta(milliseconds=-1)),
+        ("second", timedelta()),
+        ("third", timedelta(milliseconds=1)),
+    ):
         await note.options(at=midnight + shift).enqueue(name)
     assert [day.jobs for day in await wheel.days("default")] == [1, 2]
     async with running(wheel, log, concurrency=1):

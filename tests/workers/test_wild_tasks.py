@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.servers import RedisServer
-from tests.workers.harness import Log, running
+from tests.workers.harness import Log, eventually, one_kind, running
 from tests.workers.test_outcomes import AT_ONCE, died
 from zwheel import JobState, Reason, Wheel
 from zwheel.keys import ShardKeys
@@ -134,6 +134,7 @@ async def test_a_task_that_starts_background_tasks_and_ends_does_not_disturb_the
     left[0].cancel()
 
 
+@one_kind
 async def test_an_unknown_task_waits_for_a_worker_that_knows_it(wheel: Wheel, log: Log, url: str) -> None:
     answer = await wheel.enqueue("late.bloomer", args=[5], keep=60, retries=0)
     seen: list[int] = []
@@ -152,16 +153,18 @@ async def test_an_unknown_task_waits_for_a_worker_that_knows_it(wheel: Wheel, lo
     assert (job.state, job.attempt, job.max_attempts) == (JobState.DONE, 1, 1)
 
 
+@one_kind
 async def test_an_unknown_task_is_buried_after_its_time_and_waits_as_long_again_when_redriven(
     wheel: Wheel, log: Log
 ) -> None:
     answer = await wheel.enqueue("nobody.knows", retries=5)
-    async with running(wheel, log, unknown_ttl_ms=900):
+    async with running(wheel, log, unknown_ttl_ms=50):
         job = await died(wheel, answer.job_id)
         assert (job.reason, job.attempt) == (Reason.UNKNOWN_TASK, 1)
         assert "nobody.knows" in job.failures[-1].message
         waits = len(log.of("unknown"))
         assert waits >= 1
+        await asyncio.sleep(0.06)  # longer than the wait itself
         assert await wheel.redrive("default") == 1
         again = await died(wheel, answer.job_id)
         assert len(log.of("unknown")) >= waits + 1, "after the redrive it was buried without a wait"
@@ -226,9 +229,7 @@ async def test_what_cannot_be_decoded_is_buried_at_once_and_the_rest_goes_on(
         for answer in good:
             assert (await wheel.wait(answer.job_id, timeout=5)).state is JobState.DONE
         await log.seen("buried", "bad")
-        async with asyncio.timeout(5):
-            while await wheel.count("default", JobState.DEAD) != 1:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: wheel.count("default", JobState.DEAD), lambda dead: dead == 1)
         (dead,) = await wheel.dead("default")
     assert dead.id == "bad"
     assert str(dead.reason) == Reason.UNDECODABLE
@@ -258,7 +259,9 @@ async def test_a_record_of_a_newer_version_is_set_aside_and_the_rest_goes_on(
         assert client.hget(keys.jobs, "newer") == b"2" + record[1:]
 
 
-async def test_an_entry_without_a_record_is_cleared_away_and_counted(wheel: Wheel, log: Log, fresh: RedisServer) -> None:
+async def test_an_entry_without_a_record_is_cleared_away_and_counted(
+    wheel: Wheel, log: Log, fresh: RedisServer
+) -> None:
     @wheel.task(keep=60)
     async def work() -> None:
         pass

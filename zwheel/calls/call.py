@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-from zwheel.clock import ServerClock
 from zwheel._version import __version__
+from zwheel.clock import ServerClock
 from zwheel.errors import BrokerRefused, SchemaMismatch
 from zwheel.keys import SCHEMA, ShardKeys
 from zwheel.scripts import Script

@@ -49,7 +49,7 @@ def request_of(call: Call) -> str | None:
     return f"{lane}:{call.args[1]}" if found else None
 
 
-def _text(value: Any) -> str:
+def _text(value: bytes | str | int) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

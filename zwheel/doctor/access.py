@@ -39,7 +39,9 @@ def check_access() -> Steps[list[Finding]]:
     elif open_door:
         findings.append(ok("access", f"no password, and reached by a Unix socket only; {who}"))
     else:
-        findings.append(ok("access", f"{who}; the default user {'is closed' if open_door is False else 'cannot be seen'}"))
+        findings.append(
+            ok("access", f"{who}; the default user {'is closed' if open_door is False else 'cannot be seen'}")
+        )
     if not local and outside and protected == "no" and not open_door:
         text = "protected mode is off and the server listens beyond this machine: only passwords keep others out"
         findings.append(warning("access", text, "bind it to the addresses that need it, and use TLS between machines"))

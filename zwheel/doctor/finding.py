@@ -49,4 +49,6 @@ def problem(check: str, text: str, cure: str, queue: str = "") -> Finding:
 
 def unseen(check: str, what: str, why: object) -> Finding:
     """Something the server does not let us see: a managed service, or a user without the right."""
-    return warning(check, f"{what} cannot be seen: {why}", "ask whoever runs this server, or check as its administrator")
+    return warning(
+        check, f"{what} cannot be seen: {why}", "ask whoever runs this server, or check as its administrator"
+    )

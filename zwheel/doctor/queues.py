@@ -104,7 +104,9 @@ def _confirm(
     broken: dict[str, list[str]] = {"o": [], "f": [], "p": []}
     for days, ids in suspects.groups():
         (reply,) = yield (calls.repair(keys, days=days, ids=ids, mend=False, now=session.now),)
-        wrong = [(job, letter) for job, letter in zip(ids, calls.read_repair(reply).jobs, strict=True) if letter in broken]
+        wrong = [
+            (job, letter) for job, letter in zip(ids, calls.read_repair(reply).jobs, strict=True) if letter in broken
+        ]
         for job, letter in wrong:
             broken[letter].append(job)
         if wrong:
@@ -199,5 +201,3 @@ def _some(ids: Sequence[str]) -> str:
 def _parts(items: Sequence[T], size: int) -> Iterator[list[T]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
-
-

@@ -118,7 +118,9 @@ def check_persistence() -> Steps[list[Finding]]:
     if fields.get("aof_enabled") == "1":
         fsync = yield from probe.config("appendfsync")
         if fsync == "no":
-            text = "the append-only file is on and never synced by the server: a power cut may cost half a minute of jobs"
+            text = (
+                "the append-only file is on and never synced by the server: a power cut may cost half a minute of jobs"
+            )
             findings.append(warning("persistence", text, "set `appendfsync everysec`"))
         elif not findings:
             how = f", synced {'at each write' if fsync == 'always' else 'every second'}" if fsync else ""

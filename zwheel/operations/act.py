@@ -16,7 +16,12 @@ from zwheel.times import day_of
 
 Progress = Callable[[int], None]
 _TRIES = 20
-_CANCEL = {"c": CancelOutcome.CANCELLED, "r": CancelOutcome.RUNNING, "e": CancelOutcome.ENDED, "m": CancelOutcome.MISSING}
+_CANCEL = {
+    "c": CancelOutcome.CANCELLED,
+    "r": CancelOutcome.RUNNING,
+    "e": CancelOutcome.ENDED,
+    "m": CancelOutcome.MISSING,
+}
 _RESCHEDULE = {
     "s": RescheduleOutcome.RESCHEDULED,
     "r": RescheduleOutcome.RUNNING,
@@ -34,9 +39,7 @@ def cancel(session: Session, job_id: str, queue: str | None) -> Steps[CancelOutc
             return CancelOutcome.MISSING
         queue = job.queue
         with session.lane() as lane:
-            call = calls.cancel(
-                session.keys(queue), [job_id], day=day_of(job.fire_at_ms), lane=lane, now=session.now
-            )
+            call = calls.cancel(session.keys(queue), [job_id], day=day_of(job.fire_at_ms), lane=lane, now=session.now)
             (reply,) = yield (call,)
         letter = calls.read_letters(reply)
         if letter == "u":

@@ -164,7 +164,9 @@ def _read_many(keys: ShardKeys, found: Sequence[tuple[str, JobState]], state: Jo
         )
         for i, job_id in enumerate(part):
             if raws[i] is not None:
-                job = with_times(snapshot(job_id, keys.queue, raws[i], found[start + i][1]), leases[i], died[i], kept[i])
+                job = with_times(
+                    snapshot(job_id, keys.queue, raws[i], found[start + i][1]), leases[i], died[i], kept[i]
+                )
                 if state is None or job.state is state:
                     result.append(job)
     return result
@@ -218,9 +220,7 @@ def hours(session: Session, queue: str, day: str) -> Steps[list[int]]:
     keys = session.keys(queue)
     start = day_start_ms(day)
     hour = DAY_MS // 24
-    replies = yield [
-        ("ZCOUNT", keys.wheel(day), start + i * hour, f"({start + (i + 1) * hour}") for i in range(24)
-    ]
+    replies = yield [("ZCOUNT", keys.wheel(day), start + i * hour, f"({start + (i + 1) * hour}") for i in range(24)]
     return [int(n) for n in replies]
 
 

@@ -37,13 +37,30 @@ class Source:
 class Event:
     """One change of one job: asked for, and as far as it is known, what became of it."""
 
-    __slots__ = ("attempt", "digest", "facts", "fire", "letter", "op", "since", "source", "sure", "token", "us")
+    __slots__ = (
+        "at",
+        "attempt",
+        "digest",
+        "facts",
+        "fire",
+        "letter",
+        "op",
+        "rank",
+        "since",
+        "source",
+        "sure",
+        "token",
+        "us",
+    )
 
     def __init__(self, op: str, since: int, us: int, facts: dict[str, Any], source: Source, *, sure: bool) -> None:
         self.op = op
         #: It happened no earlier and no later than this, µs of the server's clock.
         self.since = since
         self.us = us
+        #: Its place in the order of the job's events: a time, and a rank among those of the same time.
+        self.at = us
+        self.rank = 1 if op == "claim" else 2
         self.facts = facts
         self.source = source
         #: Whether it is known to have happened.
@@ -88,6 +105,11 @@ class JobLine:
 
     def settle(self) -> None:
         """Sort what was gathered."""
+        repeated = [e for e in (*self.moves, *self.extends) if e.since < e.us]
+        if repeated:
+            claims = sorted((move for move in self.moves if move.op == "claim"), key=lambda move: move.us)
+            for event in repeated:
+                _place(event, claims)
         for events in (self.moves, self.extends, self.maybe, self.refused, self.starts, self.ends):
             if len(events) > 1:
                 events.sort(key=_order)
@@ -109,10 +131,21 @@ class JobLine:
         return any(e.op in ops and e.since <= until and (not token or e.token == token) for e in self.maybe)
 
 
-def _order(event: Event) -> tuple[int, int]:
-    # A repeated change took effect somewhere between its first sending and its answer: what followed from it may have
-    # happened before the answer, so that it is put at its beginning.
-    return (event.since if event.us > event.since else event.us, event.token)
+def _order(event: Event) -> tuple[int, int, int]:
+    return (event.at if event.at < NEVER else event.since, event.rank, event.token)
+
+
+def _place(event: Event, claims: list[Event]) -> None:
+    """Find the place of a change whose answer came to a repeat: it took effect somewhere between first sending and answer.
+
+    What it is about was claimed before, and where another claim follows before the answer, it made that claim possible.
+    """
+    for claim in claims:
+        if claim.token == event.token:
+            event.since = min(event.us, max(event.since, claim.us))
+        elif event.since < claim.us <= event.us and claim.token > event.token:
+            event.at, event.rank = claim.us, 0
+            return
 
 
 @dataclass(slots=True)

@@ -77,6 +77,8 @@ class _File:
         self.open: dict[Any, tuple[Line, Source]] = {}
         #: Sendings of a request whose outcome is unknown, until a repeat of it is answered.
         self.unheard: dict[str, list[tuple[Line, Source]]] = {}
+        #: Requests that were answered, with the tokens they gave. One is sent again when others of its round trip failed.
+        self.heard: dict[str, set[int]] = {}
 
     def read(self) -> None:
         last_us = 0
@@ -167,7 +169,14 @@ class _File:
         self._queue_call(queue, call, line)
         job_of = self.runs.job
         accepted = ACCEPTED.get(op, "")
+        told = self.heard.get(f"{name} {request}")
+        if request is not None:
+            tokens = {facts["token"] for facts in line["jobs"] if "token" in facts}
+            self.heard[f"{name} {request}"] = tokens if told is None else told | tokens
         for facts in line["jobs"]:
+            if told is not None and (op != "claim" or facts["token"] in told):
+                # The first answer once more.
+                continue
             job = job_of(name, facts["id"])
             if op == "claim":
                 taken = min(us, max(since, facts["token"])) if earlier else us

@@ -57,7 +57,7 @@ def _may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) 
     last = moves[-1]
     if job.shaky:
         return True
-    if job.may_have({"complete", "purge", "repair"}, NEVER):
+    if job.may_have({"complete", "purge", "cancel", "repair"}, NEVER):
         return True
     queue = runs.queue(job.queue)
     if queue.may_have("purge", last.since, final.us):
@@ -293,7 +293,11 @@ def i12_cancel(runs: Runs, bounds: Bounds, found: Findings) -> None:
         cancelled: Event | None = None
         for move in job.moves:
             if move.op == "claim":
-                if cancelled is not None and cancelled.us < move.us:
+                if (
+                    cancelled is not None
+                    and cancelled.us < move.us
+                    and not job.may_have({"enqueue", "repair"}, move.us)
+                ):
                     found.add("the job was claimed after it was cancelled", cancelled, move, job=name_of(job))
                 running = move
             elif move.op == "cancel":

@@ -1,0 +1,56 @@
+"""The simulator can fail: each changed script is found within a bounded number of seeds, by the promise it breaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from .__main__ import MUTANT_SEEDS
+from .conftest import Connect
+from .decisions import Decisions, Schedule, shrink
+from .mutants import MUTANTS, Mutant
+from .run import Simulator
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_a_changed_script_is_found(mutant: Mutant, connect: Connect) -> None:
+    simulator = Simulator(connect("valkey", mutant.made()), mode=mutant.mode)
+    for seed in range(MUTANT_SEEDS):
+        failure = simulator.seed(seed, shrink_s=0)
+        if failure is not None:
+            assert mutant.promise in failure.error, f"\n{failure}"
+            return
+    pytest.fail(f"{MUTANT_SEEDS} seeds did not find it")
+
+
+def test_a_failure_is_shrunk_to_the_few_steps_that_matter(connect: Connect) -> None:
+    mutant = next(m for m in MUTANTS if m.name == "cancel takes running jobs")
+    simulator = Simulator(connect("valkey", mutant.made()), mode=mutant.mode)
+    failure = simulator.seed(0, shrink_s=5)
+    assert failure is not None
+    assert len(failure.schedule) <= 40
+    text = str(failure)
+    assert "seed 0 (judge): I12: cancel of" in text
+    assert "cancel day=" in text
+    assert text.splitlines()[-3].startswith("broken: I12")
+
+
+def test_shrinking_keeps_what_the_failure_needs() -> None:
+    """A run that fails when a step chose 3 after one that chose 2 shrinks to these two, and to nothing but them."""
+
+    def used(schedule: Schedule) -> Schedule | None:
+        decisions = Decisions(0, schedule)
+        chosen = []
+        while decisions.left > 0:
+            decisions.next_step()
+            chosen.append([decisions.choose(5) for _ in range(3)][1])
+        seen = [c for c in chosen if c in (2, 3)]
+        return decisions.taken if 2 in seen and 3 in seen[seen.index(2) :] else None
+
+    drawn = Decisions(7)
+    for _ in range(60):
+        drawn.next_step()
+        for _ in range(3):
+            drawn.choose(5)
+    assert used(drawn.taken) is not None
+    assert shrink(drawn.taken, used, 5.0) == [[], [0, 2, 0], [0, 3, 0]]

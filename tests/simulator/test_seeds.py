@@ -1,0 +1,40 @@
+"""Two thousand runs of a fleet with faults: no promise is broken, and the rare branches were all reached.
+
+`python -m tests.simulator --seeds 10000 --start 2000` runs others. A failure prints its seed and the shortest way to it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Connect
+from .run import MARKS, Simulator
+
+SEEDS = 500
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("kind", "start"), [("redis", 0), ("redis", SEEDS), ("redis", 2 * SEEDS), ("valkey", 3 * SEEDS)]
+)
+def test_no_promise_is_broken(kind: str, start: int, connect: Connect) -> None:
+    simulator = Simulator(connect(kind))
+    for seed in range(start, start + SEEDS):
+        failure = simulator.seed(seed)
+        assert failure is None, f"\n{failure}"
+    assert not MARKS - simulator.marks, "these branches were never reached, so nothing was shown about them"
+
+
+@pytest.mark.parametrize("mode", ["both", "damage", "model"])
+def test_a_seed_is_the_same_run_each_time(mode: str, connect: Connect) -> None:
+    simulator = Simulator(connect("valkey"), mode=mode)
+    first, again = simulator.trace(11), simulator.trace(11)
+    assert len(first[1]) > 50
+    assert first == again
+
+
+def test_the_servers_and_the_model_are_one_run(connect: Connect) -> None:
+    """What a seed meets does not depend on the server."""
+    traces = [Simulator(connect(kind), mode="both").trace(12) for kind in ("redis", "valkey")]
+    assert traces[0] == traces[1]

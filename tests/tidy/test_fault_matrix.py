@@ -1,0 +1,56 @@
+"""The fault matrix is honest: every fault has its row, every row names tests, and every test it names is there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.faults.matrix import PAGE, REQUIRED, RESULTS, ROOT, filled, functions, outcomes, rows
+
+TEXT = PAGE.read_text(encoding="utf-8")
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.a" name="test_one[x]"/>
+<testcase classname="tests.a" name="test_one[y]"><skipped message="no server"/></testcase>
+<testcase classname="tests.b" name="test_two"><failure message="no"/></testcase>
+</testsuite></testsuites>"""
+TWO = """| id | fault | expected | shown by | last result |
+|---|---|---|---|---|
+| K-01 | f | e | `tests/a.py::test_one` | not run |
+| K-02 | f | e | `tests/a.py::test_one` Not here: power loss. | not run |
+| K-03 | f | e | `tests/a.py::test_one` `tests/b.py::test_two` | ok |
+| K-04 | f | e | `tests/c.py::test_gone` | ok |
+"""
+
+
+def test_every_fault_has_one_row() -> None:
+    ids = [row.id for row in rows(TEXT)]
+    assert sorted(ids) == sorted(REQUIRED)
+
+
+@pytest.mark.parametrize("row", rows(TEXT), ids=lambda row: row.id)
+def test_a_row_says_what_is_expected_and_names_tests_that_exist(row: object) -> None:
+    (found,) = [each for each in rows(TEXT) if each == row]
+    assert found.fault
+    assert found.expected.endswith(".")
+    assert found.tests, "no test shows it"
+    assert [path for path, _ in found.tests if not (ROOT / path).is_file()] == []
+    assert [name for path, name in found.tests if name not in functions(ROOT / path)] == []
+    assert found.result in RESULTS
+    assert found.limit == "" or found.limit.endswith(".")
+
+
+def test_every_promise_is_on_the_page() -> None:
+    assert re.findall(r"^- \*\*(G\d)", TEXT, re.MULTILINE) == [f"G{number}" for number in range(1, 10)]
+
+
+def test_the_last_column_is_what_became_of_the_tests() -> None:
+    text = filled(TWO, outcomes(REPORT))
+    assert [row.result for row in rows(text)] == ["ok", "ok, in part", "failed", "no such test"]
+    assert text.splitlines()[:2] == TWO.splitlines()[:2]
+    assert filled(text, outcomes(REPORT)) == text
+
+
+def test_a_row_with_too_few_cells_is_refused() -> None:
+    with pytest.raises(ValueError, match="line 1"):
+        rows("| K-01 | fault | expected | tests |\n")
