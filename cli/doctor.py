@@ -1,4 +1,4 @@
-"""`zwheel doctor`: is this Redis fit for jobs, and are the queues' keys in order?"""
+"""`zwheel doctor`: whether this Redis is fit for jobs, and the queues' keys are in order."""
 
 from __future__ import annotations
 

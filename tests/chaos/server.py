@@ -73,9 +73,10 @@ class Target:
 
     async def close(self) -> None:
         """End the probe and the server. What its directory holds stays."""
-        if self._probing is not None:
+        while self._probing is not None and not self._probing.done():
+            # A client may take a cancellation for the end of its own time limit.
             self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+            await asyncio.wait([self._probing], timeout=1.0)
         await self._client.aclose()
         await asyncio.to_thread(self._server.kill)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import select
+import shutil
 import socket
 import subprocess
 import sys

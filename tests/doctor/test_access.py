@@ -16,9 +16,10 @@ OFF = [b"flags", [b"off", b"nopass"], b"passwords", []]
 
 def levels(user: Any = OPEN, **settings: str | None) -> list[tuple[str, str]]:
     """Answer the check's questions; a setting that is None is refused."""
-    known: dict[str, str | None] = {
+    defaults: dict[str, str | None] = {
         "port": "6379", "tls-port": "0", "bind": "* -::*", "protected-mode": "yes", "enable-debug-command": "no",
-    } | {name.replace("_", "-"): value for name, value in settings.items()}  # fmt: skip
+    }  # fmt: skip
+    known = {**defaults, **{name.replace("_", "-"): value for name, value in settings.items()}}
     steps = check_access()
     ask: Any = next(steps)
     try:

@@ -95,7 +95,7 @@ def test_a_clock_that_differs_is_a_warning(
     fresh: RedisServer, doctor: Doctor, monkeypatch: pytest.MonkeyPatch, shift: int, word: str
 ) -> None:
     true_time = time.time
-    monkeypatch.setattr(server.time, "time", lambda: true_time() + shift)
+    monkeypatch.setattr("zwheel.doctor.server.time.time", lambda: true_time() + shift)
     found = doctor(fresh.url).of("clock")
     assert found["level"] == "warning"
     assert "3,600 s " + word in found["text"] or "3,599 s " + word in found["text"]

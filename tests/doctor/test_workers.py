@@ -20,7 +20,6 @@ from zwheel.keys import ShardKeys
 pytestmark = pytest.mark.anyio
 
 KEYS = ShardKeys.of("zw", "default")
-FAST = {"watch_ms": 50}
 #: A primary sends its data to a replica at once, not after the usual 5 s.
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
@@ -112,7 +111,7 @@ async def test_a_policy_that_turns_bad_under_a_worker_is_said_as_an_error_and_th
     wheel: Wheel, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = Log()
-    async with running(wheel, log, **FAST):
+    async with running(wheel, log, watch_ms=50):
         await log.seen("policy")
         client.config_set("maxmemory-policy", "allkeys-random")
         await log.until(lambda: any(about["deletes"] for about in log.of("policy")))

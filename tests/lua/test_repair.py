@@ -38,7 +38,7 @@ def mend(shard: Shard, **named: Any) -> Repaired:
     return read_repair(shard.run(repair(KEYS, mend=True, now=at(NOW), **named)))
 
 
-def founded(**fields: object) -> dict[str, str]:
+def founded(**fields: Any) -> dict[str, str]:
     return meta(schema=1, epoch=7, **fields)
 
 

@@ -110,10 +110,10 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a held key is taken", "enqueue.lua", "(holders[d] or taken[digest]) then", "taken[digest] then"),
     _mutant("a pair within one batch", "enqueue.lua", "(holders[d] or taken[digest]) then", "holders[d] then", first="tables"),
     _mutant("a key is never given back", "include/dedup.lua", "if #gone > 0 then", "if false then", "complete"),
-    _mutant("a window ends with its job", "include/dedup.lua", "(force or not ends[i] or tonumber(ends[i]) <= now_ms)", "true", "complete"),
+    _mutant("a window ends with its job", "include/dedup.lua", "(force or not ends[i] or tonumber(ends[i]) <= now_ms)", "true", "complete", first="tables"),
     _mutant("another's key is given back", "include/dedup.lua", "holders[i] == owners[i] and", "", "complete", first="tables"),
-    _mutant("a living job's key is pruned", "prune.lua", "if not keeps(records[i], digests[i]) then", "if true then"),
-    _mutant("redrive takes a held key", "redrive.lua", "or holders[d] and holders[d] ~= id", ""),
+    _mutant("a living job's key is pruned", "prune.lua", "if not keeps(records[i], digests[i]) then", "if true then", first="tables"),
+    _mutant("redrive takes a held key", "redrive.lua", "or holders[d] and holders[d] ~= id", "", first="tables"),
     # Control.
     _mutant("a running job is cancelled", "cancel.lua", "elseif state == 'p' then\n    letters[i] = 'r'", "elseif false then\n    letters[i] = 'r'", first="tables"),
     _mutant("an ended job is cancelled", "cancel.lua", "elseif state ~= 's' then", "elseif state == 'p' then"),

@@ -15,7 +15,7 @@ from .run import ROOT
 from .scenario import play
 from .table import MUTANTS
 
-#: Of each third of the table one run is made here, so that two processes share the work.
+#: The table is tried in parts, so that test processes can share the work.
 PARTS = 4
 
 

@@ -58,7 +58,7 @@ def _mutants(path: str) -> int:
     missed = 0
     for mutant in MUTANTS:
         failure = find(mutant, path)
-        found = failure is not None and mutant.promise in failure.error
+        found = failure is not None and mutant.known_by(failure.error)
         missed += not found
         seed = "missed" if failure is None else f"seed {failure.seed}"
         print(f"{mutant.name:40s} {seed:9s} {failure.error[:120] if failure else ''}", flush=True)  # noqa: T201

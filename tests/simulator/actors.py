@@ -256,10 +256,12 @@ def zombie(world: World, process: Process, most_dead: int) -> Acting:
     """Acts with tokens of the dead, and with old ones of anybody: whatever is not the newest must be refused."""
     decisions = world.decisions
     while True:
-        yield decisions.pick((0.5, 5.0, 40.0))
+        yield decisions.pick((0.5, 5.0, 15.0))
         held = {pair for other in world.actors for pair in other.process.held}
         old = [(i, t) for i, t in world.ever if (i.decode(), int(t)) not in held]
-        pool = world.graves if world.graves and decisions.chance(0.5) else old
+        lives = world.judge.lives
+        running = [pair for pair in old if (life := lives.get(pair[0].decode())) and life.state == "p"]
+        pool = world.graves if world.graves and decisions.chance(0.4) else running or old
         if not pool:
             continue
         job_id, token = decisions.pick(pool)

@@ -57,7 +57,7 @@ class Fleet:
             self._start("reaper", lambda world, process: actors.reaper(world, process, self._most_dead))
         for _ in range(decisions.choose(3)):
             self._start("operator", actors.operator)
-        if decisions.chance(0.4):
+        if decisions.chance(0.5):
             self._start("zombie", lambda world, process: actors.zombie(world, process, self._most_dead))
 
     def _process(self, kind: str, restart: Callable[[], None]) -> Process:
@@ -210,12 +210,9 @@ class Fleet:
         if kind == "flush":
             world.flush()
         elif kind == "clock":
-            for gone in [i for i in world.judge.tokens if i not in lives or lives[i].state == "g"]:
-                # Its record would have told the last token.
-                del world.judge.tokens[gone]
             world.backend.run([("HDEL", KEYS.meta, "clock")])
             world.clock_off_us -= decisions.pick((5, 3600)) * SECOND_US
-            world.judge.floor = 0
+            world.judge.forget_the_clock()
             world.say("person", "the server forgets its last time, and its clock is set back")
         else:
             job_id = decisions.pick(alive)

@@ -57,7 +57,9 @@ class Judge:
         self.lives: dict[str, Life] = {}
         #: The highest token of each id; it outlives the job.
         self.tokens: dict[str, int] = {}
+        #: The last time that the server keeps, µs; and whether it lost that, so that a deleted id may get an old token.
         self.floor = 0
+        self.forgetful = False
         self.highest_given = 0
         self.executed = 0
         self.paused = False
@@ -106,14 +108,10 @@ class Judge:
         """N-01, K-02: a repeat gets the first answer."""
         self._mark(f"replay of {name}")
         if name == "claim":
-            before = {(job["id"], job["token"]) for job in first.jobs}
-            for job in again.jobs:
-                must((job["id"], job["token"]) in before, f"a repeated claim got another job {job['id']}")
-            still = [
-                job["id"] for job in first.jobs
-                if (life := self.lives[job["id"]]).state == "p" and life.token == job["token"]
-            ]  # fmt: skip
-            must([job["id"] for job in again.jobs] == still, f"a repeated claim got {again.jobs}, not {still}")
+            before = [(job["id"], job["token"]) for job in self._sound(first)]
+            got = [(job["id"], job["token"]) for job in self._sound(again)]
+            still = [(i, t) for i, t in before if self.lives[i].state == "p" and self.lives[i].token == t]
+            must(got == still, f"a repeated claim got {got}, and {still} of {before} are held by it")
         else:
             # The fire time of a delay is reckoned from the clock of the answer, which is another one now.
             told, at_first = (
@@ -131,6 +129,14 @@ class Judge:
 
     def _gone(self, job_id: str, why: str) -> None:
         self.lives[job_id].state, self.lives[job_id].why_gone = "g", why
+        if self.forgetful:
+            self.tokens.pop(job_id, None)
+
+    def forget_the_clock(self) -> None:
+        """The server lost the last time it saw. The records still tell the tokens of their jobs."""
+        self.floor, self.forgetful = 0, True
+        for job_id in [i for i in self.tokens if self._life(i) is None]:
+            del self.tokens[job_id]
 
     def _holder(self, digest: str, now_ms: int) -> str | None:
         holder, end = self._keys.get(digest, ("", None))

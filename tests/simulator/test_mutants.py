@@ -18,7 +18,7 @@ def test_a_changed_script_is_found(mutant: Mutant, connect: Connect) -> None:
     for seed in range(MUTANT_SEEDS):
         failure = simulator.seed(seed, shrink_s=0)
         if failure is not None:
-            assert mutant.promise in failure.error, f"\n{failure}"
+            assert mutant.known_by(failure.error), f"\n{failure}"
             return
     pytest.fail(f"{MUTANT_SEEDS} seeds did not find it")
 

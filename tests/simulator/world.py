@@ -230,7 +230,7 @@ class World:
 
     def _carried_out(self, command: Command, reply: Any, who: str) -> None:
         self.log.append(Entry(command, reply))
-        if self.lines is not None:
+        if self.lines is not None and (reply is not None or command[0] != "LPOP"):
             self.say(who, _told(command, reply))
         if isinstance(command, Call):
             self._look(command, reply)

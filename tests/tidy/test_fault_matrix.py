@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.faults.matrix import PAGE, REQUIRED, RESULTS, ROOT, filled, functions, outcomes, rows
+from tests.faults.matrix import PAGE, REQUIRED, RESULTS, ROOT, Row, filled, functions, outcomes, rows
 
 TEXT = PAGE.read_text(encoding="utf-8")
 REPORT = """<testsuites><testsuite>
@@ -29,15 +29,14 @@ def test_every_fault_has_one_row() -> None:
 
 
 @pytest.mark.parametrize("row", rows(TEXT), ids=lambda row: row.id)
-def test_a_row_says_what_is_expected_and_names_tests_that_exist(row: object) -> None:
-    (found,) = [each for each in rows(TEXT) if each == row]
-    assert found.fault
-    assert found.expected.endswith(".")
-    assert found.tests, "no test shows it"
-    assert [path for path, _ in found.tests if not (ROOT / path).is_file()] == []
-    assert [name for path, name in found.tests if name not in functions(ROOT / path)] == []
-    assert found.result in RESULTS
-    assert found.limit == "" or found.limit.endswith(".")
+def test_a_row_says_what_is_expected_and_names_tests_that_exist(row: Row) -> None:
+    assert row.fault
+    assert row.expected.endswith(".")
+    assert row.tests, "no test shows it"
+    assert [path for path, _ in row.tests if not (ROOT / path).is_file()] == []
+    assert [name for path, name in row.tests if name not in functions(ROOT / path)] == []
+    assert row.result in RESULTS
+    assert row.limit == "" or row.limit.endswith(".")
 
 
 def test_every_promise_is_on_the_page() -> None:

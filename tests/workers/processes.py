@@ -93,10 +93,13 @@ async def worker_process(
     reap: str = "100ms",
     drain: str = "3s",
     wait: bool = True,
+    app: str = "tests.workers.app:wheel",
+    failpoints: str = "",
 ) -> AsyncIterator[Process]:
-    """Run `zwheel worker tests.workers.app:wheel`; it is killed at the end of the block if it still runs."""
-    words = ["worker", "tests.workers.app:wheel", "--lease", lease, "--reap", reap, "--drain", drain, *options]
+    """Run `zwheel worker`; it is killed at the end of the block if it still runs. failpoints: where it dies or stops."""
+    words = ["worker", app, "--lease", lease, "--reap", reap, "--drain", drain, *options]
     environment = {**os.environ, "ZWHEEL_URL": url, PATH: str(stage), "PYTHONUNBUFFERED": "1"}
+    environment["ZWHEEL_FAILPOINTS"] = failpoints
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "zwheel.cli", *words),
         cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,

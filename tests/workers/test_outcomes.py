@@ -42,21 +42,19 @@ async def test_a_failing_job_runs_retries_and_once_more_and_is_then_dead(wheel: 
 
 
 async def test_a_retry_waits_within_its_backoff(wheel: Wheel, log: Log) -> None:
-    starts: list[float] = []
-
-    @wheel.task(retries=1, backoff=Backoff(first=0.3, factor=1, longest=0.3))
+    @wheel.task(retries=1, backoff=Backoff(first=20, factor=1, longest=20))
     async def fail() -> None:
-        starts.append(time.monotonic())
         raise ValueError
 
     async with running(wheel, log):
         await wheel.enqueue_many(fail.job() for _ in range(40))
         await log.seen("retried", count=40)
-        waiting = await wheel.jobs("default", JobState.SCHEDULED)
-        await log.seen("buried", count=40)
-    fires = [job.fire_at_ms - job.failures[-1].at_ms for job in waiting]
-    assert all(-5 <= delay <= 310 for delay in fires)
-    assert len(set(fires)) > len(fires) // 2, "no jitter"
+        await eventually(lambda: wheel.count("default", JobState.PROCESSING), lambda left: left == 0)
+        waiting = [job for job in await wheel.jobs("default", JobState.SCHEDULED) if job.failures]
+    delays = sorted(job.fire_at_ms - job.failures[-1].at_ms for job in waiting)
+    # A second for what passes between the failure and Redis hearing of it.
+    assert delays[0] >= -50 and delays[-1] <= 21_000
+    assert delays[-1] - delays[0] > 5_000, "no jitter"
 
 
 async def test_a_task_names_the_delay_of_its_retry(wheel: Wheel, log: Log) -> None:

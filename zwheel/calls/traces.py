@@ -46,7 +46,7 @@ def request_of(call: Call) -> str | None:
     if len(call.keys) < 2:
         return None
     _, found, lane = call.keys[1].partition(":replay:")
-    return f"{lane}:{call.args[1]}" if found else None
+    return f"{lane}:{_text(call.args[1])}" if found else None
 
 
 def _text(value: bytes | str | int) -> str:
