@@ -92,6 +92,10 @@ class Heartbeat(threading.Thread):
                     lease_ms=settings.lease_ms, longest_ms=settings.longest_ms, now=self._store.session.now,
                 )  # fmt: skip
                 try:
+                    if not part:
+                        # Nothing to renew; that workers reach Redis is told by the claims of those that wait.
+                        self._store.send([beat])
+                        continue
                     replies = self._send(call, None if start else beat)
                 except (BrokerUnavailable, OutcomeUnknown):
                     raise

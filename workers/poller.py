@@ -2,8 +2,9 @@
 
 A claim that finds nothing due names a role. The timekeeper sleeps here until the next fire time; everyone listens for a
 wake-up token, which an enqueue pushes when its job comes before what the timekeeper sleeps for. A token that was lost
-costs at most the backstop: a second for the timekeeper and for the second in line, longer for the rest. The second looks
-a little after each time the timekeeper slept for, so that a timekeeper's death makes jobs late by less than 0.1 s.
+costs at most the backstop: a second for the timekeeper and for the second in line, longer for the rest. A backstop is a
+plain look at the head of the wheel; only when that changed, or when the role must be confirmed, is it a claim. The second
+looks a little after each time the timekeeper slept for: a timekeeper's death makes jobs late by less than 0.1 s.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
+from zwheel.calls.claim import ROLE_MS
 from zwheel.errors import BrokerError
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys, queues_key
@@ -32,6 +34,8 @@ log = logging.getLogger("zwheel.worker")
 
 BACKSTOP_S = 1.0
 FOLLOWER_BACKSTOP_S = (10.0, 20.0)
+#: A follower claims at least this often, in case a role is vacant.
+FOLLOWER_CLAIM_S = 45.0
 #: The second looks this much after the timekeeper's time: by then the role of one that died has lapsed.
 SECOND_LATER_S = (0.04, 0.08)
 PAUSED_BACKSTOP_S = (1.0, 3.0)
@@ -66,6 +70,10 @@ class Poller:
         self._due = True
         self._day = ""
         self._wake_at = 0.0
+        #: Whether the next look at the clock is a peek at the wheel, and not a claim.
+        self._peeks = False
+        self._answer: Claimed | None = None
+        self._answered_at = 0.0
         self._stopping = False
         self._reserved = 0
         self._waits = False
@@ -74,6 +82,11 @@ class Poller:
     def queue(self) -> QueueName:
         """The queue it claims from."""
         return self._queue
+
+    @property
+    def follows(self) -> bool:
+        """Whether others keep time for this shard, and this one only listens."""
+        return self._answer is not None and self._answer.role == "follower"
 
     def kick(self) -> None:
         """Let the loop look again: an outcome is there, or room, or a stop."""
@@ -98,6 +111,8 @@ class Poller:
                     await self._exchange(batch)
                 elif self._stopping and not self._owes():
                     break
+                elif self._peeks and time.monotonic() >= self._wake_at:
+                    await self._peek()
                 else:
                     await self._wait()
         finally:
@@ -143,6 +158,7 @@ class Poller:
         call = calls.claim(
             self._keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
             lane=Lane(self._worker, "claim", session.request()), epoch=self.founding.epoch, now=session.now,
+            role_ms=max(ROLE_MS, 2 * self._settings.beat_ms),
         )  # fmt: skip
         return call, lambda reply: self._claimed(read_claim(reply), sent_ns)
 
@@ -192,19 +208,46 @@ class Poller:
         return max(sent_ns, now_ns - age_us * 1000)
 
     def _rest(self, claimed: Claimed) -> None:
-        """Nothing more is due: sleep in the role that the claim gave."""
+        """Nothing more is due: sleep in the role that the claim gave, until its fire time or the backstop."""
+        now = time.monotonic()
+        if claimed is not self._answer:
+            self._answer, self._answered_at = claimed, now
         if claimed.role == "follower":
-            self._sleep(random.uniform(*FOLLOWER_BACKSTOP_S))
-            return
-        wait = BACKSTOP_S
-        if claimed.next_fire_ms is not None:
-            wait = min(wait, self._store.session.clock.seconds_until(claimed.next_fire_ms))
-            if claimed.role == "second":
-                wait += random.uniform(*SECOND_LATER_S)
+            wait, confirm = random.uniform(*FOLLOWER_BACKSTOP_S), FOLLOWER_CLAIM_S
+        else:
+            # Claims are also what tells a quiet queue from one that no worker could reach: one in each beat.
+            confirm = self._settings.beat_ms / 1000
+            wait = min(BACKSTOP_S, confirm)
+            if claimed.next_fire_ms is not None:
+                until = self._store.session.clock.seconds_until(claimed.next_fire_ms)
+                if claimed.role == "second":
+                    until += random.uniform(*SECOND_LATER_S)
+                if until <= wait:
+                    self._sleep(until)
+                    return
         self._sleep(wait)
+        self._peeks = self._wake_at < self._answered_at + confirm
+
+    async def _peek(self) -> None:
+        """Look at the head of the wheel: claim when it is not what the last claim told, else rest on."""
+        answer = self._answer
+        asks: list[tuple[str, ...]] = [("ZRANGE", self._keys.days, "0", "0")]
+        if self._day:
+            asks.append(("ZRANGE", self._keys.wheel(self._day), "0", "0", "WITHSCORES"))
+        replies = await self._persist(asks, settles=False)
+        if not replies or answer is None or self._due:
+            return
+        day = replies[0][0].decode() if replies[0] else ""
+        head = replies[1][1] if self._day and replies[1] else None
+        fire_ms = None if head is None else int(float(head))
+        if (day, fire_ms) == (answer.day, answer.next_fire_ms):
+            self._rest(answer)
+        else:
+            self._due = True
 
     def _sleep(self, seconds: float) -> None:
         self._due = False
+        self._peeks = False
         self._wake_at = time.monotonic() + seconds
 
     async def _wait(self) -> None:
@@ -226,10 +269,10 @@ class Poller:
             finally:
                 timer.cancel()
         else:
-            self._due = True
+            self._due = not self._peeks
 
     def _on_time(self) -> None:
-        self._due = True
+        self._due = not self._peeks
         self.kick()
 
     async def _listen(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zwheel import calls
 from zwheel.errors import BrokerError
@@ -20,6 +20,7 @@ log = logging.getLogger("zwheel.worker")
 
 _BATCH = 100
 _PRUNE_EVERY = 12
+_IDLE_FACTOR = 3
 #: A worker that is silent for this long is taken off the list, ms.
 _FORGET_MS = 3_600_000
 
@@ -28,18 +29,22 @@ class Reaper:
     """Runs in every worker, jittered; each pass is bounded, and a pass that found much is followed by the next at once."""
 
     def __init__(
-        self, store: Store, shards: Sequence[ShardKeys], settings: WorkerSettings, observer: Observer | None
-    ) -> None:
+        self, store: Store, shards: Sequence[ShardKeys], settings: WorkerSettings, observer: Observer | None,
+        idle: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self._store = store
         self._shards = shards
         self._settings = settings
         self._observer = observer
+        #: Whether this worker has nothing to do and others keep time: then it looks less often than they.
+        self._idle = idle
 
     async def run(self) -> None:
         """Reap until cancelled."""
         rounds = random.randrange(_PRUNE_EVERY)
         while True:
-            await asyncio.sleep(self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0))
+            often = _IDLE_FACTOR if self._idle() else 1
+            await asyncio.sleep(often * self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0))
             rounds += 1
             for keys in self._shards:
                 try:
@@ -53,6 +58,9 @@ class Reaper:
 
     async def _reap(self, keys: ShardKeys) -> None:
         session = self._store.session
+        (first,) = await self._store.send([("ZRANGE", keys.processing, 0, 0, "WITHSCORES")])
+        if not first or int(float(first[1])) > session.clock.now_ms():
+            return
         while True:
             call = calls.reap(
                 keys, limit=_BATCH, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,

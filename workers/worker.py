@@ -103,7 +103,11 @@ class Worker:
             if not await self._await_server(store, namespace, guard):
                 return
             heartbeat.start()
-            reaper = asyncio.create_task(Reaper(store, shards, self.settings, self._observer).run())
+            reaping = Reaper(
+                store, shards, self.settings, self._observer,
+                idle=lambda: not slots.held and all(poller.follows for poller in pollers),
+            )  # fmt: skip
+            reaper = asyncio.create_task(reaping.run())
             watch = asyncio.create_task(heartbeat.watch())
             guarding = asyncio.create_task(guard.run())
             loops = [asyncio.create_task(poller.run()) for poller in pollers]

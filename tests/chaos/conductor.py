@@ -74,7 +74,8 @@ class Outcome:
     """At which failpoints processes died."""
     killed: dict[int, str] = field(default_factory=dict)
     """Pids of workers that died by SIGKILL, and why."""
-    stopped: set[int] = field(default_factory=set)
+    stopped: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Pids of workers that were stopped, and from when until when, µs."""
     proxied: set[int] = field(default_factory=set)
     """Pids of processes that reached Redis through the proxy."""
     drained: set[int] = field(default_factory=set)
@@ -117,7 +118,7 @@ class Conductor:
         }  # fmt: skip
         self._history.write([line])
         if kind == "stop" and "pid" in facts:
-            self.outcome.stopped.add(facts["pid"])
+            self.outcome.stopped.setdefault(facts["pid"], []).append((since_us, until_us))
         elif kind == "kill" and facts.get("role") in (Role.WORKER, Role.SUPERVISOR):
             self.outcome.killed[facts["pid"]] = "killed"
 

@@ -87,7 +87,8 @@ class Faults:
         if not found:
             return None
         pid, member = rng.choice(found)
-        seconds = rng.uniform(1, 3) * LEASE_S
+        # Most wake up about when their jobs run elsewhere: after a lease and a reap interval.
+        seconds = rng.choice((rng.uniform(1.0, 1.6), rng.uniform(1.0, 1.6), rng.uniform(1.0, 3.0))) * LEASE_S
         self._fleet.stop_for(pid, seconds)
         began = now_us()
         self._note("stop", began, began + int(seconds * 1e6), pid=pid, role=str(member.role))

@@ -15,10 +15,10 @@ Draw = Callable[[random.Random], tuple[str, tuple[Any, ...]]]
 
 #: Weight in a thousand, and what makes the task's name and arguments.
 _MIX: tuple[tuple[float, Draw], ...] = (
-    (877, lambda rng: ("quick", (rng.randrange(1_000_000),))),
+    (860, lambda rng: ("quick", (rng.randrange(1_000_000),))),
     (50, lambda rng: ("nap", (rng.uniform(0.001, 0.05),))),
-    (6, lambda rng: ("nap", (rng.uniform(0.3, 1.5),))),
-    (0.7, lambda rng: ("nap", (rng.uniform(2.5, 5.0),))),
+    (20, lambda rng: ("nap", (rng.uniform(0.3, 1.5),))),
+    (2, lambda rng: ("nap", (rng.uniform(2.5, 5.0),))),
     (25, lambda rng: ("thread", (rng.uniform(0.0, 0.01),))),
     (1, lambda rng: ("thread", (rng.uniform(0.2, 2.5),))),
     (12, lambda rng: ("flaky", (rng.randrange(2, 5),))),

@@ -15,6 +15,8 @@ from .fleet import REAP_S
 
 #: What processors that more is asked of than they can do may add to each bound, ms.
 SLACK_MS = 5_000
+#: How long after a worker goes on its lapsed leases may still be reaped, µs.
+_SETTLED_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +85,14 @@ class _Causes:
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
 
-    def of_lapse(self, claim: Event) -> str:
-        """Why the lease of a claim ran out."""
+    def of_lapse(self, claim: Event, reap: Event) -> str:
+        """Why the lease of a claim ran out, so that it was reaped."""
         words = claim.source.proc.split(":")
         pid = int(words[1]) if len(words) > 2 and words[1].isdigit() else 0
+        if any(since <= reap.us <= until + _SETTLED_US for since, until in self._outcome.stopped.get(pid, ())):
+            return "its worker was stopped"
         if pid in self._outcome.killed:
             return f"its worker was {self._outcome.killed[pid]}".replace("was died", "died")
-        if pid in self._outcome.stopped:
-            return "its worker was stopped"
         if pid in self._outcome.proxied:
             return "its worker's network"
         if pid in self._outcome.drained:
@@ -121,7 +123,7 @@ def _count_again(job: JobLine, why: _Causes, again: Counter[str], twice: Counter
         elif move.op == "redrive":
             cause, failed = "redriven by the operator", True
         elif move.op == "reap" and claim is not None:
-            cause = why.of_lapse(claim)
+            cause = why.of_lapse(claim, move)
 
 
 def _count_jobs(runs: Runs) -> tuple[Counter[str], Counter[str]]:

@@ -33,7 +33,7 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("worker-kill", Where.PROCESS, 26, "SIGKILL of a worker", "K-07 K-20"),
-        Kind("worker-stop", Where.PROCESS, 5, "SIGSTOP of a worker for 1 to 3 leases", "Z-01 Z-03 Z-09"),
+        Kind("worker-stop", Where.PROCESS, 12, "SIGSTOP of a worker for 1 to 3 leases", "Z-01 Z-03 Z-09"),
         Kind("worker-drain", Where.PROCESS, 5, "SIGTERM of a worker, another is started", "K-13"),
         Kind("worker-abort", Where.PROCESS, 1, "two SIGTERMs of a worker", "K-13"),
         Kind("supervisor-kill", Where.PROCESS, 1, "SIGKILL of a supervisor", "K-22"),

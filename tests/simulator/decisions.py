@@ -81,8 +81,10 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], Schedule | None], sec
 
     improved = True
     while improved and time.monotonic() < deadline:
-        improved = _drop_blocks(lambda: best, better, deadline)
-        improved = _set_to_zero(lambda: best, better, deadline) or improved
+        # The set-up first: who does not take part makes no steps.
+        improved = _set_to_zero(lambda: best, better, deadline, 1)
+        improved = _drop_blocks(lambda: best, better, deadline) or improved
+        improved = _set_to_zero(lambda: best, better, deadline, len(best)) or improved
     return best
 
 
@@ -103,9 +105,9 @@ def _drop_blocks(best: Callable[[], Schedule], better: Callable[[Schedule], bool
     return improved
 
 
-def _set_to_zero(best: Callable[[], Schedule], better: Callable[[Schedule], bool], deadline: float) -> bool:
+def _set_to_zero(best: Callable[[], Schedule], better: Callable[[Schedule], bool], deadline: float, steps: int) -> bool:
     improved = False
-    for number in range(len(best())):
+    for number in range(steps):
         if time.monotonic() > deadline or number >= len(best()):
             break
         if any(best()[number]) and better(_with(best(), number, [])):

@@ -38,7 +38,8 @@ class Fleet:
         world.time_us += decisions.pick((-500_000, 12 * 3600 * SECOND_US))
         world.clock_off_us = decisions.pick((0, 3600 * SECOND_US, -SECOND_US))
         self._concurrency = decisions.pick((2, 1, 4))
-        self._most_dead = decisions.pick((100, 2, 1))
+        # What nobody can read takes places in the dead set, and only the server knows how many.
+        self._most_dead = 1000 if world.damage else decisions.pick((100, 2, 1))
         self._longest_ms = world.longest_ms = decisions.pick((DAY_MS, 50_000, 35_000))
         world.faults = [name for name in NETWORK_FAULTS if decisions.chance(0.6)]
         world.fault_rate = decisions.pick((0.0, 0.08, 0.2, 0.35))

@@ -42,7 +42,6 @@ class Life:
     lease_until: int = 0
     ended: int = 0
     """Dead: when it died. Done or cancelled: when its tombstone may go."""
-    why_gone: str = ""
     damaged: bool = False
 
     @property
@@ -125,10 +124,13 @@ class Judge:
 
     def _sound(self, told: Trace) -> list[Facts]:
         """The jobs of a call whose records nobody damaged."""
-        return [job for job in told.jobs if job["id"] not in self.lives or not self.lives[job["id"]].damaged]
+        return [job for job in told.jobs if not self._damaged(job["id"])]
 
-    def _gone(self, job_id: str, why: str) -> None:
-        self.lives[job_id].state, self.lives[job_id].why_gone = "g", why
+    def _damaged(self, job_id: str) -> bool:
+        return job_id in self.lives and self.lives[job_id].damaged
+
+    def _gone(self, job_id: str) -> None:
+        self.lives[job_id].state = "g"
         if self.forgetful:
             self.tokens.pop(job_id, None)
 
@@ -150,8 +152,8 @@ class Judge:
     def _enqueue(self, call: Call, told: Trace, now_us: int) -> None:
         now_ms = now_us // 1000
         created = 0
-        # A holder whose record is damaged may or may not hold its key.
-        loose = {d for d, (i, _) in self._keys.items() if i in self.lives and self.lives[i].damaged}
+        # Left open: whether a holder whose record is damaged holds its key, and windows told by a clock that was lost.
+        loose = {d for d, (i, end) in self._keys.items() if self._damaged(i) or (self.forgetful and end is not None)}
         for job in told.jobs:
             life, holder = self._life(job["id"]), None
             if job.get("digest"):
@@ -226,7 +228,7 @@ class Judge:
             if life and life.keep:
                 life.state, life.ended = "d", now_us // 1000 + life.keep
             elif life:
-                self._gone(job["id"], "complete")
+                self._gone(job["id"])
 
     def _bury(self, call: Call, told: Trace, now_us: int) -> None:
         for job in self._sound(told):
@@ -280,7 +282,7 @@ class Judge:
     def _trim(self, most: int) -> None:
         dead = sorted((life.ended, job_id) for job_id, life in self.lives.items() if life.state == "x")
         for _, job_id in dead[: max(0, len(dead) - most)]:
-            self._gone(job_id, "trim")
+            self._gone(job_id)
             self._mark("dead trimmed")
 
     def _cancel(self, call: Call, told: Trace, now_us: int) -> None:
@@ -353,7 +355,7 @@ class Judge:
         for job_id in ids:
             if not self.lives[job_id].damaged:
                 self._free(job_id, self.lives[job_id])
-            self._gone(job_id, "purge")
+            self._gone(job_id)
             self._mark("purged")
 
     def _prune(self, call: Call, told: Trace, now_us: int) -> None:
@@ -362,7 +364,7 @@ class Judge:
             over = life.state in ("d", "c") and life.ended <= now_ms
             old = life.state == "x" and life.ended <= now_ms - told.args["dead_age"]
             if (over or old) and not life.damaged:
-                self._gone(job_id, "prune")
+                self._gone(job_id)
                 self._mark("pruned")
 
 
