@@ -49,7 +49,9 @@ async def dev(
     ] = None,
     queue: Annotated[
         list[str] | None,
-        typer.Option("--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else those of the tasks."),
+        typer.Option(
+            "--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else those of the tasks."
+        ),
     ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", metavar="N", help="Jobs run at a time.")] = 100,
     reload: Annotated[
@@ -90,9 +92,7 @@ async def dev(
             ctx.out.note("zwheel: stopped the private server; its data stays")
 
 
-async def _run(
-    ctx: Context, words: list[str], env: dict[str, str], stopping: asyncio.Event, reload: bool
-) -> None:
+async def _run(ctx: Context, words: list[str], env: dict[str, str], stopping: asyncio.Event, reload: bool) -> None:
     root = Path.cwd()
     seen = dict(_sources(root))
     while not stopping.is_set():

@@ -92,6 +92,11 @@ class Poller:
         """Let the loop look again: an outcome is there, or room, or a stop."""
         self._kicked.set()
 
+    def look(self) -> None:
+        """Claim now, as far as there is room: something became due that nobody may have been woken for."""
+        self._due = True
+        self.kick()
+
     def stop(self) -> None:
         """Claim no more. The loop ends when all that was claimed here is settled."""
         self._stopping = True
@@ -328,5 +333,3 @@ class Poller:
                 if failures:
                     log.warning("queue %s: Redis answers again", self._queue)
                 return replies
-
-

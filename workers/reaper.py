@@ -30,7 +30,7 @@ class Reaper:
 
     def __init__(
         self, store: Store, shards: Sequence[ShardKeys], settings: WorkerSettings, observer: Observer | None,
-        idle: Callable[[], bool] = lambda: False,
+        idle: Callable[[], bool] = lambda: False, taken_back: Callable[[str], None] = lambda queue: None,
     ) -> None:  # fmt: skip
         self._store = store
         self._shards = shards
@@ -38,6 +38,8 @@ class Reaper:
         self._observer = observer
         #: Whether this worker has nothing to do and others keep time: then it looks less often than they.
         self._idle = idle
+        #: Told of a queue that has due jobs again: the token for them may have gone to a worker that sleeps.
+        self._taken_back = taken_back
 
     async def run(self) -> None:
         """Reap until cancelled."""
@@ -77,6 +79,8 @@ class Reaper:
                 )  # fmt: skip
                 if self._observer is not None:
                     self._observer("reaped", {"back": reaped.back, "dead": reaped.dead})
+            if reaped.back:
+                self._taken_back(keys.queue)
             if reaped.looked_at < _BATCH:
                 return
 

@@ -72,7 +72,9 @@ class Runner:
     def submit(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         """Take a claimed job; it starts when a slot is free. `settled` is called once its outcome is with `settler`."""
         self.held.add(claim)
-        if self._slots.running < self._slots.concurrency and not (self._ready or self._giving_back or self._stale(claim)):
+        if self._slots.running < self._slots.concurrency and not (
+            self._ready or self._giving_back or self._stale(claim)
+        ):
             self._start(claim, settler, settled)
             return
         self._ready.append((claim, settler, settled))
@@ -224,7 +226,9 @@ class Runner:
             settler.release(claim)
             self._observe("released", claim)
         elif claim.stop is Stop.TIMEOUT:
-            self._again_or_bury(claim, settler, self._policy(claim), TimeoutError("the task ran longer than its timeout"))
+            self._again_or_bury(
+                claim, settler, self._policy(claim), TimeoutError("the task ran longer than its timeout")
+            )
         else:
             log.warning("job %s: stopped, its lease is lost", claim.job_id)
             self._observe("lost", claim)
@@ -232,9 +236,7 @@ class Runner:
     def _policy(self, claim: Claim) -> BaseTask[Any, Any] | None:
         return self._tasks.get(claim.task_name.encode())
 
-    def _failed(
-        self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException
-    ) -> None:
+    def _failed(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException) -> None:
         if claim.stop is Stop.LOST:
             self._observe("lost", claim)
         elif isinstance(error, Discard):
@@ -292,7 +294,9 @@ class Runner:
             return
         failures = b"" if seen else self._failures(claim, None, Reason.UNKNOWN_TASK)
         if not seen:
-            log.warning("job %s: task %r is not registered here; it is left for a worker that knows it", claim.job_id, name)
+            log.warning(
+                "job %s: task %r is not registered here; it is left for a worker that knows it", claim.job_id, name
+            )
         settler.release(claim, min(_UNKNOWN_LONGEST_MS, max(_UNKNOWN_FIRST_MS, age_ms)), failures)
         self._observe("unknown", claim)
 

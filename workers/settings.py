@@ -48,7 +48,9 @@ class WorkerSettings:
             ("watch_ms", 50),
         ):  # fmt: skip
             if getattr(self, name) < least:
-                raise ConfigError(f"{name.removesuffix('_ms')}: must be at least {least}{' ms' if '_ms' in name else ''}")
+                raise ConfigError(
+                    f"{name.removesuffix('_ms')}: must be at least {least}{' ms' if '_ms' in name else ''}"
+                )
 
     @property
     def beat_ms(self) -> int:

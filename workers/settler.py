@@ -64,12 +64,12 @@ class Settler:
         if self._buried:
             graves, self._buried = self._buried[:BATCH_LIMIT], self._buried[BATCH_LIMIT:]
             call = calls.bury(keys, graves, most_dead=self._most_dead, lane=self._lane("bury"), now=session.now)
-            taken.append((call, lambda reply: self._read([(i, t) for i, t, _ in graves], calls.read_letters(reply), "x")))
+            taken.append(
+                (call, lambda reply: self._read([(i, t) for i, t, _ in graves], calls.read_letters(reply), "x"))
+            )
         if self._retried:
             again, self._retried = self._retried[:BATCH_LIMIT], self._retried[BATCH_LIMIT:]
-            sent = calls.retry(
-                keys, again, now_ms=session.clock.now_ms(), lane=self._lane("retry"), now=session.now
-            )
+            sent = calls.retry(keys, again, now_ms=session.clock.now_ms(), lane=self._lane("retry"), now=session.now)
             taken.append((sent.call, lambda reply: self._read_back(sent, again, self._retried, reply, "r")))
         if self._released:
             back, self._released = self._released[:BATCH_LIMIT], self._released[BATCH_LIMIT:]

@@ -46,7 +46,8 @@ class Supervisor:
 
     async def run(self) -> int:
         """Supervise until SIGTERM or SIGINT. Returns the exit code: 1 when a child ended badly while draining,
-        that of a child which refused to work."""
+        that of a child which refused to work.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number.name)

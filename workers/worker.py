@@ -50,7 +50,9 @@ _PASSING = frozenset({"READONLY", "MISCONF", "NOREPLICAS"})
 class Worker:
     """Runs the tasks of a wheel until it is told to stop. One per process and event loop."""
 
-    def __init__(self, wheel: Registry, settings: WorkerSettings | None = None, *, observer: Observer | None = None) -> None:
+    def __init__(
+        self, wheel: Registry, settings: WorkerSettings | None = None, *, observer: Observer | None = None
+    ) -> None:
         self.wheel = wheel
         self.settings = settings or WorkerSettings()
         self.id = WorkerId("".join(secrets.choice(_ALPHABET) for _ in range(8)))
@@ -96,7 +98,13 @@ class Worker:
         beat_store = SyncStore(url, Session(namespace, caller=self.id), timeout_s=self._beat_timeout())
         beat_store.recorder = self.wheel.recorder(beat_store.session)
         heartbeat = Heartbeat(
-            beat_store, shards, self.settings, self.id, runner.held, runner.lost, lambda: self._describe(slots),
+            beat_store,
+            shards,
+            self.settings,
+            self.id,
+            runner.held,
+            runner.lost,
+            lambda: self._describe(slots),
             self.on_beat,
         )
         try:
@@ -106,6 +114,7 @@ class Worker:
             reaping = Reaper(
                 store, shards, self.settings, self._observer,
                 idle=lambda: not slots.held and all(poller.follows for poller in pollers),
+                taken_back=lambda queue: _look(pollers, queue),
             )  # fmt: skip
             reaper = asyncio.create_task(reaping.run())
             watch = asyncio.create_task(heartbeat.watch())
@@ -230,6 +239,12 @@ def _both(observer: Observer | None, recorder: Recorder | None) -> Observer | No
         first(event, facts)
 
     return observe
+
+
+def _look(pollers: list[Poller], queue: str) -> None:
+    for poller in pollers:
+        if poller.queue == queue:
+            poller.look()
 
 
 def _parse_info(info: bytes | dict[str, object]) -> dict[str, object]:

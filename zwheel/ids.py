@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from random import getrandbits
 
 from zwheel.job import JobId
 
@@ -49,7 +50,7 @@ class IdMaker:
             if ms > self._ms:
                 self._draw(ms)
             else:
-                self._low += 1 + (self._low & 0xFFFF)
+                self._low += 1 + getrandbits(16)
                 if self._low >> _LOW_BITS:
                     self._draw(self._ms + 1)
             head, low = self._head, self._low

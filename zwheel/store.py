@@ -81,6 +81,11 @@ class _Shell:
         return [c._replace(script=c.script.plain) if isinstance(c, Call) else c for c in commands]
 
     def _observe(self, commands: Sequence[Call | tuple[Any, ...]], replies: list[Any], sent: int) -> None:
+        """Raise what was refused, and take in the server's clock.
+
+        sent: before anything was sent, also where a part of it was sent again because its script was missing: the rest
+        was answered before that.
+        """
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, BaseException):
                 raise self._translate(reply)
@@ -116,7 +121,6 @@ class Store(_Shell):
             if missing:
                 again = [commands[i] for i in missing]
                 await self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
-                sent = time.monotonic_ns()
                 for i, reply in zip(missing, await self._exchange(again), strict=True):
                     replies[i] = reply
             self._observe(commands, replies, sent)
@@ -247,7 +251,6 @@ class SyncStore(_Shell):
             if missing:
                 again = [commands[i] for i in missing]
                 self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
-                sent = time.monotonic_ns()
                 for i, reply in zip(missing, self._exchange(again), strict=True):
                     replies[i] = reply
             self._observe(commands, replies, sent)

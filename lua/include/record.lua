@@ -4,8 +4,8 @@
 --  3-6    attempt               46-49  max attempts
 --  7-21   fire time, ms         50-51  flags in hex: 1 dedup digest, 2 keep, 4 failures
 --  52-    [32 digest] [10 keep, ms] [5 length, failures] task '\n' body
--- readable: whether this version knows the record's version and every flag in it, and every number is one. No script may
--- fail on a record that another program damaged: it would fail again on every try.
+-- readable: whether this version knows the record's version and every flag in it, and every number is one. No script
+-- may fail on a record that another program damaged: it would fail again on every try.
 local HEADER = '^1%l' .. string.rep('%d', 35) .. string.rep('.', 8) .. string.rep('%d', 4) .. '0[0-7]'
 
 local function readable(record)

@@ -64,7 +64,7 @@ class Decisions:
 
 
 def shrink(schedule: Schedule, fails: Callable[[Schedule], Schedule | None], seconds: float) -> Schedule:
-    """Make a failing schedule shorter while it fails: drop blocks of steps, then set choices to 0.
+    """Make a failing schedule shorter while it fails: drop turns and blocks of steps, and set choices to 0.
 
     fails: runs a schedule; gives what of it was used when it fails in the same way, else None.
     """
@@ -81,8 +81,9 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], Schedule | None], sec
 
     improved = True
     while improved and time.monotonic() < deadline:
-        # The set-up first: who does not take part makes no steps.
+        # Who takes part is in the set-up, and whose turn it is the first choice of a step.
         improved = _set_to_zero(lambda: best, better, deadline, 1)
+        improved = _drop_turns(lambda: best, better, deadline) or improved
         improved = _drop_blocks(lambda: best, better, deadline) or improved
         improved = _set_to_zero(lambda: best, better, deadline, len(best)) or improved
     return best
@@ -90,6 +91,15 @@ def shrink(schedule: Schedule, fails: Callable[[Schedule], Schedule | None], sec
 
 def _weight(schedule: Schedule) -> tuple[int, int, int]:
     return len(schedule), sum(value != 0 for step in schedule for value in step), sum(map(len, schedule))
+
+
+def _drop_turns(best: Callable[[], Schedule], better: Callable[[Schedule], bool], deadline: float) -> bool:
+    improved = False
+    for turn in sorted({step[0] for step in best()[1:] if step}):
+        if time.monotonic() < deadline:
+            now = best()
+            improved = better(now[:1] + [step for step in now[1:] if step[:1] != [turn]]) or improved
+    return improved
 
 
 def _drop_blocks(best: Callable[[], Schedule], better: Callable[[Schedule], bool], deadline: float) -> bool:

@@ -26,6 +26,7 @@ from zwheel.times import DAY_MS
 
 EVENTS = ("pause", "kill", "forward", "back", "away", "cut", "script flush")
 _LOOK_EVERY = 20
+_SEATS = 16
 _DRAIN_LIMIT = 1500
 
 
@@ -69,20 +70,26 @@ class Fleet:
 
     def _start(self, kind: str, make: Callable[[World, Process], Acting]) -> None:
         process = self._process(kind, lambda: self._start(kind, make))
-        self.world.actors.append(Actor(process.name, process, make(self.world, process), self.world.time_us))
+        self._sit(process.name, process, make(self.world, process))
+
+    def _sit(self, name: str, process: Process, steps: Acting) -> Actor:
+        taken = {actor.seat for actor in self.world.actors}
+        seat = min(set(range(2 * _SEATS)) - taken)
+        actor = Actor(name, process, steps, self.world.time_us, seat)
+        self.world.actors.append(actor)
+        return actor
 
     def _start_worker(self) -> None:
         process = self._process("worker", self._start_worker)
         hands = actors.Hands(
             self.world, process, f"w{self._started:07d}", self._concurrency, self._most_dead, self._longest_ms
         )
-        beat = Actor(f"{process.name}♥", process, actors.heartbeat(hands), self.world.time_us)
 
         def listen(on: bool) -> None:
             loop.listens = on
 
-        loop = Actor(process.name, process, actors.poller(hands, listen), self.world.time_us)
-        self.world.actors += [loop, beat]
+        loop = self._sit(process.name, process, actors.poller(hands, listen))
+        self._sit(f"{process.name}♥", process, actors.heartbeat(hands))
 
     def run(self, steps: int) -> None:
         """Let everybody move for so many steps, then drain."""
@@ -91,15 +98,17 @@ class Fleet:
             if not world.decisions.left:
                 break
             world.decisions.next_step()
+            wanted = world.decisions.choose(_SEATS)
             self._befall()
-            self._move()
+            self._move(wanted)
             if number % _LOOK_EVERY == 0:
                 world.look()
         world.look()
         world.decisions.next_step()
         Drain(world).run()
 
-    def _move(self) -> None:
+    def _move(self, wanted: int) -> None:
+        """The next who may, from a seat on: who it is does not change when others take no part."""
         world = self.world
         for at, post in [late for late in world.late if late[0] <= world.time_us]:
             world.late.remove((at, post))
@@ -113,7 +122,7 @@ class Fleet:
         ready = [actor for actor, at in zip(world.actors, times, strict=True) if at <= world.time_us]
         if not ready:
             return
-        actor = world.decisions.pick(ready)
+        actor = min(ready, key=lambda actor: (actor.seat - wanted) % _SEATS)
         try:
             self._advance(actor)
         except Crash:

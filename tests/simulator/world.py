@@ -82,6 +82,8 @@ class Actor:
     process: Process
     steps: Acting
     ready_at: int
+    seat: int
+    """Its place in the order of turns."""
     sending: Sequence[Command] | None = None
     begun: bool = False
     listens: bool = False

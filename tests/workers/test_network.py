@@ -12,6 +12,9 @@ from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import Backoff, BrokerError, Discard, JobState, OutcomeUnknown, SyncWheel, Wheel, current_job
+from zwheel.calls import Session, claim, day_name, read_claim
+from zwheel.store import Store
+from zwheel.times import DAY_MS
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = Backoff(first=0.001, factor=1, longest=0.001)
@@ -71,11 +74,27 @@ async def test_acting_on_jobs_is_answered_as_if_the_network_were_fine(far: Wheel
     assert await far.count("default", JobState.SCHEDULED) == 0
 
 
+async def claim_as_dead(url: str) -> None:
+    """Claim what is due as a worker that dies at once: its lease of 1 ms runs out."""
+    session = Session("zw", caller="deadhand")
+    store = Store(url, session)
+    keys = session.keys("default")
+
+    async def taken() -> bool:
+        day = day_name(session.clock.now_ms() // DAY_MS)
+        with session.lane() as lane:
+            call = claim(keys, day=day, worker="deadhand", lease_ms=1, limit=10, lane=lane)
+            return bool(read_claim((await store.send([call]))[0]).jobs)
+
+    await eventually(taken, bool)
+    await store.aclose()
+
+
 @one_kind
 @pytest.mark.parametrize("script", ["claim", "complete", "retry", "bury", "release", "extend", "reap", "BLPOP", "HSET"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_worker_whose_calls_are_cut_runs_each_attempt_once(
-    far: Wheel, wheel: Wheel, proxy: Proxy, log: Log, script: str, fault: Fault
+    far: Wheel, wheel: Wheel, proxy: Proxy, log: Log, fresh: RedisServer, script: str, fault: Fault
 ) -> None:
     runs: list[tuple[str, int]] = []
 
@@ -97,8 +116,20 @@ async def test_a_worker_whose_calls_are_cut_runs_each_attempt_once(
         note("doomed")
         raise Discard
 
-    cut = proxy.arm(fault, script, times=2 if script in ("claim", "complete", "retry", "reap") else 1)
+    held = asyncio.Event()
+
+    @far.task(name="holding", keep=60)
+    async def holding() -> None:
+        note("holding")
+        await held.wait()
+
+    # A worker died with this one: there is something to reap.
+    left_over = (await wheel.enqueue("fine", id="left-over", keep=60)).job_id
+    await claim_as_dead(fresh.url)
+    cut = proxy.arm(fault, script, times=2 if script in ("claim", "complete", "retry") else 1)
     async with running(far, log, lease_ms=1000, reap_ms=50) as worker:
+        # And there is something to keep alive.
+        kept = (await wheel.enqueue("holding", keep=60)).job_id
         ends = [(await wheel.enqueue(name, keep=60)).job_id for name in ("fine", "flaky", "doomed")]
         # Nobody knows this one: it is released, with a delay.
         stranger = await wheel.enqueue("stranger")
@@ -106,11 +137,24 @@ async def test_a_worker_whose_calls_are_cut_runs_each_attempt_once(
         states = [(await wheel.wait(job, "default", timeout=10)).state for job in ends]
         await asyncio.to_thread(cut.wait, 10)
         assert cut.is_set()
+        held.set()
+        for job in (kept, left_over):
+            assert (await wheel.wait(job, timeout=10)).state == JobState.DONE
         marker = await wheel.enqueue("fine", keep=60)
         assert (await wheel.wait(marker.job_id, timeout=10)).attempt == 1
         assert not worker.task.done()
     assert states == [JobState.DONE, JobState.DONE, JobState.DEAD]
-    assert sorted(runs) == sorted([("fine", 1), ("flaky", 1), ("flaky", 2), ("flaky", 3), ("doomed", 1), ("fine", 1)])
+    once = [
+        ("fine", 1),
+        ("flaky", 1),
+        ("flaky", 2),
+        ("flaky", 3),
+        ("doomed", 1),
+        ("holding", 1),
+        ("fine", 2),
+        ("fine", 1),
+    ]
+    assert sorted(runs) == sorted(once)
     left = await wheel.get(stranger.job_id)
     assert left is not None
     assert (left.state, left.attempt) == (JobState.SCHEDULED, 0)
