@@ -151,9 +151,10 @@ class Heartbeat(threading.Thread):
 
 
 def server_is_away(error: BaseException | None) -> bool:
-    """Whether a connection was refused outright or the server is still loading: it runs for nobody."""
+    """Whether a connection was refused, or the server is loading or busy with somebody's script: it runs for nobody."""
     while error is not None:
-        if isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or "LOADING" in str(error)[:40].upper():
+        said = str(error)[:40].upper()
+        if isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or "LOADING" in said or said.startswith("BUSY "):
             return True
         error = error.__cause__ or error.__context__
     return False

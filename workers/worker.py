@@ -139,6 +139,11 @@ class Worker:
             beat_store.close()
             await store.aclose()
 
+    def _look(self, queue: str) -> None:
+        for poller in self._pollers:
+            if poller.queue == queue:
+                poller.look()
+
     def _beat_timeout(self) -> float:
         return max(0.5, min(5.0, self.settings.beat_ms / 1000))
 

@@ -88,7 +88,7 @@ class _Shell:
         """
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, BaseException):
-                raise self._translate(reply)
+                raise self._translate(reply) from reply
             if isinstance(command, Call) and not self.session.now:
                 self.session.clock.observe(clock_us(reply), sent, time.monotonic_ns())
 

@@ -33,9 +33,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "dead redrive": ("a",),
     "dead purge": ("--queue", "q", "--yes"),
     "workers ls": (),
+    "doctor": (),
 }
 #: These use no Redis of a URL, or wait until it comes.
-OTHERS = {"completion", "server start", "server status", "server stop", "server reset", "worker", "dev", "demo"}
+OTHERS = {"completion", "verify", "server start", "server status", "server stop", "server reset", "worker", "dev", "demo"}
 
 
 def test_every_command_is_called_here_or_named_as_another() -> None:

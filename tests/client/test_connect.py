@@ -158,7 +158,7 @@ async def test_a_connection_that_the_server_closed_is_replaced_unseen(fresh: Red
 async def test_a_login_that_is_cancelled_leaves_no_reply_behind(own_server: MakeServer) -> None:
     server = own_server(arguments=("--requirepass", SECRET))
     with proxy(server, b"AUTH", cut=False) as between:
-        client = open_async(f"unix://:{ESCAPED}@{between.path}", max_connections=1, timeout_s=2)
+        client = open_async(f"unix://:{ESCAPED}@{between.path}", max_connections=1, timeout_s=20)
         asking = asyncio.create_task(client.set("k", "v"))
         await asyncio.to_thread(between.seen.wait, 10)
         asking.cancel()
@@ -226,7 +226,7 @@ async def test_more_commands_than_connections_wait_for_their_turn(url: str) -> N
 
 async def test_no_free_connection_in_time_means_nothing_was_sent(own_server: MakeServer) -> None:
     server = own_server()
-    client = open_async(server.url, max_connections=1, timeout_s=0.05)
+    client = open_async(server.url, max_connections=1, timeout_s=0.5)
     held = await client.connection_pool.get_connection()
     with pytest.raises(client_errors.ConnectionError) as raised:
         await client.ping()

@@ -22,7 +22,7 @@ from zwheel.workers.watch import Founding
 T = TypeVar("T")
 DELAYS_S = (0, 0.4, 0, 0.001, 0, 3, 20, 90, 0, 3600, 86_400, 40 * 86_400)
 OFFSETS_MS = (0, 700, -1, -2 * DAY_MS, 60_000, DAY_MS, 400 * DAY_MS, 40 * 365 * DAY_MS)
-DURATIONS_US = (0, 50_000, SECOND_US, 12 * SECOND_US, 45 * SECOND_US)
+DURATIONS_US = (0, 50_000, SECOND_US, 45 * SECOND_US, 12 * SECOND_US, 45 * SECOND_US)
 FATES = ("complete", "complete", "retry", "bury", "bury", "release", "release later", "hang")
 POLICY = TaskPolicy(queue=QueueName(QUEUE), retries=2)
 #: Longer than a real poller's, so that a run is not all looking.

@@ -44,11 +44,12 @@ class Fleet:
         self._longest_ms = world.longest_ms = decisions.pick((DAY_MS, 50_000, 35_000))
         world.faults = [name for name in NETWORK_FAULTS if decisions.chance(0.6)]
         world.fault_rate = decisions.pick((0.0, 0.08, 0.2, 0.35))
-        self._events = [name for name in EVENTS if decisions.chance(0.6)]
+        self._events = [name for name in (*EVENTS, "forward", "away") if decisions.chance(0.6)]
         if world.damage:
             # What is struck is not in the log that a cut plays again.
             self._events = [name for name in self._events if name != "cut"] + ["strike", "strike"]
-        self._event_rate = decisions.pick((0.0, 0.03, 0.06))
+        self._event_rate = decisions.pick((0.0, 0.02, 0.05, 0.1))
+        world.calm_at = world.time_us + decisions.pick((3, 0, 10, 30)) * SECOND_US
         self._started = 0
         self._spare: list[tuple[int, Callable[[], None]]] = []
         for _ in range(1 + decisions.choose(2)):
@@ -188,11 +189,11 @@ class Fleet:
         world.mark(event)
 
     def _disturb(self, event: str) -> None:
-        """What shakes the leases of everybody: once in two leases at most, so that each can be lived through."""
+        """What shakes the leases of everybody: once in a lease at most, so that each can be lived through."""
         world, decisions = self.world, self.world.decisions
-        world.calm_at = world.time_us + 2 * LEASE_US
+        world.calm_at = world.time_us + LEASE_US
         if event == "forward":
-            by_us = decisions.pick((LEASE_US // 2, 3 * SECOND_US, 2 * LEASE_US, 3600 * SECOND_US, DAY_MS * 1000))
+            by_us = decisions.pick((2 * LEASE_US, 3600 * SECOND_US, LEASE_US // 2, 3 * SECOND_US, DAY_MS * 1000))
             world.clock_off_us += by_us
             world.say("server", f"its clock jumps forward by {by_us / SECOND_US:g} s")
         elif event == "back":

@@ -162,7 +162,7 @@ class Judge:
                 must(life and life.state == job["state"], f"I2: {job['id']} is said to exist, but is {life}")
             elif job["letter"] == "k":
                 must(
-                    holder == job["held"] or job["digest"] in loose,
+                    holder == job["held"] or job["digest"] in loose or self._damaged(job["held"]),
                     f"I11: refused for {job['held']}, but {holder} holds the key",
                 )
                 self._mark("dedup refused")
@@ -218,7 +218,7 @@ class Judge:
             must(held, f"I5: {name} obeyed the token {job['token']}, but is {life}")
             return life
         must(not held, f"I5: {name} refused the token {job['token']} that holds it")
-        must((letter == "m") == (life is None), f"{name} answered {letter}, but is {life}")
+        must((letter == "m") == (life is None), f"I1: {name} answered {letter}, but is {life}")
         self._mark("fenced" if letter == "f" else "missing")
         return None
 
@@ -320,7 +320,7 @@ class Judge:
         for job in self._sound(told):
             life, letter, name = self._life(job["id"]), job["letter"], job["id"]
             dead = life is not None and life.state == "x"
-            must(dead if letter in "rk" else not dead, f"redrive of {name} says {letter}, but it is {life}")
+            must(dead if letter in "rk" else not dead, f"I13: redrive of {name} says {letter}, but it is {life}")
             if letter == "k":
                 self._mark("redrive refused by key")
             elif letter == "r" and life:
@@ -351,7 +351,7 @@ class Judge:
         order = sorted((score, i) for i, score in there.items() if score <= float(told.args["highest"]))
         ids = [i for i in named if i in there] if named else [i for _, i in order[: told.args["most"]]]
         if not any(life.damaged for life in self.lives.values()):
-            must(told.args["count"] == len(ids), f"purge of {place} took {told.args['count']}, there were {ids}")
+            must(told.args["count"] == len(ids), f"I1: purge of {place} took {told.args['count']}, there were {ids}")
         for job_id in ids:
             if not self.lives[job_id].damaged:
                 self._free(job_id, self.lives[job_id])

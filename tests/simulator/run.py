@@ -98,6 +98,10 @@ class Simulator:
         """Run one seed and tell what happened, line by line."""
         return self._run(seed, Decisions(seed), traced=True)
 
+    def replay(self, seed: int, schedule: Schedule) -> tuple[Exception | None, list[str]]:
+        """Run a schedule again, as a failure printed it."""
+        return self._run(seed, Decisions(seed, schedule), traced=True)
+
     def _run(self, seed: int, decisions: Decisions, *, traced: bool = False) -> tuple[Exception | None, list[str]]:
         mode = self.mode_of(seed)
         world = World(
