@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from zwheel import operations as ops
@@ -162,8 +161,7 @@ class SyncWheel(Registry):
         if not 1 <= chunk <= BATCH_LIMIT:
             raise InvalidInput(f"chunk: {chunk} is not between 1 and {BATCH_LIMIT}")
         answers: list[Enqueued] = []
-        source = iter(jobs)
-        while part := list(islice(source, chunk)):
+        for part in ops.chunks(jobs, chunk):
             found: dict[int, Enqueued] = {}
             for name in dict.fromkeys(job.queue for job in part):
                 places = [i for i, job in enumerate(part) if job.queue == name]

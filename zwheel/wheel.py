@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from zwheel import operations as ops
@@ -249,7 +248,7 @@ class Wheel(Registry):
     async def enqueue_many(
         self, jobs: Iterable[NewJob], *, chunk: int = 500, progress: Progress | None = None
     ) -> list[Enqueued]:
-        """Store many jobs, `chunk` at a time; the jobs of one chunk and queue are stored all or none. Keeps the order.
+        """Store many jobs, `chunk` at a time (or 8 MiB); the jobs of one chunk and queue are stored all or none.
 
         When it raises, earlier chunks are stored; the same call again completes the rest, since the jobs keep their
         ids. Raises: QueueFull, BrokerError.
@@ -258,9 +257,8 @@ class Wheel(Registry):
             raise InvalidInput(f"chunk: {chunk} is not between 1 and {BATCH_LIMIT}")
         answers: list[Enqueued] = []
         under_way: deque[asyncio.Task[list[Enqueued]]] = deque()
-        source = iter(jobs)
         try:
-            while part := list(islice(source, chunk)):
+            for part in ops.chunks(jobs, chunk):
                 under_way.append(asyncio.create_task(self._store_mixed(part)))
                 await asyncio.sleep(0)
                 if len(under_way) >= _CHUNKS_UNDER_WAY:

@@ -103,6 +103,12 @@ class Judge:
             self._mark("cap full")
         return False
 
+    def overtaken(self, call: Call) -> None:
+        """A request was refused because a later one of its lane was carried out."""
+        known = self._lanes.get(call.keys[1])
+        must(known and int(known[0]) > int(call.args[1]), f"{call.script.name} is said to be late, after {known}")
+        self._mark("late request refused")
+
     def _repeated(self, name: str, first: Trace, again: Trace) -> None:
         """N-01, K-02: a repeat gets the first answer."""
         self._mark(f"replay of {name}")

@@ -10,7 +10,7 @@ from tests.model.invariants import check_dedup, check_places, read
 from tests.simulator.decisions import Decisions
 from tests.simulator.judge import Judge, Violation, must
 from tests.simulator.mirror import Mirror, same
-from tests.simulator.wire import NOT_RUN, Backend, Command, Server
+from tests.simulator.wire import LATE, NOT_RUN, Backend, Command, Server
 from zwheel.calls import Call, Session, clock_us, word
 from zwheel.calls.traces import trace
 from zwheel.clock import ServerClock
@@ -184,8 +184,8 @@ class World:
         return replies
 
     def _post(self, commands: Sequence[Command]) -> None:
-        """Bytes that arrive after their sender gave up. An enqueue's are dropped: its lane may know it no more."""
-        calls: list[Command] = [c for c in commands if isinstance(c, Call) and c.script.name != "enqueue"]
+        """Bytes that arrive after their sender gave up, and maybe after what it sent later."""
+        calls: list[Command] = [command for command in commands if isinstance(command, Call)]
         if calls:
             self.late.append((self.time_us + self.decisions.pick((1_000, SECOND_US, 2 * LEASE_US)), calls))
 
@@ -211,6 +211,11 @@ class World:
             for (place, first), command, reply in zip(todo, stamped, self.backend.run(stamped), strict=True):
                 if reply is NOT_RUN:
                     unknown.append((place, first))
+                    continue
+                if reply is LATE and isinstance(command, Call):
+                    must(who == "late", f"{command.script.name} of {who} is said to be late")
+                    self.judge.overtaken(command)
+                    self._compare(command, reply)
                     continue
                 self._carried_out(command, reply, who)
                 if place >= 0:

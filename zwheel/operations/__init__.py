@@ -10,7 +10,7 @@ from zwheel.operations.act import (
     resume,
     set_cap,
 )
-from zwheel.operations.produce import enqueue_batch
+from zwheel.operations.produce import chunks, enqueue_batch
 from zwheel.operations.read import (
     count,
     days,
@@ -26,6 +26,7 @@ from zwheel.operations.read import (
 
 __all__ = [
     "cancel",
+    "chunks",
     "count",
     "days",
     "enqueue_batch",

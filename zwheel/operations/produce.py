@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from zwheel.calls import NewJob, Session, enqueue, read_enqueue
 from zwheel.errors import BrokerRefused
@@ -12,6 +12,21 @@ from zwheel.store import Steps
 
 #: How often a call may meet another day than the one it named before something is plainly wrong.
 _MOVES = 20
+_CHUNK_BYTES = 8 * 1024 * 1024
+
+
+def chunks(jobs: Iterable[NewJob], most: int) -> Iterator[list[NewJob]]:
+    """Cut jobs into chunks of at most `most`, and of at most 8 MiB: large bodies make smaller chunks."""
+    part: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        part.append(job)
+        size += len(job.body)
+        if len(part) >= most or size >= _CHUNK_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def enqueue_batch(session: Session, batch: Sequence[NewJob], known: set[str]) -> Steps[list[Enqueued]]:
