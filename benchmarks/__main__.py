@@ -27,6 +27,7 @@ BENCHMARKS = {
     "lateness": "lateness",
     "idle": "idle",
     "memory": "memory",
+    "flood": "flood",
     "kill": "kill",
 }
 

@@ -19,9 +19,15 @@ from .bench import QUEUE
 #: Where a worker process writes the lateness of each job, ms, when it ends; and where `hold` notes each start.
 SAMPLES = "ZWHEEL_BENCH_SAMPLES"
 STARTS = "ZWHEEL_BENCH_STARTS"
+#: Where a worker process writes how many jobs of a flood it ran, and how many of them started before an older one.
+ORDER = "ZWHEEL_BENCH_ORDER"
+#: The queue beside a flood.
+TICKS = "ticks"
 
 wheel = Wheel(namespace="zw")
 _samples: list[float] = []
+_order = {"started": 0, "out_of_order": 0}
+_last = (0, "")
 
 
 async def _noop(text: str) -> None:
@@ -50,7 +56,26 @@ async def hold() -> None:
     await asyncio.sleep(3600)
 
 
+@wheel.task(name="flood", queue=QUEUE)
+async def flood(text: str) -> None:
+    """Note whether it starts after every job that is older."""
+    global _last
+    job = current_job()
+    mine = (job.fire_at_ms, job.id)
+    _order["started"] += 1
+    _order["out_of_order"] += mine < _last
+    _last = max(mine, _last)
+
+
+@wheel.task(name="tick", queue=TICKS)
+async def tick() -> None:
+    """Note how late it starts, ms, like `late`, in a queue of its own."""
+    _samples.append(time.time_ns() / 1e6 - current_job().fire_at_ms)
+
+
 @atexit.register
 def _write() -> None:
+    if _order["started"]:
+        Path(os.environ[ORDER]).write_text(json.dumps(_order), encoding="utf-8")
     if _samples:
         Path(os.environ[SAMPLES]).write_text(json.dumps(_samples), encoding="utf-8")

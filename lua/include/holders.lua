@@ -12,7 +12,7 @@ local function holders(jobs, first, width)
     local record = records[i]
     if not record then
       verdicts[i] = 'm'
-    elseif string.sub(record, 2, 2) ~= 'p' or string.sub(record, 22, 37) ~= tokens[i] then
+    elseif string.sub(record, 1, 2) ~= '1p' or string.sub(record, 22, 37) ~= tokens[i] then
       verdicts[i] = 'f'
     else
       verdicts[i] = ''

@@ -18,7 +18,9 @@ RETRY_S = 60
 def open_bank(path: Path) -> sqlite3.Connection:
     """A user's own table: each effect beside the token of the claim that may make it."""
     bank = sqlite3.connect(path, isolation_level=None, timeout=10)
-    bank.execute("CREATE TABLE IF NOT EXISTS moves (job TEXT PRIMARY KEY, token INTEGER NOT NULL, moved INTEGER NOT NULL)")
+    bank.execute(
+        "CREATE TABLE IF NOT EXISTS moves (job TEXT PRIMARY KEY, token INTEGER NOT NULL, moved INTEGER NOT NULL)"
+    )
     return bank
 
 
@@ -64,4 +66,3 @@ async def hang_once() -> None:
 @wheel.task(name="tick", queue="ticks", keep=600)
 async def tick() -> None:
     """Do nothing, in a queue of its own."""
-

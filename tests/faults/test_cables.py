@@ -153,7 +153,10 @@ async def test_a_half_open_connection_is_noticed_in_time(proxy: Proxy) -> None:
     connection: Any = client.connection_pool.make_connection()
     connection.connect()
     sockets = [connection._sock]
-    others = [(made, made.connection_pool.make_connection()) for made in (connect_async(proxy.url), connect_blocking(proxy.url))]
+    others = [
+        (made, made.connection_pool.make_connection())
+        for made in (connect_async(proxy.url), connect_blocking(proxy.url))
+    ]
     for _, other in others:
         await other.connect()
         sockets.append(other._writer.get_extra_info("socket"))

@@ -6,15 +6,13 @@ import signal
 
 import pytest
 
-from tests.faults.witness import found, python
+from tests.faults.witness import bury_all, found, python
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, running
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
-from zwheel import JobState, Reason, Wheel, calls
+from zwheel import JobState, Reason, Wheel
 from zwheel.calls import Session
-from zwheel.store import SyncStore
-from zwheel.times import day_of
 
 pytestmark = [pytest.mark.anyio, one_kind]
 APP = "tests.faults.app:wheel"
@@ -51,34 +49,12 @@ async def test_a_whole_fleet_that_dies_gets_all_its_jobs_back_in_batches(
         assert (job.attempt, [failure.reason for failure in job.failures]) == (2, [Reason.LEASE_EXPIRED])
 
 
-def _bury_all(url: str) -> None:
-    """Claim everything and bury it, a thousand at a time."""
-    store = SyncStore(url, Session("zw", caller="gravedig"))
-    keys = store.session.keys("default")
-    why = b'{"at":1900000000000,"attempt":1,"reason":"error","kind":"ValueError"}\n'
-    day = ""
-    for _ in range(DEAD // 1000 + 2):
-        ((seconds, _us),) = store.send([("TIME",)])
-        with store.session.lane() as lane:
-            day = day or day_of(int(seconds) * 1000)
-            (reply,) = store.send(
-                [calls.claim(keys, day=day, worker="gravedig", lease_ms=60_000, limit=1000, lane=lane)]
-            )
-        claimed = calls.read_claim(reply)
-        day = claimed.day
-        graves = [(claimed.jobs[i], claimed.jobs[i + 1][21:37], why) for i in range(0, len(claimed.jobs), 2)]
-        if graves:
-            with store.session.lane() as lane:
-                store.send([calls.bury(keys, graves, most_dead=DEAD, lane=lane)])
-    store.close()
-
-
 @pytest.mark.parametrize("side", ["before", "after"])
 async def test_a_redrive_that_is_cut_short_moves_each_job_once(
     wheel: Wheel, url: str, fresh: RedisServer, side: str
 ) -> None:
     await wheel.enqueue_many((wheel.new_job("t") for _ in range(DEAD)), chunk=1000)
-    _bury_all(url)
+    bury_all(url, DEAD)
     assert await wheel.count("default", JobState.DEAD) == DEAD
     words = ("zwheel.cli", "dead", "redrive", "--queue", "default", "--yes", "--url", url)
     code, _ = await python(*words, ZWHEEL_FAILPOINTS=f"redrive.{side}=kill@5")

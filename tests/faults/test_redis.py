@@ -52,7 +52,11 @@ def test_a_torn_tail_loses_whole_scripts_only(own_server: MakeServer, lost: int)
     with server.client() as client:
         keys = hand.keys
         records = client.hkeys(keys.jobs)
-        members = [member for day in client.zrange(keys.days, 0, -1) for member in client.zrange(keys.wheel(day.decode()), 0, -1)]
+        members = [
+            member
+            for day in client.zrange(keys.days, 0, -1)
+            for member in client.zrange(keys.wheel(day.decode()), 0, -1)
+        ]
         processing, done = client.zrange(keys.processing, 0, -1), client.zrange(keys.done, 0, -1)
         assert sorted(records) == sorted([*members, *processing, *done])
         days = client.zrange(keys.days, 0, -1)
@@ -236,7 +240,7 @@ async def test_a_rewrite_of_the_append_only_file_under_load_loses_and_doubles_no
                 for _ in range(5):
                     stored += await wheel.enqueue_many(work.job() for _ in range(100))
                     client.execute_command("BGREWRITEAOF")
-                    await log.until(lambda: len(log.of("done")) >= len(stored), 20)
+                    await log.until(lambda n=len(stored): len(log.of("done")) >= n, 20)  # type: ignore[misc]
                     await eventually(lambda: rewriting(client), lambda busy: not busy)
             server.restart()
             for answer in stored[::25]:

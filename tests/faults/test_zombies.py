@@ -130,7 +130,11 @@ with SyncWheel(sys.argv[1], namespace="zw", give_up_s=30) as wheel:
 
 
 async def test_a_suspended_machine_wakes_up_to_nothing(wheel: Wheel, stage: Stage, url: str) -> None:
-    async with witness(wheel) as near, worker_process(url, stage.path) as first, worker_process(url, stage.path) as second:
+    async with (
+        witness(wheel) as near,
+        worker_process(url, stage.path) as first,
+        worker_process(url, stage.path) as second,
+    ):
         answers = [await wheel.enqueue("play", args=["held"], keep=60) for _ in range(4)]
         old = [await stage.nth(number) for number in range(1, 5)]
         producer = asyncio.create_task(python(url, code=PRODUCER))
@@ -155,7 +159,9 @@ async def test_a_suspended_machine_wakes_up_to_nothing(wheel: Wheel, stage: Stag
 
 def children_of(pid: int) -> list[int]:
     """The child processes of this one."""
-    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+    return [
+        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
+    ]
 
 
 def is_producer(pid: int) -> bool:

@@ -15,7 +15,10 @@ from typing import Any
 
 from tests.workers.harness import Log, eventually, running
 from tests.workers.processes import ROOT
-from zwheel import CurrentJob, Job, JobState, Wheel, current_job
+from zwheel import CurrentJob, Job, JobState, Wheel, calls, current_job
+from zwheel.calls import Session
+from zwheel.store import SyncStore
+from zwheel.times import day_of
 
 LEASE_MS, REAP_MS, POLL_MS = 600, 100, 1000
 #: What a machine that is busy with other things may take on top of a promised time, ms.
@@ -112,3 +115,25 @@ async def python(*words: str, code: str = "", **environment: str) -> tuple[int, 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **more}
+
+
+def bury_all(url: str, count: int) -> None:
+    """Claim every job that is due and bury it, a thousand at a time."""
+    store = SyncStore(url, Session("zw", caller="gravedig"))
+    keys = store.session.keys("default")
+    why = b'{"at":1900000000000,"attempt":1,"reason":"error","kind":"ValueError"}\n'
+    day = ""
+    for _ in range(count // 1000 + 2):
+        ((seconds, _us),) = store.send([("TIME",)])
+        with store.session.lane() as lane:
+            day = day or day_of(int(seconds) * 1000)
+            (reply,) = store.send(
+                [calls.claim(keys, day=day, worker="gravedig", lease_ms=60_000, limit=1000, lane=lane)]
+            )
+        claimed = calls.read_claim(reply)
+        day = claimed.day
+        graves = [(claimed.jobs[i], claimed.jobs[i + 1][21:37], why) for i in range(0, len(claimed.jobs), 2)]
+        if graves:
+            with store.session.lane() as lane:
+                store.send([calls.bury(keys, graves, most_dead=count, lane=lane)])
+    store.close()

@@ -49,7 +49,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("extend ignores the token", "extend.lua", _FENCED.format(4, 2), _OPEN.format(4, 2)),
     _mutant("retry and release ignore the token", "include/refile.lua", _FENCED.format("first", 4),
             _OPEN.format("first", 4), "retry", "release"),
-    _mutant("an ended job counts as held", "include/holders.lua", "string.sub(record, 2, 2) ~= 'p' or ", "", "complete"),
+    _mutant("an ended job counts as held", "include/holders.lua", "string.sub(record, 1, 2) ~= '1p' or ", "", "complete"),
     _mutant("the token stays", "claim.lua", ".. token .. worker ..", ".. string.sub(record, 22, 37) .. worker .."),
     _mutant("tokens may repeat", "claim.lua", "if last >= token then", "if last > token then", first="tables"),
     _mutant("the clock runs backwards", "include/clock.lua", "if seen >= now then\n    now = seen + 1", "if false then", "claim"),

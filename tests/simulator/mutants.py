@@ -59,7 +59,7 @@ MUTANTS = (
     Mutant(name="extend does not look at the token", scripts=("extend",), old=_TOKEN, new="", promises=("I5",)),
     Mutant(
         name="bury takes back what another holds", scripts=("bury",), promises=("I5",),
-        old="string.sub(record, 2, 2) ~= 'p'" + _TOKEN, new="false",
+        old="string.sub(record, 1, 2) ~= '1p'" + _TOKEN, new="false",
     ),
     Mutant(name="reap knows no grace", scripts=("reap",), old="if grace > 0 then", new="if false then", promises=("I26",)),
     Mutant(

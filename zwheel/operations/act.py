@@ -84,7 +84,7 @@ def pause(session: Session, queue: str) -> Steps[None]:
 def resume(session: Session, queue: str) -> Steps[None]:
     """Allow claims again and wake a poller."""
     keys = session.keys(queue)
-    yield (("HDEL", keys.meta, "paused"), ("RPUSH", keys.wake, "1"))
+    yield (("HDEL", keys.meta, "paused"), ("DEL", keys.wake), ("RPUSH", keys.wake, "1"))
 
 
 def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
