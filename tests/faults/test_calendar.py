@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -132,7 +133,8 @@ class Real:
         assert calls.read_letters(reply) == "d" * len(ids)
 
     def days(self) -> list[str]:
-        return [day.decode() for day in self._shard.client.zrange(KEYS.days, 0, -1)]
+        days: Any = self._shard.client.zrange(KEYS.days, 0, -1)
+        return [day.decode() for day in days]
 
 
 class Walk:

@@ -61,7 +61,7 @@ async def test_a_flood_is_drained_in_short_scripts_oldest_first(wheel: Wheel, fr
 
     async def left() -> int:
         with fresh.client() as watch:
-            return watch.hlen(ShardKeys.of("zw", "default").jobs)
+            return int(watch.hlen(ShardKeys.of("zw", "default").jobs))
 
     due = to_datetime(await server_ms(wheel))
     with fresh.client() as client:
@@ -93,7 +93,7 @@ async def test_a_claim_beside_many_later_jobs_costs_the_same(wheel: Wheel, fresh
             for number in range(40):
                 hand.enqueue(f"due-{number}")
                 assert len(hand.claim(1)) == 1
-                hand.complete({f"due-{number}": client.hget(hand.keys.jobs, f"due-{number}")[21:37]})  # type: ignore[index]
+                hand.complete({f"due-{number}": client.hget(hand.keys.jobs, f"due-{number}")[21:37]})
             return median(slow(client, "claim"))
 
     with fresh.client() as client:
