@@ -154,7 +154,11 @@ def server_is_away(error: BaseException | None) -> bool:
     """Whether a connection was refused, or the server is loading or busy with somebody's script: it runs for nobody."""
     while error is not None:
         said = str(error)[:40].upper()
-        if isinstance(error, (ConnectionRefusedError, FileNotFoundError)) or "LOADING" in said or said.startswith("BUSY "):
+        if (
+            isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+            or "LOADING" in said
+            or said.startswith("BUSY ")
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

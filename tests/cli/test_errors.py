@@ -36,7 +36,17 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "doctor": (),
 }
 #: These use no Redis of a URL, or wait until it comes.
-OTHERS = {"completion", "verify", "server start", "server status", "server stop", "server reset", "worker", "dev", "demo"}
+OTHERS = {
+    "completion",
+    "verify",
+    "server start",
+    "server status",
+    "server stop",
+    "server reset",
+    "worker",
+    "dev",
+    "demo",
+}
 
 
 def test_every_command_is_called_here_or_named_as_another() -> None:

@@ -247,7 +247,12 @@ def test_a_leap_second_makes_nothing_early(fresh: RedisServer) -> None:
         assert read_enqueue(sent, shard.run(sent.call)) is not None
         assert real.take((midnight - 50) * 1000, 0, 10) == ["before"]
         tokens = [int(shard.client.hget(KEYS.jobs, "before")[21:37])]  # type: ignore[index]
-        # The second is repeated: a whole second back, then forward again in half the speed.
+        # The second is repeated: a whole second back, then forward again in half the speed. An id that ended and comes
+        # again in the repeated second still gets a larger token than it had.
+        real.end((midnight - 40) * 1000, ["before"])
+        real.put((midnight - 1_100) * 1000, "before", midnight - 2_000)
+        assert real.take((midnight - 1_060) * 1000, 2, 10) == ["before"]
+        tokens.append(int(shard.client.hget(KEYS.jobs, "before")[21:37]))  # type: ignore[index]
         for step in range(21):
             assert real.take((midnight - 1050 + step * 50) * 1000, step % 3, 10) == []
         assert real.take((midnight + 1) * 1000, 1, 10) == ["after"]
@@ -255,4 +260,4 @@ def test_a_leap_second_makes_nothing_early(fresh: RedisServer) -> None:
         assert real.take((midnight + 500) * 1000, 1, 10) == ["later"]
         tokens += [int(shard.client.hget(KEYS.jobs, name)[21:37]) for name in ("after", "later")]  # type: ignore[index]
     assert tokens == sorted(set(tokens))
-    assert tokens[1] >= midnight * 1000
+    assert tokens[2] >= midnight * 1000

@@ -13,7 +13,20 @@ from zwheel.scripts import NAMES
 from .lua_source import SECTIONS, globals_of, include_files, included, read, scripts, without_comments, without_strings
 from .tree import ROOT, short
 
-IN_SCRIPTS = {"KEYS", "ARGV", "redis", "math", "string", "table", "tonumber", "type", "ipairs", "pairs", "next", "error"} | {
+IN_SCRIPTS = {
+    "KEYS",
+    "ARGV",
+    "redis",
+    "math",
+    "string",
+    "table",
+    "tonumber",
+    "type",
+    "ipairs",
+    "pairs",
+    "next",
+    "error",
+} | {
     "select",
     "unpack",
 }
