@@ -72,9 +72,10 @@ async def _flood(bench: Bench, server: Server, watch: redis.Redis) -> float:
     async with Wheel(server.url, namespace="zw") as wheel:
         await wheel.pause(QUEUE)
         due = datetime.now(UTC)
-        await wheel.enqueue_many(
-            (wheel.new_job("flood", args=[PAYLOAD], queue=QUEUE, at=due) for _ in range(_JOBS)), chunk=_CHUNK
-        )
+        with on_cpus(bench.placement.measured):
+            await wheel.enqueue_many(
+                (wheel.new_job("flood", args=[PAYLOAD], queue=QUEUE, at=due) for _ in range(_JOBS)), chunk=_CHUNK
+            )
         async with bench.workers(server, wheel, env=env, settings=("--queue", TICKS)):
             with on_cpus(bench.placement.server):
                 started = time.perf_counter()

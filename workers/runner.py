@@ -111,7 +111,8 @@ class Runner:
 
     def _next(self) -> None:
         self._slots.running -= 1
-        self.fill()
+        if self._ready:
+            self.fill()
 
     async def _run(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         detached: asyncio.Future[Any] | None = None
@@ -152,7 +153,8 @@ class Runner:
             return None
         claim.task_name = task.name
         try:
-            args, kwargs, headers = self._codec.decode(body, context=body_context(task.name, claim.job_id))
+            context = body_context(task.name, claim.job_id) if self._codec.binds else b""
+            args, kwargs, headers = self._codec.decode(body, context=context)
         except UndecodableJob as error:
             self._bury(claim, settler, error, Reason.UNDECODABLE)
             return None

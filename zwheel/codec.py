@@ -95,6 +95,11 @@ class Codec:
         """The longest body, bytes."""
         return self._limit
 
+    @property
+    def binds(self) -> bool:
+        """Whether a body is bound to its context, so that encode and decode need it."""
+        return self._cipher is not None
+
     def encode(
         self,
         args: Sequence[Any],

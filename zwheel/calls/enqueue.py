@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from zwheel.calls.call import Arg, Buckets, Call, Lane, Reply, buckets, clock_us, foreign_schema, text, when_text, word
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
@@ -46,8 +46,7 @@ class NewJob:
         return f"NewJob(id={self.id!r}, queue={self.queue!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class EnqueueCall:
+class EnqueueCall(NamedTuple):
     """A batch for one shard and the call that stores it."""
 
     call: Call
@@ -75,6 +74,16 @@ def enqueue(keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane
     return EnqueueCall(Call(script("enqueue"), names, args), batch, layout, QueueName(keys.queue))
 
 
+# The fields of a frozen dataclass, set at a third of its constructor's cost: this runs once for every job enqueued.
+_new: Callable[[type[Enqueued]], Enqueued] = object.__new__
+_fields: Any = vars(Enqueued)
+_set_job_id = _fields["job_id"].__set__
+_set_existed = _fields["existed"].__set__
+_set_queue = _fields["queue"].__set__
+_set_state = _fields["state"].__set__
+_set_fire_at_ms = _fields["fire_at_ms"].__set__
+
+
 def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     """Read the answer, one for each job in the batch's order; None: the day changed, build the call again.
 
@@ -98,11 +107,17 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     existed = _existed(text(reply[3])) if reply[3] else {}
     order = sent.layout.order
     result: list[Enqueued] = [None] * len(batch)  # type: ignore[list-item]
+    scheduled = JobState.SCHEDULED
     for index, position in enumerate(order):
         job = batch[position]
         if letters[index] == "c":
             fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
-            result[position] = Enqueued(job_id=job.id, existed=False, queue=queue, fire_at_ms=fire)
+            result[position] = made = _new(Enqueued)
+            _set_job_id(made, job.id)
+            _set_existed(made, False)
+            _set_queue(made, queue)
+            _set_state(made, scheduled)
+            _set_fire_at_ms(made, fire)
         else:
             held, state, fire = existed[index]
             result[position] = Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire)
