@@ -48,6 +48,8 @@ def _words(command: Call | tuple[Any, ...]) -> Sequence[Any]:
 
 
 def _missing(commands: Sequence[Call | tuple[Any, ...]], replies: list[Any]) -> list[int]:
+    if len(replies) == 1 and type(replies[0]) is list:
+        return []
     return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
 
 

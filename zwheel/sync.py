@@ -155,7 +155,7 @@ class SyncWheel(Registry):
         return self.submit(job)
 
     def enqueue_many(
-        self, jobs: Iterable[NewJob], *, chunk: int = 500, progress: Progress | None = None
+        self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
     ) -> list[Enqueued]:
         """Store many jobs, `chunk` at a time; see `Wheel.enqueue_many`."""
         if not 1 <= chunk <= BATCH_LIMIT:

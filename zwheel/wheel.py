@@ -246,7 +246,7 @@ class Wheel(Registry):
         return await self.submit(job)
 
     async def enqueue_many(
-        self, jobs: Iterable[NewJob], *, chunk: int = 500, progress: Progress | None = None
+        self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
     ) -> list[Enqueued]:
         """Store many jobs, `chunk` at a time (or 8 MiB); the jobs of one chunk and queue are stored all or none.
 
