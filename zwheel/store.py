@@ -106,8 +106,12 @@ class Store(_Shell):
     ) -> None:
         super().__init__(url, session, timeout_s, give_up_s)
         self._client: redis.asyncio.Redis = connect_async(url, timeout_s=timeout_s, max_connections=max_connections)
-        self._places = asyncio.Semaphore(max_connections)
+        self._most = max_connections
+        self._wires: list[Wire] = []
+        #: Connections to use next, the last used one last.
         self._idle: list[Wire] = []
+        self._connecting = 0
+        self._turn = 0
 
     async def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
@@ -143,28 +147,36 @@ class Store(_Shell):
                 for command in commands:
                     pipe.execute_command(*_words(command))
                 return await pipe.execute(raise_on_error=False)
-            async with self._places:
-                return await self._round_trip(
-                    b"".join([pack_command(tuple(_words(c))) for c in commands]), len(commands)
-                )
+            packed = b"".join([pack_command(tuple(_words(command))) for command in commands])
+            wire = self._idle.pop() if self._idle else None
+            if wire is None or wire.lost:
+                wire = await self._another()
+            try:
+                return await wire.ask(packed, len(commands))
+            finally:
+                if not wire.lost and wire not in self._idle:
+                    self._idle.append(wire)
         except (RedisError, OSError, TimeoutError) as error:
             raise self._translate(error) from error
 
-    async def _round_trip(self, packed: bytes, expected: int) -> list[Any]:
-        wire = self._idle.pop() if self._idle else None
-        if wire is None or wire.lost:
-            wire = await self._connect()
-        try:
-            return await wire.ask(packed, expected)
-        finally:
-            if not wire.lost:
-                self._idle.append(wire)
+    async def _another(self) -> Wire:
+        """Connect once more, or share a connection when there are as many as may be: it answers in its order.
 
-    async def _connect(self) -> Wire:
-        """Let redis-py open a connection and log in, and take it over. The pool only makes them: it gets none back."""
+        redis-py opens the connection and logs in; its pool only makes them and gets none back.
+        """
+        self._wires = [wire for wire in self._wires if not wire.lost]
+        if len(self._wires) + self._connecting >= self._most and self._wires:
+            self._turn += 1
+            return self._wires[self._turn % len(self._wires)]
         connection: Any = self._client.connection_pool.make_connection()
-        await connection.connect()
-        return Wire(connection, self.timeout_s)
+        self._connecting += 1
+        try:
+            await connection.connect()
+        finally:
+            self._connecting -= 1
+        wire = Wire(connection, self.timeout_s)
+        self._wires.append(wire)
+        return wire
 
     async def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
         """Carry an operation through, repeating what got no answer until `give_up_s` is over.
@@ -207,8 +219,9 @@ class Store(_Shell):
 
     async def aclose(self) -> None:
         """Close every connection."""
-        while self._idle:
-            await self._idle.pop().aclose()
+        self._idle.clear()
+        while self._wires:
+            await self._wires.pop().aclose()
         await self._client.aclose()
 
 
