@@ -19,7 +19,7 @@ from .figures import Bar, Figure, percentile
 from .machine import Server, on_cpus
 
 _JOBS = 1_000_000
-_CHUNK = 500
+_CHUNK = 250
 _TICK_S = 0.1
 _LONGEST_S = 600.0
 #: Calls that take less than this are not logged, µs, so that the log stays small.
@@ -55,7 +55,7 @@ async def run(bench: Bench) -> list[Figure]:
             bar=Bar(limit=10.0, at_least=False),
         ),
         Figure(
-            name="flood.store", title="flood, longest script that stores it, 500 jobs a call", unit="ms",
+            name="flood.store", title="flood, longest script that stores it, 250 jobs a call", unit="ms",
             rounds=(max(storing, default=_LOGGED_US / 1000),), bar=Bar(limit=10.0, at_least=False),
             note=f"p50 {percentile(storing or [_LOGGED_US / 1000], 0.5):.1f} ms",
         ),
