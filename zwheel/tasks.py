@@ -110,7 +110,7 @@ def make_job(
         return NewJob(
             job_id=job_id, queue=policy.queue, at_ms=None, delay_ms=0,
             tail=_cached_tail(task, policy.retries, policy.keep_ms or 0),
-            body=codec.encode(args, kwargs, context=body_context(task, job_id)),
+            body=codec.encode(args, kwargs, context=body_context(task, job_id) if codec.binds else b""),
         )  # fmt: skip
     at_ms, delay_ms = fire_time(options.at, options.delay)
     keep_ms = policy.keep_ms if options.keep is None else duration_ms(options.keep, what="keep")

@@ -143,6 +143,10 @@ class Buckets(NamedTuple):
 
 def buckets(keys: ShardKeys, batch: Sequence[T], fire_ms: Callable[[T], int]) -> Buckets:
     """Group a batch by the UTC day of each fire time."""
+    if len(batch) == 1:
+        number = fire_ms(batch[0]) // DAY_MS
+        day = day_name(number)
+        return Buckets([keys.wheel(day)], [1, day, number * DAY_MS, 1], [0])
     groups: dict[int, list[int]] = {}
     for position, item in enumerate(batch):
         number = fire_ms(item) // DAY_MS

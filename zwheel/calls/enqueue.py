@@ -84,12 +84,26 @@ _set_state = _fields["state"].__set__
 _set_fire_at_ms = _fields["fire_at_ms"].__set__
 
 
+def _created(job: NewJob, queue: QueueName, fire_at_ms: int) -> Enqueued:
+    made = _new(Enqueued)
+    _set_job_id(made, job.id)
+    _set_existed(made, False)
+    _set_queue(made, queue)
+    _set_state(made, JobState.SCHEDULED)
+    _set_fire_at_ms(made, fire_at_ms)
+    return made
+
+
 def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     """Read the answer, one for each job in the batch's order; None: the day changed, build the call again.
 
     Raises: QueueFull, PayloadTooLarge, SchemaMismatch; nothing was stored.
     """
     answer = word(reply)
+    if answer == "ok" and reply[2] == b"c":
+        job = sent.batch[0]
+        fire = -(-clock_us(reply) // 1000) + job.delay_ms if job.at_ms is None else job.at_ms
+        return [_created(job, sent.queue, fire)]
     if answer == "moved":
         return None
     if answer == "full":
@@ -107,17 +121,11 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     existed = _existed(text(reply[3])) if reply[3] else {}
     order = sent.layout.order
     result: list[Enqueued] = [None] * len(batch)  # type: ignore[list-item]
-    scheduled = JobState.SCHEDULED
     for index, position in enumerate(order):
         job = batch[position]
         if letters[index] == "c":
             fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
-            result[position] = made = _new(Enqueued)
-            _set_job_id(made, job.id)
-            _set_existed(made, False)
-            _set_queue(made, queue)
-            _set_state(made, scheduled)
-            _set_fire_at_ms(made, fire)
+            result[position] = _created(job, queue, fire)
         else:
             held, state, fire = existed[index]
             result[position] = Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire)
