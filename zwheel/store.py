@@ -192,10 +192,7 @@ class Store(_Shell):
                     ask = steps.send([])
                     continue
                 try:
-                    try:
-                        replies = await self.send(ask)
-                    except (BrokerUnavailable, OutcomeUnknown) as error:
-                        replies = await self._persist(ask, limit, error)
+                    replies = await self._persist(ask, limit)
                 except BrokerError as error:
                     # An operation may go on without what it asked for; one that does not say so ends with the error.
                     ask = steps.throw(error)
@@ -207,22 +204,18 @@ class Store(_Shell):
         finally:
             steps.close()
 
-    async def _persist(
-        self, commands: Sequence[Call | tuple[Any, ...]], give_up_s: float, error: BrokerError
-    ) -> list[Any]:
-        """Repeat what got no answer once; raise the last error when the time is over."""
+    async def _persist(self, commands: Sequence[Call | tuple[Any, ...]], give_up_s: float) -> list[Any]:
         deadline = time.monotonic() + give_up_s
-        failures = 1
+        failures = 0
         while True:
-            pause = pause_s(failures)
-            if time.monotonic() + pause >= deadline:
-                raise error
-            await asyncio.sleep(pause)
             try:
                 return await self.send(commands)
-            except (BrokerUnavailable, OutcomeUnknown) as again:
+            except (BrokerUnavailable, OutcomeUnknown):
                 failures += 1
-                error = again
+                pause = pause_s(failures)
+                if time.monotonic() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
 
     async def aclose(self) -> None:
         """Close every connection."""
