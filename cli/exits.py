@@ -11,6 +11,8 @@ from zwheel.errors import (
     EmbeddedServerError,
     InvalidInput,
     JobNotFound,
+    ScheduleExists,
+    ScheduleNotFound,
     LeaseLost,
     OutcomeUnknown,
     QueueFull,
@@ -47,12 +49,14 @@ class ExitCode(IntEnum):
 
 
 _BY_ERROR: tuple[tuple[type[ZwheelError], ExitCode], ...] = (
+    (ScheduleExists, ExitCode.REFUSED),
     (InvalidInput, ExitCode.USAGE),
     (ConfigError, ExitCode.USAGE),
     (BrokerUnavailable, ExitCode.UNREACHABLE),
     (OutcomeUnknown, ExitCode.UNREACHABLE),
     (EmbeddedServerError, ExitCode.UNREACHABLE),
     (JobNotFound, ExitCode.NOT_FOUND),
+    (ScheduleNotFound, ExitCode.NOT_FOUND),
     (WaitTimeout, ExitCode.TIMED_OUT),
     (QueueFull, ExitCode.REFUSED),
     (LeaseLost, ExitCode.REFUSED),

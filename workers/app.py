@@ -38,4 +38,5 @@ def load_app(name: str) -> Registry:
         wheels = [key for key, value in vars(module).items() if isinstance(value, Registry)]
         hint = f"; did you mean {module_name}:{wheels[0]}?" if wheels else ""
         raise ConfigError(f"{module_name}:{attribute} is not a Wheel{hint}")
+    found.owner = f"{module_name}:{attribute}"
     return found

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Any
 
 from zwheel.context import CurrentJob
-from zwheel.job import JobId, QueueName
+from zwheel.job import JobId, JobState, QueueName
 from zwheel.record import HEADER_BYTES
 
 
@@ -25,7 +25,7 @@ class Stop(Enum):
 class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
-    __slots__ = ("headers", "id", "leased_ns", "queue", "raw", "running", "stop", "task_name", "token")
+    __slots__ = ("headers", "id", "leased_ns", "previous_outcome", "queue", "raw", "running", "stop", "task_name", "token")
 
     def __init__(self, job_id: bytes, raw: bytes, queue: QueueName, leased_ns: int) -> None:
         self.id = job_id
@@ -39,6 +39,8 @@ class Claim:
         self.stop: Stop | None = None
         self.task_name = ""
         self.headers: dict[str, str] = {}
+        #: For an occurrence: how the one before it stood when this one started.
+        self.previous_outcome: JobState | None = None
 
     @property
     def attempt(self) -> int:
@@ -70,6 +72,7 @@ class Claim:
         return CurrentJob(
             id=self.job_id, task=self.task_name, queue=self.queue, attempt=self.attempt,
             max_attempts=self.max_attempts, fire_at_ms=self.fire_at_ms, token=int(self.token), headers=self.headers,
+            previous_outcome=self.previous_outcome,
         )  # fmt: skip
 
     def cancel(self, why: Stop) -> None:

@@ -26,6 +26,7 @@ from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Slots
 from .runner import Runner
+from .scheduler import Scheduler
 from .settings import WorkerSettings
 from .settler import Read, Settler
 from .watch import Founding
@@ -53,8 +54,9 @@ class Poller:
 
     def __init__(
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner,
-        observer: Observer | None = None,
+        observer: Observer | None = None, scheduler: Scheduler | None = None,
     ) -> None:  # fmt: skip
+        self._scheduler = scheduler
         self._store = store
         self._keys = keys
         self._settings = settings
@@ -63,7 +65,7 @@ class Poller:
         self._runner = runner
         self._queue = QueueName(keys.queue)
         self.founding = Founding(keys, observer)
-        self.settler = Settler(store.session, keys, worker, settings.most_dead)
+        self.settler = Settler(store.session, keys, worker, settings.most_dead, self._occurrence_ended)
         self._listener = Listener(store.url)
         self._listening: asyncio.Task[None] | None = None
         self._kicked = asyncio.Event()
@@ -77,6 +79,10 @@ class Poller:
         self._stopping = False
         self._reserved = 0
         self._waits = False
+
+    def _occurrence_ended(self, schedule: str) -> None:
+        if self._scheduler is not None:
+            self._scheduler.ended(schedule)
 
     @property
     def queue(self) -> QueueName:
@@ -298,6 +304,8 @@ class Poller:
                     await self._store.send([("RPUSH", self._keys.wake, "1")])
                 self._due = True
                 self.kick()
+                if self._scheduler is not None:
+                    self._scheduler.kick()
         except BrokerError as error:
             log.warning("queue %s: a wake-up token could not be handed on: %s", self._queue, error)
         finally:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -15,10 +15,10 @@ from anyio import CapacityLimiter
 
 from zwheel.calls import Session
 from zwheel.codec import Codec
-from zwheel.context import current
+from zwheel.context import PREVIOUS_HEADER, SCHEDULE_HEADER, current
 from zwheel.errors import BadArguments, UndecodableJob, UnknownTask
 from zwheel.failpoints import FAILPOINTS
-from zwheel.job import Failure, Reason
+from zwheel.job import Failure, JobState, QueueName, Reason
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import TIMEOUT_HEADER, BaseTask, body_context
@@ -50,7 +50,10 @@ class Runner:
         unknown_ttl_ms: int,
         lease_ms: int,
         observer: Observer | None = None,
+        state_of: Callable[[QueueName, str], Awaitable[JobState | None]] | None = None,
     ) -> None:
+        #: Reads how another job stands: an occurrence's handler is told of the one before it.
+        self._state_of = state_of
         self._tasks = {name.encode(): task for name, task in tasks.items()}
         self._codec = codec
         self._session = session
@@ -167,6 +170,8 @@ class Runner:
         if headers:
             claim.headers = headers
             timeout_ms = _timeout_of(headers, timeout_ms)
+            if PREVIOUS_HEADER in headers:
+                await self._look_back(claim)
         timer = None
         if timeout_ms is not None:
             loop = asyncio.get_running_loop()
@@ -203,6 +208,15 @@ class Runner:
             if timer is not None:
                 timer.cancel()
         return future
+
+    async def _look_back(self, claim: Claim) -> None:
+        """Learn how the occurrence before this one stands."""
+        schedule, previous = claim.headers.get(SCHEDULE_HEADER), claim.headers[PREVIOUS_HEADER]
+        if self._state_of is None or not schedule or not previous.isdigit():
+            return
+        from zwheel.schedules.definition import occurrence_id
+
+        claim.previous_outcome = await self._state_of(claim.queue, occurrence_id(schedule, int(previous)))
 
     def _in_thread(self, task: BaseTask[Any, Any], args: Any, kwargs: dict[str, Any]) -> asyncio.Future[Any]:
         if self._threads is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Refile, Reply, Session
+from zwheel.context import SCHEDULE_HEADER
 from zwheel.errors import LeaseLost
 from zwheel.keys import ShardKeys
 
@@ -20,7 +21,10 @@ Read = Callable[[Reply], None]
 class Settler:
     """Outcomes of one shard, waiting to be sent. One batch of each kind is under way at a time."""
 
-    def __init__(self, session: Session, keys: ShardKeys, worker: str, most_dead: int) -> None:
+    def __init__(
+        self, session: Session, keys: ShardKeys, worker: str, most_dead: int,
+        occurrence_ended: Callable[[str], None] = lambda schedule: None,
+    ) -> None:  # fmt: skip
         self._session = session
         self._keys = keys
         self._worker = worker
@@ -30,10 +34,20 @@ class Settler:
         self._released: list[Back] = []
         self._buried: list[tuple[bytes, bytes, bytes]] = []
         self.lost = 0
+        #: Told of the schedules whose occurrences ended, once Redis knows it: another may wait for that.
+        self._occurrence_ended = occurrence_ended
+        self._schedules: set[str] = set()
 
     def complete(self, claim: Claim) -> None:
         """The job ended well."""
         self._done.append((claim.id, claim.token))
+        if claim.headers:
+            self._ends(claim)
+
+    def _ends(self, claim: Claim) -> None:
+        schedule = claim.headers.get(SCHEDULE_HEADER)
+        if schedule is not None:
+            self._schedules.add(schedule)
 
     def retry(self, claim: Claim, delay_ms: int, failures: bytes) -> None:
         """The attempt failed; another follows after `delay_ms`."""
@@ -47,6 +61,7 @@ class Settler:
     def bury(self, claim: Claim, failures: bytes) -> None:
         """The job is dead; the last of its failures says why."""
         self._buried.append((claim.id, claim.token, failures))
+        self._ends(claim)
 
     @property
     def waiting(self) -> bool:
@@ -90,6 +105,10 @@ class Settler:
             self._read([(back.job_id, back.token) for back in batch], "".join(letters), good)
 
     def _read(self, batch: Sequence[tuple[bytes | str, bytes]], letters: str | None, good: str) -> None:
+        if self._schedules and good in "dx":
+            ended, self._schedules = self._schedules, set()
+            for schedule in ended:
+                self._occurrence_ended(schedule)
         if letters is None or letters.count(good) == len(batch):
             return
         for (job_id, token), letter in zip(batch, letters, strict=True):

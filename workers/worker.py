@@ -20,12 +20,14 @@ from zwheel.errors import (
     BrokerRefused,
     BrokerUnavailable,
     OutcomeUnknown,
+    ScheduleExists,
     SchemaMismatch,
     ZwheelError,
 )
 from zwheel.ids import _ALPHABET
-from zwheel.job import QueueName, WorkerId
+from zwheel.job import JobState, QueueName, WorkerId
 from zwheel.keys import queues_key
+from zwheel.record import STATES
 from zwheel.registry import Registry
 from zwheel.store import Store, SyncStore, pause_s
 
@@ -34,6 +36,7 @@ from .heartbeat import Heartbeat
 from .poller import Poller
 from .reaper import Reaper
 from .runner import Runner
+from .scheduler import Scheduler
 from .settings import WorkerSettings
 from .watch import Watch
 
@@ -90,9 +93,12 @@ class Worker:
         runner = Runner(
             self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms,
             self.settings.lease_ms, _both(self._observer, store.recorder),
+            lambda queue, job_id: _state_of(store, queue, job_id),
         )  # fmt: skip
+        schedulers = [Scheduler(store, keys, self.wheel.codec) for keys in shards]
         self._pollers = pollers = [
-            Poller(store, keys, self.settings, self.id, slots, runner, self._observer) for keys in shards
+            Poller(store, keys, self.settings, self.id, slots, runner, self._observer, scheduler)
+            for keys, scheduler in zip(shards, schedulers, strict=True)
         ]
         guard = Watch(store, self.settings, self._observer)
         beat_store = SyncStore(url, Session(namespace, caller=self.id), timeout_s=self._beat_timeout())
@@ -111,6 +117,7 @@ class Worker:
             if not await self._await_server(store, namespace, guard):
                 return
             heartbeat.start()
+            await self._sync(store)
             reaping = Reaper(
                 store, shards, self.settings, self._observer,
                 idle=lambda: not slots.held and all(poller.follows for poller in pollers),
@@ -119,6 +126,7 @@ class Worker:
             reaper = asyncio.create_task(reaping.run())
             watch = asyncio.create_task(heartbeat.watch())
             guarding = asyncio.create_task(guard.run())
+            scheduling = [asyncio.create_task(scheduler.run()) for scheduler in schedulers]
             loops = [asyncio.create_task(poller.run()) for poller in pollers]
             self.ready.set()
             log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
@@ -126,9 +134,9 @@ class Worker:
                 await self._until_stopped(loops)
                 await self._drain(pollers, loops, runner)
             finally:
-                for part in (reaper, watch, guarding, *loops):
+                for part in (reaper, watch, guarding, *scheduling, *loops):
                     part.cancel()
-                await asyncio.gather(reaper, watch, guarding, *loops, return_exceptions=True)
+                await asyncio.gather(reaper, watch, guarding, *scheduling, *loops, return_exceptions=True)
         finally:
             heartbeat.stop()
             runner.cancel_all(Stop.LOST)
@@ -139,10 +147,24 @@ class Worker:
             beat_store.close()
             await store.aclose()
 
-    def _look(self, queue: str) -> None:
-        for poller in self._pollers:
-            if poller.queue == queue:
-                poller.look()
+    async def _sync(self, store: Store) -> None:
+        """Make the schedules in Redis those that the application declares."""
+        if not self.wheel.declared and not self.wheel.owner:
+            return
+        from zwheel.operations import schedules
+
+        owner = self.wheel.owner
+        steps = schedules.sync_schedules(
+            store.session, self.wheel.codec, list(self.wheel.declared.values()), owner, dry_run=False
+        )
+        try:
+            report = await store.drive(steps)
+        except (BrokerError, ScheduleExists) as error:
+            log.error("the schedules of %s are not synced: %s", owner, error)
+            return
+        for what, names in (("added", report.added), ("changed", report.changed), ("removed", report.removed)):
+            if names:
+                log.info("schedules of %s: %s %s", owner, what, ", ".join(names))
 
     def _beat_timeout(self) -> float:
         return max(0.5, min(5.0, self.settings.beat_ms / 1000))
@@ -244,6 +266,15 @@ def _both(observer: Observer | None, recorder: Recorder | None) -> Observer | No
         first(event, facts)
 
     return observe
+
+
+async def _state_of(store: Store, queue: QueueName, job_id: str) -> JobState | None:
+    """Read how a job stands; None when it is not kept any more, or Redis does not answer."""
+    try:
+        (raw,) = await store.send([("HGET", store.session.keys(queue).jobs, job_id)])
+    except BrokerError:
+        return None
+    return STATES.get(chr(raw[1])) if raw else None
 
 
 def _look(pollers: list[Poller], queue: str) -> None:

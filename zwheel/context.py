@@ -7,10 +7,32 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from zwheel.errors import ZwheelError
-from zwheel.job import JobId, QueueName
+from zwheel.job import JobId, JobState, QueueName
 from zwheel.times import to_datetime
+
+#: Headers of an occurrence's envelope: its schedule, its nominal time and that of the one before it in ms, whether it is
+#: run after it was missed, and the zone of its schedule.
+SCHEDULE_HEADER, NOMINAL_HEADER, PREVIOUS_HEADER = "zwheel-schedule", "zwheel-nominal-ms", "zwheel-previous-ms"
+CATCH_UP_HEADER, ZONE_HEADER = "zwheel-catch-up", "zwheel-zone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentOccurrence:
+    """Which occurrence of a schedule a job is."""
+
+    schedule: str
+    nominal: datetime
+    """The time it stands for, in the schedule's zone; the job may start later."""
+    previous: datetime | None
+    """The nominal time of the occurrence before it; None for the first."""
+    previous_outcome: JobState | None
+    """How that one stood when this one started: done, dead, cancelled, or still scheduled or processing. None: there is
+    none, or it is not kept any more."""
+    catch_up: bool
+    """Whether it was missed and is run afterwards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +51,24 @@ class CurrentJob:
     """The fencing token of this claim: larger than that of any earlier claim of the job. Store it with an effect, and
     refuse an effect whose token is smaller than the stored one: then a worker that lost its lease changes nothing."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    previous_outcome: JobState | None = None
+    """For an occurrence: how the one before it stood when this one started."""
+
+    @property
+    def occurrence(self) -> CurrentOccurrence | None:
+        """Which occurrence of which schedule it is; None for a job that no schedule made."""
+        schedule = self.headers.get(SCHEDULE_HEADER)
+        if schedule is None:
+            return None
+        zone = ZoneInfo(self.headers.get(ZONE_HEADER, "UTC"))
+        previous = self.headers.get(PREVIOUS_HEADER)
+        return CurrentOccurrence(
+            schedule=schedule,
+            nominal=to_datetime(int(self.headers[NOMINAL_HEADER])).astimezone(zone),
+            previous=None if previous is None else to_datetime(int(previous)).astimezone(zone),
+            previous_outcome=self.previous_outcome,
+            catch_up=CATCH_UP_HEADER in self.headers,
+        )
 
     @property
     def fire_at(self) -> datetime:

@@ -6,7 +6,8 @@ ZwheelError
 │   ├── InvalidTime         a naive datetime, NaN, a time out of range
 │   ├── PayloadError        arguments that cannot be encoded
 │   │   └── PayloadTooLarge
-│   └── BadArguments        arguments that do not fit the task's signature
+│   ├── BadArguments        arguments that do not fit the task's signature
+│   └── ScheduleExists      a schedule of that name is there already
 ├── UndecodableJob          a stored record or body that cannot be read
 ├── UnknownTask             no task of that name is registered here
 ├── BrokerError             Redis said no, or said nothing
@@ -18,6 +19,7 @@ ZwheelError
 ├── QueueFull               the queue reached its length cap
 ├── LeaseLost               the claim is no longer valid: another worker may hold the job
 ├── JobNotFound             no such job
+├── ScheduleNotFound        no such schedule
 ├── WaitTimeout             the awaited job did not end in time
 ├── ConfigError             settings that contradict each other or cannot be read
 └── EmbeddedServerError     the private server could not be started or joined
@@ -60,6 +62,18 @@ class PayloadTooLarge(PayloadError):
 
 class BadArguments(InvalidInput):
     """Arguments that do not fit the task's signature or its annotations."""
+
+
+class ScheduleExists(InvalidInput):
+    """A schedule of that name is there already: in this queue or another, or it belongs to another owner."""
+
+    def __init__(self, name: str, queue: str, owner: str = "") -> None:
+        whose = f" and belongs to {owner}" if owner else ""
+        super().__init__(
+            f"schedule {name} exists already in queue {queue}{whose}: replace or edit it, or take another name"
+        )
+        self.name = name
+        self.queue = queue
 
 
 class UndecodableJob(ZwheelError):
@@ -128,6 +142,14 @@ class JobNotFound(ZwheelError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job {job_id}: it never existed, or it ended and was not kept")
         self.job_id = job_id
+
+
+class ScheduleNotFound(ZwheelError):
+    """No such schedule: it was never added, or it was removed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no schedule {name}: it was never added, or it was removed")
+        self.name = name
 
 
 class WaitTimeout(ZwheelError):

@@ -71,6 +71,10 @@ class ShardKeys:
     """HASH: schema and epoch (when the queue was founded, µs), clock, beat, grace, paused, cap, counters, the timekeeper."""
     workers: str
     """HASH worker id -> JSON about a worker that serves this shard."""
+    schedules: str
+    """HASH schedule name -> record (see `zwheel/schedules/state.py`)."""
+    schedules_due: str
+    """ZSET schedule name -> when a worker must look at it, ms: the active ones."""
 
     @classmethod
     def of(cls, namespace: str, queue: str, shard: int = 0) -> ShardKeys:
@@ -82,6 +86,7 @@ class ShardKeys:
             namespace, queue, shard, tag,
             *(f"{tag}:{name}" for name in (
                 "jobs", "days", "processing", "dead", "done", "dedup", "dedup:expiry", "wake", "meta", "workers",
+                "schedules", "schedules:due",
             )),
         )  # fmt: skip
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from zwheel.address import mask_url
 from zwheel.calls import NewJob, Session
 from zwheel.codec import DEFAULT, Codec
+from zwheel.declare import ScheduleOptions, make_definition
 from zwheel.errors import ConfigError
 from zwheel.keys import check_name
 from zwheel.tasks import BaseTask, JobOptions, TaskPolicy, make_job
 
 if TYPE_CHECKING:
     from zwheel.history import Recorder
+    from zwheel.schedules.definition import Definition
+    from zwheel.schedules.kinds import Kind
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry:
@@ -50,6 +55,10 @@ class Registry:
         self.give_up_s = give_up_s
         self.history = history
         self.tasks: dict[str, BaseTask[Any, Any]] = {}
+        #: The schedules that this application declares, by name: a worker syncs them when it starts.
+        self.declared: dict[str, Definition] = {}
+        #: Whose they are: `zwheel worker` names it after the app it runs.
+        self.owner = ""
 
     def resolve(self) -> tuple[str, str]:
         """Find the URL and the namespace: what was given, else the environment and the settings file.
@@ -121,6 +130,54 @@ class Registry:
             within=within, headers=headers,
         )  # fmt: skip
         return make_job(name, args, kwargs or {}, options, policy, self.codec)
+
+    def new_schedule(
+        self,
+        name: str,
+        when: str | Kind,
+        task: str | BaseTask[Any, Any],
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Definition:
+        """Check and encode a schedule, for `add_schedule`, `edit_schedule` and `sync_schedules`.
+
+        when: a cron line of five fields, or of six with seconds first; `@daily` and its like; `@every 90s`;
+        `every 2 weeks on tue at 09:00`; `at 2026-12-01T09:00Z, ...`. options: see ScheduleOptions.
+        Raises: InvalidTime, InvalidName, BadArguments, PayloadError, InvalidInput.
+        """
+        return make_definition(self.tasks, self.codec, name, when, task, args, kwargs, **options)
+
+    def cron(
+        self,
+        when: str | Kind,
+        *,
+        name: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Callable[[F], F]:
+        """Declare a schedule for a function or a task: a worker of this application syncs it when it starts.
+
+        A plain function becomes a task. name: of the schedule; None: that of the task. May stand several times, with
+        a name each. See `new_schedule` for the rest. Raises: ConfigError for a name that is taken.
+        """
+
+        def declare(function: F) -> F:
+            task: Any = function if isinstance(function, BaseTask) else self._as_task(function)
+            chosen = name or task.name.replace(":", ".").replace("/", ".")
+            if chosen in self.declared:
+                raise ConfigError(f"two schedules are declared as {chosen!r}: give one of them another name=")
+            self.declared[chosen] = make_definition(self.tasks, self.codec, chosen, when, task, args, kwargs, **options)
+            if not self.owner:
+                self.owner = f"code:{task.function.__module__}"
+            return task  # type: ignore[no-any-return]
+
+        return declare
+
+    def _as_task(self, function: Callable[..., Any]) -> BaseTask[Any, Any]:
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         where = mask_url(self._url) if self._url else "url from settings"

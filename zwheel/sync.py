@@ -15,9 +15,9 @@ from zwheel.errors import InvalidInput
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo
 from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
 from zwheel.operations.act import Progress
-from zwheel.registry import Registry
 from zwheel.retry import Backoff
 from zwheel.store import Steps, SyncStore
+from zwheel.sync_schedules import SyncWheelSchedules
 from zwheel.tasks import DEFAULT_RETRIES, BaseTask, fire_time, make_policy
 from zwheel.times import duration_ms
 from zwheel.wheel import matcher
@@ -57,7 +57,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class SyncWheel(Registry):
+class SyncWheel(SyncWheelSchedules):
     """The blocking client. Connects on first use; threads may share it, and a forked process connects anew.
 
     Every method raises BrokerUnavailable or OutcomeUnknown when Redis stays away for `give_up_s`.
@@ -115,6 +115,9 @@ class SyncWheel(Registry):
             return task
 
         return decorate if function is None else decorate(function)
+
+    def _as_task(self, function: Callable[..., Any]) -> SyncTask[..., Any]:
+        return self.task(function)
 
     def _drive(self, steps: Callable[[Session], Steps[T]]) -> T:
         with self._lock:

@@ -14,11 +14,11 @@ from zwheel.errors import InvalidInput, PayloadTooLarge, QueueFull
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo
 from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
 from zwheel.operations.act import Progress
-from zwheel.registry import Registry
 from zwheel.retry import Backoff
 from zwheel.store import Steps, Store
 from zwheel.tasks import DEFAULT_RETRIES, BaseTask, fire_time, make_policy
 from zwheel.times import duration_ms
+from zwheel.wheel_schedules import WheelSchedules
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -121,7 +121,7 @@ class _Batcher:
                 future.set_result(answer)
 
 
-class Wheel(Registry):
+class Wheel(WheelSchedules):
     """The async client. Connects on first use; may be made at import time and used from any one running event loop.
 
     Every method raises BrokerUnavailable or OutcomeUnknown when Redis stays away for `give_up_s`.
@@ -182,6 +182,9 @@ class Wheel(Registry):
             return task
 
         return decorate if function is None else decorate(function)
+
+    def _as_task(self, function: Callable[..., Any]) -> Task[..., Any]:
+        return self.task(function)
 
     def _connect(self) -> Store:
         loop = asyncio.get_running_loop()

@@ -7,14 +7,19 @@ from typing import Any
 
 from zwheel.calls import (
     REPAIR_JOBS,
+    Advance,
+    After,
     Back,
     Call,
     Lane,
     NewJob,
+    NewOccurrence,
+    advance,
     bury,
     cancel,
     claim,
     complete,
+    define,
     enqueue,
     extend,
     prune,
@@ -203,6 +208,63 @@ def _repair(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     return repair(KEYS, days=[TODAY, TOMORROW, LATER], digests=digests, ids=ids, mend=True, now=now)
 
 
+TAIL = '\n{"cursor":1}\n{"name":"s"}'
+STAMP = f"{NOW_US - 9_000_000:016d}"
+
+
+def schedule(stamp: str = STAMP, letter: str = "a", tail: str = TAIL) -> str:
+    """A stored schedule."""
+    return f"1{letter}{stamp}{tail}"
+
+
+def _occurrences(size: int) -> list[NewOccurrence]:
+    rest = record_tail("mail.send", max_attempts=3, keep_ms=60_000) + b"\x01\x00\xff"
+    return [NewOccurrence(f"s@{n:04d}", _fire(n), rest) for n in range(size)]
+
+
+def _advance(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """Ten schedules: every third is stale, the fourth and seventh wait for the occurrence before, which is active."""
+    count = min(size, 10)
+    names_of = [f"schedule-{n}" for n in range(count)]
+    stamps = {name: STAMP[:-1] + "9" if n % 3 == 2 else STAMP for n, name in enumerate(names_of)}
+    shard.put(
+        {
+            "schedules": {name: schedule(stamp) for name, stamp in stamps.items()},
+            "schedules:due": dict.fromkeys(names_of, NOW),
+            "jobs": {"before": held(5), "s@0001": record("d", keep=9, body=b"")},
+            "processing": {"before": NOW + 5},
+            "done": {"s@0001": NOW + 9},
+        }
+    )
+    jobs = _occurrences(size)
+    batch = []
+    for n, name in enumerate(names_of):
+        free = After("a", NOW + 9, TAIL + str(n), jobs[n::count])
+        if n % 3 == 1 and n > 1:
+            batch.append(Advance(name, STAMP, free, "before", After("f", None, TAIL)))
+        else:
+            batch.append(Advance(name, STAMP, free))
+    return advance(KEYS, batch, now=now)
+
+
+def _define(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """Half of the batch is taken back, the other half put on the wheel."""
+    half = max(1, size // 2)
+    old = {f"old-{n:04d}": NOW + n for n in range(half)}
+    shard.put(
+        {
+            "schedules": {"s": schedule()},
+            "schedules:due": {"s": NOW},
+            "jobs": {name: record(fire=fire) for name, fire in old.items()},
+            f"wheel:{TODAY}": old,
+            "days": {TODAY: int(TODAY)},
+            "meta": {"schema": "1", "epoch": "5"},
+        }
+    )
+    after = After("a", NOW + 9, TAIL, _occurrences(size - half))
+    return define(KEYS, "s", stamp=STAMP, after=after, back=list(old.items()), lane=lane, now=now)
+
+
 Prepare = Callable[[Shard, int, Lane, str], Call]
 
 PREPARE: dict[str, Prepare] = {
@@ -220,6 +282,8 @@ PREPARE: dict[str, Prepare] = {
     "purge": _purge,
     "prune": _prune,
     "repair": _repair,
+    "advance": _advance,
+    "define": _define,
 }
 """Put what a transition needs into an empty shard and build its call."""
 

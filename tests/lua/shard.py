@@ -27,7 +27,7 @@ LANE = Lane("caller", 0, "request-1")
 #: Short names of keys -> what they hold: HASH and ZSET a dict, LIST a list, STRING a text. None: no such key.
 Keyspace = dict[str, Any]
 
-_HASHES = {"jobs", "dedup", "meta", "workers"}
+_HASHES = {"jobs", "dedup", "meta", "workers", "schedules"}
 _REPLAY_S = 300
 
 

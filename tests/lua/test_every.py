@@ -17,7 +17,7 @@ from .batches import PREPARE, prepare
 from .shard import KEYS, LANE, NOW, NOW_US, Keyspace, Shard, at
 
 #: They carry a request id; the others do what is left when they are sent again.
-WITH_LANE = ("enqueue", "claim", "complete", "retry", "bury", "release", "cancel", "reschedule", "redrive")
+WITH_LANE = ("enqueue", "claim", "complete", "retry", "bury", "release", "cancel", "reschedule", "redrive", "define")
 #: They let a job end, or another worker have it, or make room.
 WHEN_FULL = ("claim", "complete", "retry", "bury", "release", "extend", "reap", "purge", "prune", "repair")
 
@@ -87,7 +87,7 @@ def test_a_full_batch_of_a_thousand_works(shard: Shard, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in NAMES if n not in ("extend", "reschedule", "reap", "claim", "purge", "prune", "repair")]
+    "name", [n for n in NAMES if n not in ("extend", "reschedule", "reap", "claim", "purge", "prune", "repair", "define")]
 )
 def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, name: str) -> None:
     call = prepare(name, shard, 1)

@@ -1,5 +1,6 @@
 """How each script is called and how its answer is read, without I/O: one module a transition, named like its script."""
 
+from zwheel.calls.advance import Advance, After, NewOccurrence, advance, read_advance
 from zwheel.calls.bury import bury
 from zwheel.calls.call import (
     BATCH_LIMIT,
@@ -17,6 +18,7 @@ from zwheel.calls.call import (
 from zwheel.calls.cancel import cancel
 from zwheel.calls.claim import Claimed, claim, read_claim
 from zwheel.calls.complete import complete
+from zwheel.calls.define import define, read_define
 from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, read_enqueue
 from zwheel.calls.extend import extend
 from zwheel.calls.prune import prune
@@ -30,6 +32,7 @@ from zwheel.calls.reschedule import read_reschedule, reschedule
 from zwheel.calls.retry import retry
 
 __all__ = [
+    "Advance", "After", "NewOccurrence", "advance", "define", "read_advance", "read_define",
     "BATCH_LIMIT", "REPAIR_DAYS", "REPAIR_JOBS", "Back", "Call", "Claimed", "EnqueueCall", "Lane", "NewJob", "Reaped",
     "Refile", "Repaired", "Reply", "Session", "bury", "cancel", "claim", "clock_us", "complete", "day_name", "enqueue",
     "extend", "foreign_schema", "prune", "purge", "read_claim", "read_count", "read_enqueue", "read_letters", "read_reap",

@@ -28,7 +28,7 @@ class Trace(NamedTuple):
 
 
 #: Answers after which nothing has changed: the caller builds the call again, or gives up.
-UNCHANGED = frozenset({"moved", "full", "oversized", "foreign", "flushed"})
+UNCHANGED = frozenset({"moved", "full", "oversized", "foreign", "flushed", "stale", "started"})
 
 
 def trace(call: Call, reply: Reply | None) -> Trace:
@@ -244,6 +244,71 @@ def _repair(call: Call, reply: Reply | None) -> Trace:
     return Trace(_word(reply), {"days": days, "digests": digests}, jobs)
 
 
+def _schedule(letter: Any, due: Any, tail: Any) -> Facts:
+    """What becomes of a schedule: its status, when it is looked at again, its state, and its definition without what it hands on."""
+    facts: Facts = {"status": _text(letter), "due": int(due) if due != "" else None}
+    if tail:
+        _, state, definition = _text(tail).split("\n", 2)
+        facts["state"] = json.loads(state)
+        facts["definition"] = {k: v for k, v in json.loads(definition).items() if k != "payload"}
+    return facts
+
+
+def _occurrences(args: Sequence[Any], at: int) -> tuple[list[Facts], int]:
+    """The jobs from their number on, and where what follows them begins."""
+    count = int(args[at])
+    jobs = [
+        {"id": _text(args[i]), "at": int(args[i + 1]), **_tail(args[i + 3])}
+        for i in range(at + 1, at + 1 + 4 * count, 4)
+    ]
+    return jobs, at + 1 + 4 * count
+
+
+def _advance(call: Call, reply: Reply | None) -> Trace:
+    """Which of its outcomes a schedule met is known from the answer only: until then it names the jobs of both."""
+    args = call.args
+    at = 2 + int(args[1])
+    words = [text(found) for found in reply[2:]] if reply is not None and word(reply) == "ok" else None
+    batch: list[Facts] = []
+    jobs: list[Facts] = []
+    while at < len(args):
+        one: Facts = {"name": _text(args[at]), "stamp": _text(args[at + 1]), "before": _text(args[at + 2])}
+        at += 3
+        outcomes = []
+        for _ in range(2 if one["before"] else 1):
+            facts = _schedule(*args[at : at + 3])
+            made, at = _occurrences(args, at + 3)
+            outcomes.append((facts, made))
+        if words is None:
+            jobs += [job | {"schedule": one["name"]} for _, made in outcomes for job in made]
+        else:
+            answer = words[len(batch)]
+            one["word"] = answer[0]
+            if answer[0] != "s":
+                facts, made = outcomes["ab".index(answer[0])]
+                one |= facts
+                for job, letter in zip(made, answer[1:], strict=True):
+                    jobs.append(job | {"schedule": one["name"], "letter": letter, "fire": job["at"]})
+        batch.append(one)
+    return Trace(_word(reply), {"schedules": batch}, jobs)
+
+
+def _define(call: Call, reply: Reply | None) -> Trace:
+    args = call.args
+    facts: Facts = {"name": _text(args[2]), "stamp": _text(args[3]), **_schedule(*args[4:7])}
+    at = 8 + int(args[7])
+    count = int(args[at])
+    facts["back"] = [_text(args[i]) for i in range(at + 1, at + 1 + 2 * count, 2)]
+    jobs, _ = _occurrences(args, at + 1 + 2 * count)
+    for job in jobs:
+        job["schedule"] = facts["name"]
+    _letters(jobs, reply)
+    for job in jobs:
+        if job.get("letter") == "c":
+            job["fire"] = job["at"]
+    return Trace(_word(reply), facts, jobs)
+
+
 _TRACES: dict[str, Callable[[Call, Reply | None], Trace]] = {
     "enqueue": _enqueue,
     "claim": _claim,
@@ -259,4 +324,6 @@ _TRACES: dict[str, Callable[[Call, Reply | None], Trace]] = {
     "purge": _purge,
     "prune": _prune,
     "repair": _repair,
+    "advance": _advance,
+    "define": _define,
 }

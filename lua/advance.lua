@@ -1,0 +1,118 @@
+#!lua
+-- advance: nothing -> scheduled. Moves the cursors of schedules that are due, and puts their occurrences on the wheel;
+-- each only when its record is still the one that the caller built on, so that two callers never do it twice.
+-- KEYS 1 meta  2 jobs  3 days  4 wake  5 schedules  6 schedules:due  7.. buckets
+-- ARGV 1 now (tests)  2 number of buckets, then their days; then for each schedule: name, stamp that was read,
+--      id of the occurrence before ('' when it does not matter), then what becomes of it, and, when there was an id,
+--      what becomes of it while that job is scheduled or processing. What becomes of it: status letter, when to look
+--      again in ms or '', the record from its line feed on, number of jobs, then for each job: id, fire time as 15
+--      digits, number of its bucket, record from the worker's field on
+-- Returns ok | foreign, clock in µs, then
+--      foreign: the schema that another version wrote
+--      ok: for each schedule a word: s stale, nothing was changed; else a advanced or b busy, and a letter a job: c
+--      created, i the id exists
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I1 I2 I9 I10 I14
+--#include clock
+--#include digits
+--#include wake
+--#include place
+local meta, jobs, days, schedules, due = KEYS[1], KEYS[2], KEYS[3], KEYS[5], KEYS[6]
+local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
+local now = clock(ARGV[1], stored[1])
+if stored[4] and stored[4] ~= '1' then
+  return { 'foreign', digits(now), stored[4] }
+end
+local days_of, keys = {}, {}
+local bucket_count = tonumber(ARGV[2])
+for b = 1, bucket_count do
+  days_of[b], keys[b] = ARGV[2 + b], KEYS[6 + b]
+end
+
+-- One outcome from ARGV: its parts, its jobs, and where the next begins.
+local function outcome(at)
+  local found = { letter = ARGV[at], due = ARGV[at + 1], tail = ARGV[at + 2], jobs = {} }
+  local count = tonumber(ARGV[at + 3])
+  at = at + 4
+  for j = 1, count do
+    found.jobs[j] = at
+    at = at + 4
+  end
+  return found, at
+end
+
+local names, stamps, befores, free, busy, ids = {}, {}, {}, {}, {}, {}
+local at = 3 + bucket_count
+while ARGV[at] do
+  local n = #names + 1
+  names[n], stamps[n], befores[n] = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  free[n], at = outcome(at + 3)
+  if befores[n] ~= '' then
+    busy[n], at = outcome(at)
+  end
+  ids[n] = befores[n]
+end
+for _, which in ipairs({ free, busy }) do
+  for n = 1, #names do
+    if which[n] then
+      for _, j in ipairs(which[n].jobs) do
+        ids[#ids + 1] = ARGV[j]
+      end
+    end
+  end
+end
+local records = redis.call('HMGET', schedules, unpack(names))
+local found = redis.call('HMGET', jobs, unpack(ids))
+local here = {}
+for i = 1, #ids do
+  here[ids[i]] = found[i]
+end
+
+local token = string.format('%016.0f', now)
+local words, seen, changes, members, writes, looks, rests = {}, {}, {}, {}, {}, {}, {}
+local earliest
+for n = 1, #names do
+  local record = records[n]
+  if not record or string.sub(record, 1, 2) ~= '1a' or string.sub(record, 3, 18) ~= stamps[n] then
+    words[n] = 's'
+  else
+    local before = befores[n] ~= '' and here[befores[n]]
+    local state = before and string.sub(before, 2, 2)
+    local chosen, word = free[n], 'a'
+    if state == 's' or state == 'p' then
+      chosen, word = busy[n], 'b'
+    end
+    for _, j in ipairs(chosen.jobs) do
+      local letter = place(here[ARGV[j]], seen, changes, members, ARGV[j], ARGV[j + 1], tonumber(ARGV[j + 2]), token,
+        ARGV[j + 3])
+      word = word .. letter
+      if letter == 'c' and (not earliest or tonumber(ARGV[j + 1]) < earliest) then
+        earliest = tonumber(ARGV[j + 1])
+      end
+    end
+    words[n] = word
+    writes[#writes + 1] = names[n]
+    writes[#writes + 1] = '1' .. chosen.letter .. token .. chosen.tail
+    if chosen.due == '' then
+      rests[#rests + 1] = names[n]
+    else
+      looks[#looks + 1] = chosen.due
+      looks[#looks + 1] = names[n]
+    end
+  end
+end
+if #writes > 0 then
+  redis.call('HSET', schedules, unpack(writes))
+  if #looks > 0 then
+    redis.call('ZADD', due, unpack(looks))
+  end
+  if #rests > 0 then
+    redis.call('ZREM', due, unpack(rests))
+  end
+  placed(jobs, days, changes, members, keys, days_of)
+  if earliest then
+    wake(KEYS[4], earliest, math.floor(now / 1000), stored[2], stored[3])
+  end
+end
+redis.call('HSET', meta, 'clock', digits(now))
+return { 'ok', digits(now), unpack(words) }

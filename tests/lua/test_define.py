@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from zwheel.calls import After, define, read_define
+from zwheel.calls.define import Defined
+from zwheel.times import DAY_MS
+
+from .batches import STAMP, TAIL, schedule
+from .shard import KEYS, LANE, MIDNIGHT, NOW, TODAY, TOMORROW, Keyspace, Shard, at, held, meta, record
+from .test_advance import NEXT, TOKEN, job, stored
+
+FOUNDED = {"schema": "1", "epoch": "5"}
+DELETED = After("", None, "")
+
+
+def run(
+    shard: Shard, after: After, *, stamp: str = STAMP, back: dict[str, int] | None = None, name: str = "s"
+) -> Defined:
+    call = define(
+        KEYS, name, stamp=stamp, after=after, back=list((back or {}).items()), lane=LANE, now=at(NOW)
+    )  # fmt: skip
+    reply = shard.run(call)
+    assert reply[1] == at(NOW).encode()
+    return read_define(call, reply)
+
+
+def test_a_new_schedule_founds_its_queue_and_fires_at_once(shard: Shard) -> None:
+    assert run(shard, After("a", NOW + 9, TAIL, [job("s@1", NOW + 5)]), stamp="") == Defined("ok", "c")
+    shard.leaves(
+        {
+            "schedules": {"s": f"1a{TOKEN}{TAIL}"},
+            "schedules:due": {"s": NOW + 9},
+            "jobs": {"s@1": stored(NOW + 5)},
+            f"wheel:{TODAY}": {"s@1": NOW + 5},
+            "days": {TODAY: int(TODAY)},
+            "wake": ["1"],
+            "meta": meta(**{"schema": "1", "epoch": at(NOW)}),
+            "replay:caller:0": "request-1 c",
+        }
+    )
+
+
+def test_a_schedule_that_is_not_as_it_was_read_stays_as_it_is(shard: Shard) -> None:
+    before: Keyspace = {"schedules": {"s": schedule(TOKEN)}, "schedules:due": {"s": NOW}, "meta": FOUNDED}
+    shard.put(before)
+    after = After("a", NOW, NEXT, [job("s@1", NOW)])
+    assert run(shard, after).word == "stale"
+    assert run(shard, after, stamp="").word == "stale"
+    assert run(shard, after, name="gone").word == "stale"
+    shard.leaves(before)
+
+
+def test_an_edit_takes_back_what_waits_and_puts_the_new_there(shard: Shard) -> None:
+    shard.put(
+        {
+            "schedules": {"s": schedule()},
+            "schedules:due": {"s": NOW},
+            "jobs": {"s@1": record(fire=NOW + 1), "s@2": record(fire=MIDNIGHT), "other": record(fire=MIDNIGHT)},
+            f"wheel:{TODAY}": {"s@1": NOW + 1},
+            f"wheel:{TOMORROW}": {"s@2": MIDNIGHT, "other": MIDNIGHT},
+            "days": {TODAY: int(TODAY), TOMORROW: int(TOMORROW)},
+            "meta": FOUNDED,
+        }
+    )
+    after = After("a", NOW + DAY_MS, NEXT, [job("s@2", MIDNIGHT + 1)])
+    assert run(shard, after, back={"s@1": NOW + 1, "s@2": MIDNIGHT}) == Defined("ok", "c")
+    shard.leaves(
+        {
+            "schedules": {"s": f"1a{TOKEN}{NEXT}"},
+            "schedules:due": {"s": NOW + DAY_MS},
+            "jobs": {"s@2": stored(MIDNIGHT + 1), "other": record(fire=MIDNIGHT)},
+            f"wheel:{TOMORROW}": {"s@2": MIDNIGHT + 1, "other": MIDNIGHT},
+            "days": {TOMORROW: int(TOMORROW)},
+            "wake": ["1"],
+            "meta": meta(**FOUNDED),
+            "replay:caller:0": "request-1 c",
+        }
+    )
+
+
+def test_what_has_left_the_wheel_is_named_and_nothing_changes(shard: Shard) -> None:
+    jobs = {
+        "runs": held(1), "done": record("d", keep=9, body=b""), "dead": record("x"), "again": record(attempt=1),
+        "waits": record(), "cancelled": record("c", keep=9, body=b""),
+    }  # fmt: skip
+    before: Keyspace = {
+        "schedules": {"s": schedule()},
+        "schedules:due": {"s": NOW},
+        "jobs": jobs,
+        "processing": {"runs": NOW + 1},
+        "done": {"done": NOW + 9, "cancelled": NOW + 9},
+        "dead": {"dead": NOW},
+        f"wheel:{TODAY}": {"again": NOW, "waits": NOW},
+        "days": {TODAY: int(TODAY)},
+        "meta": FOUNDED,
+    }
+    shard.put(before)
+    back = dict.fromkeys([*jobs, "never"], NOW)
+    met = run(shard, After("a", NOW, NEXT, [job("s@1", NOW)]), back=back)
+    assert met == Defined("started", started=("runs", "done", "dead", "again"))
+    shard.leaves(before)
+    met = run(shard, After("p", None, NEXT), back={"waits": NOW, "cancelled": NOW, "never": NOW})
+    assert met == Defined("ok")
+    left = shard.keyspace()
+    assert left[f"wheel:{TODAY}"] == {"again": NOW}
+    assert set(left["jobs"]) == {"runs", "done", "dead", "again", "cancelled"}
+    assert left["schedules"] == {"s": f"1p{TOKEN}{NEXT}"}
+    assert "schedules:due" not in left
+
+
+def test_a_deleted_schedule_leaves_nothing_behind(shard: Shard) -> None:
+    shard.put(
+        {
+            "schedules": {"s": schedule()}, "schedules:due": {"s": NOW}, "jobs": {"s@1": record()},
+            f"wheel:{TODAY}": {"s@1": NOW}, "days": {TODAY: int(TODAY)}, "meta": FOUNDED,
+        }
+    )  # fmt: skip
+    assert run(shard, DELETED, back={"s@1": NOW}) == Defined("ok")
+    shard.leaves({"meta": meta(**FOUNDED), "replay:caller:0": "request-1 "})
+
+
+def test_an_occurrence_that_exists_is_not_put_there_again(shard: Shard) -> None:
+    shard.put({"jobs": {"s@1": held(1)}, "processing": {"s@1": NOW + 1}, "meta": FOUNDED})
+    assert run(shard, After("f", None, TAIL, [job("s@1", NOW)]), stamp="") == Defined("ok", "i")
+    left = shard.keyspace()
+    assert left["jobs"] == {"s@1": held(1)}
+    assert left["schedules"] == {"s": f"1f{TOKEN}{TAIL}"}
+    assert "schedules:due" not in left
+    assert "wake" not in left
+
+
+def test_nothing_is_touched_that_another_version_wrote(shard: Shard) -> None:
+    before: Keyspace = {"schedules": {"s": schedule()}, "meta": {"schema": "9"}}
+    shard.put(before)
+    call = define(KEYS, "s", stamp=STAMP, after=DELETED, lane=LANE, now=at(NOW))
+    assert shard.run(call) == [b"foreign", at(NOW).encode(), b"9"]
+    shard.leaves(before)

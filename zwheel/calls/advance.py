@@ -1,0 +1,102 @@
+"""advance: nothing -> scheduled, for the occurrences of schedules that are due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from zwheel.calls.call import Arg, Call, Reply, day_name, foreign_schema, text, word
+from zwheel.errors import BrokerRefused
+from zwheel.keys import ShardKeys
+from zwheel.scripts import script
+from zwheel.times import DAY_MS
+
+
+class NewOccurrence(NamedTuple):
+    """An occurrence's job, ready to be put on the wheel: id, fire time in ms, record from the worker's field on."""
+
+    id: str
+    fire_ms: int
+    rest: bytes
+
+
+class After(NamedTuple):
+    """What becomes of a schedule."""
+
+    letter: str
+    """Its status: a, p, f; '' deletes it (only in `define`)."""
+    due_ms: int | None
+    """When to look again, ms; None: never."""
+    tail: str
+    """The record from its line feed on."""
+    jobs: Sequence[NewOccurrence] = ()
+
+
+class Advance(NamedTuple):
+    """One schedule of a batch."""
+
+    name: str
+    stamp: str
+    """The stamp of the record that was read, 16 digits."""
+    free: After
+    before: str = ""
+    """Job id of the occurrence before, when it matters whether that is still scheduled or processing."""
+    busy: After | None = None
+    """What becomes of it then."""
+
+
+class Days:
+    """Numbers the day buckets that a call needs."""
+
+    def __init__(self, keys: ShardKeys) -> None:
+        self._keys = keys
+        self._numbers: dict[int, int] = {}
+
+    def number(self, fire_ms: int) -> int:
+        """The number of a fire time's bucket, counted from 1."""
+        return self._numbers.setdefault(fire_ms // DAY_MS, len(self._numbers) + 1)
+
+    @property
+    def head(self) -> list[Arg]:
+        """How many buckets there are, and their days."""
+        return [len(self._numbers), *(day_name(number) for number in self._numbers)]
+
+    @property
+    def names(self) -> list[str]:
+        """The buckets' keys."""
+        return [self._keys.wheel(day_name(number)) for number in self._numbers]
+
+    def jobs(self, jobs: Sequence[NewOccurrence]) -> list[Arg]:
+        """How many jobs there are, and each with its bucket."""
+        words: list[Arg] = [len(jobs)]
+        for job in jobs:
+            words += [job.id, f"{job.fire_ms:015d}", self.number(job.fire_ms), job.rest]
+        return words
+
+
+def due_text(due_ms: int | None) -> str:
+    """When to look again, as the scripts want it."""
+    return "" if due_ms is None else str(due_ms)
+
+
+def advance(keys: ShardKeys, batch: Sequence[Advance], *, now: str = "") -> Call:
+    """Build the call. batch: schedules with at most 1000 jobs in all."""
+    days = Days(keys)
+    args: list[Arg] = []
+    for one in batch:
+        args += [one.name, one.stamp, one.before if one.busy is not None else ""]
+        for after in (one.free, one.busy):
+            if after is not None:
+                args += [after.letter, due_text(after.due_ms), after.tail, *days.jobs(after.jobs)]
+    names = (keys.meta, keys.jobs, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names)
+    return Call(script("advance"), names, [now, *days.head, *args])
+
+
+def read_advance(call: Call, reply: Reply) -> list[str]:
+    """Read a word for each schedule: s, or a or b and a letter a job. Raises: SchemaMismatch."""
+    answer = word(reply)
+    if answer == "foreign":
+        raise foreign_schema(call.keys[0], text(reply[2]))
+    if answer != "ok":
+        raise BrokerRefused(f"advance answered {answer!r}, which this version does not know")
+    return [text(found) for found in reply[2:]]

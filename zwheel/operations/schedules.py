@@ -1,0 +1,387 @@
+"""Schedules: read them, write them, and look at what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zwheel import calls
+from zwheel.calls import NewOccurrence, Session
+from zwheel.calls.advance import After
+from zwheel.codec import Codec
+from zwheel.errors import BrokerRefused, InvalidInput, ScheduleExists, ScheduleNotFound
+from zwheel.job import Enqueued, JobId, QueueName
+from zwheel.keys import ShardKeys, check_name, queues_key
+from zwheel.occurrence import after_of, occurrence_job
+from zwheel.operations.read import queues
+from zwheel.record import STATES
+from zwheel.schedules.definition import Definition, occurrence_id
+from zwheel.schedules.plan import Due, Outcome, plan
+from zwheel.schedules.state import (
+    RECENT,
+    Decided,
+    Past,
+    ScheduleInfo,
+    State,
+    Status,
+    Verdict,
+    read_schedule,
+    record_tail,
+)
+from zwheel.store import Steps
+
+_TRIES = 50
+_RAN = frozenset({Verdict.FIRED, Verdict.CATCH_UP, Verdict.BUFFERED})
+#: What a change makes of a schedule as it is read: the new definition and state, or None to leave it.
+Change = Callable[[ScheduleInfo | None], tuple[Definition, State] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    """What a sync did, or would do: names, sorted."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+
+def schedules(session: Session, queue: str | None) -> Steps[list[ScheduleInfo]]:
+    """Read every schedule of a queue, or of all, sorted by name."""
+    names = [QueueName(queue)] if queue else (yield from queues(session))
+    found: list[ScheduleInfo] = []
+    for name in names:
+        keys = session.keys(name)
+        cursor: Any = 0
+        seen: dict[bytes, bytes] = {}
+        while True:
+            (reply,) = yield (("HSCAN", keys.schedules, cursor, "COUNT", 500),)
+            cursor, entries = reply
+            pairs = entries.items() if isinstance(entries, dict) else zip(entries[::2], entries[1::2], strict=True)
+            seen.update(pairs)
+            if int(cursor) == 0:
+                break
+        found += [read_schedule(raw) for raw in seen.values()]
+    return sorted(found, key=lambda info: (info.name, info.queue))
+
+
+def schedule(session: Session, name: str, queue: str | None) -> Steps[ScheduleInfo]:
+    """Read one schedule, looking in every known queue when none is named. Raises: ScheduleNotFound."""
+    check_name(name, "schedule")
+    names = [QueueName(queue)] if queue else (yield from queues(session))
+    raws = (yield [("HGET", session.keys(n).schedules, name) for n in names]) if names else []
+    for raw in raws:
+        if raw is not None:
+            return read_schedule(raw)
+    raise ScheduleNotFound(name)
+
+
+def _now_ms(reply: Any) -> int:
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000
+
+
+def _without(state: State, taken: Sequence[tuple[int, int]]) -> State:
+    """A state before the occurrences that are taken back were decided."""
+    gone = {at for at, _ in taken}
+    recent = tuple(d for d in state.recent if d.at_ms not in gone or d.verdict is Verdict.TRIGGERED)
+    last = state.last_ms
+    if last in gone:
+        ran = [d.at_ms for d in recent if d.verdict in _RAN]
+        last = max(ran) if ran else None
+    return replace(state, recent=recent, last_ms=last, fired=max(0, state.fired - len(gone)), ahead=())
+
+
+def _write(session: Session, codec: Codec, queue: str, name: str, change: Change) -> Steps[ScheduleInfo | None]:
+    """Write a schedule as `change` makes it, taking back what waits of it and planning anew from now on.
+
+    Old and new never both fire: what has left the wheel counts as decided, and the new one begins after it.
+    """
+    keys = session.keys(queue)
+    started: set[str] = set()
+    for _ in range(_TRIES):
+        raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
+        info = None if raw is None else read_schedule(raw)
+        made = change(info)
+        if made is None:
+            return info
+        definition, state = made
+        now_ms = _now_ms(clock)
+        ahead = info.state.ahead if info is not None else ()
+        back = [pair for pair in ahead if occurrence_id(name, pair[0]) not in started]
+        # What waits for its jitter has its time behind it: the new definition decides it once more.
+        cursor = min([now_ms, *(at - 1 for at, _ in back)])
+        state = replace(_without(state, back), cursor_ms=cursor, buffered_ms=None, next_ms=None)
+        outcome = Outcome(state=state, due_ms=None)
+        if state.status is Status.ACTIVE:
+            outcome = plan(definition, state, now_ms).free
+        after = after_of(definition, codec, outcome)
+        with session.lane() as lane:
+            call = calls.define(
+                keys, name, stamp=info.stamp if info is not None else "", after=after,
+                back=[(occurrence_id(name, at), fire) for at, fire in back], lane=lane, now=session.now,
+            )  # fmt: skip
+            _, reply = yield (("HSETNX", queues_key(session.namespace), queue, 1), call)
+        met = calls.read_define(call, reply)
+        if met.word == "ok":
+            return ScheduleInfo(definition=definition, state=outcome.state, stamp=info.stamp if info else "")
+        started.update(met.started)
+    raise BrokerRefused(f"schedule {name} changes faster than it can be written")
+
+
+def add_schedule(session: Session, codec: Codec, definition: Definition, replace_it: bool) -> Steps[ScheduleInfo]:
+    """Write a new schedule, or with `replace_it` one that exists. Raises: ScheduleExists; nothing was changed."""
+    definition.check()
+    names = yield from queues(session)
+    others = [n for n in names if n != definition.queue]
+    raws = (yield [("HEXISTS", session.keys(n).schedules, definition.name) for n in others]) if others else []
+    for other, exists in zip(others, raws, strict=True):
+        if exists:
+            raise ScheduleExists(definition.name, other)
+
+    def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
+        if info is None:
+            return definition, State(declared=definition.digest() if definition.owner else "")
+        if not replace_it:
+            raise ScheduleExists(definition.name, info.queue)
+        return definition, _revived(info.state)
+
+    return (yield from _created(session, codec, definition, change))
+
+
+def _revived(state: State) -> State:
+    return replace(state, status=Status.ACTIVE) if state.status is Status.FINISHED else state
+
+
+def _created(session: Session, codec: Codec, definition: Definition, change: Change) -> Steps[ScheduleInfo]:
+    (clock,) = yield (("TIME",),)
+    now_ms = _now_ms(clock)
+
+    def stamped(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
+        made = change(info)
+        if made is None:
+            return None
+        new, state = made
+        if not state.created_ms:
+            state = replace(state, created_ms=now_ms, anchor_ms=now_ms)
+        return new, state
+
+    written = yield from _write(session, codec, definition.queue, definition.name, stamped)
+    assert written is not None
+    return written
+
+
+def edit_schedule(session: Session, codec: Codec, definition: Definition) -> Steps[ScheduleInfo]:
+    """Give an existing schedule another definition. Raises: ScheduleNotFound."""
+    definition.check()
+
+    def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
+        if info is None:
+            raise ScheduleNotFound(definition.name)
+        return definition, _revived(info.state)
+
+    return (yield from _created(session, codec, definition, change))
+
+
+def _known(session: Session, codec: Codec, name: str, queue: str | None, change: Change) -> Steps[ScheduleInfo]:
+    found = yield from schedule(session, name, queue)
+    written = yield from _write(session, codec, found.queue, name, change)
+    if written is None:
+        raise ScheduleNotFound(name)
+    return written
+
+
+def pause_schedule(session: Session, codec: Codec, name: str, queue: str | None) -> Steps[ScheduleInfo]:
+    """Take what waits of a schedule off the wheel and put nothing more there. Raises: ScheduleNotFound."""
+
+    def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
+        if info is None or info.status is not Status.ACTIVE:
+            return None
+        return info.definition, replace(info.state, status=Status.PAUSED)
+
+    return (yield from _known(session, codec, name, queue, change))
+
+
+def resume_schedule(
+    session: Session, codec: Codec, name: str, queue: str | None, catch_up: bool
+) -> Steps[ScheduleInfo]:
+    """Let a paused schedule go on from now, or with `catch_up` treat what it left out as missed."""
+    found = yield from schedule(session, name, queue)
+    if found.status is not Status.PAUSED:
+        return found
+    if catch_up:
+        return (yield from _catch_up(session, codec, found))
+
+    def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
+        if info is None or info.status is not Status.PAUSED:
+            return None
+        return info.definition, replace(info.state, status=Status.ACTIVE)
+
+    return (yield from _known(session, codec, name, found.queue, change))
+
+
+def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[ScheduleInfo]:
+    """Make a paused schedule active again with its old cursor, due now: a worker applies its misfire policy."""
+    keys = session.keys(found.queue)
+    for _ in range(_TRIES):
+        raw, clock = yield (("HGET", keys.schedules, found.name), ("TIME",))
+        if raw is None:
+            raise ScheduleNotFound(found.name)
+        info = read_schedule(raw)
+        if info.status is not Status.PAUSED:
+            return info
+        state = replace(info.state, status=Status.ACTIVE, next_ms=None)
+        after = After(Status.ACTIVE.letter, _now_ms(clock), record_tail(state, info.definition))
+        with session.lane() as lane:
+            call = calls.define(keys, found.name, stamp=info.stamp, after=after, lane=lane, now=session.now)
+            (reply,) = yield (call,)
+        if calls.read_define(call, reply).word == "ok":
+            return replace(info, state=state)
+    raise BrokerRefused(f"schedule {found.name} changes faster than it can be written")
+
+
+def remove_schedule(session: Session, name: str, queue: str | None) -> Steps[None]:
+    """Delete a schedule and take what waits of it off the wheel. Raises: ScheduleNotFound."""
+    found = yield from schedule(session, name, queue)
+    keys = session.keys(found.queue)
+    started: set[str] = set()
+    for _ in range(_TRIES):
+        (raw,) = yield (("HGET", keys.schedules, name),)
+        if raw is None:
+            return
+        info = read_schedule(raw)
+        back = [(i, fire) for at, fire in info.state.ahead if (i := occurrence_id(name, at)) not in started]
+        with session.lane() as lane:
+            call = calls.define(
+                keys, name, stamp=info.stamp, after=After("", None, ""), back=back, lane=lane, now=session.now
+            )
+            (reply,) = yield (call,)
+        met = calls.read_define(call, reply)
+        if met.word == "ok":
+            return
+        started.update(met.started)
+    raise BrokerRefused(f"schedule {name} changes faster than it can be removed")
+
+
+def trigger_schedule(session: Session, codec: Codec, name: str, queue: str | None) -> Steps[Enqueued]:
+    """Run a schedule's job now, whatever its status, beside its occurrences. Raises: ScheduleNotFound."""
+    found = yield from schedule(session, name, queue)
+    keys = session.keys(found.queue)
+    for _ in range(_TRIES):
+        raw, score, clock = yield (
+            ("HGET", keys.schedules, name), ("ZSCORE", keys.schedules_due, name), ("TIME",),
+        )  # fmt: skip
+        if raw is None:
+            raise ScheduleNotFound(name)
+        info = read_schedule(raw)
+        now_ms = _now_ms(clock) + 1
+        due = Due(now_ms, now_ms, False, info.state.last_ms)
+        job = occurrence_job(info.definition, codec, due, None, suffix=":trigger")
+        mark = Decided(at_ms=now_ms, fire_ms=now_ms, verdict=Verdict.TRIGGERED)
+        recent = tuple(sorted([*info.state.recent, mark], key=lambda d: d.at_ms))[-RECENT:]
+        outcome = Outcome(
+            state=replace(info.state, recent=recent), due_ms=None if score is None else int(float(score))
+        )  # fmt: skip
+        after = after_of(info.definition, codec, outcome, [job])
+        with session.lane() as lane:
+            call = calls.define(keys, name, stamp=info.stamp, after=after, lane=lane, now=session.now)
+            (reply,) = yield (call,)
+        if calls.read_define(call, reply).word == "ok":
+            return Enqueued(job_id=JobId(job.id), existed=False, queue=info.queue, fire_at_ms=now_ms)
+    raise BrokerRefused(f"schedule {name} changes faster than it can be triggered")
+
+
+def sync_schedules(
+    session: Session, codec: Codec, definitions: Iterable[Definition], owner: str, dry_run: bool
+) -> Steps[SyncReport]:
+    """Make the schedules of one owner exactly these; those of others, and by hand, stay as they are.
+
+    A definition that its owner did not change since the last sync is left alone, with whatever was edited by hand.
+    Raises: ScheduleExists when a name is taken by another owner; nothing was changed.
+    """
+    if not owner:
+        raise InvalidInput("sync_schedules: name the owner")
+    wanted = {d.name: d.with_owner(owner).check() for d in definitions}
+    present = {info.name: info for info in (yield from schedules(session, None))}
+    for name in wanted:
+        if name in present and present[name].owner != owner:
+            raise ScheduleExists(name, present[name].queue, present[name].owner)
+    added = [name for name in wanted if name not in present]
+    moved = [n for n, d in wanted.items() if n in present and present[n].queue != d.queue]
+    changed = [n for n, d in wanted.items() if n in present and present[n].state.declared != d.digest()]
+    removed = [n for n, info in present.items() if info.owner == owner and n not in wanted]
+    report = SyncReport(
+        added=tuple(sorted(added)), changed=tuple(sorted({*changed, *moved})), removed=tuple(sorted(removed)),
+        unchanged=tuple(sorted(set(wanted) - set(added) - set(changed) - set(moved))),
+    )  # fmt: skip
+    if dry_run:
+        return report
+    for name in [*removed, *moved]:
+        try:
+            yield from remove_schedule(session, name, present[name].queue)
+        except ScheduleNotFound:
+            continue  # another worker of the same version was faster
+    for name in [*added, *report.changed]:
+        yield from _put(session, codec, wanted[name])
+    return report
+
+
+def _put(session: Session, codec: Codec, definition: Definition) -> Steps[ScheduleInfo]:
+    digest = definition.digest()
+
+    def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
+        state = State() if info is None else info.state
+        if info is not None and state.declared == digest:
+            return None
+        return definition, replace(_revived(state), declared=digest)
+
+    return (yield from _created(session, codec, definition, change))
+
+
+def schedule_history(session: Session, name: str, queue: str | None) -> Steps[list[Past]]:
+    """Tell of the newest decided occurrences, newest first, with what their jobs tell."""
+    info = yield from schedule(session, name, queue)
+    return (yield from history_of(session, info))
+
+
+def history_of(session: Session, info: ScheduleInfo) -> Steps[list[Past]]:
+    """Tell of a schedule's newest decided occurrences, newest first."""
+    keys: ShardKeys = session.keys(info.queue)
+    decided = [d for d in reversed(info.state.recent)]
+    ids = [
+        occurrence_id(info.name, d.at_ms, ":trigger" if d.verdict is Verdict.TRIGGERED else "") for d in decided
+    ]  # fmt: skip
+    if not ids:
+        return []
+    raws, kept, died = yield (
+        ("HMGET", keys.jobs, *ids), ("ZMSCORE", keys.done, *ids), ("ZMSCORE", keys.dead, *ids),
+    )  # fmt: skip
+    result = []
+    for d, job_id, raw, until, death in zip(decided, ids, raws, kept, died, strict=True):
+        ran = d.verdict not in (Verdict.MISSED, Verdict.SKIPPED)
+        past = Past(at_ms=d.at_ms, job_id=JobId(job_id) if ran else None, verdict=d.verdict, fire_ms=d.fire_ms)
+        if ran and raw is not None:
+            past = _past(past, raw, until, death)
+        result.append(past)
+    return result
+
+
+def _past(past: Past, raw: bytes, until: Any, death: Any) -> Past:
+    """Add what a record tells: its token is the µs of its last claim, its tombstone's end less its keep its own end."""
+    attempt = int(raw[2:6])
+    ended = None
+    if until is not None and raw[50:51] in b"2367" and raw[49:50] == b"0":
+        at = 51 + (32 if int(raw[49:51], 16) & 1 else 0)
+        ended = int(float(until)) - int(raw[at : at + 10])
+    elif death is not None:
+        ended = int(float(death))
+    return replace(
+        past, state=str(STATES.get(chr(raw[1]), "")), attempt=attempt, ended_ms=ended,
+        started_ms=int(raw[21:37]) // 1000 if attempt else None,
+    )  # fmt: skip
+
+
+__all__ = [
+    "NewOccurrence", "SyncReport", "add_schedule", "edit_schedule", "pause_schedule", "remove_schedule",
+    "resume_schedule", "schedule", "schedule_history", "schedules", "sync_schedules", "trigger_schedule",
+]  # fmt: skip

@@ -1,0 +1,193 @@
+"""What one advance of a schedule does, decided from its record and the server's time alone, without I/O.
+
+Example: `0 9 * * *`, looked at at 08:59:55 with 10 s ahead: the occurrence of 09:00 goes on the wheel, the cursor moves
+to 09:00, and the schedule is looked at again tomorrow at 08:59:55. Looked at at 11:30 after an outage: 09:00 is older
+than the grace of a minute, so it is missed, and the misfire policy says whether it still runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from zwheel.schedules.definition import MISFIRE_CAP, Definition, Misfire, Overlap, jitter_of
+from zwheel.schedules.occurrences import Occurrence, Rhythm
+from zwheel.schedules.state import RECENT, Decided, State, Status, Verdict
+
+#: Occurrences go on the wheel up to this much before their time, and at least half of it, ms.
+AHEAD_MS = 10_000
+#: How many go on the wheel in one advance at the most, besides missed ones.
+MOST_AHEAD = 100
+#: How soon a schedule with a waiting occurrence is looked at again, in case nobody tells that the one before ended, ms.
+BUFFER_LOOK_MS = 1_000
+
+
+class Due(NamedTuple):
+    """An occurrence that goes on the wheel."""
+
+    at_ms: int
+    fire_ms: int
+    catch_up: bool
+    previous_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the record becomes, when the schedule is looked at again (ms; None: never), and what goes on the wheel."""
+
+    state: State
+    due_ms: int | None
+    jobs: tuple[Due, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an advance does. With `after_ms`, the script chooses by whether that occurrence's job is still active."""
+
+    free: Outcome
+    busy: Outcome | None = None
+    after_ms: int | None = None
+
+
+def plan(definition: Definition, state: State, now_ms: int) -> Plan:
+    """Decide what to do with an active schedule at `now_ms` of the server's time."""
+    rhythm = definition.rhythm(state.anchor_ms)
+    guarded = definition.overlap is not Overlap.ALLOW
+    after = max(state.cursor_ms, (definition.start_ms or 0) - 1)
+    end = definition.end_ms if definition.end_ms is not None else 1 << 62
+    past: list[Occurrence] = []
+    cut = False
+    if now_ms > after and (state.next_ms is None or state.next_ms <= now_ms):
+        past, cut = rhythm.newest(after, min(now_ms, end), MISFIRE_CAP + 1)
+    upcoming: list[Occurrence] = []
+    if not guarded:
+        upcoming = rhythm.between(max(after, now_ms), min(now_ms + AHEAD_MS, end), MOST_AHEAD)
+    chosen, dropped = _choose(definition, past, now_ms)
+    missed = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.MISSED) for o in dropped]
+    count = len(dropped) + (1 if cut else 0)
+    fires = [(o, True) for o in chosen[:-1]] if chosen else []
+    if chosen:
+        newest = chosen[-1]
+        fires.append((newest, now_ms - newest.at_ms > definition.grace_ms or newest is not past[-1]))
+    fires += [(o, False) for o in upcoming]
+    left = None if definition.max_count is None else definition.max_count - state.fired
+    if left is not None:
+        fires = fires[: max(0, left)]
+    reached = max(after, now_ms, *(o.at_ms for o in upcoming)) if upcoming else max(after, now_ms)
+    if upcoming and len(upcoming) == MOST_AHEAD:
+        reached = upcoming[-1].at_ms
+    moved = replace(state, cursor_ms=reached, missed=state.missed + count, recent=_recent(state.recent, missed))
+    if guarded:
+        return _guarded(definition, rhythm, moved, fires, now_ms, end)
+    return Plan(free=_settle(definition, rhythm, moved, fires, now_ms, end))
+
+
+def _choose(
+    definition: Definition, past: Sequence[Occurrence], now_ms: int
+) -> tuple[list[Occurrence], list[Occurrence]]:
+    """Tell which of the past occurrences still run, and which do not."""
+    if not past:
+        return [], []
+    on_time = now_ms - past[-1].at_ms <= definition.grace_ms
+    missed = list(past[:-1]) if on_time else list(past)
+    eligible = missed
+    if definition.window_ms is not None:
+        eligible = [o for o in missed if o.at_ms >= now_ms - (definition.window_ms or 0)]
+    if definition.misfire is Misfire.SKIP:
+        runs = []
+    elif definition.misfire is Misfire.FIRE_ONCE:
+        runs = [] if on_time else eligible[-1:]
+    else:
+        runs = eligible[-min(definition.misfire_limit, MISFIRE_CAP) :]
+    kept = {o.at_ms for o in runs}
+    dropped = [o for o in missed if o.at_ms not in kept]
+    return [*runs, past[-1]] if on_time else runs, dropped
+
+
+def _recent(recent: tuple[Decided, ...], more: Sequence[Decided]) -> tuple[Decided, ...]:
+    return tuple(sorted([*recent, *more], key=lambda decided: decided.at_ms))[-RECENT:]
+
+
+def _fire_ms(definition: Definition, occurrence: Occurrence, catch_up: bool, now_ms: int) -> int:
+    """A missed one fires now; any other at its time, and its jitter after it."""
+    if catch_up:
+        return now_ms
+    return occurrence.at_ms + jitter_of(definition.name, occurrence.at_ms, definition.jitter_ms)
+
+
+def _settle(
+    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[tuple[Occurrence, bool]], now_ms: int, end: int
+) -> Outcome:
+    """Put these on the wheel, and say when to look again."""
+    jobs: list[Due] = []
+    decided: list[Decided] = []
+    previous = state.last_ms
+    for occurrence, catch_up in fires:
+        fire = _fire_ms(definition, occurrence, catch_up, now_ms)
+        jobs.append(Due(occurrence.at_ms, fire, catch_up, previous))
+        verdict = Verdict.CATCH_UP if catch_up else Verdict.FIRED
+        decided.append(Decided(at_ms=occurrence.at_ms, fire_ms=fire, verdict=verdict))
+        previous = occurrence.at_ms
+    ahead = tuple(pair for pair in state.ahead if pair[1] > now_ms)
+    ahead += tuple((job.at_ms, job.fire_ms) for job in jobs if job.fire_ms > now_ms)
+    state = replace(
+        state, last_ms=previous, fired=state.fired + len(jobs), ahead=ahead, recent=_recent(state.recent, decided)
+    )
+    return _look_again(definition, rhythm, state, tuple(jobs), end)
+
+
+def _look_again(definition: Definition, rhythm: Rhythm, state: State, jobs: tuple[Due, ...], end: int) -> Outcome:
+    """Find what comes after the cursor, and from when on it can go on the wheel."""
+    counted = definition.max_count is not None and state.fired >= definition.max_count
+    following = None if counted else next(iter(rhythm.after(state.cursor_ms)), None)
+    if following is None or following.at_ms > end:
+        status = state.status if state.buffered_ms is not None else Status.FINISHED
+        return Outcome(state=replace(state, next_ms=None, status=status), due_ms=None, jobs=jobs)
+    lead = AHEAD_MS // 2 if definition.overlap is Overlap.ALLOW else 0
+    return Outcome(state=replace(state, next_ms=following.at_ms), due_ms=max(0, following.at_ms - lead), jobs=jobs)
+
+
+def _guarded(
+    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[tuple[Occurrence, bool]], now_ms: int, end: int
+) -> Plan:
+    """Decide for both cases: the occurrence before is still active (`busy`), or it is not (`free`)."""
+    waiting = state.buffered_ms
+    if waiting is not None:
+        first: list[tuple[Occurrence, bool]] = [(Occurrence(at_ms=waiting, wall=None), False)]
+        rest = list(fires)
+    else:
+        first, rest = list(fires[:1]), list(fires[1:])
+    if not first:
+        return Plan(free=_settle(definition, rhythm, state, [], now_ms, end))
+    # What cannot run beside the first one waits, or does not run.
+    free = _settle(definition, rhythm, replace(state, buffered_ms=None), first, now_ms, end)
+    if waiting is not None:
+        mark = Decided(at_ms=waiting, fire_ms=now_ms, verdict=Verdict.BUFFERED)
+        job = free.jobs[0]._replace(fire_ms=max(now_ms, waiting))
+        kept = tuple(d for d in free.state.recent if d.at_ms != waiting)
+        free = replace(free, state=replace(free.state, recent=_recent(kept, [mark])), jobs=(job,))
+    free = _hold(definition, rhythm, free, rest, now_ms, end)
+    busy_state = state
+    blocked = rest if waiting is not None else [*first, *rest]
+    busy = _hold(definition, rhythm, _look_again(definition, rhythm, busy_state, (), end), blocked, now_ms, end)
+    return Plan(free=free, busy=busy if state.last_ms is not None else None, after_ms=state.last_ms)
+
+
+def _hold(
+    definition: Definition, rhythm: Rhythm, outcome: Outcome, blocked: Sequence[tuple[Occurrence, bool]], now_ms: int,
+    end: int,
+) -> Outcome:  # fmt: skip
+    """Let one of the blocked ones wait where the policy buffers and none waits yet; the others are skipped."""
+    state = outcome.state
+    rest = list(blocked)
+    counted = definition.max_count is not None and state.fired >= definition.max_count
+    if rest and definition.overlap is Overlap.BUFFER_ONE and state.buffered_ms is None and not counted:
+        state = replace(state, buffered_ms=rest.pop(0)[0].at_ms)
+    skipped = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.SKIPPED) for o, _ in rest]
+    state = replace(state, skipped=state.skipped + len(skipped), recent=_recent(state.recent, skipped))
+    due = outcome.due_ms
+    if state.buffered_ms is not None:
+        state = replace(state, status=Status.ACTIVE)
+        due = min(now_ms + BUFFER_LOOK_MS, due if due is not None else 1 << 62)
+    return replace(outcome, state=state, due_ms=due)

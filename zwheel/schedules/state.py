@@ -1,0 +1,203 @@
+r"""Where a schedule stands, and the record that holds it with its definition.
+
+    0      version, `1`
+    1      status: a active, p paused, f finished
+    2-17   stamp: the server's µs of its last change, 16 digits; every change names the stamp that it was built on
+    18     line feed, the state as JSON, line feed, the definition as JSON
+
+Scripts read the first 18 characters and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from zwheel.errors import UndecodableJob
+from zwheel.job import JobId, QueueName
+from zwheel.schedules.definition import Definition
+from zwheel.schedules.occurrences import Rhythm
+
+HEADER_CHARS = 18
+#: How many decided occurrences a state remembers.
+RECENT = 20
+
+
+class Status(StrEnum):
+    """Whether a schedule puts occurrences on the wheel."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    """By a person; nothing of it is on the wheel until it is resumed."""
+    FINISHED = "finished"
+    """Its end or its count is reached, or its times are over."""
+
+    @property
+    def letter(self) -> str:
+        """How the record writes it."""
+        return self.value[0]
+
+
+class Verdict(StrEnum):
+    """What became of an occurrence when it was decided."""
+
+    FIRED = "fired"
+    """On the wheel for its time."""
+    CATCH_UP = "catch-up"
+    """Missed, and put on the wheel afterwards."""
+    SKIPPED = "skipped"
+    """The one before it was still active."""
+    MISSED = "missed"
+    """Missed, and left out by the misfire policy."""
+    BUFFERED = "buffered"
+    """Waited for the one before it to end, then put on the wheel."""
+    TRIGGERED = "triggered"
+    """Started by hand."""
+
+
+_LETTERS = {
+    Verdict.FIRED: "f", Verdict.CATCH_UP: "c", Verdict.SKIPPED: "o", Verdict.MISSED: "m", Verdict.BUFFERED: "b",
+    Verdict.TRIGGERED: "t",
+}  # fmt: skip
+_VERDICTS = {letter: verdict for verdict, letter in _LETTERS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """One occurrence that was decided: nominal time, fire time (0 when it did not fire), both ms, and the verdict."""
+
+    at_ms: int
+    fire_ms: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a schedule stands. Changes only by a script that checked the stamp."""
+
+    status: Status = Status.ACTIVE
+    created_ms: int = 0
+    anchor_ms: int = 0
+    """Where `@every` counts from."""
+    cursor_ms: int = 0
+    """Every occurrence up to here is decided."""
+    last_ms: int | None = None
+    """Nominal time of the newest occurrence that was put on the wheel; not one started by hand."""
+    buffered_ms: int | None = None
+    """The occurrence that waits for the one before it to end."""
+    fired: int = 0
+    skipped: int = 0
+    missed: int = 0
+    """How many were left out by the misfire policy; a number too large to count is a lower bound."""
+    ahead: tuple[tuple[int, int], ...] = ()
+    """Nominal and fire times of what may still wait on the wheel; an edit takes it back."""
+    recent: tuple[Decided, ...] = ()
+    """The newest decided ones, oldest first."""
+    next_ms: int | None = None
+    """Nominal time of the first that is not decided; None: none."""
+    declared: str = ""
+    """Digest of the definition as its owner last gave it: an edit by hand stays until the owner changes its own."""
+
+    def text(self) -> str:
+        """Write it as JSON on one line; what is empty is left out."""
+        given: dict[str, object] = {
+            "created": self.created_ms, "anchor": self.anchor_ms, "cursor": self.cursor_ms, "last": self.last_ms,
+            "buffered": self.buffered_ms, "fired": self.fired, "skipped": self.skipped, "missed": self.missed,
+            "ahead": [list(pair) for pair in self.ahead],
+            "recent": [[d.at_ms, d.fire_ms, _LETTERS[d.verdict]] for d in self.recent], "next": self.next_ms,
+            "declared": self.declared,
+        }  # fmt: skip
+        return json.dumps({k: v for k, v in given.items() if v not in (None, "", [], 0)}, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleInfo:
+    """A schedule as Redis holds it at the moment it was read. A snapshot: it does no I/O and never changes."""
+
+    definition: Definition
+    state: State
+    stamp: str
+    """The server's µs of its last change, 16 digits."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in its queue."""
+        return self.definition.name
+
+    @property
+    def queue(self) -> QueueName:
+        """The queue it lives in, and its jobs too."""
+        return self.definition.queue
+
+    @property
+    def status(self) -> Status:
+        """Active, paused or finished."""
+        return self.state.status
+
+    @property
+    def owner(self) -> str:
+        """Which application, file or crontab it is synced from; '' when it was added by hand."""
+        return self.definition.owner
+
+    @property
+    def next_ms(self) -> int | None:
+        """When it fires next, ms; None when paused or finished."""
+        if self.status is not Status.ACTIVE:
+            return None
+        return self.state.ahead[0][0] if self.state.ahead else self.state.next_ms
+
+    def rhythm(self) -> Rhythm:
+        """What enumerates its occurrences."""
+        return self.definition.rhythm(self.state.anchor_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """One occurrence that was decided, and what its job tells."""
+
+    at_ms: int
+    """Nominal time, ms."""
+    job_id: JobId | None
+    """None for one that did not run."""
+    verdict: Verdict
+    fire_ms: int
+    """When it was due, ms; 0 for one that did not run."""
+    state: str = ""
+    """The job's state: scheduled, processing, done, dead or cancelled; '' when it is not kept any more."""
+    started_ms: int | None = None
+    """When it was claimed last, ms."""
+    ended_ms: int | None = None
+    attempt: int = 0
+
+
+def record_tail(state: State, definition: Definition | str) -> str:
+    """What follows the stamp in a record."""
+    return f"\n{state.text()}\n{definition if isinstance(definition, str) else definition.text()}"
+
+
+def read_schedule(raw: bytes) -> ScheduleInfo:
+    """Read a record. Raises: UndecodableJob, when another version wrote it or it is damaged."""
+    try:
+        text = raw.decode()
+        head, state, definition = text.split("\n", 2)
+        if head[:1] != "1" or len(head) != HEADER_CHARS or not head[2:].isdigit():
+            raise ValueError("its header is of another version")
+        status = {s.letter: s for s in Status}[head[1]]
+        return ScheduleInfo(definition=Definition.parse(definition), state=_state(state, status), stamp=head[2:])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UndecodableJob(f"a schedule cannot be read: {error}") from None
+
+
+def _state(text: str, status: Status) -> State:
+    given = json.loads(text)
+    return State(
+        status=status, created_ms=int(given.get("created", 0)), anchor_ms=int(given.get("anchor", 0)),
+        cursor_ms=int(given.get("cursor", 0)), last_ms=given.get("last"), buffered_ms=given.get("buffered"),
+        fired=int(given.get("fired", 0)), skipped=int(given.get("skipped", 0)), missed=int(given.get("missed", 0)),
+        ahead=tuple((int(a), int(b)) for a, b in given.get("ahead", ())),
+        recent=tuple(
+            Decided(at_ms=int(a), fire_ms=int(b), verdict=_VERDICTS[letter]) for a, b, letter in given.get("recent", ())
+        ),
+        next_ms=given.get("next"), declared=str(given.get("declared", "")),
+    )  # fmt: skip
