@@ -25,7 +25,18 @@ class Stop(Enum):
 class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
-    __slots__ = ("headers", "id", "leased_ns", "previous_outcome", "queue", "raw", "running", "stop", "task_name", "token")
+    __slots__ = (
+        "headers",
+        "id",
+        "leased_ns",
+        "previous_outcome",
+        "queue",
+        "raw",
+        "running",
+        "stop",
+        "task_name",
+        "token",
+    )
 
     def __init__(self, job_id: bytes, raw: bytes, queue: QueueName, leased_ns: int) -> None:
         self.id = job_id

@@ -119,9 +119,7 @@ def make_definition(
         max_attempts=retries + 1,
         keep_ms=keep_ms,
         description=options.get("description", ""),
-        payload=codec.encode(
-            args, kwargs or {}, headers or None, context=f"{task_name}\nschedule {name}".encode()
-        ),
+        payload=codec.encode(args, kwargs or {}, headers or None, context=f"{task_name}\nschedule {name}".encode()),
     )
     return definition.check()
 

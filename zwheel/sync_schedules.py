@@ -80,9 +80,7 @@ class SyncWheelSchedules(Registry):
 
         return self._drive(lambda session: ops.trigger_schedule(session, self.codec, name, queue))
 
-    def sync_schedules(
-        self, definitions: Iterable[Definition], owner: str, *, dry_run: bool = False
-    ) -> SyncReport:
+    def sync_schedules(self, definitions: Iterable[Definition], owner: str, *, dry_run: bool = False) -> SyncReport:
         """Make the schedules of one owner exactly these; those of others stay. Raises: ScheduleExists."""
         from zwheel.operations import schedules as ops
 

@@ -87,7 +87,8 @@ def test_a_full_batch_of_a_thousand_works(shard: Shard, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in NAMES if n not in ("extend", "reschedule", "reap", "claim", "purge", "prune", "repair", "define")]
+    "name",
+    [n for n in NAMES if n not in ("extend", "reschedule", "reap", "claim", "purge", "prune", "repair", "define")],
 )
 def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, name: str) -> None:
     call = prepare(name, shard, 1)

@@ -117,7 +117,12 @@ def _fire_ms(definition: Definition, occurrence: Occurrence, catch_up: bool, now
 
 
 def _settle(
-    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[tuple[Occurrence, bool]], now_ms: int, end: int
+    definition: Definition,
+    rhythm: Rhythm,
+    state: State,
+    fires: Sequence[tuple[Occurrence, bool]],
+    now_ms: int,
+    end: int,
 ) -> Outcome:
     """Put these on the wheel, and say when to look again."""
     jobs: list[Due] = []
@@ -149,7 +154,12 @@ def _look_again(definition: Definition, rhythm: Rhythm, state: State, jobs: tupl
 
 
 def _guarded(
-    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[tuple[Occurrence, bool]], now_ms: int, end: int
+    definition: Definition,
+    rhythm: Rhythm,
+    state: State,
+    fires: Sequence[tuple[Occurrence, bool]],
+    now_ms: int,
+    end: int,
 ) -> Plan:
     """Decide for both cases: the occurrence before is still active (`busy`), or it is not (`free`)."""
     waiting = state.buffered_ms
