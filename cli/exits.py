@@ -11,11 +11,11 @@ from zwheel.errors import (
     EmbeddedServerError,
     InvalidInput,
     JobNotFound,
-    ScheduleExists,
-    ScheduleNotFound,
     LeaseLost,
     OutcomeUnknown,
     QueueFull,
+    ScheduleExists,
+    ScheduleNotFound,
     WaitTimeout,
     ZwheelError,
 )

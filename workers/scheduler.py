@@ -19,7 +19,6 @@ from zwheel.calls import BATCH_LIMIT
 from zwheel.calls.advance import Advance
 from zwheel.codec import Codec
 from zwheel.errors import BrokerError, BrokerFull, InvalidInput, UndecodableJob
-from zwheel.failpoints import FAILPOINTS
 from zwheel.keys import ShardKeys
 from zwheel.occurrence import advance_of
 from zwheel.schedules.plan import plan
@@ -154,8 +153,6 @@ class Scheduler:
             batch.append(one)
         if not batch:
             return
-        if FAILPOINTS.active:
-            FAILPOINTS.reach("schedule.planned")
         call = calls.advance(keys, batch, now=self._store.session.now)
         (reply,) = await self._store.send([call])
         for one, word in zip(batch, calls.read_advance(call, reply), strict=True):

@@ -13,7 +13,7 @@ from zwheel._version import __version__
 if TYPE_CHECKING:
     from zwheel.calls.enqueue import NewJob
     from zwheel.codec import Cipher, Codec
-    from zwheel.context import CurrentJob, current_job
+    from zwheel.context import CurrentJob, CurrentOccurrence, current_job
     from zwheel.errors import (
         BadArguments,
         BrokerError,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         PayloadError,
         PayloadTooLarge,
         QueueFull,
+        ScheduleExists,
+        ScheduleNotFound,
         SchemaMismatch,
         UndecodableJob,
         UnknownTask,
@@ -39,14 +41,19 @@ if TYPE_CHECKING:
     )
     from zwheel.info import DayInfo, QueueInfo, WorkerInfo
     from zwheel.job import CancelOutcome, Enqueued, Failure, Job, JobState, Reason, RescheduleOutcome
+    from zwheel.operations.schedules import SyncReport
     from zwheel.retry import Backoff, Discard, Retry
+    from zwheel.schedules.calendars import Calendar
+    from zwheel.schedules.definition import Definition
+    from zwheel.schedules.kinds import Cron, Every, Interval, Times
+    from zwheel.schedules.state import Past, ScheduleInfo
     from zwheel.sync import SyncTask, SyncWheel
     from zwheel.wheel import Task, Wheel
 
 _HOME = {
     "zwheel.calls.enqueue": ["NewJob"],
     "zwheel.codec": ["Cipher", "Codec"],
-    "zwheel.context": ["CurrentJob", "current_job"],
+    "zwheel.context": ["CurrentJob", "CurrentOccurrence", "current_job"],
     "zwheel.errors": [
         "BadArguments",
         "BrokerError",
@@ -64,6 +71,8 @@ _HOME = {
         "PayloadError",
         "PayloadTooLarge",
         "QueueFull",
+        "ScheduleExists",
+        "ScheduleNotFound",
         "SchemaMismatch",
         "UndecodableJob",
         "UnknownTask",
@@ -73,6 +82,11 @@ _HOME = {
     "zwheel.info": ["DayInfo", "QueueInfo", "WorkerInfo"],
     "zwheel.job": ["CancelOutcome", "Enqueued", "Failure", "Job", "JobState", "Reason", "RescheduleOutcome"],
     "zwheel.retry": ["Backoff", "Discard", "Retry"],
+    "zwheel.operations.schedules": ["SyncReport"],
+    "zwheel.schedules.calendars": ["Calendar"],
+    "zwheel.schedules.definition": ["Definition"],
+    "zwheel.schedules.kinds": ["Cron", "Every", "Interval", "Times"],
+    "zwheel.schedules.state": ["Past", "ScheduleInfo"],
     "zwheel.sync": ["SyncTask", "SyncWheel"],
     "zwheel.wheel": ["Task", "Wheel"],
 }
@@ -85,16 +99,22 @@ __all__ = [
     "BrokerFull",
     "BrokerRefused",
     "BrokerUnavailable",
+    "Calendar",
     "CancelOutcome",
     "Cipher",
     "Codec",
     "ConfigError",
+    "Cron",
     "CurrentJob",
+    "CurrentOccurrence",
     "DayInfo",
+    "Definition",
     "Discard",
     "EmbeddedServerError",
     "Enqueued",
+    "Every",
     "Failure",
+    "Interval",
     "InvalidInput",
     "InvalidName",
     "InvalidTime",
@@ -104,6 +124,7 @@ __all__ = [
     "LeaseLost",
     "NewJob",
     "OutcomeUnknown",
+    "Past",
     "PayloadError",
     "PayloadTooLarge",
     "QueueFull",
@@ -111,10 +132,15 @@ __all__ = [
     "Reason",
     "RescheduleOutcome",
     "Retry",
+    "ScheduleExists",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaMismatch",
+    "SyncReport",
     "SyncTask",
     "SyncWheel",
     "Task",
+    "Times",
     "UndecodableJob",
     "UnknownTask",
     "WaitTimeout",

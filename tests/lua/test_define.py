@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from zwheel.calls import After, define, read_define
 from zwheel.calls.define import Defined
 from zwheel.times import DAY_MS
@@ -8,7 +10,7 @@ from .batches import STAMP, TAIL, schedule
 from .shard import KEYS, LANE, MIDNIGHT, NOW, TODAY, TOMORROW, Keyspace, Shard, at, held, meta, record
 from .test_advance import NEXT, TOKEN, job, stored
 
-FOUNDED = {"schema": "1", "epoch": "5"}
+FOUNDED: dict[str, Any] = {"schema": "1", "epoch": "5"}
 DELETED = After("", None, "")
 
 
@@ -33,7 +35,7 @@ def test_a_new_schedule_founds_its_queue_and_fires_at_once(shard: Shard) -> None
             f"wheel:{TODAY}": {"s@1": NOW + 5},
             "days": {TODAY: int(TODAY)},
             "wake": ["1"],
-            "meta": meta(**{"schema": "1", "epoch": at(NOW)}),
+            "meta": meta(schema="1", epoch=at(NOW)),
             "replay:caller:0": "request-1 c",
         }
     )

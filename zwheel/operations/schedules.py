@@ -347,7 +347,7 @@ def schedule_history(session: Session, name: str, queue: str | None) -> Steps[li
 def history_of(session: Session, info: ScheduleInfo) -> Steps[list[Past]]:
     """Tell of a schedule's newest decided occurrences, newest first."""
     keys: ShardKeys = session.keys(info.queue)
-    decided = [d for d in reversed(info.state.recent)]
+    decided = list(reversed(info.state.recent))
     ids = [
         occurrence_id(info.name, d.at_ms, ":trigger" if d.verdict is Verdict.TRIGGERED else "") for d in decided
     ]  # fmt: skip

@@ -182,7 +182,9 @@ def _parsed(text: str) -> Definition:
     if unknown:
         raise ValueError(f"it has {', '.join(sorted(unknown))}, which this version does not know")
     enums = {"gap": Gap, "fold": Fold, "misfire": Misfire, "overlap": Overlap, "on_blocked": OnBlocked}
-    plain = {key: enums[key](value) if key in enums else value for key, value in given.items() if key in _PLAIN}
+    plain: dict[str, Any] = {
+        key: enums[key](value) if key in enums else value for key, value in given.items() if key in _PLAIN
+    }
     return Definition(
         name=given["name"], queue=QueueName(given["queue"]), kind=kind_from_json(given["kind"]), task=given["task"],
         payload=base64.b64decode(given["payload"]),

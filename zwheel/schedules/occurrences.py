@@ -140,7 +140,7 @@ class Rhythm:
         return text + "no occurrence is touched"
 
     def _near(self, at_s: int) -> list[Occurrence]:
-        found = []
+        found: list[Occurrence] = []
         for occurrence in self.after((at_s - _DAY_S) * 1000, skipped=True):
             if occurrence.at_ms > (at_s + _DAY_S) * 1000 or len(found) > 3000:
                 break
