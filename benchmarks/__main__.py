@@ -28,6 +28,7 @@ BENCHMARKS = {
     "idle": "idle",
     "memory": "memory",
     "flood": "flood",
+    "schedules": "schedules",
     "kill": "kill",
 }
 

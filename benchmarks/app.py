@@ -21,11 +21,14 @@ SAMPLES = "ZWHEEL_BENCH_SAMPLES"
 STARTS = "ZWHEEL_BENCH_STARTS"
 #: Where a worker process writes how many jobs of a flood it ran, and how many of them started before an older one.
 ORDER = "ZWHEEL_BENCH_ORDER"
+#: The directory in which each worker process notes the occurrences it ran.
+OCCURRENCES = "ZWHEEL_BENCH_OCCURRENCES"
 #: The queue beside a flood.
 TICKS = "ticks"
 
 wheel = Wheel(namespace="zw")
 _samples: list[float] = []
+_occurrences: list[str] = []
 _order = {"started": 0, "out_of_order": 0}
 _last = (0, "")
 
@@ -73,8 +76,19 @@ async def tick() -> None:
     _samples.append(time.time_ns() / 1e6 - current_job().fire_at_ms)
 
 
+@wheel.task(name="occurs", queue=QUEUE)
+async def occurs() -> None:
+    """Note its nominal time and when it starts, by the clock that all processes share, whatever they think the time is."""
+    started = time.monotonic_ns()
+    occurrence = current_job().occurrence
+    if occurrence is not None:
+        _occurrences.append(f"{round(occurrence.nominal.timestamp() * 1000)} {started}\n")
+
+
 @atexit.register
 def _write() -> None:
+    if _occurrences:
+        Path(os.environ[OCCURRENCES], f"occurrences.{os.getpid()}").write_text("".join(_occurrences), encoding="ascii")
     if _order["started"]:
         Path(os.environ[ORDER]).write_text(json.dumps(_order), encoding="utf-8")
     if _samples:

@@ -292,6 +292,8 @@ class Conductor:
         async with Wheel(self._target.url, namespace=NAMESPACE, history=self._settings.history) as wheel:
             for queue in QUEUES:
                 await wheel.resume(queue)
+            for info in await wheel.schedules():
+                await wheel.remove_schedule(info.name, info.queue)
 
     async def _drain(self) -> None:
         """Wait until every job has ended."""

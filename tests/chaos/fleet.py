@@ -25,7 +25,8 @@ LEASE_S = 2.0
 REAP_S = 0.5
 #: The places where a worker may be made to die, and how often one is passed before, at the most.
 _PLACES = {
-    "claim": 80, "complete": 80, "retry": 15, "bury": 8, "release": 2, "extend": 20, "reap": 10, "handler": 300
+    "claim": 80, "complete": 80, "retry": 15, "bury": 8, "release": 2, "extend": 20, "reap": 10, "handler": 300,
+    "advance": 10,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The operator's process: pauses and resumes queues, redrives dead jobs and purges a few, until SIGTERM.
+"""The operator's process: pauses and resumes queues, redrives dead jobs, purges a few, tends schedules, until SIGTERM.
 
 python -m tests.chaos.operate SEED
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from zwheel import JobState, Wheel, ZwheelError
+from zwheel import Definition, JobState, Wheel, ZwheelError
 
 from .app import NAMESPACE, QUEUES
 
@@ -33,11 +33,24 @@ class Operator:
             with suppress(ZwheelError):
                 # What an operator that was killed left behind.
                 await self.resume_all()
+            for queue in QUEUES:
+                with suppress(ZwheelError):
+                    await self.wheel.add_schedule(self.written(queue))
             while not self.stopping.is_set():
                 with suppress(ZwheelError):
                     act = self.rng.choices(
-                        (self.pause, self.redrive_some, self.redrive_all, self.purge_few, self.purge_done),
-                        (5, 5, 1, 3, 1),
+                        (
+                            self.pause,
+                            self.redrive_some,
+                            self.redrive_all,
+                            self.purge_few,
+                            self.purge_done,
+                            self.rewrite,
+                            self.stop_and_go,
+                            self.trigger,
+                            self.remove_and_add,
+                        ),
+                        (5, 5, 1, 3, 1, 4, 3, 2, 2),
                     )[0]
                     await act(self.rng.choice(QUEUES))
                 await self.rest(self.rng.uniform(0.2, 1.5))
@@ -72,6 +85,29 @@ class Operator:
 
     async def purge_done(self, queue: str) -> None:
         await self.wheel.purge(queue, JobState.DONE)
+
+    def written(self, queue: str) -> Definition:
+        """A schedule of a queue, at random: it fires every second or so, and may overlap or not."""
+        return self.wheel.new_schedule(
+            f"tick-{queue}", self.rng.choice(("* * * * * *", "*/2 * * * * *", "@every 1500ms")), "quick", args=[1],
+            queue=queue, overlap=self.rng.choice(("allow", "allow", "skip", "buffer_one")), keep=600, retries=25,
+            misfire=self.rng.choice(("skip", "fire_once", "fire_all")), grace=self.rng.choice((0, 1, 60)),
+        )  # fmt: skip
+
+    async def rewrite(self, queue: str) -> None:
+        await self.wheel.add_schedule(self.written(queue), replace=True)
+
+    async def stop_and_go(self, queue: str) -> None:
+        await self.wheel.pause_schedule(f"tick-{queue}")
+        await self.rest(self.rng.uniform(0.1, 2.0))
+        await self.wheel.resume_schedule(f"tick-{queue}", catch_up=self.rng.random() < 0.5)
+
+    async def trigger(self, queue: str) -> None:
+        await self.wheel.trigger_schedule(f"tick-{queue}")
+
+    async def remove_and_add(self, queue: str) -> None:
+        await self.wheel.remove_schedule(f"tick-{queue}")
+        await self.wheel.add_schedule(self.written(queue))
 
 
 if __name__ == "__main__":

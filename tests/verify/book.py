@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zwheel.schedules.definition import occurrence_id
 from zwheel.times import day_of
 from zwheel.verify import Bounds, Report, check, read
 
@@ -106,6 +107,29 @@ class Book:
         jobs = [{"id": job, "letter": "s"} for job in back] + [{"id": job, "letter": "x"} for job in dead]
         self.call("reap", t, jobs, proc=by, args={"lease": LEASE, "limit": 100, "looked": len(jobs)}, **more)
 
+    def schedule(
+        self, op: str, t: float, *, on: float | None, cursor: float, fires: tuple[int, ...] = (),
+        back: tuple[int, ...] = (), status: str = "a", line: str = "* * * * * *", **more: Any,
+    ) -> None:  # fmt: skip
+        """Change the schedule `s`. on: when the record that it builds on was written; fires, back: nominal times, ms."""
+        state = {"cursor": HOUR + int(cursor)} | {k: more.pop(k) for k in ("missed", "skipped", "anchor") if k in more}
+        facts: dict[str, Any] = {
+            "name": "s", "stamp": "" if on is None else f"{us(on):016d}", "status": status, "due": None,
+        }  # fmt: skip
+        if status:
+            definition = {"name": "s", "queue": "q", "kind": {"cron": line}, "task": "t"} | more.pop("says", {})
+            facts |= {"state": state, "definition": definition}
+        letters = more.pop("letters", "c" * len(fires))
+        jobs = [
+            {"id": occurrence(at), "at": HOUR + at, "most": 3, "schedule": "s", "letter": letter, "fire": HOUR + at}
+            for at, letter in zip(fires, letters, strict=True)
+        ]
+        if op == "define":
+            facts["back"] = [occurrence(at) for at in back]
+            self.call(op, t, jobs, proc="p", args=facts, **more)
+        else:
+            self.call(op, t, jobs, args={"schedules": [facts | {"before": "", "word": more.pop("word", "a")}]}, **more)
+
     def start(self, job: str, t: float, *, of: float, fire: float = 0, by: str = "w1", err: int = 100) -> None:
         self._handler("start", job, t, of, fire, by, err)
 
@@ -151,6 +175,11 @@ class Book:
         """Write it down and have it checked."""
         self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
         return check(read([self.path]), Bounds(**{"reap_ms": 500, "slack_ms": 200, "idle_ms": 1_000} | bounds))
+
+
+def occurrence(at: int) -> str:
+    """The id of the occurrence at a nominal time."""
+    return occurrence_id("s", HOUR + at)
 
 
 def on_wheel(fire: float, **facts: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .book import DAY, DIGEST, DIGEST2, HOUR, Book, dead, on_wheel, processing, token, us
+from .book import DAY, DIGEST, DIGEST2, HOUR, Book, dead, occurrence, on_wheel, processing, token, us
 
 #: Name -> the promises that break, the longest witness allowed, and what is written down.
 Bad = tuple[set[str], int, Callable[[Book], None]]
@@ -338,7 +338,51 @@ def mass_redelivery(book: Book) -> None:
     book.extend("a", 5_200, of=10, letter="f")
 
 
+def a_second_missing(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("advance", 600, on=500, cursor=3_000, fires=(1_000, 3_000))
+
+
+def a_second_too_many(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500, line="*/2 * * * * *", fires=(1_000,))
+
+
+def a_second_twice(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,))
+    book.run(occurrence(1_000), 1_000, fire=1_000)
+    book.schedule("advance", 1_100, on=500, cursor=2_000, fires=(1_000, 2_000))
+
+
+def two_schedulers(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("advance", 600, on=500, cursor=1_000, fires=(1_000,))
+    book.schedule("advance", 601, on=500, cursor=1_000, fires=(1_000,), letters="i", proc="w2")
+
+
+def built_on_nothing(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("advance", 600, on=400, cursor=500)
+
+
+def fired_while_paused(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500, status="p")
+    book.schedule("advance", 600, on=500, cursor=1_000, fires=(1_000,))
+
+
+def taken_back_and_run(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,))
+    book.schedule("define", 700, on=500, cursor=700, status="p", back=(1_000,))
+    book.run(occurrence(1_000), 1_000, fire=1_000)
+
+
 BAD: dict[str, Bad] = {
+    "a second missing": ({"I14"}, 2, a_second_missing),
+    "a second too many": ({"I14"}, 1, a_second_too_many),
+    "a second twice": ({"I14"}, 2, a_second_twice),
+    "two schedulers": ({"I14"}, 2, two_schedulers),
+    "built on nothing": ({"I14"}, 2, built_on_nothing),
+    "fired while paused": ({"I14"}, 2, fired_while_paused),
+    "taken back and run": ({"I14"}, 2, taken_back_and_run),
     "lost": ({"I1"}, 2, lost),
     "lost after a retry": ({"I1"}, 2, lost_after_a_retry),
     "left when drained": ({"I1"}, 2, left_when_drained),

@@ -28,7 +28,7 @@ def test_a_history_that_holds_ends_with_0(book: Book) -> None:
     done = verify(book.path.parent, "--reap", "500ms", "--lateness", "1s")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert len([line for line in lines if " held: " in line]) == 20
+    assert len([line for line in lines if " held: " in line]) == 21
     assert "jobs                   1" in lines
     assert "starts                 1" in lines
 

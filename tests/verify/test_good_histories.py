@@ -8,7 +8,7 @@ import pytest
 
 from zwheel.verify.report import State
 
-from .book import DIGEST, HOUR, Book, dead, on_wheel, processing, token
+from .book import DIGEST, HOUR, Book, dead, occurrence, on_wheel, processing, token
 
 
 def plain(book: Book) -> None:
@@ -228,6 +228,33 @@ def kept_promise_of_a_receipt(book: Book) -> None:
     book.snapshot(5_000, {"a": on_wheel(60_000)})
 
 
+def scheduled(book: Book) -> None:
+    """Added, advanced by two, missed in an outage, edited, paused, removed, added again."""
+    book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,))
+    book.run(occurrence(1_000), 1_000, fire=1_000)
+    book.schedule("advance", 1_100, on=500, cursor=3_000, fires=(2_000, 3_000), proc="w2")
+    book.run(occurrence(2_000), 2_000, fire=2_000)
+    book.run(occurrence(3_000), 3_000, fire=3_000)
+    book.schedule("advance", 7_000, on=1_100, cursor=7_000, fires=(7_000,), missed=3)
+    book.run(occurrence(7_000), 7_001, fire=7_000)
+    book.schedule("define", 7_100, on=7_000, cursor=9_000, fires=(8_000, 9_000), line="*/1 * * * * *")
+    book.schedule("define", 7_200, on=7_100, cursor=7_200, status="p", back=(8_000, 9_000))
+    book.schedule("define", 7_300, on=7_200, cursor=8_000, fires=(8_000,))
+    book.run(occurrence(8_000), 8_000, fire=8_000)
+    book.schedule("define", 8_500, on=7_300, cursor=0, status="")
+    book.schedule("define", 8_600, on=None, cursor=8_600, line="0 0 1 1 *")
+    book.snapshot(9_000)
+
+
+def advanced_without_an_answer(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("advance", 600, on=500, cursor=1_000, fires=(1_000,), phase="lost", asked=550)
+    book.schedule("advance", 900, on=700, cursor=2_000, fires=(2_000,), proc="w2")
+    book.run(occurrence(1_000), 1_000, fire=1_000)
+    book.run(occurrence(2_000), 2_000, fire=2_000)
+    book.snapshot(9_000)
+
+
 GOOD: tuple[Callable[[Book], None], ...] = (
     plain, retried_released_and_reaped, enqueue_without_an_answer_that_happened, enqueue_without_an_answer_that_did_not,
     ack_without_an_answer_that_happened, ack_without_an_answer_that_did_not, retry_repeated_after_another_claimed,
@@ -235,7 +262,7 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     the_same_id_again_after_its_end, dead_and_redriven, purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, taken_from_a_dead_worker_after_a_gap,
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_workers_that_are_full, buried_with_a_reason,
-    kept_promise_of_a_receipt,
+    kept_promise_of_a_receipt, scheduled, advanced_without_an_answer,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zwheel.verify import liveness, safety, stored
+from zwheel.verify import liveness, safety, schedules, stored
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import Event, JobLine, Runs
 from zwheel.verify.report import Findings, Report
@@ -26,6 +26,7 @@ INVARIANTS: tuple[tuple[str, str, Judge], ...] = (
     ("I11", "one holder for a dedup key", stored.i11_dedup),
     ("I12", "cancelled means never started", safety.i12_cancel),
     ("I13", "ended means ended", safety.i13_terminal_is_final),
+    ("I14", "each nominal time fires as its policy says", schedules.i14_schedules),
     ("I19", "parked, not dropped", stored.i19_parked),
     ("I20", "no undeclared key", stored.i20_keys),
     ("I21", "receipts are true", stored.i21_receipts),

@@ -159,6 +159,8 @@ class CallLine:
     args: dict[str, Any]
     source: Source
     taken: int = 0
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    """The jobs of a change of schedules."""
 
 
 @dataclass(slots=True)
@@ -177,6 +179,8 @@ class QueueLine:
     """Calls of unknown outcome that name no job, by kind: when they may have happened."""
     purges: list[CallLine] = field(default_factory=list)
     prunes: list[CallLine] = field(default_factory=list)
+    schedules: list[CallLine] = field(default_factory=list)
+    """Changes of schedules that were carried out: `define` and `advance`."""
     graces: list[Span] = field(default_factory=list)
     pauses: list[Span] = field(default_factory=list)
     resumes: list[int] = field(default_factory=list)

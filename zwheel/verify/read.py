@@ -15,7 +15,9 @@ Line = dict[str, Any]
 
 _HANDLER = frozenset({"start", "end"})
 _WORKERS = frozenset({"claim", "extend", "reap"})
-_NAMELESS = frozenset({"claim", "reap", "purge", "prune"})
+_NAMELESS = frozenset({"claim", "reap", "purge", "prune", "advance", "define"})
+#: Changes of schedules: what they put on the wheel is enqueued, what they take back is as good as purged.
+_SCHEDULES = frozenset({"advance", "define"})
 _PROC_EVERY_US = 1_000
 
 
@@ -144,7 +146,14 @@ class _File:
         if op == "pause":
             self.runs.queue(queue).pauses.append((since, NEVER))
         for job in line["jobs"]:
-            self.runs.job(queue, job["id"]).maybe.append(Event(op, since, NEVER, job, source, sure=False))
+            known_as = "enqueue" if op in _SCHEDULES else op
+            self.runs.job(queue, job["id"]).maybe.append(Event(known_as, since, NEVER, job, source, sure=False))
+        self._take_back(line, since, NEVER, source)
+
+    def _take_back(self, line: Line, since: int, until: int, source: Source) -> None:
+        for job_id in line.get("args", {}).get("back", ()) if line["op"] == "define" else ():
+            event = Event("purge", since, until, {"id": job_id}, source, sure=False)
+            self.runs.job(line["queue"], job_id).maybe.append(event)
 
     def _ok(self, line: Line, source: Source, asked: tuple[Line, Source] | None) -> None:
         op, name = line["op"], line["queue"]
@@ -167,7 +176,9 @@ class _File:
         args = line.get("args", {})
         call = CallLine(op, line.get("word", ""), since, us, args, source, len(line["jobs"]))
         self._queue_call(queue, call, line)
+        self._take_back(line, since, us, source)
         job_of = self.runs.job
+        op = "enqueue" if op in _SCHEDULES else op
         accepted = ACCEPTED.get(op, "")
         told = self.heard.get(f"{name} {request}")
         if request is not None:
@@ -206,6 +217,9 @@ class _File:
             queue.purges.append(call)
         elif op == "prune":
             queue.prunes.append(call)
+        elif op in _SCHEDULES:
+            call.jobs = line["jobs"]
+            queue.schedules.append(call)
         elif op == "enqueue":
             receipt = str(line.get("receipt", ""))
             self.runs.receipts_seen += bool(receipt)

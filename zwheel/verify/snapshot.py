@@ -18,7 +18,22 @@ from zwheel.store import SyncStore
 
 _PART = 500
 _STATES = {"scheduled": "s", "processing": "p", "done": "d", "dead": "x", "cancelled": "c"}
-_LASTING = frozenset({"jobs", "days", "processing", "dead", "done", "dedup", "dedup:expiry", "wake", "meta", "workers"})
+_LASTING = frozenset(
+    {
+        "jobs",
+        "days",
+        "processing",
+        "dead",
+        "done",
+        "dedup",
+        "dedup:expiry",
+        "wake",
+        "meta",
+        "workers",
+        "schedules",
+        "schedules:due",
+    }
+)
 _BUCKET = re.compile(r"wheel:\d{8}")
 
 

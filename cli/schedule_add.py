@@ -1,0 +1,223 @@
+"""`zwheel schedule add` and `zwheel schedule edit`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zwheel.errors import InvalidInput, ScheduleNotFound
+from zwheel.keys import check_name
+
+from .app import command
+from .context import Context, Refused
+from .schedule_options import Given, changed, differences, facts, keywords, takes_options
+from .show import now_ms
+from .values import QueueOption, task_arguments
+
+if TYPE_CHECKING:
+    from zwheel.schedules.definition import Definition
+    from zwheel.schedules.state import ScheduleInfo
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+When = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHEN",
+        help="Five cron fields, or six with seconds first, in quotes; @daily; '@every 90s'; 'every 2 weeks on tue at "
+        "09:00 from 2026-11-24'; 'at 2026-12-01T09:00Z, ...'.",
+    ),
+]
+TaskName = Annotated[str | None, typer.Argument(metavar="TASK", help="The task's name.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ARG", help="key=text, key:=JSON, or JSON; @FILE or @- where JSON may stand."),
+]
+AddQueue = Annotated[
+    str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue of its jobs; else default.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, change nothing.")]
+_EXPOSED = "note: others can read a command line, and a schedule shows its arguments; let the task read secrets itself"
+
+
+@takes_options
+async def add(
+    ctx: Context,
+    name: Name,
+    when: When,
+    task: TaskName = None,
+    words: Words = None,
+    *,
+    given: Given,
+    queue: AddQueue = None,
+    replace_it: Annotated[
+        bool, typer.Option("--replace", help="Give one that exists in this queue this definition.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Add a schedule, and show how it was read and when it runs next.
+
+    The times are those of UTC unless --zone says otherwise. Exit code 6 when the name is taken.
+    """
+    from zwheel.codec import DEFAULT
+    from zwheel.declare import make_definition
+
+    options = keywords(ctx, given, zone=given.zone)
+    if queue is not None:
+        options["queue"] = check_name(queue)
+    args, kwargs, secret = task_arguments(words or ())
+    if task is None:
+        raise InvalidInput("say which task it runs: zwheel schedule add NAME WHEN TASK")
+    if secret:
+        ctx.out.note(_EXPOSED)
+    definition = make_definition({}, DEFAULT, name, when, task, args, kwargs, **options)
+    if dry_run:
+        _show(ctx, definition, None, dry_run=True)
+        if not ctx.json:
+            ctx.out.note("nothing was sent")
+        return
+    async with ctx.wheel() as wheel:
+        if replace_it:
+            await _refuse_owned(wheel, definition)
+        info = await wheel.add_schedule(definition, replace=replace_it)
+    if not ctx.json:
+        ctx.out.line(f"{info.name} {'written' if replace_it else 'added'} to {info.queue}")
+    _show(ctx, definition, info)
+
+
+async def _refuse_owned(wheel: Any, definition: Definition) -> None:
+    try:
+        known = await wheel.schedule(definition.name, definition.queue)
+    except ScheduleNotFound:
+        return
+    if known.owner:
+        raise Refused(
+            f"schedule {known.name} belongs to {known.owner}: edit it, or remove it first",
+            schedule=known.name,
+            owner=known.owner,
+        )
+
+
+@takes_options
+async def edit(
+    ctx: Context,
+    name: Name,
+    words: Words = None,
+    *,
+    when: Annotated[str | None, typer.Option("--when", metavar="WHEN", help="When it fires.")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help="Which task it runs.")] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear-args", help="Forget the stored arguments before those given here are set.")
+    ] = False,
+    given: Given,
+    queue: QueueOption = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Change what is given of a schedule, and nothing else; show what changed and when it runs next.
+
+    The new definition holds from now on: old and new never both fire. An ARG sets the argument of that name; those
+    without a name replace all others without. `none` takes back --window, --start, --end, --max-count, --timeout and
+    the blocked days, `auto` takes back --keep. Exit code 4 when there is no such schedule.
+    """
+    args, kwargs, secret = task_arguments(words or ())
+    if when is None and task is None and not words and not clear and not given.anything:
+        raise InvalidInput("say what to change, such as --when '0 10 * * *' or --overlap skip")
+    if secret:
+        ctx.out.note(_EXPOSED)
+    async with ctx.wheel() as wheel:
+        info = await wheel.schedule(name, queue)
+        old = info.definition
+        options = keywords(ctx, given, zone=given.zone or old.tz, calendar=old.calendar)
+        timeout = options.pop("timeout", _UNCHANGED)
+        new = changed(old, options, when=when, task=task)
+        if task is not None or words or clear or timeout is not _UNCHANGED:
+            new = _with_arguments(old, new, args, kwargs, clear, timeout)
+        new.check()
+        if new != old and not dry_run:
+            info = await wheel.edit_schedule(new)
+    _tell_edit(ctx, info, old, new, dry_run=dry_run)
+
+
+_UNCHANGED = object()
+
+
+def _with_arguments(
+    old: Definition, new: Definition, args: list[Any], kwargs: dict[str, Any], clear: bool, timeout: Any
+) -> Definition:
+    """Put other arguments or another timeout into a definition. Raises: UndecodableJob, PayloadError."""
+    from zwheel.codec import DEFAULT
+    from zwheel.tasks import TIMEOUT_HEADER
+    from zwheel.times import duration_ms
+
+    old_args, old_kwargs, headers = DEFAULT.decode(old.payload, context=old.payload_context())
+    if timeout is None:
+        headers.pop(TIMEOUT_HEADER, None)
+    elif timeout is not _UNCHANGED:
+        headers[TIMEOUT_HEADER] = str(duration_ms(timeout, what="timeout"))
+    args = args or ([] if clear else old_args)
+    kwargs = kwargs if clear else {**old_kwargs, **kwargs}
+    return replace(new, payload=DEFAULT.encode(args, kwargs, headers or None, context=new.payload_context()))
+
+
+def _tell_edit(ctx: Context, info: ScheduleInfo, old: Definition, new: Definition, *, dry_run: bool) -> None:
+    found = differences(old, new)
+    if ctx.json:
+        document = {name: {"old": before[0], "new": after[0]} for name, (before, after) in found.items()}
+        _show(ctx, new, info, dry_run=dry_run, changed=document)
+        return
+    if not found:
+        ctx.out.line(f"{old.name} in {old.queue} says all that already; nothing was changed")
+    else:
+        ctx.out.line(f"{old.name} in {old.queue} {'would change' if dry_run else 'changed'}")
+        arrow = "→" if ctx.out.unicode else "->"
+        ctx.out.fields(
+            (name.removesuffix("_ms"), f"{before[1]} {arrow} {after[1]}") for name, (before, after) in found.items()
+        )
+    if new.owner:
+        ctx.out.note(f"note: it belongs to {new.owner}: when that changes its own definition, it replaces this edit")
+    _show(ctx, new, info, dry_run=dry_run)
+    if dry_run:
+        ctx.out.note("nothing was changed")
+
+
+def _show(
+    ctx: Context, definition: Definition, info: ScheduleInfo | None, *, dry_run: bool = False, **more: object
+) -> None:
+    """Show how a schedule was read and when it runs next."""
+    from .schedule_show import echo
+
+    now = now_ms(ctx)
+    rhythm = definition.rhythm(now if info is None else info.state.anchor_ms)
+    if not ctx.json:
+        echo(ctx, definition, rhythm, now)
+        return
+    document: dict[str, Any] = {"schedule": definition.name, "queue": definition.queue, "dry_run": dry_run}
+    if info is not None:
+        document["status"] = str(info.status)
+    document |= {name: value for name, (value, _) in facts(definition).items()}
+    document |= {"words": definition.when(), "owner": definition.owner, **more}
+    ctx.out.value(document)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands in the group."""
+    command(
+        app,
+        "add",
+        examples=[
+            "zwheel schedule add report '0 9 * * MON-FRI' reports.build to=ann@example.com --zone Europe/Berlin",
+            "zwheel schedule add beat '@every 30s' monitor.beat --misfire skip --overlap skip",
+            "zwheel schedule add payday 'every month on last at 08:00' pay.run --holidays DE --block-day sat "
+            "--block-day sun --on-blocked previous",
+            "zwheel schedule add report '0 9 * * *' reports.build --dry-run",
+        ],
+    )(add)
+    command(
+        app,
+        "edit",
+        examples=[
+            "zwheel schedule edit report --when '0 10 * * MON-FRI'",
+            "zwheel schedule edit report to=bob@example.com --overlap skip --window none",
+        ],
+    )(edit)

@@ -1,0 +1,185 @@
+"""Promises about schedules: of each nominal time as many jobs as the policy says, none extra and none missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from zwheel.errors import UndecodableJob, ZwheelError
+from zwheel.schedules.definition import MISFIRE_CAP, Definition
+from zwheel.verify.bounds import Bounds
+from zwheel.verify.events import CallLine, Event, QueueLine, Runs
+from zwheel.verify.report import Clue, Findings, clock
+
+
+@dataclass(slots=True)
+class Change:
+    """One accepted change of one schedule."""
+
+    queue: str
+    name: str
+    call: CallLine
+    facts: dict[str, Any]
+    """What was written: stamp (that was built on), status, state, definition; `word` for an advance."""
+    jobs: list[dict[str, Any]]
+
+    @property
+    def clue(self) -> Clue:
+        """How a witness shows it."""
+        built = self.facts["stamp"] or "nothing"
+        return Clue(f"{clock(self.call.us)} {self.call.op} {self.name}, built on {built}", self.call.source)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state that was written; empty for a deletion."""
+        state: dict[str, Any] = self.facts.get("state") or {}
+        return state
+
+    def names(self, before: Change) -> bool:
+        """Whether it was built on what `before` wrote: its stamp is the server's µs of that call."""
+        stamp = int(self.facts["stamp"] or 0)
+        return before.call.since <= stamp <= before.call.us
+
+
+def changes(queue: QueueLine) -> Iterator[Change]:
+    """The accepted changes of a queue's schedules, in the order of the server's clock."""
+    for call in sorted(queue.schedules, key=lambda call: call.us):
+        if call.op == "define":
+            yield Change(queue.name, call.args["name"], call, call.args, call.jobs)
+        else:
+            for facts in call.args["schedules"]:
+                if facts.get("word", "s") != "s":
+                    jobs = [job for job in call.jobs if job["schedule"] == facts["name"]]
+                    yield Change(queue.name, facts["name"], call, facts, jobs)
+
+
+def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
+    """Each nominal time has the jobs that its policy says."""
+    for queue in runs.queues.values():
+        lines: dict[str, list[Change]] = {}
+        for change in changes(queue):
+            lines.setdefault(change.name, []).append(change)
+        for line in lines.values():
+            _chain(runs, queue, line, found)
+            _doubled(runs, line, found)
+            for change in line:
+                _extra(change, found)
+        _taken_back(runs, queue, found)
+
+
+def _hidden(runs: Runs, queue: QueueLine, since: int, until: int) -> bool:
+    """Whether something in that time may have changed a schedule, and nobody heard of it."""
+    return (
+        queue.may_have("advance", since, until) or queue.may_have("define", since, until) or runs.lost_in(since, until)
+    )
+
+
+def _chain(runs: Runs, queue: QueueLine, line: list[Change], found: Findings) -> None:
+    for before, change in pairwise(line):
+        name = f"{change.queue}/{change.name}"
+        if change.facts["stamp"] and change.facts["stamp"] == before.facts["stamp"]:
+            found.add("two changes were built on the same record", before.clue, change.clue, job=name)
+            continue
+        if _hidden(runs, queue, before.call.since, change.call.us):
+            continue
+        gone = not before.facts["status"]
+        if gone != (not change.facts["stamp"]) or not (gone or change.names(before)):
+            found.add("a change was built on another record than the last", before.clue, change.clue, job=name)
+            continue
+        if change.call.op == "advance":
+            if before.facts["status"] != "a":
+                found.add("a schedule fired that was not active", before.clue, change.clue, job=name)
+            _missing(before, change, found)
+
+
+def _missing(before: Change, change: Change, found: Findings) -> None:
+    """Count what became of each occurrence between two cursors."""
+    definition = _definition(change)
+    if definition is None or definition.max_count is not None:
+        return
+    low, high = int(before.state.get("cursor", 0)), int(change.state.get("cursor", 0))
+    low = max(low, (definition.start_ms or 0) - 1)
+    high = high if definition.end_ms is None else min(high, definition.end_ms)
+    rhythm = definition.rhythm(int(change.state.get("anchor", 0)))
+    wanted = [o.at_ms for o in rhythm.between(low, high, MISFIRE_CAP + 1)]
+    if len(wanted) > MISFIRE_CAP:
+        return
+    fired = {nominal_ms(job["id"]) for job in change.jobs}
+    accounted = sum(at in fired for at in wanted)
+    for count in ("missed", "skipped"):
+        accounted += int(change.state.get(count, 0)) - int(before.state.get(count, 0))
+    accounted += change.state.get("buffered") in wanted
+    if accounted < len(wanted):
+        text = f"{len(wanted) - accounted} of {len(wanted)} occurrences were left out"
+        found.add(text, before.clue, change.clue, job=f"{change.queue}/{change.name}")
+
+
+def _extra(change: Change, found: Findings) -> None:
+    definition = _definition(change)
+    if definition is None:
+        return
+    rhythm = definition.rhythm(int(change.state.get("anchor", 0)))
+    for job in change.jobs:
+        at = nominal_ms(job["id"])
+        if job.get("letter") != "c" or at is None:
+            continue
+        if not rhythm.between(at - 1, at, 1):
+            found.add("an occurrence is none of its schedule's times", change.clue, job=f"{change.queue}/{job['id']}")
+
+
+def _doubled(runs: Runs, line: list[Change], found: Findings) -> None:
+    made: dict[str, Change] = {}
+    for change in line:
+        for job_id in change.facts.get("back", ()):
+            made.pop(job_id, None)
+        for job in change.jobs:
+            if job.get("letter") != "c":
+                continue
+            earlier = made.get(job["id"])
+            known = runs.jobs.get((change.queue, job["id"]))
+            if earlier is not None and not (known and (known.shaky or known.maybe)):
+                found.add(
+                    "an occurrence was put on the wheel twice", earlier.clue, change.clue,
+                    job=f"{change.queue}/{job['id']}",
+                )  # fmt: skip
+            made[job["id"]] = change
+
+
+def _taken_back(runs: Runs, queue: QueueLine, found: Findings) -> None:
+    for call in queue.schedules:
+        if call.op != "define":
+            continue
+        for job_id in call.args.get("back", ()):
+            job = runs.jobs.get((queue.name, job_id))
+            if job is None or job.shaky:
+                continue
+            after: list[Event] = [move for move in job.moves if move.since > call.us]
+            if after and after[0].op == "claim" and not job.may_have({"enqueue"}, after[0].us):
+                clue = Clue(f"{clock(call.us)} define {call.args['name']} took it back", call.source)
+                found.add("an occurrence ran that had been taken back", clue, after[0], job=f"{queue.name}/{job_id}")
+
+
+def _definition(change: Change) -> Definition | None:
+    """The definition that was written; None where there is none, or this version cannot read it."""
+    given = change.facts.get("definition")
+    if not given:
+        return None
+    try:
+        return Definition.parse(json.dumps(given | {"payload": ""}))
+    except (UndecodableJob, ZwheelError):
+        return None
+
+
+def nominal_ms(job_id: str) -> int | None:
+    """The nominal time in an occurrence's id, ms; None for one that was started by hand."""
+    text = job_id.rpartition("@")[2]
+    if text.endswith(":trigger"):
+        return None
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError:
+        return None
