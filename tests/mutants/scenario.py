@@ -7,6 +7,7 @@ read off the history by the checker.
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,20 @@ import pytest
 from tests.servers import RedisServer
 from zwheel import calls
 from zwheel.calls import Back, Call, Lane, NewJob, Session
-from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ZwheelError
+from zwheel.codec import DEFAULT
+from zwheel.declare import make_definition
+from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ScheduleNotFound, ZwheelError
 from zwheel.failpoints import FAILPOINTS
 from zwheel.history import History, Recorder
 from zwheel.job import JobId, QueueName
 from zwheel.keys import queues_key
+from zwheel.occurrence import advance_of
+from zwheel.operations import schedules as ops
 from zwheel.record import record_tail
-from zwheel.store import SyncStore
+from zwheel.schedules.definition import Definition
+from zwheel.schedules.plan import plan
+from zwheel.schedules.state import Status, read_schedule
+from zwheel.store import Steps, SyncStore
 from zwheel.times import DAY_MS, day_of
 from zwheel.verify import Bounds, Report, check, read, take_snapshot
 
@@ -223,6 +231,64 @@ class Life:
     def prune(self) -> None:
         self.send(calls.prune(self.keys, limit=50, dead_age_ms=20 * LEASE, now=self.now), 1)
 
+    def drive(self, steps: Steps[Any]) -> None:
+        """Carry an operation through at this life's time, losing answers now and then."""
+        try:
+            ask = next(steps)
+            while True:
+                assert not isinstance(ask, (int, float))
+                replies = []
+                for command in ask:
+                    if command == ("TIME",):
+                        replies.append([str(self.now_us // 1_000_000), str(self.now_us % 1_000_000)])
+                    elif isinstance(command, Call):
+                        reply = self.send(command, 0)
+                        if reply is None:
+                            return
+                        replies.append(reply)
+                    else:
+                        replies += self.stores[0].send([command])
+                ask = steps.send(replies)
+        except StopIteration:
+            return
+
+    def _definition(self, name: str) -> Definition:
+        return make_definition(
+            {}, DEFAULT, name, self.random.choice(("* * * * * *", "*/2 * * * * *", "@every 1500ms")), "t",
+            overlap=self.random.choice(("allow", "allow", "skip", "buffer_one")), queue="q", retries=2,
+            misfire=self.random.choice(("skip", "fire_once", "fire_all")), misfire_limit=20,
+            grace=self.random.choice((0, 1)), keep=7200,
+        )  # fmt: skip
+
+    def tend(self) -> None:
+        """Write a schedule, or stop it, or let it go on, or delete it."""
+        session, name = self.stores[0].session, self.random.choice(("s0", "s1"))
+        acts = (
+            ops.add_schedule(session, DEFAULT, self._definition(name), True),
+            ops.add_schedule(session, DEFAULT, self._definition(name), True),
+            ops.pause_schedule(session, DEFAULT, name, "q"),
+            ops.resume_schedule(session, DEFAULT, name, "q", self.random.random() < 0.5),
+            ops.remove_schedule(session, name, "q"),
+        )  # fmt: skip
+        with suppress(ScheduleNotFound):
+            self.drive(self.random.choice(acts))
+
+    def advance(self) -> None:
+        """Advance every schedule, one of two workers after the other, both from what they read at the same time."""
+        (entries,) = self.stores[1].send([("HGETALL", self.keys.schedules)])
+        pairs = entries.items() if isinstance(entries, dict) else zip(entries[::2], entries[1::2], strict=True)
+        infos = [read_schedule(raw) for _, raw in sorted(pairs)]
+        batch = [
+            advance_of(info, DEFAULT, plan(info.definition, info.state, self.now_ms))
+            for info in infos
+            if info.status is Status.ACTIVE or self.random.random() < 0.2
+        ]
+        for worker in (1, 2):
+            if batch:
+                self.send(calls.advance(self.keys, batch, now=self.now), worker)
+            if self.random.random() < 0.5:
+                break
+
     def gap(self) -> None:
         """Redis answers nobody for five leases although a worker lives and tries; then the other one reaps."""
         self.claim()
@@ -256,6 +322,7 @@ class Life:
         acts = {
             self.enqueue: 22, self.claim: 24, self.settle: 24, self.extend: 14, self.reap: 9, self.cancel: 4,
             self.reschedule: 3, self.redrive: 4, self.purge: 2, self.prune: 2, self.gap: 1,
+            self.tend: 4, self.advance: 10,
         }  # fmt: skip
         self.pass_ms(0)
         for number in range(steps):

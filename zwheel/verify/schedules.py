@@ -153,7 +153,10 @@ def _taken_back(runs: Runs, queue: QueueLine, found: Findings) -> None:
     for call in queue.schedules:
         if call.op != "define":
             continue
+        anew = {job["id"] for job in call.jobs}
         for job_id in call.args.get("back", ()):
+            if job_id in anew:
+                continue
             job = runs.jobs.get((queue.name, job_id))
             if job is None or job.shaky:
                 continue
