@@ -16,6 +16,7 @@ from zwheel.errors import ConfigError
 
 from .app import command, single
 from .context import Context
+from .worker import Allow, AllowShell, allowed_commands
 
 app = single()
 
@@ -57,6 +58,8 @@ async def dev(
     reload: Annotated[
         bool, typer.Option("--reload/--no-reload", help="Start the worker anew when a .py file below here changes.")
     ] = True,
+    allow_shell: AllowShell = False,
+    allow: Allow = None,
 ) -> None:
     """Start the project's private server and a worker; reload the worker when the code changes. Ctrl-C ends both.
 
@@ -67,7 +70,8 @@ async def dev(
 
     settings = ctx.settings()
     name = target or settings.app
-    if name is None:
+    commands = allowed_commands(allow_shell, allow)
+    if name is None and not commands:
         raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
     server = None
     url = settings.url
@@ -76,7 +80,9 @@ async def dev(
         url = server.url
         ctx.out.note(f"zwheel: {'started' if server.started else 'using'} {server} with its data in {server.home}")
     ctx.out.note(f'zwheel: in another terminal: export ZWHEEL_URL="{mask_url(url)}"')
-    words = [sys.executable, "-m", "zwheel.cli", "worker", name, "--drain", _DRAIN, "--concurrency", str(concurrency)]
+    words = [sys.executable, "-m", "zwheel.cli", "worker", "--drain", _DRAIN, "--concurrency", str(concurrency)]
+    words += [] if name is None else [name]
+    words += ["--allow-shell", *(word for one in commands for word in ("--allow", one))] if commands else []
     words += [word for one in queue or [] for word in ("--queue", one)]
     if settings.namespace:
         words += ["--namespace", settings.namespace]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import timedelta
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from zwheel.errors import InvalidInput
 from zwheel.job import DEFAULT_QUEUE, Enqueued
 from zwheel.keys import check_job_id, check_name, check_task
+from zwheel.shell import SHELL_TASK, shell_kwargs
 
 from .app import Command, command, single
 from .context import Context
@@ -19,20 +21,36 @@ from .show import enqueued_document, iso, moment, plain
 from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration, task_arguments
 from .when import human_duration
 
+if TYPE_CHECKING:
+    from typer._click import Context as AnyContext
+
 app = single()
 
 FOREVER = "for-ever"
 #: How long the end of a job can be asked for when it was enqueued from the shell.
 DEFAULT_KEEP = "1h"
+#: Stands for TASK when the words are a command; no task can have this name.
+COMMAND = "--"
 
 
 class EnqueueCommand(Command):
-    """`--wait` may stand alone."""
+    """`--wait` may stand alone; a `--` before any TASK begins a command."""
 
     alone: ClassVar[dict[str, str]] = {"--wait": FOREVER}
 
+    def parse_args(self, ctx: AnyContext, args: list[str]) -> list[str]:
+        """Read the arguments; `-- command` becomes the TASK `--` with the command's words."""
+        if "--" in args:
+            end = args.index("--")
+            before, _, _ = self.make_parser(ctx).parse_args([word for word in args[:end] if word not in self.alone])
+            if not isinstance(before.get("task"), str):
+                args = [*args[:end], "--", COMMAND, *args[end + 1 :]]
+        return super().parse_args(ctx, args)
 
-TaskName = Annotated[str | None, typer.Argument(metavar="TASK", help="The task's name.")]
+
+TaskName = Annotated[
+    str | None, typer.Argument(metavar="TASK", help="The task's name; -- in its place: a command follows.")
+]
 Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="ARG", help="key=text, key:=JSON, or JSON; @FILE or @- where JSON may stand."),
@@ -67,6 +85,9 @@ Wait = Annotated[
         help="Wait for the end: exit 0 when done, 8 when dead or cancelled, 7 when the time is over.",
     ),
 ]
+ShellLine = Annotated[
+    str | None, typer.Option("--shell", metavar="LINE", help="Run this line in a shell, in the place of a task.")
+]
 Jsonl = Annotated[
     str | None,
     typer.Option(
@@ -89,6 +110,8 @@ Jsonl = Annotated[
         "zwheel enqueue reports.build month=2026-11 --id report-2026-11 --wait=60",
         "zwheel enqueue --jsonl orders.jsonl --queue orders",
         "tail -f events.jsonl | zwheel enqueue --jsonl -",
+        "zwheel enqueue --in 10m -- backup.sh --full",
+        "zwheel enqueue --at 'tomorrow 03:00 UTC' --shell 'pg_dump shop | gzip > shop.gz'",
     ],
 )
 async def enqueue(
@@ -107,12 +130,14 @@ async def enqueue(
     header: Headers = None,
     dry_run: DryRun = False,
     wait: Wait = None,
+    shell: ShellLine = None,
     jsonl: Jsonl = None,
 ) -> None:
     """Enqueue one job, or many from JSONL.
 
     With an id that exists, or a unique key that is held, the answer names the job that is there. With --jsonl,
-    lines that cannot be enqueued are listed with their numbers, and the exit code is 5.
+    lines that cannot be enqueued are listed with their numbers, and the exit code is 5. A command after -- or in
+    --shell runs on a worker that was started with --allow-shell; it is not retried unless --retries says so.
     """
     when, delay = fire_time(ctx, in_, at)
     if within is not None and unique is None:
@@ -127,22 +152,39 @@ async def enqueue(
         "headers": headers(header) if header else None,
     }
     if jsonl is not None:
-        for name, value in (("TASK", task), ("--id", job_id), ("--unique", unique), ("--wait", wait)):
+        own = {"TASK": task, "--id": job_id, "--unique": unique, "--wait": wait, "--shell": shell}
+        for name, value in own.items():
             if value is not None:
                 raise InvalidInput(f"{name} belongs to one job: with --jsonl it stands in the lines")
         from .feed import feed
 
         await feed(ctx, jsonl, options, dry_run=dry_run)
         return
-    if task is None:
+    if task is None and shell is None:
         raise InvalidInput("say which task to enqueue, or --jsonl FILE")
     options["id"] = None if job_id is None else check_job_id(job_id)
     options["dedup"] = unique
     options["within"] = None if within is None else duration(within, "--within")
+    if shell is not None or task == COMMAND:
+        command = _command(task, words or [], shell)
+        options["retries"] = retries or 0
+        await _enqueue_one(ctx, SHELL_TASK, [], command, options, dry_run=dry_run, wait=wait)
+        return
     args, kwargs, secret = task_arguments(words or ())
     if secret:
         ctx.out.note("note: others can read a command line; give secrets with key:=@FILE, key:=@- or --jsonl")
-    await _enqueue_one(ctx, check_task(task), args, kwargs, options, dry_run=dry_run, wait=wait)
+    await _enqueue_one(ctx, check_task(str(task)), args, kwargs, options, dry_run=dry_run, wait=wait)
+
+
+def _command(task: str | None, words: list[str], line: str | None) -> dict[str, Any]:
+    """Give the arguments of a job that runs a command. Raises: InvalidInput."""
+    if line is None:
+        if not words:
+            raise InvalidInput("-- needs a command after it, such as -- backup.sh --full")
+        return shell_kwargs(argv=words)
+    if task is not None:
+        raise InvalidInput("--shell takes the whole line, in quotes: give neither a TASK nor -- beside it")
+    return shell_kwargs(line=line)
 
 
 async def _enqueue_one(
@@ -164,7 +206,7 @@ async def _enqueue_one(
     async with ctx.wheel(patient=wait is not None) as wheel:
         answer = await wheel.enqueue(task, args=args, kwargs=kwargs, **options)
         if wait is None or not ctx.json:
-            _announce(ctx, answer, options)
+            _announce(ctx, answer, options, kwargs if task == SHELL_TASK else {})
         if wait is not None:
             ctx.out.flush()
             code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))
@@ -174,21 +216,27 @@ async def _enqueue_one(
             raise ctx.fail(ExitCode.REFUSED)
 
 
-def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any]) -> None:
-    """Say which job now stands for the call."""
+def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any], command: dict[str, Any]) -> None:
+    """Say which job now stands for the call, and which command it runs, if it is one."""
     if ctx.json:
-        ctx.out.value(enqueued_document(answer))
+        ctx.out.value({**enqueued_document(answer), **command})
         return
     if ctx.quiet:
         ctx.out.line(answer.job_id)
         return
     fires = f"fires {moment(ctx, answer.fire_at_ms)}"
     if not answer.existed:
-        ctx.out.line(f"{answer.job_id} enqueued in {answer.queue}, {fires}")
+        ctx.out.line(f"{answer.job_id} enqueued in {answer.queue}, {fires}{_runs(command)}")
     elif answer.job_id == options["id"]:
         ctx.out.line(f"{answer.job_id} exists in {answer.queue}: {answer.state}, {fires}; nothing was changed")
     else:
         ctx.out.line(f"{answer.job_id} holds the unique key in {answer.queue}: {answer.state}, {fires}")
+
+
+def _runs(command: dict[str, Any]) -> str:
+    if not command:
+        return ""
+    return f": {shlex.join(command['argv'])}" if "argv" in command else f", in a shell: {command['line']}"
 
 
 def _describe(ctx: Context, task: str, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]) -> None:

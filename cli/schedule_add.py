@@ -9,11 +9,12 @@ import typer
 
 from zwheel.errors import InvalidInput, ScheduleNotFound
 from zwheel.keys import check_name
+from zwheel.times import MAX_MS
 
 from .app import command
 from .context import Context, Refused
 from .schedule_options import Given, changed, differences, facts, keywords, takes_options
-from .show import now_ms
+from .show import iso, now_ms
 from .values import QueueOption, task_arguments
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ Words = Annotated[
 AddQueue = Annotated[
     str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue of its jobs; else default.")
 ]
+Shell = Annotated[
+    str | None,
+    typer.Option(
+        "--shell", metavar="LINE", help="Run this shell line instead of a task, on workers with --allow-shell."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, change nothing.")]
 _EXPOSED = "note: others can read a command line, and a schedule shows its arguments; let the task read secrets itself"
 
@@ -50,6 +57,7 @@ async def add(
     words: Words = None,
     *,
     given: Given,
+    shell: Shell = None,
     queue: AddQueue = None,
     replace_it: Annotated[
         bool, typer.Option("--replace", help="Give one that exists in this queue this definition.")
@@ -63,10 +71,14 @@ async def add(
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
 
+    if len(when.split()) == 1 and not when.startswith("@"):
+        raise InvalidInput(f"{when[:80]!r} is only a part of when it fires: put all of it in quotes, as in '0 9 * * *'")
     options = keywords(ctx, given, zone=given.zone)
     if queue is not None:
         options["queue"] = check_name(queue)
     args, kwargs, secret = task_arguments(words or ())
+    if shell is not None:
+        task, kwargs = _shell(shell, task or words)
     if task is None:
         raise InvalidInput("say which task it runs: zwheel schedule add NAME WHEN TASK")
     if secret:
@@ -84,6 +96,15 @@ async def add(
     if not ctx.json:
         ctx.out.line(f"{info.name} {'written' if replace_it else 'added'} to {info.queue}")
     _show(ctx, definition, info)
+
+
+def _shell(line: str, other: object) -> tuple[str, dict[str, Any]]:
+    """Give the task that runs a shell line, and its arguments. Raises: InvalidInput."""
+    from zwheel.shell import SHELL_TASK, shell_kwargs
+
+    if other:
+        raise InvalidInput("--shell stands for a task and its arguments: give the one or the other")
+    return SHELL_TASK, shell_kwargs(line=line)
 
 
 async def _refuse_owned(wheel: Any, definition: Definition) -> None:
@@ -110,6 +131,7 @@ async def edit(
     clear: Annotated[
         bool, typer.Option("--clear-args", help="Forget the stored arguments before those given here are set.")
     ] = False,
+    shell: Shell = None,
     given: Given,
     queue: QueueOption = None,
     dry_run: DryRun = False,
@@ -121,6 +143,9 @@ async def edit(
     the blocked days, `auto` takes back --keep. Exit code 4 when there is no such schedule.
     """
     args, kwargs, secret = task_arguments(words or ())
+    if shell is not None:
+        task, kwargs = _shell(shell, task or words)
+        clear = True
     if when is None and task is None and not words and not clear and not given.anything:
         raise InvalidInput("say what to change, such as --when '0 10 * * *' or --overlap skip")
     if secret:
@@ -189,12 +214,23 @@ def _show(
 
     now = now_ms(ctx)
     rhythm = definition.rhythm(now if info is None else info.state.anchor_ms)
+    status = "" if info is None else str(info.status)
     if not ctx.json:
         echo(ctx, definition, rhythm, now)
+        if status == "paused":
+            ctx.out.note(f"note: it is paused until zwheel schedule resume {definition.name}")
+        elif status == "finished":
+            ctx.out.note("note: it is finished: nothing of it lies ahead")
         return
+    following = None
+    if status == "active" and info is not None and not dry_run:
+        following = info.next_ms
+    elif status in ("", "active"):
+        begin = max(now, (definition.start_ms or 0) - 1)
+        runs = rhythm.between(begin, MAX_MS if definition.end_ms is None else definition.end_ms, 1)
+        following = runs[0].at_ms if runs else None
     document: dict[str, Any] = {"schedule": definition.name, "queue": definition.queue, "dry_run": dry_run}
-    if info is not None:
-        document["status"] = str(info.status)
+    document |= {"status": status or None, "next": iso(following), "next_ms": following}
     document |= {name: value for name, (value, _) in facts(definition).items()}
     document |= {"words": definition.when(), "owner": definition.owner, **more}
     ctx.out.value(document)
@@ -210,6 +246,7 @@ def add_to(app: typer.Typer) -> None:
             "zwheel schedule add beat '@every 30s' monitor.beat --misfire skip --overlap skip",
             "zwheel schedule add payday 'every month on last at 08:00' pay.run --holidays DE --block-day sat "
             "--block-day sun --on-blocked previous",
+            "zwheel schedule add tidy '30 3 * * *' --shell 'find /var/tmp/shop -mtime +7 -delete' --retries 0",
             "zwheel schedule add report '0 9 * * *' reports.build --dry-run",
         ],
     )(add)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-import tomllib
 from collections.abc import Mapping
 from datetime import date, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +30,7 @@ _TIME = 'a time such as 2026-12-01T09:00:00+01:00 or "2026-12-01 09:00 Europe/Be
 _KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "when": (str, 'a text such as "0 9 * * MON-FRI"'),
     "task": (str, "the name of a task"),
+    "shell": (str, "a line for the shell, instead of a task"),
     "args": (list, "a list"),
     "kwargs": (dict, "a table"),
     "tz": (str, 'the name of a zone such as "Europe/Berlin"'),
@@ -80,13 +79,15 @@ A file:
   dates = [2026-12-24]
 
 \b
-Further keys: args, gap, fold, misfire, misfire_limit, grace, jitter, on_blocked, end,
+Further keys: shell instead of task, args, gap, fold, misfire, misfire_limit, grace, jitter, on_blocked, end,
 max_count, queue, retries, timeout, keep, headers, description; in the calendar
 open_dates, weekdays, windows."""
 
 
 def read_schedules(content: bytes, name: str) -> list[Definition]:
     """Read the schedules of a TOML file. Raises: InvalidInput that names the file, the schedule and the key."""
+    import tomllib
+
     try:
         document = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -116,6 +117,8 @@ def _known(table: Mapping[str, Any], keys: list[str], where: str) -> None:
     """Refuse keys that mean nothing here."""
     for key in table:
         if key not in keys:
+            from difflib import get_close_matches
+
             near = get_close_matches(key, keys, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
             raise InvalidInput(f"{where + ': ' if where else ''}there is no key {key}, {hint}")
@@ -132,14 +135,20 @@ def _typed(table: Mapping[str, Any], keys: Mapping[str, tuple[type | tuple[type,
 def _definition(name: str, table: dict[str, Any]) -> Definition:
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
+    from zwheel.shell import SHELL_TASK, shell_kwargs
 
     _typed(table, _KEYS, "")
-    for needed in ("when", "task"):
-        if needed not in table:
-            raise InvalidInput(f"the key {needed} is missing")
+    if "when" not in table:
+        raise InvalidInput("the key when is missing")
+    if ("task" in table) == ("shell" in table):
+        raise InvalidInput("it needs either the key task or the key shell")
     options = dict(table)
-    when, task = options.pop("when"), options.pop("task")
+    when, task = options.pop("when"), options.pop("task", SHELL_TASK)
     args, kwargs = options.pop("args", []), options.pop("kwargs", {})
+    if "shell" in options:
+        if args or kwargs:
+            raise InvalidInput("args and kwargs go with task, not with shell")
+        kwargs = shell_kwargs(line=options.pop("shell"))
     for key in ("grace", "window", "jitter", "timeout", "keep"):
         if key in options:
             options[key] = duration(options[key], key)

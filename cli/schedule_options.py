@@ -15,7 +15,7 @@ import typer
 from zwheel.errors import InvalidInput, InvalidTime
 
 from .values import duration
-from .when import parse_when
+from .when import find_zone, human_duration, parse_when
 
 if TYPE_CHECKING:
     from zwheel.schedules.calendars import Calendar
@@ -176,6 +176,8 @@ def keywords(ctx: Context, given: Given, *, zone: str | None, calendar: Calendar
     calendar: what the options of the calendar change. Raises: InvalidInput, InvalidTime that name the option.
     """
     found: dict[str, Any] = {}
+    if given.zone is not None:
+        found["tz"] = _zone(given.zone)
     for name in ("gap", "fold", "misfire", "overlap", "on_blocked"):
         if (choice := getattr(given, name)) is not None:
             found[name] = str(choice)
@@ -191,8 +193,6 @@ def keywords(ctx: Context, given: Given, *, zone: str | None, calendar: Calendar
     for name in ("start", "end"):
         if (text := getattr(given, name)) is not None:
             found[name] = None if text == NOTHING else _time(ctx, text, f"--{name}", zone)
-    if given.zone is not None:
-        found["tz"] = given.zone
     if given.max_count is not None:
         found["max_count"] = None if given.max_count == NOTHING else _count(given.max_count)
     blocked = _calendar(given, calendar)
@@ -201,9 +201,16 @@ def keywords(ctx: Context, given: Given, *, zone: str | None, calendar: Calendar
     return found
 
 
-def _time(ctx: Context, text: str, what: str, zone: str | None) -> datetime:
-    from .when import find_zone
+def _zone(name: str) -> str:
+    """Check the name of a zone. Raises: InvalidTime with names that come close."""
+    try:
+        find_zone(name)
+    except InvalidTime as error:
+        raise InvalidTime(f"--zone: {error}") from None
+    return name
 
+
+def _time(ctx: Context, text: str, what: str, zone: str | None) -> datetime:
     default: tzinfo | None = ctx.tz if ctx.tz is not None or zone is None else find_zone(zone)
     try:
         return parse_when(text, now=ctx.now(), default_tz=default)
@@ -267,7 +274,6 @@ def facts(definition: Definition) -> dict[str, tuple[Any, str]]:
 
     from .output import to_json
     from .show import iso, utc
-    from .when import human_duration
 
     kind = definition.kind
     found: dict[str, tuple[Any, str]] = {
@@ -308,7 +314,6 @@ def arguments(definition: Definition) -> dict[str, tuple[Any, str]]:
 
     from .output import to_json
     from .show import SHOWN_CHARACTERS, plain, shorten
-    from .when import human_duration
 
     try:
         args, kwargs, headers = DEFAULT.decode(definition.payload, context=definition.payload_context())

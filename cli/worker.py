@@ -15,6 +15,28 @@ from .when import parse_duration
 
 app = single()
 
+AllowShell = Annotated[
+    bool, typer.Option("--allow-shell", help="Run commands too: jobs of zwheel enqueue -- ...; needs --allow.")
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="COMMAND",
+        help="A command that jobs may run: a program with any arguments, a whole line for a shell, NAME= for a "
+        "variable, '*' for everything; may be repeated.",
+    ),
+]
+
+
+def allowed_commands(allow_shell: bool, allow: list[str] | None) -> list[str]:
+    """Give what jobs may run; empty: no commands. Raises: ConfigError when one option is given without the other."""
+    if allow_shell and not allow:
+        raise ConfigError("--allow-shell needs --allow: name each program or line that jobs may run, or '*' for all")
+    if allow and not allow_shell:
+        raise ConfigError("--allow needs --allow-shell, without which no commands are run")
+    return allow or []
+
 
 @command(
     app,
@@ -22,6 +44,7 @@ app = single()
     examples=[
         "zwheel worker app:wheel",
         "zwheel worker shop.tasks:wheel --queue emails --queue reports --concurrency 100 --processes 2",
+        "zwheel worker --allow-shell --allow backup.sh --allow 'pg_dump shop | gzip > shop.gz'",
     ],
 )
 def worker(
@@ -57,6 +80,8 @@ def worker(
     accept_data_loss: Annotated[
         bool, typer.Option("--accept-data-loss", help="Work also on a Redis that may delete queue keys (eviction).")
     ] = False,
+    allow_shell: AllowShell = False,
+    allow: Allow = None,
     uvloop: Annotated[bool, typer.Option("--uvloop", help="Use uvloop (needs the extra).")] = False,
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -64,7 +89,9 @@ def worker(
 
     Any number of workers may serve a queue, started and stopped at will. With --processes a supervisor starts a
     process again when it dies. Without a URL and on a terminal, the project's private server is started.
+    With --allow-shell no APP is needed: anyone who can enqueue can then run what --allow names, as this user.
     """
+    from zwheel import Wheel
     from zwheel.config import resolve_url
     from zwheel.workers import WorkerSettings
     from zwheel.workers.app import load_app
@@ -74,12 +101,17 @@ def worker(
         raise ConfigError(f"--log-level {log_level}: choose debug, info, warning or error")
     if processes < 1:
         raise ConfigError("--processes: must be at least 1")
+    commands = allowed_commands(allow_shell, allow)
     set_up_logging(log_level)
     settings = ctx.settings()
     name = target or settings.app
-    if name is None:
+    if name is None and not commands:
         raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
-    wheel = load_app(name)
+    wheel = load_app(name) if name is not None else Wheel()
+    if commands:
+        from zwheel.workers.shell import register_shell
+
+        register_shell(wheel, commands)
     own = ctx.shared.url is not None or not wheel.has_url
     if own:
         start = ctx.shared.embedded or sys.stdin.isatty()

@@ -115,8 +115,9 @@ for bucket in pairs(taken) do
   end
 end
 -- A token for whoever waits: it looks at the schedules too, which may be due before it would look by itself.
-if ARGV[6] ~= '' then
-  wake(KEYS[5], math.min(earliest or tonumber(ARGV[6]), tonumber(ARGV[6])), math.floor(now / 1000), stored[2], stored[3])
+local first = tonumber(ARGV[6]) or earliest
+if first then
+  wake(KEYS[5], math.min(earliest or first, first), math.floor(now / 1000), stored[2], stored[3])
 end
 if founds then
   redis.call('HSET', meta, 'clock', digits(now), 'schema', '1', 'epoch', digits(now))

@@ -12,6 +12,14 @@ from .claims import Claim
 _FRAMES = 8
 
 
+class Reported(Exception):
+    """An error that brings its own report: that is stored in the place of a traceback."""
+
+    def __init__(self, message: str, report: str) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 def printable(text: str, limit: int) -> str:
     """Shorten a text and escape what could steer a terminal or a log; newlines and tabs stay."""
     cut = text if len(text) <= limit else text[: limit - 3] + "..."
@@ -34,12 +42,13 @@ def failure_of(claim: Claim, error: BaseException | None, reason: Reason, at_ms:
         frames = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
     except Exception:
         frames = ""
+    report = error.report if isinstance(error, Reported) else frames
     return Failure(
         at_ms=at_ms,
         attempt=claim.attempt,
         reason=reason,
         kind=printable(type(error).__qualname__, 200),
         message=printable(describe(error), MESSAGE_CHARS),
-        traceback=printable(frames[-TRACEBACK_CHARS:], TRACEBACK_CHARS),
+        traceback=printable(report[-TRACEBACK_CHARS:], TRACEBACK_CHARS),
         worker=worker,
     )

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("zwheel.worker")
 
 _CHECK_S = 5.0
+#: How long cancelled jobs may take to end. A command gets 5 s between SIGTERM and SIGKILL.
+_CANCELLED_S = 8.0
 #: Refusals that end without us: after a failover, or when a disk or a replica is back.
 _PASSING = frozenset({"READONLY", "MISCONF", "NOREPLICAS"})
 
@@ -222,7 +224,7 @@ class Worker:
                 if runner.held:
                     log.warning("worker %s: giving back %d jobs that still run", self.id, len(runner.held))
                 runner.cancel_all(Stop.DRAIN)
-                await asyncio.wait([everything], timeout=5.0)
+                await asyncio.wait([everything], timeout=_CANCELLED_S)
             if everything.done():
                 everything.result()
             else:

@@ -136,3 +136,9 @@ def test_nothing_is_touched_that_another_version_wrote(shard: Shard) -> None:
     call = define(KEYS, "s", stamp=STAMP, after=DELETED, lane=LANE, now=at(NOW))
     assert shard.run(call) == [b"foreign", at(NOW).encode(), b"9"]
     shard.leaves(before)
+
+
+def test_a_job_of_a_paused_schedule_wakes_a_worker(shard: Shard) -> None:
+    shard.put({"schedules": {"s": schedule(letter="p")}, "meta": FOUNDED})
+    assert run(shard, After("p", None, TAIL, [job("s@1", NOW)])) == Defined("ok", "c")
+    assert shard.keyspace()["wake"] == ["1"]

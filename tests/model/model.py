@@ -69,6 +69,16 @@ class Entry:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What becomes of a schedule: its status letter ('' deletes it), when to look again, its text, and jobs with fire times."""
+
+    letter: str
+    due: int | None
+    tail: str
+    jobs: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass(slots=True)
 class Model:
     """One shard. Times are in ms, but for `clock` and `beat` and what the methods are given, which are in µs."""
@@ -87,6 +97,10 @@ class Model:
     kept_until: dict[str, int] = field(default_factory=dict)
     dedup: dict[str, str] = field(default_factory=dict)
     windows: dict[str, int] = field(default_factory=dict)
+    schedules: dict[str, tuple[str, int, str]] = field(default_factory=dict)
+    """Status letter, stamp and text of each."""
+    looks: dict[str, int] = field(default_factory=dict)
+    """When each is looked at again, ms."""
 
     def now(self, given: int) -> int:
         """The server's clock: always later than what was seen."""
@@ -369,6 +383,52 @@ class Model:
         self.trimmed += len(old)
         return max(len(ended), len(old), len(over))
 
+    def _place(self, told: Told) -> str:
+        """Put occurrences on the wheel. A letter a job: c created, i the id exists."""
+        letters = ""
+        for job_id, fire in told.jobs:
+            letters += "i" if job_id in self.jobs else "c"
+            self.jobs.setdefault(job_id, Entry(state="s", fire=fire, token=self.clock, most=3, keep=60_000, digest=""))
+        return letters
+
+    def _tell(self, name: str, told: Told) -> None:
+        self.looks.pop(name, None)
+        if not told.letter:
+            self.schedules.pop(name, None)
+            return
+        self.schedules[name] = (told.letter, self.clock, told.tail)
+        if told.due is not None:
+            self.looks[name] = told.due
+
+    def advance(self, given: int, name: str, stamp: int, free: Told, before: str, busy: Told | None) -> str:
+        """s stale; or a, or b while the occurrence before is active, and a letter a job."""
+        self._seen(given)
+        if name not in self.schedules or self.schedules[name][:2] != ("a", stamp):
+            return "s"
+        active = busy is not None and before in self.jobs and self.jobs[before].alive
+        told = busy if active and busy is not None else free
+        self._tell(name, told)
+        return ("b" if active else "a") + self._place(told)
+
+    def define(
+        self, given: int, name: str, stamp: int | None, told: Told, back: Sequence[str]
+    ) -> tuple[str, list[str]]:
+        """The letters of the jobs, or `stale`, or `started` with those that have left the wheel; then nothing changed."""
+        known = self.schedules.get(name)
+        if (known[1] if known else None) != stamp:
+            return "stale", []
+        waiting = [i for i in back if i in self.jobs and self.jobs[i].state == "s" and self.jobs[i].attempt == 0]
+        started = [i for i in back if i in self.jobs and i not in waiting and self.jobs[i].state != "c"]
+        if started:
+            return "started", started
+        self.clock = self.now(given)
+        if self.epoch is None:
+            self.epoch = self.clock
+        for job_id in waiting:
+            self._delete(job_id)
+        self._tell(name, told)
+        return self._place(told), []
+
     def keyspace(self) -> Keyspace:
         """What Redis holds, but for replays, roles and wake-up tokens."""
         marks = {
@@ -382,6 +442,10 @@ class Model:
             "done": self.kept_until,
             "dedup": self.dedup,
             "dedup:expiry": self.windows,
+            "schedules": {
+                name: f"1{letter}{stamp:016d}{tail}" for name, (letter, stamp, tail) in self.schedules.items()
+            },
+            "schedules:due": self.looks,
             "days": {day_of(fire): int(day_of(fire)) for fire, _ in self.scheduled()},
             "meta": {name: str(value) for name, value in marks.items() if value is not None},
         }

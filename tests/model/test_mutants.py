@@ -44,6 +44,11 @@ MUTANTS = {
     "a rescheduled job is in two days": ("reschedule", "redis.call('ZREM', from, id)", ""),
     "a redrive takes a held key": ("redrive", "or holders[d] and holders[d] ~= id", ""),
     "a living job's key is freed": ("prune", "if not keeps(records[i], digests[i]) then", "if true then"),
+    "two advance one record": ("advance", "or string.sub(record, 3, 18) ~= stamps[n] then", "then"),
+    "an occurrence is written over": ("advance", "if here or seen[id] then", "if seen[id] then"),
+    "an occurrence overlaps": ("advance", "if state == 's' or state == 'p' then", "if state == 's' then"),
+    "an edit takes back what was claimed": ("define", "if letters == 's0000' then", "if string.sub(letters or '', 1, 1) == 's' then"),
+    "what is taken back stays on the wheel": ("define", "redis.call('ZREM', keys[bucket], unpack(members_of))", ""),
     "a purged day stays in the index": ("purge", "if ARGV[2] ~= '' and", "if false and"),
 }  # fmt: skip
 

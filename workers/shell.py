@@ -1,0 +1,301 @@
+"""The task that runs commands, and what a worker lets it run. A worker has it only when it was started so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+
+from zwheel.context import CurrentJob, current_job
+from zwheel.errors import ConfigError, InvalidInput
+from zwheel.registry import Registry
+from zwheel.retry import Discard
+from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, shell_kwargs
+from zwheel.tasks import BaseTask, make_policy
+
+from .failure import Reported, printable
+from .supervisor import describe_exit
+
+log = logging.getLogger("zwheel.shell")
+
+#: How much of a command's output is kept, bytes: its beginning, and its end.
+HEAD_BYTES, TAIL_BYTES = 8_192, 57_344
+#: How much of the output of a command that went well is logged.
+LOG_LINES, LOG_LINE_CHARS = 200, 2_000
+#: How long the processes of a command may take to end after SIGTERM, seconds.
+GRACE_S = 5.0
+#: How long killed processes may take to be gone, and how often to look, seconds. Nothing tells when a group is empty.
+_KILLED_S, _LOOK_S = 1.0, 0.02
+#: A pipe holds no more than so many chunks: what is in it when a command has ended is read with as many calls.
+_CHUNK_BYTES, _CHUNKS = 65_536, 16
+#: What a command gets of the worker's own environment, and what is zwheel's to tell.
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER")
+_TOLD = ("ZWHEEL_JOB_ID", "ZWHEEL_ATTEMPT", "ZWHEEL_TOKEN", "ZWHEEL_SCHEDULE", "ZWHEEL_NOMINAL")
+_SHELLS = frozenset(
+    f"{folder}/{name}" for folder in ("/bin", "/usr/bin", "/usr/local/bin")
+    for name in ("sh", "bash", "dash", "ksh", "zsh")
+)  # fmt: skip
+
+
+class ShellFailed(Reported):
+    """A command ended otherwise than with exit code 0; its report is the end of its output."""
+
+
+class Allowed:
+    """What a worker lets jobs run.
+
+    Entries: `*` for everything; a program (`backup.sh`, `/usr/bin/pg_dump`) with any arguments and no shell; a whole
+    line, run by a shell, exactly as it stands; `NAME=` for a variable that a job may set. A variable can change what
+    a program does, up to running other code, so that none is free but those for language and time zone.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        """Keep the entries. Raises: ConfigError for one that allows nothing."""
+        self._entries = frozenset(patterns)
+        for entry in self._entries:
+            if not entry.strip() or entry.startswith("-"):
+                raise ConfigError(f"--allow {shlex.quote(entry)}: name a program, a whole line in quotes, or '*'")
+
+    def check(self, argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> None:
+        """Refuse what is not allowed. Raises: Discard with a sentence that names the missing entry."""
+        if "*" in self._entries:
+            return
+        if argv is not None:
+            program = argv[0]
+            if _is_line(program):
+                raise _refusal(f"the program {program!r}", "*")
+            if program not in self._entries:
+                raise _refusal(f"the program {program}", program)
+        elif line not in self._entries:
+            raise _refusal("this line", str(line))
+        elif shell not in _SHELLS:
+            raise _refusal(f"lines with {shell}", "*")
+        for name in env:
+            if name not in ("TZ", "LANG") and not name.startswith("LC_") and f"{name}=" not in self._entries:
+                raise _refusal(f"commands for which a job sets {name}", f"{name}=")
+
+
+def _is_line(entry: str) -> bool:
+    return any(character.isspace() for character in entry)
+
+
+def _refusal(what: str, entry: str) -> Discard:
+    return Discard(f"this worker does not run {what}: start it with --allow {shlex.quote(entry)} to let it")
+
+
+class _Output:
+    """What a command writes: its beginning and its end, whatever lies between."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._cut = 0
+
+    def add(self, chunk: bytes) -> None:
+        room = HEAD_BYTES - len(self._head)
+        self._head += chunk[:room]
+        self._tail += chunk[room:]
+        if len(self._tail) > 2 * TAIL_BYTES:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        more = max(0, len(self._tail) - TAIL_BYTES)
+        self._cut += more
+        del self._tail[:more]
+
+    def text(self) -> str:
+        """All of it as text, with a line that says how much is missing."""
+        self._shorten()
+        between = f"\n... {self._cut:,} bytes cut ...\n" if self._cut else ""
+        # One text where nothing was cut: a character may lie across the border.
+        parts = (self._head, self._tail) if between else (self._head + self._tail,)
+        return between.join(part.decode("utf-8", "backslashreplace") for part in parts)
+
+
+async def run_shell(
+    allowed: Allowed,
+    *,
+    argv: list[str] | None = None,
+    line: str | None = None,
+    stdin: str = "",
+    env: dict[str, str] | None = None,
+    shell: str = DEFAULT_SHELL,
+) -> None:
+    """Run a command of the current job to its end, in a session and a process group of its own.
+
+    When the job is stopped, the group gets SIGTERM, and SIGKILL 5 s later; what a command leaves running behind
+    itself is ended in the same way. Output of a command that went well goes to the log.
+
+    Raises: Discard for what is not allowed; ShellFailed for another exit code than 0, for death by a signal, for a
+    program that cannot be started, and when it was stopped.
+    """
+    try:
+        checked = shell_kwargs(argv=argv, line=line, stdin=stdin, env=env, shell=shell)
+    except InvalidInput as error:
+        raise Discard(str(error)) from None
+    allowed.check(argv, line, env or {}, shell)
+    job = current_job()
+    words = checked.get("argv") or [shell, "-c", _as_operand(str(line))]
+    output = _Output()
+    code = await _run(words, stdin, _environment(job, env or {}), output)
+    text = output.text()
+    if code != 0:
+        raise _failed(f"exit {code}" if code > 0 else f"killed by {describe_exit(code)}", text)
+    _log(job.id, text)
+
+
+def _as_operand(line: str) -> str:
+    """A line that a shell cannot take for one of its options."""
+    return f" {line}" if line.startswith(("-", "+")) else line
+
+
+def _environment(job: CurrentJob, env: Mapping[str, str]) -> dict[str, str]:
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    own = {name: value for name, value in env.items() if name not in _TOLD}
+    told = {"ZWHEEL_JOB_ID": job.id, "ZWHEEL_ATTEMPT": str(job.attempt), "ZWHEEL_TOKEN": str(job.token)}
+    occurrence = job.occurrence
+    if occurrence is not None:
+        told |= {"ZWHEEL_SCHEDULE": occurrence.schedule, "ZWHEEL_NOMINAL": occurrence.nominal.isoformat()}
+    return {**passed_on, **own, **told}
+
+
+def _failed(how: str, output: str) -> ShellFailed:
+    last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
+    return ShellFailed(f"{how}: {last}" if last else how, output)
+
+
+def _log(job_id: str, output: str) -> None:
+    lines = output.splitlines()
+    for line in lines[:LOG_LINES]:
+        log.info("job %s: %s", job_id, printable(line, LOG_LINE_CHARS))
+    if len(lines) > LOG_LINES:
+        log.info("job %s: ... and %d lines more", job_id, len(lines) - LOG_LINES)
+
+
+async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Output) -> int:
+    """Run a program, and give its exit code or the negative number of the signal that killed it."""
+    loop = asyncio.get_running_loop()
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+
+    def read() -> bool:
+        """Take what there is, up to a chunk; False: nothing, or nothing will come any more."""
+        try:
+            chunk = os.read(reading, _CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            loop.remove_reader(reading)
+        output.add(chunk)
+        return bool(chunk)
+
+    loop.add_reader(reading, read)
+    try:
+        starting = asyncio.create_task(_start(words, stdin, env, writing))
+        try:
+            process = await asyncio.shield(starting)
+            await process.wait()
+            await _end_group(process)
+        except asyncio.CancelledError:
+            process = await starting
+            await _end_group(process)
+            _drain(read)
+            # Said so that a failure shows how far it came; who cancelled the job knows why it did.
+            raise _failed("stopped while it ran", output.text()) from None
+        # What a process with a session of its own still writes to is not waited for.
+        _drain(read)
+        return process.returncode or 0
+    finally:
+        loop.remove_reader(reading)
+        os.close(reading)
+
+
+def _drain(read: Callable[[], bool]) -> None:
+    for _ in range(_CHUNKS):
+        if not read():
+            return
+
+
+async def _start(words: list[str], stdin: str, env: dict[str, str], writing: int) -> asyncio.subprocess.Process:
+    """Start a program that writes to `writing`, which is closed here. Raises: ShellFailed when it cannot be started."""
+    try:
+        # From a file, a command may read as much of its input as it likes: nobody has to feed it.
+        with tempfile.TemporaryFile() if stdin else nullcontext() as source:
+            if source is not None:
+                source.write(stdin.encode())
+                source.seek(0)
+            return await asyncio.create_subprocess_exec(
+                *words, stdin=source or subprocess.DEVNULL, stdout=writing, stderr=writing, env=env,
+                start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        raise ShellFailed(f"cannot start {words[0]}: {error.strerror}", "") from None
+    finally:
+        os.close(writing)
+
+
+async def _end_group(process: asyncio.subprocess.Process) -> None:
+    """End all processes of a group: SIGTERM, then SIGKILL. At once when there are none."""
+    if not _signal(process, signal.SIGTERM):
+        return
+    try:
+        if await _gone(process, GRACE_S):
+            return
+    except asyncio.CancelledError:
+        _signal(process, signal.SIGKILL)
+        raise
+    _signal(process, signal.SIGKILL)
+    await process.wait()
+    await _gone(process, _KILLED_S)
+
+
+def _signal(process: asyncio.subprocess.Process, number: int) -> bool:
+    """Send a signal to the group; False when nobody is left in it, or nobody who may be sent one."""
+    if process.returncode is not None:
+        # Those whose parent ended may be our children now, as they are those of the first process of a container.
+        try:
+            while os.waitpid(-process.pid, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            pass
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+async def _gone(process: asyncio.subprocess.Process, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while _signal(process, 0):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_LOOK_S)
+    return True
+
+
+def register_shell(wheel: Registry, patterns: Iterable[str]) -> None:
+    """Add the task that runs commands to a wheel; `patterns` as in Allowed. Raises: ConfigError."""
+    allowed = Allowed(patterns)
+
+    async def shell_task(
+        *,
+        argv: list[str] | None = None,
+        line: str | None = None,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
+        shell: str = DEFAULT_SHELL,
+    ) -> None:
+        await run_shell(allowed, argv=argv, line=line, stdin=stdin, env=env, shell=shell)
+
+    policy = make_policy(
+        queue="default", retries=0, timeout=None, keep=None, backoff=None, give_up_on=(), process=False
+    )
+    wheel.register(BaseTask(shell_task, SHELL_TASK, policy, wheel.codec))
