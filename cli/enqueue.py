@@ -219,7 +219,7 @@ async def _enqueue_one(
 def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any], command: dict[str, Any]) -> None:
     """Say which job now stands for the call, and which command it runs, if it is one."""
     if ctx.json:
-        ctx.out.value({**enqueued_document(answer), **command})
+        ctx.out.value({**enqueued_document(answer), **({} if answer.existed else command)})
         return
     if ctx.quiet:
         ctx.out.line(answer.job_id)

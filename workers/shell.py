@@ -6,10 +6,8 @@ import asyncio
 import logging
 import os
 import shlex
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 
@@ -21,6 +19,7 @@ from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, shell_kwargs
 from zwheel.tasks import BaseTask, make_policy
 
 from .failure import Reported, printable
+from .group import end_group
 from .supervisor import describe_exit
 
 log = logging.getLogger("zwheel.shell")
@@ -29,10 +28,6 @@ log = logging.getLogger("zwheel.shell")
 HEAD_BYTES, TAIL_BYTES = 8_192, 57_344
 #: How much of the output of a command that went well is logged.
 LOG_LINES, LOG_LINE_CHARS = 200, 2_000
-#: How long the processes of a command may take to end after SIGTERM, seconds.
-GRACE_S = 5.0
-#: How long killed processes may take to be gone, and how often to look, seconds. Nothing tells when a group is empty.
-_KILLED_S, _LOOK_S = 1.0, 0.02
 #: A pipe holds no more than so many chunks: what is in it when a command has ended is read with as many calls.
 _CHUNK_BYTES, _CHUNKS = 65_536, 16
 #: What a command gets of the worker's own environment, and what is zwheel's to tell.
@@ -202,10 +197,10 @@ async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Outpu
         try:
             process = await asyncio.shield(starting)
             await process.wait()
-            await _end_group(process)
+            await end_group(process)
         except asyncio.CancelledError:
             process = await starting
-            await _end_group(process)
+            await end_group(process)
             _drain(read)
             # Said so that a failure shows how far it came; who cancelled the job knows why it did.
             raise _failed("stopped while it ran", output.text()) from None
@@ -239,46 +234,6 @@ async def _start(words: list[str], stdin: str, env: dict[str, str], writing: int
         raise ShellFailed(f"cannot start {words[0]}: {error.strerror}", "") from None
     finally:
         os.close(writing)
-
-
-async def _end_group(process: asyncio.subprocess.Process) -> None:
-    """End all processes of a group: SIGTERM, then SIGKILL. At once when there are none."""
-    if not _signal(process, signal.SIGTERM):
-        return
-    try:
-        if await _gone(process, GRACE_S):
-            return
-    except asyncio.CancelledError:
-        _signal(process, signal.SIGKILL)
-        raise
-    _signal(process, signal.SIGKILL)
-    await process.wait()
-    await _gone(process, _KILLED_S)
-
-
-def _signal(process: asyncio.subprocess.Process, number: int) -> bool:
-    """Send a signal to the group; False when nobody is left in it, or nobody who may be sent one."""
-    if process.returncode is not None:
-        # Those whose parent ended may be our children now, as they are those of the first process of a container.
-        try:
-            while os.waitpid(-process.pid, os.WNOHANG)[0]:
-                continue
-        except ChildProcessError:
-            pass
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
-async def _gone(process: asyncio.subprocess.Process, within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while _signal(process, 0):
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(_LOOK_S)
-    return True
 
 
 def register_shell(wheel: Registry, patterns: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.simulator import actors
+from tests.simulator import actors, schedules
 from tests.simulator.judge import must
 from tests.simulator.world import (
     KEYS,
@@ -20,7 +20,7 @@ from tests.simulator.world import (
     World,
 )
 from zwheel import calls
-from zwheel.calls import Call, Lane
+from zwheel.calls import After, Call, Lane
 from zwheel.errors import BrokerError
 from zwheel.times import DAY_MS
 
@@ -60,6 +60,10 @@ class Fleet:
             self._start("reaper", lambda world, process: actors.reaper(world, process, self._most_dead))
         for _ in range(decisions.choose(3)):
             self._start("operator", actors.operator)
+        if decisions.chance(0.4):
+            self._start("tender", schedules.tender)
+            for _ in range(1 + decisions.choose(2)):
+                self._start("scheduler", schedules.scheduler)
         if decisions.chance(0.5):
             self._start("zombie", lambda world, process: actors.zombie(world, process, self._most_dead))
 
@@ -252,6 +256,7 @@ class Drain:
         world.execute([("HDEL", KEYS.meta, "paused")], "drain")
         for _, post in world.late:
             world.execute(post, "late")
+        self._end_schedules()
         for _ in range(_DRAIN_LIMIT):
             if not (self._claim() or self._reap()):
                 break
@@ -265,6 +270,16 @@ class Drain:
         must(not lost, f"I1: {lost} were accepted, and nothing knows them")
         if not world.damage:
             self._sweep()
+
+    def _end_schedules(self) -> None:
+        """Delete the schedules; what they put on the wheel stays."""
+        world = self._world
+        for name in schedules.NAMES:
+            (raw,) = world.backend.run([("HGET", KEYS.schedules, name)])
+            if raw:
+                lane = Lane("drain", "define", self._session.request())
+                stamp = raw[2:18].decode()
+                world.execute([calls.define(KEYS, name, stamp=stamp, after=After("", None, ""), lane=lane)], "drain")
 
     def _sweep(self) -> None:
         """I20: an empty queue holds nothing but its marks."""

@@ -63,6 +63,9 @@ class Judge:
         self.executed = 0
         self.paused = False
         self.cap: int | None = None
+        #: Status and stamp of each schedule; the occurrences that were put on the wheel and not taken back.
+        self.schedules: dict[str, tuple[str, int]] = {}
+        self.occurrences: set[str] = set()
         self._mark = mark
         self._lanes: dict[str, tuple[str, Trace]] = {}
         #: Digest -> the job that holds it and the end of its window, None for until-done.
@@ -91,7 +94,7 @@ class Judge:
         must(now_us >= given, f"the clock of {name} is behind the server's by {given - now_us} µs")
         must(now_us > self.floor, f"the clock of {name} ran backwards by {self.floor - now_us} µs")
         must(now_us <= self.highest_given + self.executed, f"the clock of {name} runs ahead")
-        if told.word not in ("moved", "full", "flushed") or (name, told.word) == ("claim", "moved"):
+        if told.word not in ("moved", "full", "flushed", "stale", "started") or (name, told.word) == ("claim", "moved"):
             unsaid = name == "reschedule" and told.jobs[0].get("letter") != "s"
             self.floor = self.floor if unsaid else now_us
         if told.word in ("ok", "empty", "paused"):
@@ -373,6 +376,63 @@ class Judge:
                 self._gone(job_id)
                 self._mark("pruned")
 
+    def _advance(self, call: Call, told: Trace, now_us: int) -> None:
+        """I14: whoever built on the last record wins, and nobody else; each nominal time makes one job."""
+        (facts,) = told.args["schedules"]
+        name, stamp, word = facts["name"], int(facts["stamp"]), facts["word"]
+        right = self.schedules.get(name) == ("a", stamp)
+        must(right or word == "s", f"I14: {name} was advanced on the record {stamp}, it is {self.schedules.get(name)}")
+        if word == "s":
+            must(not right, f"I14: {name} was not advanced although its record is the last")
+            self._mark("stale advance")
+            return
+        before = self._life(facts["before"])
+        active = before is not None and before.alive
+        if facts["before"] and not (before and before.damaged):
+            must((word == "b") == active, f"I14: {name} says {word} while the occurrence before is {before}")
+            self._mark("busy advance" if active else "free advance")
+        self.schedules[name] = facts["status"], now_us
+        self._placed(told, now_us)
+        if told.jobs:
+            self._mark("occurrence")
+
+    def _define(self, call: Call, told: Trace, now_us: int) -> None:
+        """T-13: what has left the wheel stays, what waits is gone with the old definition."""
+        facts = told.args
+        known = self.schedules.get(facts["name"])
+        stamp = int(facts["stamp"]) if facts["stamp"] else None
+        must((known[1] if known else None) == stamp, f"I14: {facts['name']} was written on {stamp}, it is {known}")
+        for job_id in facts["back"]:
+            life = self._life(job_id)
+            if life is None or life.damaged:
+                continue
+            must(
+                life.state == "c" or (life.state == "s" and life.attempt == 0),
+                f"I14: {job_id} was taken back, and it is {life}",
+            )
+            if life.state == "s":
+                self._gone(job_id)
+                self.occurrences.discard(job_id)
+                self._mark("taken back")
+        if facts["status"]:
+            self.schedules[facts["name"]] = facts["status"], now_us
+        else:
+            self.schedules.pop(facts["name"], None)
+            self._mark("schedule deleted")
+        self._placed(told, now_us)
+
+    def _placed(self, told: Trace, now_us: int) -> None:
+        for job in told.jobs:
+            name, life = job["id"], self._life(job["id"])
+            if job["letter"] == "i":
+                must(life is not None or self._damaged(name), f"I2: {name} is said to exist")
+                self._mark("occurrence exists")
+                continue
+            must(life is None, f"I14: {name} was put on the wheel over {life}")
+            must(name not in self.occurrences or self.forgetful, f"I14: {name} was put on the wheel twice")
+            self.occurrences.add(name)
+            self.lives[name] = Life("s", job["fire"], job["most"], job.get("keep", 0), "")
+
 
 _RULES: dict[str, Callable[[Judge, Call, Trace, int], None]] = {
     "enqueue": Judge._enqueue,
@@ -388,4 +448,6 @@ _RULES: dict[str, Callable[[Judge, Call, Trace, int], None]] = {
     "redrive": Judge._redrive,
     "purge": Judge._purge,
     "prune": Judge._prune,
+    "advance": Judge._advance,
+    "define": Judge._define,
 }

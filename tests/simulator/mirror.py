@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.lua.shard import Keyspace
-from tests.model.model import Model, Wanted
+from tests.model.model import Model, Told, Wanted
 from tests.simulator.wire import LATE, Command
 from zwheel.calls import Call, Reply
 from zwheel.calls.traces import Facts, trace
@@ -228,6 +228,58 @@ class Mirror:
         taken = self.model.prune(given, dead_age=int(call.args[2]))
         return ["ok", self.model.clock, taken]
 
+    def _occurrences(self, args: Sequence[Any], at: int) -> tuple[tuple[tuple[str, int], ...], int]:
+        """Jobs from their number on, their bodies noted, and where what follows them begins."""
+        count, jobs = int(args[at]), []
+        for i in range(at + 1, at + 1 + 4 * count, 4):
+            rest: bytes = args[i + 3]
+            jobs.append((str(args[i]), int(args[i + 1])))
+            if str(args[i]) not in self.model.jobs:
+                self._waiting[str(args[i])] = rest[rest.index(b"\n") + 1 :]
+        return tuple(jobs), at + 1 + 4 * count
+
+    def _told(self, args: Sequence[Any], at: int) -> tuple[Told, int]:
+        jobs, after = self._occurrences(args, at + 3)
+        due = None if args[at + 1] == "" else int(args[at + 1])
+        return Told(letter=args[at], due=due, tail=args[at + 2], jobs=jobs), after
+
+    def _advance(self, call: Call, given: int) -> Reply:
+        args: Sequence[Any] = call.args
+        at = 2 + int(args[1])
+        name, stamp, before = str(args[at]), int(args[at + 1]), str(args[at + 2])
+        self._waiting: dict[str, bytes] = {}
+        free, after = self._told(args, at + 3)
+        busy = self._told(args, after)[0] if before else None
+        word = self.model.advance(given, name, stamp, free, before, busy)
+        self._keep_bodies(free if word[0] == "a" else busy, word[1:])
+        return ["ok", self.model.clock, word]
+
+    def _define(self, call: Call, given: int) -> Reply:
+        args: Sequence[Any] = call.args
+        at = 8 + int(args[7])
+        count = int(args[at])
+        back = [str(args[i]) for i in range(at + 1, at + 1 + 2 * count, 2)]
+        self._waiting = {}
+        jobs, _ = self._occurrences(args, at + 1 + 2 * count)
+        for job_id in back:
+            # What is taken back may be put there anew by the same call.
+            for i in range(at + 1 + 2 * count, len(args)):
+                if args[i] == job_id and isinstance(args[i + 3], bytes):
+                    self._waiting[job_id] = args[i + 3][args[i + 3].index(b"\n") + 1 :]
+        due = None if args[5] == "" else int(args[5])
+        told = Told(letter=str(args[4]), due=due, tail=str(args[6]), jobs=jobs)
+        stamp = None if args[3] == "" else int(args[3])
+        letters, started = self.model.define(given, str(args[2]), stamp, told, back)
+        if letters in ("stale", "started"):
+            return [letters, self.model.now(given), *started]
+        self._keep_bodies(told, letters)
+        return ["ok", self.model.clock, letters]
+
+    def _keep_bodies(self, told: Told | None, letters: str) -> None:
+        for (job_id, _), letter in zip(told.jobs if told is not None else (), letters, strict=True):
+            if letter == "c":
+                self._bodies[job_id] = self._waiting[job_id]
+
     def command(self, words: tuple[Any, ...]) -> Any:
         """The answer to a plain command of the operations that the simulator uses."""
         model, name, key = self.model, words[0], str(words[1]).removeprefix(self._prefix) if len(words) > 1 else ""
@@ -238,6 +290,16 @@ class Mirror:
             else:
                 model.cap = None if value is None else int(value)
             return 1
+        if name == "HGET" and key == "schedules":
+            found = model.keyspace().get("schedules", {}).get(words[2])
+            return None if found is None else found.encode()
+        if name == "HEXISTS":
+            return 0
+        if name == "HKEYS":
+            return [b"q"]
+        if name == "ZSCORE" and key == "schedules:due":
+            look = model.looks.get(words[2])
+            return None if look is None else str(look).encode()
         if name == "HGET" and key == "jobs":
             return self._record(words[2]) if words[2] in model.jobs else None
         if name == "HMGET" and key == "meta":
@@ -333,4 +395,6 @@ _ANSWERS: dict[str, Callable[[Mirror, Call, int], Reply]] = {
     "redrive": Mirror._redrive,
     "purge": Mirror._purge,
     "prune": Mirror._prune,
+    "advance": Mirror._advance,
+    "define": Mirror._define,
 }

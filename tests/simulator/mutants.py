@@ -19,6 +19,8 @@ WRITERS = (
     "cancel",
     "reschedule",
     "redrive",
+    "advance",
+    "define",
 )
 
 
@@ -108,6 +110,10 @@ MUTANTS = (
     Mutant(name="claim works while paused", scripts=("claim",), promises=("I18",), old="if stored[5] then", new="if false then"),
     Mutant(name="a queue over its cap takes more", scripts=("enqueue",), promises=("over the cap",), old="living + created > tonumber", new="living > tonumber"),
     Mutant(name="bury trims a job too many", scripts=("bury",), promises=("I1", "I2", "I13"), old="ZCARD', dead) - max", new="ZCARD', dead) - max + 1"),
+    Mutant(name="two advance one record", scripts=("advance",), old="or string.sub(record, 3, 18) ~= stamps[n] then", new="then", promises=("I14",)),
+    Mutant(name="a paused schedule fires", scripts=("advance",), old="string.sub(record, 1, 2) ~= '1a'", new="string.sub(record, 1, 1) ~= '1'", promises=("I14",)),
+    Mutant(name="an occurrence overlaps", scripts=("advance",), old="if state == 's' or state == 'p' then", new="if state == 's' then", promises=("I14",)),
+    Mutant(name="what is taken back stays on the wheel", scripts=("define",), old="redis.call('ZREM', keys[bucket], unpack(members_of))", new="", promises=("I9", "I2")),
     Mutant(
         name="a token comes twice", scripts=("claim",), promises=("I6",), mode="damage",
         old="if last >= token then", new="if false then",

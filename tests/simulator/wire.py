@@ -114,7 +114,7 @@ def _meant(error: Exception) -> object:
 
 
 _ALWAYS = ("jobs", "meta", "processing", "dead", "done", "days", "dedup", "dedup:expiry")
-_HASHES = ("jobs", "dedup", "meta", "workers")
+_HASHES = ("jobs", "dedup", "meta", "workers", "schedules")
 
 
 def _reading(short: str, key: str) -> tuple[Any, ...]:

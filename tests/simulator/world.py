@@ -256,7 +256,7 @@ class World:
 
     def _look(self, call: Call, reply: Any) -> None:
         name, answer = call.script.name, word(reply)
-        if answer in ("moved", "grace", "flushed"):
+        if answer in ("moved", "grace", "flushed", "stale", "started"):
             self.mark(f"{answer} answer to {name}")
         elif answer == "stepped":
             self.mark("stepped down")

@@ -1,0 +1,95 @@
+"""Who acts on schedules: workers that advance them, two at a time, and a person who writes, stops and deletes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.simulator.actors import drive, persist
+from tests.simulator.world import KEYS, QUEUE, SECOND_US, Acting, Process, World
+from zwheel import calls
+from zwheel.codec import DEFAULT
+from zwheel.declare import make_definition
+from zwheel.errors import BrokerError, ScheduleNotFound
+from zwheel.occurrence import advance_of
+from zwheel.operations import schedules as ops
+from zwheel.schedules.definition import Definition
+from zwheel.schedules.plan import plan
+from zwheel.schedules.state import Status, read_schedule
+from zwheel.store import Steps
+
+NAMES = ("tick", "tock")
+_TIME = ("TIME",)
+
+
+def timed(steps: Steps[Any], process: Process) -> Steps[Any]:
+    """An operation that is told the time as its process believes it, wrong as that may be."""
+    try:
+        ask = next(steps)
+        while True:
+            if isinstance(ask, (int, float)):
+                yield ask
+                ask = steps.send([])
+                continue
+            replies = iter((yield [c for c in ask if c != _TIME]) if any(c != _TIME for c in ask) else [])
+            us = max(0, process.session.clock.now_us())
+            ask = steps.send([(us // SECOND_US, us % SECOND_US) if c == _TIME else next(replies) for c in ask])
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
+
+
+def scheduler(world: World, process: Process) -> Acting:
+    """Advances what it reads, and is often too late with it."""
+    decisions = world.decisions
+    while True:
+        yield decisions.pick((1.0, 4.0, 0.2, 9.0))
+        try:
+            name = decisions.pick(NAMES)
+            (raw,) = yield from persist([("HGET", KEYS.schedules, name)], decisions)
+            if raw is None:
+                continue
+            info = read_schedule(raw)
+            if info.status is not Status.ACTIVE and not decisions.chance(0.3):
+                continue
+            now_ms = max(0, process.session.clock.now_ms())
+            call = calls.advance(KEYS, [advance_of(info, DEFAULT, plan(info.definition, info.state, now_ms))])
+            yield decisions.pick((0.0, 0.0, 0.3))
+            yield from persist([call], decisions)
+        except BrokerError:
+            world.mark("scheduler gave up")
+
+
+def tender(world: World, process: Process) -> Acting:
+    """Writes schedules, pauses, resumes, triggers and deletes them."""
+    decisions, session = world.decisions, process.session
+    while True:
+        yield decisions.pick((4.0, 0.5, 20.0, 60.0))
+        name = decisions.pick(NAMES)
+        steps: Steps[Any]
+        match decisions.choose(7):
+            case 0 | 1 | 2:
+                steps = ops.add_schedule(session, DEFAULT, _definition(world, name), True)
+            case 3:
+                steps = ops.pause_schedule(session, DEFAULT, name, QUEUE)
+            case 4:
+                steps = ops.resume_schedule(session, DEFAULT, name, QUEUE, decisions.chance(0.5))
+            case 5:
+                steps = ops.trigger_schedule(session, DEFAULT, name, QUEUE)
+            case _:
+                steps = ops.remove_schedule(session, name, QUEUE)
+        try:
+            yield from drive(timed(steps, process), decisions)
+        except BrokerError:
+            world.mark("tender gave up")
+        except ScheduleNotFound:
+            continue
+
+
+def _definition(world: World, name: str) -> Definition:
+    decisions = world.decisions
+    return make_definition(
+        {}, DEFAULT, name, decisions.pick(("*/5 * * * * *", "*/2 * * * * *", "@every 7s", "0 * * * *")), "mail.send",
+        queue=QUEUE, retries=2, keep=60, overlap=decisions.pick(("allow", "skip", "buffer_one", "skip")),
+        misfire=decisions.pick(("fire_once", "skip", "fire_all")), misfire_limit=5, grace=decisions.pick((60, 0)),
+    )  # fmt: skip
