@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "job": ("job", "Show, list, cancel, reschedule and await single jobs."),
     "queue": ("queue", "List, show, pause, resume and purge queues."),
     "day": ("day", "See what is on the wheel, per UTC day and hour."),
+    "schedule": ("schedule", "Add, look at, change and explain what fires again and again."),
     "dead": ("dead", "List, show, redrive and purge dead jobs."),
     "worker": ("worker", "Run a worker."),
     "workers": ("workers", "See the workers that serve the queues."),

@@ -9,17 +9,19 @@ import typer
 
 from zwheel.errors import InvalidInput, ScheduleNotFound
 from zwheel.keys import check_name
-from zwheel.times import MAX_MS
 
 from .app import command
 from .context import Context, Refused
 from .schedule_options import Given, changed, differences, facts, keywords, takes_options
-from .show import iso, now_ms
+from .show import now_ms
 from .values import QueueOption, task_arguments
 
 if TYPE_CHECKING:
     from zwheel.schedules.definition import Definition
     from zwheel.schedules.state import ScheduleInfo
+
+#: How many of the next runs --json tells.
+SHOWN_RUNS = 5
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 When = Annotated[
@@ -40,9 +42,7 @@ AddQueue = Annotated[
 ]
 Shell = Annotated[
     str | None,
-    typer.Option(
-        "--shell", metavar="LINE", help="Run this shell line instead of a task, on workers with --allow-shell."
-    ),
+    typer.Option("--shell", metavar="LINE", help="Run this line in a shell, in the place of a task."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, change nothing.")]
 _EXPOSED = "note: others can read a command line, and a schedule shows its arguments; let the task read secrets itself"
@@ -66,7 +66,8 @@ async def add(
 ) -> None:
     """Add a schedule, and show how it was read and when it runs next.
 
-    The times are those of UTC unless --zone says otherwise. Exit code 6 when the name is taken.
+    The times are those of UTC unless --zone says otherwise. --shell runs on workers that were started with
+    --allow-shell; it is not retried unless --retries says so. Exit code 6 when the name is taken.
     """
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
@@ -76,9 +77,12 @@ async def add(
     options = keywords(ctx, given, zone=given.zone)
     if queue is not None:
         options["queue"] = check_name(queue)
-    args, kwargs, secret = task_arguments(words or ())
     if shell is not None:
         task, kwargs = _shell(shell, task or words)
+        args, secret = [], False
+        options.setdefault("retries", 0)
+    else:
+        args, kwargs, secret = task_arguments(words or ())
     if task is None:
         raise InvalidInput("say which task it runs: zwheel schedule add NAME WHEN TASK")
     if secret:
@@ -142,10 +146,11 @@ async def edit(
     without a name replace all others without. `none` takes back --window, --start, --end, --max-count, --timeout and
     the blocked days, `auto` takes back --keep. Exit code 4 when there is no such schedule.
     """
-    args, kwargs, secret = task_arguments(words or ())
     if shell is not None:
         task, kwargs = _shell(shell, task or words)
-        clear = True
+        args, secret, clear = [], False, True
+    else:
+        args, kwargs, secret = task_arguments(words or ())
     if when is None and task is None and not words and not clear and not given.anything:
         raise InvalidInput("say what to change, such as --when '0 10 * * *' or --overlap skip")
     if secret:
@@ -155,6 +160,8 @@ async def edit(
         old = info.definition
         options = keywords(ctx, given, zone=given.zone or old.tz, calendar=old.calendar)
         timeout = options.pop("timeout", _UNCHANGED)
+        if shell is not None and old.task != task:
+            options.setdefault("retries", 0)
         new = changed(old, options, when=when, task=task)
         if task is not None or words or clear or timeout is not _UNCHANGED:
             new = _with_arguments(old, new, args, kwargs, clear, timeout)
@@ -210,29 +217,25 @@ def _show(
     ctx: Context, definition: Definition, info: ScheduleInfo | None, *, dry_run: bool = False, **more: object
 ) -> None:
     """Show how a schedule was read and when it runs next."""
-    from .schedule_show import echo
+    from .schedule_show import document_of, echo, following
 
     now = now_ms(ctx)
     rhythm = definition.rhythm(now if info is None else info.state.anchor_ms)
-    status = "" if info is None else str(info.status)
+    status = "active" if info is None else str(info.status)
     if not ctx.json:
-        echo(ctx, definition, rhythm, now)
+        if dry_run or not ctx.quiet:
+            echo(ctx, definition, rhythm, now)
         if status == "paused":
             ctx.out.note(f"note: it is paused until zwheel schedule resume {definition.name}")
         elif status == "finished":
-            ctx.out.note("note: it is finished: nothing of it lies ahead")
+            ctx.out.note("note: it is finished")
         return
-    following = None
-    if status == "active" and info is not None and not dry_run:
-        following = info.next_ms
-    elif status in ("", "active"):
-        begin = max(now, (definition.start_ms or 0) - 1)
-        runs = rhythm.between(begin, MAX_MS if definition.end_ms is None else definition.end_ms, 1)
-        following = runs[0].at_ms if runs else None
+    runs = following(definition, rhythm, now, SHOWN_RUNS) if status == "active" else []
     document: dict[str, Any] = {"schedule": definition.name, "queue": definition.queue, "dry_run": dry_run}
-    document |= {"status": status or None, "next": iso(following), "next_ms": following}
+    document["status"] = None if info is None else status
     document |= {name: value for name, (value, _) in facts(definition).items()}
-    document |= {"words": definition.when(), "owner": definition.owner, **more}
+    document |= {"words": rhythm.rhythm_words(), "owner": definition.owner, **more}
+    document["next"] = [document_of(run, definition.tz) for run in runs]
     ctx.out.value(document)
 
 
@@ -246,7 +249,7 @@ def add_to(app: typer.Typer) -> None:
             "zwheel schedule add beat '@every 30s' monitor.beat --misfire skip --overlap skip",
             "zwheel schedule add payday 'every month on last at 08:00' pay.run --holidays DE --block-day sat "
             "--block-day sun --on-blocked previous",
-            "zwheel schedule add tidy '30 3 * * *' --shell 'find /var/tmp/shop -mtime +7 -delete' --retries 0",
+            "zwheel schedule add tidy '30 3 * * *' --shell 'find /var/tmp/shop -mtime +7 -delete'",
             "zwheel schedule add report '0 9 * * *' reports.build --dry-run",
         ],
     )(add)

@@ -149,6 +149,7 @@ def _definition(name: str, table: dict[str, Any]) -> Definition:
         if args or kwargs:
             raise InvalidInput("args and kwargs go with task, not with shell")
         kwargs = shell_kwargs(line=options.pop("shell"))
+        options.setdefault("retries", 0)
     for key in ("grace", "window", "jitter", "timeout", "keep"):
         if key in options:
             options[key] = duration(options[key], key)

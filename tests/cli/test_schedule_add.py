@@ -87,7 +87,12 @@ def test_add_says_how_it_was_read_and_when_it_runs(shell: Shell) -> None:
     expected |= {"words": "every 1 min 30 s", "task": "t", "kwargs": {"x": 1}, "dry_run": False}
     assert {name: document[name] for name in expected} == expected
     document = shell.ok("schedule", "add", "c", "at 2031-12-01T09:00Z", "t", "--json").document
-    assert document["next"] == "2031-12-01T09:00:00.000Z"
+    assert [run["at"] for run in document["next"]] == ["2031-12-01T09:00:00.000Z"]
+
+
+def test_quiet_shows_no_reading(shell: Shell) -> None:
+    done = shell.ok("schedule", "add", "a", NINE, "t", "--quiet")
+    assert (done.out, done.err) == ("a added to default\n", "")
 
 
 def test_what_does_not_run_says_so(shell: Shell) -> None:
@@ -97,7 +102,7 @@ def test_what_does_not_run_says_so(shell: Shell) -> None:
     shell.ok("schedule", "pause", "b")
     assert "note: it is paused until zwheel schedule resume b" in shell.ok("schedule", "edit", "b", "x=1").err
     document = shell.ok("schedule", "edit", "b", "x=2", "--json").document
-    assert (document["status"], document["next"]) == ("paused", None)
+    assert (document["status"], document["next"]) == ("paused", [])
 
 
 def test_a_name_that_is_taken_is_refused_and_replaced_on_request(shell: Shell, url: str) -> None:
@@ -128,7 +133,8 @@ def test_a_dry_run_needs_no_server(bare: Shell) -> None:
     document = bare.ok(
         *("schedule", "add", "a", FAR, "t", "--start", "2031-06-01T00:00Z", "--dry-run", "--json")
     ).document  # fmt: skip
-    assert (document["dry_run"], document["status"], document["next"]) == (True, None, "2032-01-01T00:00:00.000Z")
+    assert (document["dry_run"], document["status"]) == (True, None)
+    assert [run["at"][:4] for run in document["next"]] == ["2032", "2033", "2034", "2035", "2036"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def test_a_dry_run_needs_no_server(bare: Shell) -> None:
     [
         (("0 9 * *", "t"), "field"),
         (("0", "9", "t"), "'0' is only a part of when it fires: put all of it in quotes"),
-        ((NINE, "t", "--shell", "ls"), "--shell stands for a task"),
+        ((NINE, "t", "hello", "--shell", "ls"), "--shell stands for a task"),
         ((NINE, "--shell", " "), "there is no command in it"),
         ((NINE,), "say which task"),
         (
@@ -169,16 +175,20 @@ def test_what_cannot_be_is_one_sentence_before_anything_is_sent(
 
 def test_a_shell_line_stands_for_a_task(shell: Shell, url: str) -> None:
     shell.ok("schedule", "add", "a", NINE, "--shell", "ls | wc -l")
-    assert stored(url, "a").task == SHELL_TASK
+    assert (stored(url, "a").task, stored(url, "a").max_attempts) == (SHELL_TASK, 1)
     assert decoded(stored(url, "a"))[:2] == ([], shell_kwargs(line="ls | wc -l"))
     shell.ok("schedule", "edit", "a", "--shell", "date")
     assert decoded(stored(url, "a"))[:2] == ([], shell_kwargs(line="date"))
-    shell.ok("schedule", "edit", "a", "--task", "t", "--clear-args", "1")
+    shell.ok("schedule", "edit", "a", "--task", "t", "--clear-args", "1", "--retries", "5")
     assert (stored(url, "a").task, decoded(stored(url, "a"))[:2]) == ("t", ([1], {}))
     refused = shell("schedule", "edit", "a", "x=1", "--shell", "date")
     assert (refused.code, "--shell stands for a task" in refused.err) == (2, True)
     shell.ok("schedule", "edit", "a", "--shell", "date")
     assert (stored(url, "a").task, decoded(stored(url, "a"))[:2]) == (SHELL_TASK, ([], shell_kwargs(line="date")))
+    assert stored(url, "a").max_attempts == 1
+    shell.ok("schedule", "edit", "a", "--retries", "3")
+    shell.ok("schedule", "edit", "a", "--shell", "ls")
+    assert stored(url, "a").max_attempts == 4
 
 
 def test_a_secret_on_the_command_line_is_pointed_out(shell: Shell) -> None:

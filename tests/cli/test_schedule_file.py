@@ -104,7 +104,7 @@ def test_the_example_of_the_help_can_be_read() -> None:
 
 def test_a_shell_line_stands_for_a_task() -> None:
     (found,) = read("[schedules.a]\nwhen = '@daily'\nshell = 'ls | wc -l'\n")
-    assert found.task == SHELL_TASK
+    assert (found.task, found.max_attempts) == (SHELL_TASK, 1)
     assert DEFAULT.decode(found.payload)[:2] == ([], shell_kwargs(line="ls | wc -l"))
 
 

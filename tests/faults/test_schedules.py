@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -90,7 +91,7 @@ async def test_two_schedulers_make_each_occurrence_once(wheel: Wheel, log: Log) 
         await log.seen("done", count=8, within=30)
     times = sorted(ran)
     assert set(ran.values()) == {1}
-    assert [b - a for a, b in zip(times, times[1:], strict=False)] == [timedelta(seconds=1)] * (len(times) - 1)
+    assert [b - a for a, b in itertools.pairwise(times)] == [timedelta(seconds=1)] * (len(times) - 1)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ async def test_an_edit_in_the_moment_of_firing_leaves_one_job_of_one_definition(
         await log.seen("done", count=4)
     times = sorted(ran)
     assert all(len(versions) == 1 for versions in ran.values()), ran
-    assert [b - a for a, b in zip(times, times[1:], strict=False)] == [timedelta(seconds=1)] * (len(times) - 1)
+    assert [b - a for a, b in itertools.pairwise(times)] == [timedelta(seconds=1)] * (len(times) - 1)
     assert len({versions[0] for versions in ran.values()}) > 1
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import Job, JobState, Reason, Wheel
 from zwheel.shell import SHELL_TASK, shell_kwargs
-from zwheel.workers import group
+from zwheel.workers import group, shell
 from zwheel.workers.shell import register_shell
 
 pytestmark = [pytest.mark.anyio, one_kind]
@@ -95,6 +95,16 @@ async def test_of_much_output_the_first_lines_are_logged_and_the_middle_is_cut(
     # 1,000 lines of 1,024 bytes, of which 8 + 56 KiB are kept.
     assert [line for line in of_wide if "cut" in line] == ["... 958,464 bytes cut ..."]
     assert of_wide[-1] == "999"
+
+
+async def test_what_is_still_in_the_pipe_when_a_command_has_ended_is_read(
+    any_shell: Wheel, logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell, "_CHUNK_BYTES", 7)
+    monkeypatch.setattr(shell, "_CHUNKS", 10_000)
+    async with running(any_shell):
+        job = await ended(any_shell, argv=["seq", "5000"])
+    assert logged()[-1] == f"job {job.id}: ... and 4800 lines more"
 
 
 async def test_another_exit_code_is_a_failure_with_the_end_of_the_output(any_shell: Wheel) -> None:
