@@ -77,9 +77,10 @@ async def add(
     options = keywords(ctx, given, zone=given.zone)
     if queue is not None:
         options["queue"] = check_name(queue)
+    args: list[Any] = []
     if shell is not None:
         task, kwargs = _shell(shell, task or words)
-        args, secret = [], False
+        secret = False
         options.setdefault("retries", 0)
     else:
         args, kwargs, secret = task_arguments(words or ())
@@ -146,9 +147,10 @@ async def edit(
     without a name replace all others without. `none` takes back --window, --start, --end, --max-count, --timeout and
     the blocked days, `auto` takes back --keep. Exit code 4 when there is no such schedule.
     """
+    args: list[Any] = []
     if shell is not None:
         task, kwargs = _shell(shell, task or words)
-        args, secret, clear = [], False, True
+        secret, clear = False, True
     else:
         args, kwargs, secret = task_arguments(words or ())
     if when is None and task is None and not words and not clear and not given.anything:

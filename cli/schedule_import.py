@@ -163,7 +163,9 @@ def _tell(
     if zone is None and any(entry.zone is None for _, entry in named):
         ctx.out.note("note: lines without CRON_TZ were read in UTC; --zone says otherwise")
     if named:
-        allowed = " ".join(f"--allow {shlex.quote(entry.command)}" for _, entry in named[:3])
+        names = sorted({variable for _, entry in named for variable in entry.environment} - {"SHELL", "TZ", "LANG"})
+        wanted = [*(f"{variable}=" for variable in names), *(entry.command for _, entry in named[:3])]
+        allowed = " ".join(f"--allow {shlex.quote(text)}" for text in wanted)
         more = " ..." if len(named) > 3 else ""
         ctx.out.note(f"run them with: zwheel worker --allow-shell {allowed}{more}")
 

@@ -88,8 +88,7 @@ def reading(definition: Definition, rhythm: Rhythm, now: int) -> list[tuple[str,
     """The reading in words, line by line."""
     lines = [("fires", rhythm.rhythm_words()), ("read as", kind_words(definition)), ("zone", definition.tz)]
     change = rhythm.clock_change(now)
-    if change:
-        lines.append(("clocks", change))
+    lines.append(("clocks", change or "they do not change there within two years"))
     ends = definition.calendar.data_ends() if definition.calendar is not None else None
     if ends is not None:
         lines.append(("calendar", f"working weekends are known up to {ends}: later ones are not announced yet"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -32,11 +33,25 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "dead show": ("a",),
     "dead redrive": ("a",),
     "dead purge": ("--queue", "q", "--yes"),
+    "schedule add": ("s", "@daily", "t"),
+    "schedule edit": ("s", "--max-count", "3"),
+    "schedule ls": (),
+    "schedule show": ("s",),
+    "schedule next": ("s",),
+    "schedule history": ("s",),
+    "schedule import": (str(Path(__file__).parents[1] / "fixtures" / "crontab"),),
+    "schedule pause": ("s",),
+    "schedule resume": ("s",),
+    "schedule trigger": ("s",),
+    "schedule remove": ("s",),
+    "schedule backfill": ("s", "--from", "2021-01-01T00:00Z", "--to", "2021-01-02T00:00Z"),
+    "schedule sync": (str(Path(__file__).parents[1] / "fixtures" / "schedules.toml"),),
     "workers ls": (),
     "doctor": (),
 }
 #: These use no Redis of a URL, or wait until it comes.
 OTHERS = {
+    "schedule explain",
     "completion",
     "verify",
     "server start",
@@ -108,6 +123,8 @@ def test_errors_with_fields_have_theirs_too() -> None:
     assert exit_code(zwheel.errors.QueueFull("q", 1)) == 6
     assert exit_code(zwheel.errors.LeaseLost("a", 1)) == 6
     assert exit_code(zwheel.errors.JobNotFound("a")) == 4
+    assert exit_code(zwheel.errors.ScheduleNotFound("a")) == 4
+    assert exit_code(zwheel.errors.ScheduleExists("a", "q")) == 6
     assert exit_code(KeyboardInterrupt()) == ExitCode.INTERRUPTED
     assert exit_code(RuntimeError()) == ExitCode.UNEXPECTED
 
@@ -174,7 +191,7 @@ def test_output_that_the_encoding_cannot_hold_is_escaped(shell: Shell) -> None:
 
 def test_every_error_class_is_mapped_on_purpose() -> None:
     """A new class of error must be given its code in the table above."""
-    known = {"LeaseLost", "JobNotFound", "QueueFull", "PayloadTooLarge"}
+    known = {"LeaseLost", "JobNotFound", "QueueFull", "PayloadTooLarge", "ScheduleExists", "ScheduleNotFound"}
     (marker,) = [mark for mark in test_each_error_has_its_exit_code.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     known |= {name for name, _ in marker.args[1]}
     classes = {
