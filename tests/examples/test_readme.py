@@ -18,7 +18,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_readmes_program_fires_its_job(tmp_path: Path, fresh: RedisServer) -> None:
-    (program,) = blocks("python")
+    program, _ = blocks("python")
     (tmp_path / "app.py").write_text(program, encoding="utf-8")
     env = {**os.environ, "ZWHEEL_URL": fresh.url, "PYTHONUNBUFFERED": "1"}
     worker = subprocess.Popen(
@@ -32,6 +32,25 @@ def test_the_readmes_program_fires_its_job(tmp_path: Path, fresh: RedisServer) -
         subprocess.run([sys.executable, "app.py"], cwd=tmp_path, env=env, check=True, timeout=30)
         assert worker.stdout is not None
         assert worker.stdout.readline() == "order 7 is still unpaid\n"
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=30)
+    assert worker.returncode == 0
+
+
+def test_the_readmes_schedule_fires(tmp_path: Path, fresh: RedisServer) -> None:
+    _, schedule = blocks("python")
+    before = "from zwheel import Wheel, current_job\n\nwheel = Wheel()\n\n\n"
+    often = schedule.replace('"0 9 * * MON-FRI"', '"* * * * * *"')
+    (tmp_path / "app.py").write_text(before + often + "    print(kind, occurrence.nominal)\n", encoding="utf-8")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "zwheel.cli", "worker", "app:wheel"],
+        cwd=tmp_path, env={**os.environ, "ZWHEEL_URL": fresh.url, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert worker.stdout is not None
+        assert re.fullmatch(r"daily 20\d\d-.*\+0[12]:00\n", worker.stdout.readline())
     finally:
         worker.terminate()
         worker.communicate(timeout=30)

@@ -18,7 +18,7 @@ from zwheel.store import Store, SyncStore
 
 pytestmark = [pytest.mark.anyio, one_kind]
 #: They carry no request id: sent again they do what is left, which is nothing.
-DO_WHAT_IS_LEFT = ("extend", "reap", "purge", "prune", "repair")
+DO_WHAT_IS_LEFT = ("extend", "reap", "purge", "prune", "repair", "advance")
 SIZE = 40
 
 

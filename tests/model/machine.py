@@ -10,16 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.lua.shard import DIGEST, DIGEST2, KEYS, Shard, digits16
 from zwheel import calls
-from zwheel.calls import Advance, After, Back, Call, Lane, NewJob, NewOccurrence, Reply
+from zwheel.calls import Back, Call, Lane, NewJob, Reply
 from zwheel.job import JobId, JobState, QueueName
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS, day_of
 
 from .invariants import History, check_dedup, check_places, check_step, read
-from .model import Model, Told, Wanted
+from .model import Model, Wanted
 
 IDS = tuple("abcde")
-SCHEDULES = ("s", "t")
 WORKERS = ("w1111111", "w2222222", "w3333333")
 LEASE, LONGEST, MOST_DEAD, DEAD_AGE = 30_000, 90_000, 3, 10 * DAY_MS
 #: Half a second before midnight, so that days change often.
@@ -464,76 +463,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.reap(100)
         else:
             self.purge(how, names)
-
-    @rule(
-        name=st.sampled_from(SCHEDULES), stale=st.booleans(), jobs=st.lists(st.tuples(ids, whens), max_size=3),
-        before=ids, guarded=st.booleans(), letter=st.sampled_from("aaf"), twice=st.booleans(),
-    )  # fmt: skip
-    def advance(
-        self, name: str, stale: bool, jobs: list[tuple[str, tuple[int | None, int]]], before: str, guarded: bool,
-        letter: str, twice: bool,
-    ) -> None:  # fmt: skip
-        """A worker advances a schedule, now and then on a record that is not the last any more, or two do at once."""
-        self.may(adds=True)
-        known = self.model.schedules.get(name)
-        stamp = (known[1] if known else 1) - (stale and not twice)
-        free = self.told(letter, jobs)
-        busy = Told(letter="a", due=self.now_ms + 7, tail="\nbusy\n") if guarded else None
-        call = calls.advance(
-            KEYS,
-            [
-                Advance(
-                    name, f"{stamp:016d}", self.after(free), before if guarded else "",
-                    self.after(busy) if busy is not None else None,
-                )
-            ],
-            now=self.now,
-        )  # fmt: skip
-        for _ in range(1 + twice):
-            (word,) = calls.read_advance(call, self.run(call))
-            assert word == self.model.advance(self.given, name, stamp, free, before, busy)
-            self.placed(free, word[1:])
-
-    @rule(
-        name=st.sampled_from(SCHEDULES), stale=st.booleans(), jobs=st.lists(st.tuples(ids, whens), max_size=3),
-        back=st.lists(ids, max_size=3, unique=True), letter=st.sampled_from(("a", "a", "p", "")), lane=lanes,
-    )  # fmt: skip
-    def define(
-        self, name: str, stale: bool, jobs: list[tuple[str, tuple[int | None, int]]], back: list[str], letter: str,
-        lane: int,
-    ) -> None:  # fmt: skip
-        """A person writes a schedule or deletes it, and takes back what waits of it."""
-        self.may(adds=True, deletes=True)
-        known = self.model.schedules.get(name)
-        stamp = None if known is None else known[1] - stale
-        told = self.told(letter, jobs if letter else [])
-        # Occurrences carry no dedup keys.
-        back = [i for i in back if not (i in self.model.jobs and self.model.jobs[i].digest)]
-        fires = {i: self.model.jobs[i].fire if i in self.model.jobs else self.now_ms for i in back}
-        call = calls.define(
-            KEYS, name, stamp="" if stamp is None else f"{stamp:016d}", after=self.after(told),
-            back=list(fires.items()), lane=self.lane(lane), now=self.now,
-        )  # fmt: skip
-        met = calls.read_define(call, self.run(call, lane))
-        letters, started = self.model.define(self.given, name, stamp, told, back)
-        assert (met.letters if met.word == "ok" else met.word, list(met.started)) == (letters, started)
-        if met.word == "ok":
-            self.placed(told, letters)
-
-    def told(self, letter: str, jobs: list[tuple[str, tuple[int | None, int]]]) -> Told:
-        fires = {i: self.now_ms + (delay if offset is None else offset) for i, (offset, delay) in jobs}
-        due = self.now_ms + 5 if letter == "a" else None
-        return Told(letter=letter, due=due, tail=f"\n{self.requests}\n", jobs=tuple(fires.items()))
-
-    def after(self, told: Told) -> After:
-        rest = record_tail("mail.send", max_attempts=3, keep_ms=60_000) + b"\x01\x00\xff\n"
-        return After(told.letter, told.due, told.tail, [NewOccurrence(i, fire, rest) for i, fire in told.jobs])
-
-    def placed(self, told: Told, letters: str) -> None:
-        for (job_id, fire), letter in zip(told.jobs, letters, strict=False):
-            if letter == "c":
-                self.history.enqueued(job_id)
-                self.someone_wakes(fire)
 
     @rule(worker=workers, way=st.sampled_from(("another day", "paused", "step down", "crash")))
     def claim_nothing(self, worker: str, way: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.lua.shard import Shard
 from tests.servers import RedisServer
 
-from .machine import QueueMachine
+from .schedules import ScheduleMachine
 
 EXAMPLES = int(os.environ.get("ZWHEEL_MODEL_EXAMPLES", "80"))
 STEPS = int(os.environ.get("ZWHEEL_MODEL_STEPS", "50"))
@@ -24,7 +24,7 @@ STEPS = int(os.environ.get("ZWHEEL_MODEL_STEPS", "50"))
 @pytest.mark.timeout(60 + EXAMPLES * STEPS // 50)
 def test_the_scripts_do_what_the_model_does(fresh: RedisServer) -> None:
     with fresh.client() as client:
-        machine = type("Machine", (QueueMachine,), {"shard": Shard(client, fresh.kind)})
+        machine = type("Machine", (ScheduleMachine,), {"shard": Shard(client, fresh.kind)})
         run_state_machine_as_test(
             machine,
             settings=settings(

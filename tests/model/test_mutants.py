@@ -15,7 +15,7 @@ from tests.servers import RedisServer
 from zwheel.calls import Call, Reply
 from zwheel.scripts import NAMES, Script, script
 
-from .machine import QueueMachine
+from .schedules import ScheduleMachine
 
 #: What is wrong -> the script, its text, and what stands there instead.
 MUTANTS = {
@@ -57,6 +57,7 @@ EXAMPLES = 250
 #: These need long histories: they are looked for when ZWHEEL_MODEL_EXAMPLES asks for many. The script tables find them
 #: always.
 RARE = {
+    "an occurrence overlaps",
     "a redrive takes a held key",
     "a running job is cancelled",
     "the dead set grows for ever",
@@ -107,7 +108,7 @@ def test_a_fault_is_found(fresh: RedisServer, name: str) -> None:
     with fresh.client() as client:
         shard = MutatedShard(client, fresh.kind)
         shard.mutant = mutant(name)
-        machine = type("Machine", (QueueMachine,), {"shard": shard})
+        machine = type("Machine", (ScheduleMachine,), {"shard": shard})
         with pytest.raises(AssertionError):
             run_state_machine_as_test(
                 machine,

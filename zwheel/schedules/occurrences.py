@@ -6,7 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 
 from zwheel.errors import InvalidTime
 from zwheel.schedules.calendars import LONGEST_MOVE_DAYS, Calendar, OnBlocked
@@ -16,6 +16,8 @@ from zwheel.schedules.zones import Fold, Gap, Instant, instants, next_change, pl
 from zwheel.times import MAX_MS, to_datetime
 
 _DAY_S = 86_400
+#: Where nothing runs for this long, nothing is looked for any more: every day is blocked.
+_HORIZON_MS = 60 * 366 * _DAY_S * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Rhythm:
         found = self._moved(ms) if self._moves else self._unmoved(ms)
         last = ms
         for occurrence in found:
+            if occurrence.at_ms > last + _HORIZON_MS:
+                return
             if occurrence.skipped:
                 if skipped and occurrence.at_ms > ms:
                     yield occurrence
@@ -182,10 +186,33 @@ class Rhythm:
         return wall_of(at_s + segment(self._tz, at_s).offset_s)
 
     def _unmoved(self, ms: int) -> Iterator[Occurrence]:
-        blocked = self._calendar.blocked if self._calendar is not None else None
-        for occurrence in self._plain(ms):
-            why = blocked(self._wall(occurrence)) if blocked is not None and not occurrence.skipped else ""
-            yield Occurrence(occurrence.at_ms, occurrence.wall, f"{why}: skipped", True) if why else occurrence
+        """With blocked ones marked. A rhythm does not walk through a blocked day: it goes on where that ends."""
+        calendar = self._calendar
+        if calendar is None:
+            yield from self._plain(ms)
+            return
+        start: int | None = ms
+        while start is not None:
+            begin, start = start, None
+            for occurrence in self._plain(begin):
+                wall = self._wall(occurrence)
+                why = "" if occurrence.skipped else calendar.blocked(wall)
+                if not why:
+                    yield occurrence
+                    continue
+                yield Occurrence(occurrence.at_ms, occurrence.wall, f"{why}: skipped", True)
+                if not self.fixed:
+                    start = self._unblocked(calendar, wall, occurrence.at_ms)
+                    break
+
+    def _unblocked(self, calendar: Calendar, wall: datetime, at_ms: int) -> int:
+        """The ms before which a blocked day or time of day ends; not before the occurrence that met it."""
+        if calendar.day_blocked(wall.date()):
+            end = datetime.combine(wall.date() + timedelta(days=1), time())
+        else:
+            end = calendar.window_end(wall)
+        instant = place(end, self._tz, Gap.RUN_AFTER, Fold.FIRST)
+        return max(at_ms, instant[0].at_s * 1000 - 1) if instant else at_ms
 
     def _moved(self, ms: int) -> Iterator[Occurrence]:
         """With blocked ones moved. What waits to be given is kept in order until nothing can come before it any more."""

@@ -185,7 +185,7 @@ def read_schedule(raw: bytes) -> ScheduleInfo:
             raise ValueError("its header is of another version")
         status = {s.letter: s for s in Status}[head[1]]
         return ScheduleInfo(definition=Definition.parse(definition), state=_state(state, status), stamp=head[2:])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UndecodableJob(f"a schedule cannot be read: {error}") from None
 
 

@@ -140,7 +140,7 @@ def segment(name: str, at_s: int) -> Segment:
                 start = when
             else:
                 return Segment(start, when, _offset_s(name, at_s))
-    return Segment(start, max(end, at_s + 1), _offset_s(name, at_s))
+    return Segment(start, end if at_s < end else 1 << 60, _offset_s(name, at_s))
 
 
 def next_change(name: str, at_s: int) -> tuple[int, int, int] | None:
