@@ -194,10 +194,13 @@ async def test_another_reaper_takes_over_and_takes_nothing_twice(
         async with worker_process(url, stage.path, wait=False, failpoints="claim.after=kill") as claimer:
             assert await claimer.ended() == KILLED
         await lapsed(wheel, answer.job_id)
+        # Paused, so that the one that dies cannot claim what it took back in its last moment.
+        await wheel.pause("default")
         async with worker_process(url, stage.path, wait=False, failpoints=f"reap.{side}=kill") as doomed:
             assert await doomed.ended() == KILLED
         state = (await found(wheel, answer.job_id)).state
         assert state is (JobState.PROCESSING if side == "before" else JobState.SCHEDULED)
+        await wheel.resume("default")
         async with running(wheel, near.log, lease_ms=LEASE_MS, reap_ms=100):
             job = await in_state(wheel, answer.job_id, JobState.DONE)
         near.free()
