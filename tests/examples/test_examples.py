@@ -44,6 +44,14 @@ SAID = {
         "ben has 25.00",
     ],
     "05_orders.py": ["60 enqueued in ", "cancelled SO-", "60 orders: 15 were paid, 45 cancelled, 0 forgotten"],
+    "06_schedules.py": [
+        "pulse of ",
+        "first text",
+        "second text",
+        "notes fires every 1 s",
+        "pulse fires every second",
+        "seconds that ran twice: 0",
+    ],
 }
 ARGUMENTS = {"05_orders.py": ["60"]}
 
