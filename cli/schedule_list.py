@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MOST_DOTS = 200
 _SLOT_MS = 1_800_000
 _SLOTS = 48
-_MOST_RUNS = 20_000
+_MOST_RUNS = 200_000
 _BARS = " ▁▂▃▄▅▆▇█"
 _PLAIN_BARS = " .:-=+*#@"
 
@@ -46,7 +46,7 @@ async def ls(
                 past[info.queue, info.name] = await wheel.schedule_history(info.name, info.queue)
     if ctx.json:
         for info in found:
-            ctx.out.value(_document(info))
+            ctx.out.value(_document(info, now_ms(ctx)))
         return
     now = now_ms(ctx)
     if chart:
@@ -62,8 +62,8 @@ async def ls(
             info.name,
             info.rhythm().rhythm_words(),
             info.definition.tz,
-            "-" if info.next_ms is None else in_zone(info.next_ms, ctx.tz_name or info.definition.tz),
-            "-" if info.next_ms is None else relative(info.next_ms, now),
+            "-" if (at := info.next_after(now)) is None else in_zone(at, ctx.tz_name or info.definition.tz),
+            "-" if at is None else relative(at, now),
             dots(ctx, past.get((info.queue, info.name), []), now),
             Cell(str(info.status), {"active": "green", "paused": "yellow"}.get(str(info.status), "dim")),
             info.queue,
@@ -84,12 +84,12 @@ def dots(ctx: Context, past: list[Past], now: int) -> str:
     )  # fmt: skip
 
 
-def _document(info: ScheduleInfo) -> dict[str, Any]:
-    definition = info.definition
+def _document(info: ScheduleInfo, now: int) -> dict[str, Any]:
+    definition, following = info.definition, info.next_after(now)
     return {
         "name": info.name, "queue": info.queue, "task": definition.task, "status": str(info.status),
-        "words": info.rhythm().rhythm_words(), "zone": definition.tz, "next": iso(info.next_ms),
-        "next_ms": info.next_ms, "owner": info.owner, "fired": info.state.fired, "skipped": info.state.skipped,
+        "words": info.rhythm().rhythm_words(), "zone": definition.tz, "next": iso(following),
+        "next_ms": following, "owner": info.owner, "fired": info.state.fired, "skipped": info.state.skipped,
         "missed": info.state.missed, "description": definition.description,
     }  # fmt: skip
 

@@ -147,6 +147,12 @@ class ScheduleInfo:
             return None
         return self.state.ahead[0][0] if self.state.ahead else self.state.next_ms
 
+    def next_after(self, now_ms: int) -> int | None:
+        """When it fires next after a time, ms; None when paused or finished, or when nothing is known to follow."""
+        if self.status is Status.PAUSED:
+            return None
+        return next((at for at, _ in self.state.ahead if at > now_ms), self.state.next_ms)
+
     def rhythm(self) -> Rhythm:
         """What enumerates its occurrences."""
         return self.definition.rhythm(self.state.anchor_ms)
