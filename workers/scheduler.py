@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from typing import Any
 
 from zwheel import calls
@@ -68,9 +69,13 @@ class Scheduler:
     async def run(self) -> None:
         """Advance what is due until cancelled."""
         failures = 0
+        checked = False
         while True:
             self._kicked.clear()
             try:
+                if not checked:
+                    await self._recheck()
+                    checked = True
                 wait = await self._turn()
                 failures = 0
             except BrokerFull as error:
@@ -89,6 +94,24 @@ class Scheduler:
                         await self._kicked.wait()
                 except TimeoutError:
                     continue
+
+    async def _recheck(self) -> None:
+        """Find the schedules whose next time is another by the zone data of this process, and plan them anew.
+
+        Without it a time that new data moved to an earlier hour would be looked at in the old one.
+        """
+        cursor: Any = 0
+        while True:
+            (reply,) = await self._store.send([("HSCAN", self._keys.schedules, cursor, "COUNT", _BATCH)])
+            cursor, entries = reply
+            names = list(entries) if isinstance(entries, dict) else entries[::2]
+            raws = list(entries.values()) if isinstance(entries, dict) else entries[1::2]
+            moved = [n.decode() for n, raw in zip(names, raws, strict=True) if _moved(raw)]
+            for name in moved:
+                log.info("schedule %s: its next time is another by the zone data of this machine", name)
+                await self._advance([name], anew=True)
+            if int(cursor) == 0:
+                return
 
     async def _turn(self) -> float:
         """Do what is due and say how long to sleep, seconds."""
@@ -125,7 +148,7 @@ class Scheduler:
             await self._advance(wanted)
         return bool(wanted)
 
-    async def _advance(self, names: list[str], *, again: bool = False) -> None:
+    async def _advance(self, names: list[str], *, again: bool = False, anew: bool = False) -> None:
         keys = self._keys
         raws, scores, clock = await self._store.send(
             [("HMGET", keys.schedules, *names), ("ZMSCORE", keys.schedules_due, *names), ("TIME",)]
@@ -134,7 +157,7 @@ class Scheduler:
         batch: list[Advance] = []
         jobs = 0
         for name, raw, score in zip(names, raws, scores, strict=True):
-            if raw is None or score is None or (not again and float(score) > now_ms):
+            if raw is None or score is None or (not (again or anew) and float(score) > now_ms):
                 # Another was faster, or it was removed meanwhile.
                 self._first = False
                 continue
@@ -142,7 +165,8 @@ class Scheduler:
                 info = read_schedule(raw)
                 if info.status is not Status.ACTIVE or (again and info.state.buffered_ms is None):
                     continue
-                one = advance_of(info, self._codec, plan(info.definition, info.state, now_ms))
+                state = replace(info.state, next_ms=None) if anew else info.state
+                one = advance_of(info, self._codec, plan(info.definition, state, now_ms))
             except (UndecodableJob, InvalidInput) as error:
                 self._put_off[name] = asyncio.get_running_loop().time() + _PUT_OFF_S
                 log.error("schedule %s: it cannot be advanced here: %s", name, error)
@@ -163,6 +187,20 @@ class Scheduler:
             made = one.free if word[0] == "a" else one.busy
             if made is not None and made.jobs:
                 log.debug("schedule %s: %d occurrences are on the wheel", one.name, word.count("c"))
+
+
+def _moved(raw: bytes) -> bool:
+    """Whether a stored schedule names another next time than its rhythm has here."""
+    try:
+        info = read_schedule(raw)
+    except UndecodableJob:
+        return False
+    definition, state = info.definition, info.state
+    if info.status is not Status.ACTIVE or state.next_ms is None or state.buffered_ms is not None:
+        return False
+    after = max(state.cursor_ms, (definition.start_ms or 0) - 1)
+    following = next(iter(info.rhythm().after(after)), None)
+    return following is None or following.at_ms != state.next_ms
 
 
 def _score(head: Any) -> float:

@@ -223,6 +223,24 @@ async def test_new_zone_data_moves_what_is_not_decided_and_doubles_nothing(
     zones.transitions.cache_clear()
 
 
+async def test_new_zone_data_that_moves_a_time_forward_is_noticed_when_a_worker_starts(
+    wheel: Wheel, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine o'clock comes an hour sooner than it did when the schedule was written."""
+    await wheel.add_schedule(wheel.new_schedule("s", "0 0 1 1 *", "t", tz="Etc/UTC"))
+    before = await wheel.schedule("s")
+    real = zones._offset_s
+    monkeypatch.setattr(zones, "_offset_s", lambda name, at_s: real(name, at_s) + 3600)
+    zones.transitions.cache_clear()
+    async with running(wheel, log):
+        after = await eventually(lambda: wheel.schedule("s"), lambda info: info.stamp != before.stamp)
+        assert before.next_ms is not None
+        assert after.next_ms == before.next_ms - 3_600_000
+        assert after.state.fired == 0
+    monkeypatch.undo()
+    zones.transitions.cache_clear()
+
+
 async def test_a_buffered_occurrence_starts_when_the_one_before_ends(wheel: Wheel, log: Log) -> None:
     gates: dict[str, asyncio.Event] = {}
 
