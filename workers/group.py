@@ -16,7 +16,7 @@ _KILLED_S, _LOOK_S = 1.0, 0.02
 async def end_group(leader: asyncio.subprocess.Process) -> None:
     """End all processes of a group: SIGTERM, then SIGKILL. At once when there are none.
 
-    Cancelled, it kills them and does not wait. One that made a group or a session of its own is not reached.
+    Cancelled, it kills them and waits for the leader alone. One that made a group or a session of its own is not reached.
     """
     if not _signal(leader, signal.SIGTERM):
         return
@@ -25,10 +25,20 @@ async def end_group(leader: asyncio.subprocess.Process) -> None:
             return
     except asyncio.CancelledError:
         _signal(leader, signal.SIGKILL)
+        await _collect(leader)
         raise
     _signal(leader, signal.SIGKILL)
     await leader.wait()
     await _gone(leader, _KILLED_S)
+
+
+async def _collect(leader: asyncio.subprocess.Process) -> None:
+    """Wait for a process that was killed, which ends at once: nothing of it may outlive the loop."""
+    try:
+        async with asyncio.timeout(_KILLED_S):
+            await leader.wait()
+    except (TimeoutError, asyncio.CancelledError):
+        return
 
 
 def _signal(leader: asyncio.subprocess.Process, number: int) -> bool:
