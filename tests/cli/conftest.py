@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,7 @@ class Hand:
 
     def claim(self, queue: str = "default") -> list[str]:
         """Claim all due jobs of a queue; gives their ids."""
+        time.sleep(0.002)  # what was enqueued for now is due from the next whole ms on
         ((seconds, _),) = self.store.send([("TIME",)])
         day = day_of(int(seconds) * 1000)
         while True:

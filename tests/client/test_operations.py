@@ -50,6 +50,7 @@ class Hand:
         return Lane("handhand", name, self.store.session.request())
 
     async def claim(self, limit: int = 1000) -> list[str]:
+        await asyncio.sleep(0.002)  # what was enqueued for now is due from the next whole ms on
         day = day_of(self.store.session.clock.now_ms())
         names: list[str] = []
         while True:
