@@ -14,6 +14,7 @@ from zwheel.errors import (
     LeaseLost,
     OutcomeUnknown,
     QueueFull,
+    ScheduleChanged,
     ScheduleExists,
     ScheduleNotFound,
     WaitTimeout,
@@ -50,6 +51,7 @@ class ExitCode(IntEnum):
 
 _BY_ERROR: tuple[tuple[type[ZwheelError], ExitCode], ...] = (
     (ScheduleExists, ExitCode.REFUSED),
+    (ScheduleChanged, ExitCode.REFUSED),
     (InvalidInput, ExitCode.USAGE),
     (ConfigError, ExitCode.USAGE),
     (BrokerUnavailable, ExitCode.UNREACHABLE),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zwheel.errors import InvalidInput, ScheduleNotFound
+from zwheel.errors import InvalidInput, ScheduleChanged, ScheduleNotFound
 from zwheel.keys import check_name
 
 from .app import command
@@ -157,9 +157,8 @@ async def edit(
         raise InvalidInput("say what to change, such as --when '0 10 * * *' or --overlap skip")
     if secret:
         ctx.out.note(_EXPOSED)
-    async with ctx.wheel() as wheel:
-        info = await wheel.schedule(name, queue)
-        old = info.definition
+
+    def edited(old: Definition) -> Definition:
         options = keywords(ctx, given, zone=given.zone or old.tz, calendar=old.calendar)
         timeout = options.pop("timeout", _UNCHANGED)
         if shell is not None and old.task != task:
@@ -167,9 +166,20 @@ async def edit(
         new = changed(old, options, when=when, task=task)
         if task is not None or words or clear or timeout is not _UNCHANGED:
             new = _with_arguments(old, new, args, kwargs, clear, timeout)
-        new.check()
-        if new != old and not dry_run:
-            info = await wheel.edit_schedule(new)
+        return new.check()
+
+    async with ctx.wheel() as wheel:
+        while True:
+            info = await wheel.schedule(name, queue)
+            old = info.definition
+            new = edited(old)
+            if new == old or dry_run:
+                break
+            try:
+                info = await wheel.edit_schedule(new, before=old)
+                break
+            except ScheduleChanged:
+                continue  # somebody else edits it: what they gave stays, but for what is given here
     _tell_edit(ctx, info, old, new, dry_run=dry_run)
 
 

@@ -38,7 +38,7 @@ async def show(ctx: Context, name: Name, queue: QueueOption = None) -> None:
         document |= {
             "name": info.name, "queue": info.queue, "status": str(info.status), "owner": info.owner,
             "words": rhythm.rhythm_words(), "next": iso(info.next_ms), "next_ms": info.next_ms, "fired": state.fired,
-            "skipped": state.skipped, "missed": state.missed, "created": iso(state.created_ms),
+            "skipped": state.skipped, "missed": state.missed, "waiting": iso(state.buffered_ms), "created": iso(state.created_ms),
             "runs": [document_of(o, definition.tz) for o in following(definition, rhythm, now, 5)],
             "past": [_past_document(p) for p in past[:5]],
         }  # fmt: skip
@@ -53,6 +53,8 @@ async def show(ctx: Context, name: Name, queue: QueueOption = None) -> None:
         ("added", moment(ctx, state.created_ms)),
         ("fired", f"{state.fired:,}, skipped {state.skipped:,}, missed {state.missed:,}"),
     ]
+    if state.buffered_ms is not None:
+        lines.append(("waiting", f"{in_zone(state.buffered_ms, definition.tz)}, until the one before it has ended"))
     ctx.out.fields(lines)
     if str(info.status) == "active":
         table_of(ctx, following(definition, rhythm, now, 5), definition.tz, now)

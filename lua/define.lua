@@ -4,12 +4,12 @@
 -- KEYS 1 meta  2 replay  3 jobs  4 days  5 wake  6 schedules  7 schedules:due  8.. buckets
 -- ARGV 1 now (tests)  2 request id  3 name  4 stamp that was read, '' when there must be none  5 status letter, '' to
 --      delete  6 when to look again in ms or ''  7 the record from its line feed on  8 number of buckets, then their
---      days; then how many occurrences to take back, for each: id, number of its bucket; then how many jobs, for each:
---      id, fire time as 15 digits, number of its bucket, record from the worker's field on
+--      days; then how many occurrences to take back, for each: id, fire time as 15 digits, number of its bucket; then
+--      how many jobs, for each: id, fire time as 15 digits, number of its bucket, record from the worker's field on
 -- Returns ok | stale | started | foreign, clock in µs, then
 --      foreign: the schema that another version wrote
 --      stale: nothing; the record is not the one that the caller built on, or it exists already
---      started: ids of occurrences to take back that have left the wheel
+--      started: ids of occurrences to take back that were claimed, or that somebody moved to another time
 --      ok: a letter a job: c created, i the id exists
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I1 I2 I9 I10 I14
@@ -46,7 +46,7 @@ local back, ids = {}, {}
 for _ = 1, tonumber(ARGV[at]) do
   back[#back + 1] = at + 1
   ids[#ids + 1] = ARGV[at + 1]
-  at = at + 2
+  at = at + 3
 end
 at = at + 1
 local new = {}
@@ -62,18 +62,18 @@ if #ids > 0 then
     here[ids[i]] = found[i]
   end
 end
--- Only what nobody has claimed yet can be taken back; a person may have cancelled it, which is as good.
+-- Only what nobody has claimed or moved yet can be taken back; a person may have cancelled it, which is as good.
 local started, gone, taken = {}, {}, {}
 for _, b in ipairs(back) do
   local id = ARGV[b]
-  local letters = here[id] and string.sub(here[id], 2, 6)
-  if letters == 's0000' then
-    local bucket = tonumber(ARGV[b + 1])
+  local found = here[id] and string.sub(here[id], 2, 21)
+  if found == 's0000' .. ARGV[b + 1] then
+    local bucket = tonumber(ARGV[b + 2])
     gone[#gone + 1] = id
     taken[bucket] = taken[bucket] or {}
     taken[bucket][#taken[bucket] + 1] = id
     here[id] = false
-  elseif letters and string.sub(letters, 1, 1) ~= 'c' then
+  elseif found and string.sub(found, 1, 1) ~= 'c' then
     started[#started + 1] = id
   end
 end

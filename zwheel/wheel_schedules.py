@@ -50,11 +50,14 @@ class WheelSchedules(Registry):
 
         return await self._drive(lambda session: ops.add_schedule(session, self.codec, definition, replace))
 
-    async def edit_schedule(self, definition: Definition) -> ScheduleInfo:
-        """Give a schedule another definition, from now on: old and new never both fire. Raises: ScheduleNotFound."""
+    async def edit_schedule(self, definition: Definition, *, before: Definition | None = None) -> ScheduleInfo:
+        """Give a schedule another definition, from now on: old and new never both fire. Raises: ScheduleNotFound.
+
+        before: the definition that this one was made from; ScheduleChanged is raised where it is another by now.
+        """
         from zwheel.operations import schedules as ops
 
-        return await self._drive(lambda session: ops.edit_schedule(session, self.codec, definition))
+        return await self._drive(lambda session: ops.edit_schedule(session, self.codec, definition, before))
 
     async def pause_schedule(self, name: str, queue: str | None = None) -> ScheduleInfo:
         """Fire nothing of a schedule until it is resumed; what runs goes on. Raises: ScheduleNotFound."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from zwheel import SyncWheel
+from zwheel import SyncWheel, Wheel
 from zwheel.cli import schedule_options as options
 from zwheel.codec import DEFAULT
 from zwheel.schedules.calendars import Calendar, OnBlocked
 from zwheel.schedules.definition import Definition, Misfire, Overlap
 from zwheel.schedules.kinds import Cron, Every
+from zwheel.schedules.state import ScheduleInfo
 from zwheel.schedules.zones import Fold, Gap
 from zwheel.shell import SHELL_TASK, shell_kwargs
 from zwheel.times import to_datetime
@@ -210,6 +213,24 @@ def test_an_edit_changes_what_is_given_and_shows_it(shell: Shell, url: str) -> N
     assert (after.kind, after.grace_ms, after.overlap) == (Every(90_000), 120_000, Overlap.SKIP)
     untouched = ("tz", "window_ms", "calendar", "max_count", "payload", "keep_ms", "max_attempts", "queue")
     assert [getattr(after, name) for name in untouched] == [getattr(before, name) for name in untouched]
+
+
+def test_two_edits_at_once_both_hold(shell: Shell, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.ok("schedule", "add", "a", NINE, "t")
+    read = Wheel.schedule
+    others = iter(["Asia/Tokyo", "Asia/Kathmandu"])
+
+    async def read_and_let_another_edit(wheel: Wheel, name: str, queue: str | None = None) -> ScheduleInfo:
+        info = await read(wheel, name, queue)
+        if (zone := next(others, None)) is not None:
+            await wheel.edit_schedule(replace(info.definition, tz=zone))
+        return info
+
+    monkeypatch.setattr(Wheel, "schedule", read_and_let_another_edit)
+    shell.ok("schedule", "edit", "a", "--overlap", "skip")
+    monkeypatch.undo()
+    after = stored(url, "a")
+    assert (after.tz, after.overlap) == ("Asia/Kathmandu", Overlap.SKIP)
 
 
 def test_an_edit_takes_options_back(shell: Shell, url: str) -> None:

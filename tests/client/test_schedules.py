@@ -9,7 +9,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.servers import RedisServer
-from zwheel import InvalidInput, InvalidTime, JobState, ScheduleExists, ScheduleNotFound, SyncWheel, Wheel
+from zwheel import (
+    InvalidInput,
+    InvalidTime,
+    JobState,
+    ScheduleChanged,
+    ScheduleExists,
+    ScheduleNotFound,
+    SyncWheel,
+    Wheel,
+)
 from zwheel.calls import Session
 from zwheel.errors import ConfigError, InvalidName
 from zwheel.schedules.plan import AHEAD_MS
@@ -137,6 +146,28 @@ async def test_an_edit_takes_back_what_the_old_definition_put_there(wheel: Wheel
     assert [job.fire_at_ms for job in jobs] == [at for at, _ in edited.state.ahead]
     assert edited.state.anchor_ms == old.state.anchor_ms
     assert edited.state.fired == len(jobs)
+
+
+async def test_an_edit_made_from_another_definition_is_refused(wheel: Wheel) -> None:
+    read = await wheel.add_schedule(wheel.new_schedule("s", FAR, "old"))
+    await wheel.edit_schedule(replace(read.definition, tz="Asia/Tokyo"), before=read.definition)
+    with pytest.raises(ScheduleChanged, match="read it and edit it again"):
+        await wheel.edit_schedule(replace(read.definition, jitter_ms=5), before=read.definition)
+    assert (await wheel.schedule("s")).definition == replace(read.definition, tz="Asia/Tokyo")
+
+
+async def test_a_name_in_two_queues_is_told_apart_by_the_queue(wheel: Wheel, fresh: RedisServer) -> None:
+    await wheel.add_schedule(wheel.new_schedule("s", FAR, "t", queue="one"))
+    await wheel.add_schedule(wheel.new_schedule("other", FAR, "t", queue="two"))
+    # As two leave it that add the same name to two queues in the same moment.
+    with fresh.client() as client:
+        raw = client.hget(Session("zw").keys("one").schedules, "s")
+        assert raw is not None
+        client.hset(Session("zw").keys("two").schedules, "s", raw.replace(b'"queue":"one"', b'"queue":"two"'))
+    with pytest.raises(InvalidInput, match="in several queues: say which of one, two"):
+        await wheel.pause_schedule("s")
+    assert (await wheel.pause_schedule("s", "two")).queue == "two"
+    assert (await wheel.schedule("s", "one")).status is Status.ACTIVE
 
 
 async def test_a_removed_schedule_leaves_nothing(wheel: Wheel, fresh: RedisServer) -> None:

@@ -19,6 +19,7 @@ from tests.workers.stage import Stage
 from zwheel import Calendar, InvalidTime, JobState, Wheel, current_job
 from zwheel.calls import Session
 from zwheel.schedules import zones
+from zwheel.schedules.definition import Definition, occurrence_id
 from zwheel.schedules.plan import AHEAD_MS
 from zwheel.schedules.state import State, Status, Verdict, record_tail
 from zwheel.times import to_datetime
@@ -260,6 +261,34 @@ async def test_a_buffered_occurrence_starts_when_the_one_before_ends(wheel: Whee
         assert history[second].verdict is Verdict.BUFFERED
         gates[second].set()
         assert max(log.starts().values()) == 1
+
+
+async def test_an_occurrence_that_waits_outlasts_an_edit_and_a_pause(wheel: Wheel, log: Log) -> None:
+    gate = asyncio.Event()
+    ran: list[tuple[str, int]] = []
+
+    @wheel.task(name="ring", keep=600)
+    async def ring(version: int) -> None:
+        ran.append((current_job().id, version))
+        await gate.wait()
+
+    def version(n: int) -> Definition:
+        return wheel.new_schedule("s", "* * * * * *" if n == 1 else "0 0 1 1 *", ring, args=[n], overlap="buffer_one")
+
+    await wheel.add_schedule(version(1))
+    async with running(wheel, log):
+        await log.seen("start")
+        waits = await eventually(lambda: wheel.schedule("s"), lambda info: info.state.buffered_ms is not None)
+        await wheel.edit_schedule(version(2))
+        paused = await wheel.pause_schedule("s")
+        assert paused.state.buffered_ms == waits.state.buffered_ms
+        gate.set()
+        await log.seen("done")
+        resumed = await wheel.resume_schedule("s")
+        assert resumed.state.buffered_ms == waits.state.buffered_ms
+        await log.seen("done", count=2)
+    assert [n for _, n in ran] == [1, 2]
+    assert ran[1][0] == occurrence_id("s", waits.state.buffered_ms or 0)
 
 
 async def test_a_skipped_occurrence_leaves_no_job(wheel: Wheel, log: Log) -> None:

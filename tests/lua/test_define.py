@@ -82,7 +82,7 @@ def test_an_edit_takes_back_what_waits_and_puts_the_new_there(shard: Shard) -> N
 def test_what_has_left_the_wheel_is_named_and_nothing_changes(shard: Shard) -> None:
     jobs = {
         "runs": held(1), "done": record("d", keep=9, body=b""), "dead": record("x"), "again": record(attempt=1),
-        "waits": record(), "cancelled": record("c", keep=9, body=b""),
+        "waits": record(), "moved": record(fire=NOW + 1), "cancelled": record("c", keep=9, body=b""),
     }  # fmt: skip
     before: Keyspace = {
         "schedules": {"s": schedule()},
@@ -91,20 +91,20 @@ def test_what_has_left_the_wheel_is_named_and_nothing_changes(shard: Shard) -> N
         "processing": {"runs": NOW + 1},
         "done": {"done": NOW + 9, "cancelled": NOW + 9},
         "dead": {"dead": NOW},
-        f"wheel:{TODAY}": {"again": NOW, "waits": NOW},
+        f"wheel:{TODAY}": {"again": NOW, "waits": NOW, "moved": NOW + 1},
         "days": {TODAY: int(TODAY)},
         "meta": FOUNDED,
     }
     shard.put(before)
     back = dict.fromkeys([*jobs, "never"], NOW)
     met = run(shard, After("a", NOW, NEXT, [job("s@1", NOW)]), back=back)
-    assert met == Defined("started", started=("runs", "done", "dead", "again"))
+    assert met == Defined("started", started=("runs", "done", "dead", "again", "moved"))
     shard.leaves(before)
     met = run(shard, After("p", None, NEXT), back={"waits": NOW, "cancelled": NOW, "never": NOW})
     assert met == Defined("ok")
     left = shard.keyspace()
-    assert left[f"wheel:{TODAY}"] == {"again": NOW}
-    assert set(left["jobs"]) == {"runs", "done", "dead", "again", "cancelled"}
+    assert left[f"wheel:{TODAY}"] == {"again": NOW, "moved": NOW + 1}
+    assert set(left["jobs"]) == {"runs", "done", "dead", "again", "moved", "cancelled"}
     assert left["schedules"] == {"s": f"1p{TOKEN}{NEXT}"}
     assert "schedules:due" not in left
 

@@ -7,7 +7,7 @@ worker asks, never what it gets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -411,13 +411,16 @@ class Model:
         return ("b" if active else "a") + self._place(told)
 
     def define(
-        self, given: int, name: str, stamp: int | None, told: Told, back: Sequence[str]
+        self, given: int, name: str, stamp: int | None, told: Told, back: Mapping[str, int]
     ) -> tuple[str, list[str]]:
         """The letters of the jobs, or `stale`, or `started` with those that have left the wheel; then nothing changed."""
         known = self.schedules.get(name)
         if (known[1] if known else None) != stamp:
             return "stale", []
-        waiting = [i for i in back if i in self.jobs and self.jobs[i].state == "s" and self.jobs[i].attempt == 0]
+        waiting = [
+            i for i, fire in back.items()
+            if i in self.jobs and (self.jobs[i].state, self.jobs[i].attempt, self.jobs[i].fire) == ("s", 0, fire)
+        ]  # fmt: skip
         started = [i for i in back if i in self.jobs and i not in waiting and self.jobs[i].state != "c"]
         if started:
             return "started", started

@@ -9,6 +9,7 @@ from tests.lua.shard import KEYS
 from zwheel import calls
 from zwheel.calls import Advance, After, NewOccurrence
 from zwheel.record import record_tail
+from zwheel.times import DAY_MS
 
 from .machine import QueueMachine, ids, lanes, whens
 from .model import Told
@@ -51,10 +52,11 @@ class ScheduleMachine(QueueMachine):
     @rule(
         name=st.sampled_from(SCHEDULES), stale=st.booleans(), jobs=st.lists(st.tuples(ids, whens), max_size=3),
         back=st.lists(ids, max_size=3, unique=True), letter=st.sampled_from(("a", "a", "p", "")), lane=lanes,
+        moved=st.sampled_from((0, 0, 0, 1, DAY_MS)),
     )  # fmt: skip
     def define(
         self, name: str, stale: bool, jobs: list[tuple[str, tuple[int | None, int]]], back: list[str], letter: str,
-        lane: int,
+        lane: int, moved: int,
     ) -> None:  # fmt: skip
         """A person writes a schedule or deletes it, and takes back what waits of it."""
         self.may(adds=True, deletes=True)
@@ -64,12 +66,14 @@ class ScheduleMachine(QueueMachine):
         # Occurrences carry no dedup keys.
         back = [i for i in back if not (i in self.model.jobs and self.model.jobs[i].digest)]
         fires = {i: self.model.jobs[i].fire if i in self.model.jobs else self.now_ms for i in back}
+        if moved and fires:  # the caller knows one's time from before somebody moved it, to another day too
+            fires[back[0]] += moved
         call = calls.define(
             KEYS, name, stamp="" if stamp is None else f"{stamp:016d}", after=self.after(told),
             back=list(fires.items()), lane=self.lane(lane), now=self.now,
         )  # fmt: skip
         met = calls.read_define(call, self.run(call, lane))
-        letters, started = self.model.define(self.given, name, stamp, told, back)
+        letters, started = self.model.define(self.given, name, stamp, told, fires)
         assert (met.letters if met.word == "ok" else met.word, list(met.started)) == (letters, started)
         if met.word == "ok":
             self.placed(told, letters)

@@ -47,7 +47,8 @@ MUTANTS = {
     "two advance one record": ("advance", "or string.sub(record, 3, 18) ~= stamps[n] then", "then"),
     "an occurrence is written over": ("advance", "if here or seen[id] then", "if seen[id] then"),
     "an occurrence overlaps": ("advance", "if state == 's' or state == 'p' then", "if state == 's' then"),
-    "an edit takes back what was claimed": ("define", "if letters == 's0000' then", "if string.sub(letters or '', 1, 1) == 's' then"),
+    "an edit takes back what was claimed": ("define", "if found == 's0000' .. ARGV[b + 1] then", "if string.sub(found or '', 1, 1) == 's' and string.sub(found, 6) == '0' .. ARGV[b + 1] then"),
+    "an edit takes back what was moved": ("define", "if found == 's0000' .. ARGV[b + 1] then", "if string.sub(found or '', 1, 5) == 's0000' then"),
     "what is taken back stays on the wheel": ("define", "redis.call('ZREM', keys[bucket], unpack(members_of))", ""),
     "a purged day stays in the index": ("purge", "if ARGV[2] ~= '' and", "if false and"),
 }  # fmt: skip

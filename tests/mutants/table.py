@@ -133,7 +133,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("nobody looks again", "advance.lua", "redis.call('ZADD', due, unpack(looks))", "local _ = due", first="tables"),
     _mutant("a finished schedule stays due", "advance.lua", "redis.call('ZREM', due, unpack(rests))", "local _ = due", first="tables"),
     _mutant("an edit asks for no stamp", "define.lua", "if record and string.sub(record, 3, 18) ~= expected or not record and expected ~= '' then", "if false then", first="tables"),
-    _mutant("an edit takes back what runs", "define.lua", "if letters == 's0000' then", "if letters then", first="tables"),
+    _mutant("an edit takes back what runs", "define.lua", "if found == 's0000' .. ARGV[b + 1] then", "if found then", first="tables"),
     _mutant("an edit does not say what has started", "define.lua", "if #started > 0 then", "if false then", first="tables"),
     _mutant("what is taken back stays on the wheel", "define.lua", "redis.call('ZREM', keys[bucket], unpack(members_of))", "local _ = keys"),
     _mutant("what is taken back keeps its record", "define.lua", "redis.call('HDEL', jobs, unpack(gone))", "local _ = jobs"),

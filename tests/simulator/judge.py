@@ -12,6 +12,7 @@ from typing import Any
 
 from zwheel.calls import Call, Reply, clock_us
 from zwheel.calls.traces import Facts, Trace, trace
+from zwheel.schedules.definition import occurrence_id
 from zwheel.times import day_of
 
 
@@ -65,6 +66,8 @@ class Judge:
         self.cap: int | None = None
         #: Status and stamp of each schedule; the occurrences that were put on the wheel and not taken back.
         self.schedules: dict[str, tuple[str, int]] = {}
+        #: Nominal time of the occurrence of each schedule that waits for the one before it, ms.
+        self.waiting: dict[str, int] = {}
         self.occurrences: set[str] = set()
         self._mark = mark
         self._lanes: dict[str, tuple[str, Trace]] = {}
@@ -393,6 +396,7 @@ class Judge:
             self._mark("busy advance" if active else "free advance")
         self.schedules[name] = facts["status"], now_us
         self._placed(told, now_us)
+        self._still_waits(facts, told)
         if told.jobs:
             self._mark("occurrence")
 
@@ -418,8 +422,27 @@ class Judge:
             self.schedules[facts["name"]] = facts["status"], now_us
         else:
             self.schedules.pop(facts["name"], None)
+            self.waiting.pop(facts["name"], None)
             self._mark("schedule deleted")
         self._placed(told, now_us)
+        self._still_waits(facts, told)
+
+    def _still_waits(self, facts: dict[str, Any], told: Trace) -> None:
+        """I14: an occurrence that waits goes on waiting until it runs, whatever is written, unless all is deleted."""
+        name, waits = facts["name"], (facts.get("state") or {}).get("buffered")
+        before = self.waiting.get(name)
+        if before is not None and waits != before:
+            must(
+                any(job["id"] == occurrence_id(name, before) for job in told.jobs),
+                f"I14: what waited of {name} was dropped",
+            )
+            self._mark("what waited ran")
+        elif before is not None and told.args.get("name"):
+            self._mark("what waits was edited")
+        if waits is None:
+            self.waiting.pop(name, None)
+        else:
+            self.waiting[name] = waits
 
     def _placed(self, told: Trace, now_us: int) -> None:
         for job in told.jobs:

@@ -258,12 +258,12 @@ class Mirror:
         args: Sequence[Any] = call.args
         at = 8 + int(args[7])
         count = int(args[at])
-        back = [str(args[i]) for i in range(at + 1, at + 1 + 2 * count, 2)]
+        back = {str(args[i]): int(args[i + 1]) for i in range(at + 1, at + 1 + 3 * count, 3)}
         self._waiting = {}
-        jobs, _ = self._occurrences(args, at + 1 + 2 * count)
+        jobs, _ = self._occurrences(args, at + 1 + 3 * count)
         for job_id in back:
             # What is taken back may be put there anew by the same call.
-            for i in range(at + 1 + 2 * count, len(args)):
+            for i in range(at + 1 + 3 * count, len(args)):
                 if args[i] == job_id and isinstance(args[i + 3], bytes):
                     self._waiting[job_id] = args[i + 3][args[i + 3].index(b"\n") + 1 :]
         due = None if args[5] == "" else int(args[5])

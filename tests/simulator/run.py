@@ -29,7 +29,8 @@ MARKS = frozenset(
         "grace answer to reap", "late request refused", "missing", "operator gave up", "orphan counted", "paused", "pruned", "purged", "queue full", "queue halted", "queue refounded",
         "reaped", "reaped to dead", "redriven", "redrive refused by key", "reschedule in another bucket", "rescheduled",
         "resumed after a pause", "script loaded again", "server away", "stepped down", "strike", "token of its own",
-        "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted",
+        "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted", "what waited ran",
+        "what waits was edited",
         "scheduler gave up", "tender gave up",
         "unreadable set aside", "woken by a token", "worker died with claims",
     }

@@ -375,6 +375,12 @@ def taken_back_and_run(book: Book) -> None:
     book.run(occurrence(1_000), 1_000, fire=1_000)
 
 
+def a_second_that_waited_dropped(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("advance", 1_001, on=500, cursor=1_001, buffered=HOUR + 1_000)
+    book.schedule("define", 1_100, on=1_001, cursor=1_100)
+
+
 BAD: dict[str, Bad] = {
     "a second missing": ({"I14"}, 2, a_second_missing),
     "a second too many": ({"I14"}, 1, a_second_too_many),
@@ -382,6 +388,7 @@ BAD: dict[str, Bad] = {
     "two schedulers": ({"I14"}, 2, two_schedulers),
     "built on nothing": ({"I14"}, 2, built_on_nothing),
     "fired while paused": ({"I14"}, 2, fired_while_paused),
+    "a second that waited dropped": ({"I14"}, 2, a_second_that_waited_dropped),
     "taken back and run": ({"I14"}, 2, taken_back_and_run),
     "lost": ({"I1"}, 2, lost),
     "lost after a retry": ({"I1"}, 2, lost_after_a_retry),

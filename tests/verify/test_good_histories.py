@@ -246,6 +246,19 @@ def scheduled(book: Book) -> None:
     book.snapshot(9_000)
 
 
+def waited_through_an_edit(book: Book) -> None:
+    """09:00:02 waits for the run before it; the new definition has no such time, and it runs all the same."""
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("advance", 1_001, on=500, cursor=1_001, fires=(1_000,))
+    book.claim(occurrence(1_000), 1_010, fire=1_000)
+    book.schedule("advance", 2_001, on=1_001, cursor=2_001, buffered=HOUR + 2_000, word="b")
+    book.schedule("define", 2_100, on=2_001, cursor=2_100, buffered=HOUR + 2_000, line="0 0 1 1 *")
+    book.settle("complete", occurrence(1_000), 2_200, of=1_010)
+    book.schedule("advance", 2_300, on=2_100, cursor=2_300, fires=(2_000,), line="0 0 1 1 *")
+    book.run(occurrence(2_000), 2_301, fire=2_000)
+    book.snapshot(9_000)
+
+
 def advanced_without_an_answer(book: Book) -> None:
     book.schedule("define", 500, on=None, cursor=500)
     book.schedule("advance", 600, on=500, cursor=1_000, fires=(1_000,), phase="lost", asked=550)
@@ -262,7 +275,8 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     the_same_id_again_after_its_end, dead_and_redriven, purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, taken_from_a_dead_worker_after_a_gap,
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_workers_that_are_full, buried_with_a_reason,
-    kept_promise_of_a_receipt, scheduled, advanced_without_an_answer,
+    kept_promise_of_a_receipt, scheduled, waited_through_an_edit,
+    advanced_without_an_answer,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ class Defined(NamedTuple):
     letters: str = ""
     """With ok, a letter a job: c created, i the id exists."""
     started: tuple[str, ...] = ()
-    """With started, the occurrences to take back that have left the wheel."""
+    """With started, the occurrences to take back that were claimed, or that somebody moved to another time."""
 
 
 def define(
@@ -37,7 +37,7 @@ def define(
     days = Days(keys)
     taken: list[Arg] = [len(back)]
     for job_id, fire_ms in back:
-        taken += [job_id, days.number(fire_ms)]
+        taken += [job_id, f"{fire_ms:015d}", days.number(fire_ms)]
     jobs = days.jobs(after.jobs)
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names,

@@ -298,8 +298,8 @@ def _define(call: Call, reply: Reply | None) -> Trace:
     facts: Facts = {"name": _text(args[2]), "stamp": _text(args[3]), **_schedule(*args[4:7])}
     at = 8 + int(args[7])
     count = int(args[at])
-    facts["back"] = [_text(args[i]) for i in range(at + 1, at + 1 + 2 * count, 2)]
-    jobs, _ = _occurrences(args, at + 1 + 2 * count)
+    facts["back"] = [_text(args[i]) for i in range(at + 1, at + 1 + 3 * count, 3)]
+    jobs, _ = _occurrences(args, at + 1 + 3 * count)
     for job in jobs:
         job["schedule"] = facts["name"]
     _letters(jobs, reply)

@@ -10,7 +10,7 @@ from zwheel import calls
 from zwheel.calls import NewOccurrence, Session
 from zwheel.calls.advance import After
 from zwheel.codec import Codec
-from zwheel.errors import BrokerRefused, InvalidInput, ScheduleExists, ScheduleNotFound
+from zwheel.errors import BrokerRefused, InvalidInput, ScheduleChanged, ScheduleExists, ScheduleNotFound
 from zwheel.job import Enqueued, JobId, QueueName
 from zwheel.keys import ShardKeys, check_name, queues_key
 from zwheel.occurrence import after_of, occurrence_job
@@ -67,14 +67,17 @@ def schedules(session: Session, queue: str | None) -> Steps[list[ScheduleInfo]]:
 
 
 def schedule(session: Session, name: str, queue: str | None) -> Steps[ScheduleInfo]:
-    """Read one schedule, looking in every known queue when none is named. Raises: ScheduleNotFound."""
+    """Read one schedule, looking in every known queue when none is named. Raises: ScheduleNotFound, InvalidInput."""
     check_name(name, "schedule")
     names = [QueueName(queue)] if queue else (yield from queues(session))
     raws = (yield [("HGET", session.keys(n).schedules, name) for n in names]) if names else []
-    for raw in raws:
-        if raw is not None:
-            return read_schedule(raw)
-    raise ScheduleNotFound(name)
+    found = [read_schedule(raw) for raw in raws if raw is not None]
+    if not found:
+        raise ScheduleNotFound(name)
+    if len(found) > 1:
+        places = ", ".join(info.queue for info in found)
+        raise InvalidInput(f"schedule {name} is in several queues: say which of {places}")
+    return found[0]
 
 
 def _now_ms(reply: Any) -> int:
@@ -90,6 +93,18 @@ def _without(state: State, taken: Sequence[tuple[int, int]]) -> State:
         ran = [d.at_ms for d in recent if d.verdict in _RAN]
         last = max(ran) if ran else None
     return replace(state, recent=recent, last_ms=last, fired=max(0, state.fired - len(gone)), ahead=())
+
+
+def _planned(definition: Definition, state: State, now_ms: int) -> Outcome:
+    """Plan from now on. What waits for the occurrence before it still waits: a worker looks at once whether it can go.
+
+    Only `advance` sees whether that job is still active.
+    """
+    outcome = plan(definition, replace(state, buffered_ms=None), now_ms).free
+    if state.buffered_ms is None:
+        return outcome
+    kept = replace(outcome.state, buffered_ms=state.buffered_ms, status=Status.ACTIVE)
+    return replace(outcome, state=kept, due_ms=now_ms)
 
 
 def _write(session: Session, codec: Codec, queue: str, name: str, change: Change) -> Steps[ScheduleInfo | None]:
@@ -111,10 +126,10 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
         back = [pair for pair in ahead if occurrence_id(name, pair[0]) not in started]
         # What waits for its jitter has its time behind it: the new definition decides it once more.
         cursor = min([now_ms, *(at - 1 for at, _ in back)])
-        state = replace(_without(state, back), cursor_ms=cursor, buffered_ms=None, next_ms=None)
+        state = replace(_without(state, back), cursor_ms=cursor, next_ms=None)
         outcome = Outcome(state=state, due_ms=None)
         if state.status is Status.ACTIVE:
-            outcome = plan(definition, state, now_ms).free
+            outcome = _planned(definition, state, now_ms)
         after = after_of(definition, codec, outcome)
         with session.lane() as lane:
             call = calls.define(
@@ -171,13 +186,17 @@ def _created(session: Session, codec: Codec, definition: Definition, change: Cha
     return written
 
 
-def edit_schedule(session: Session, codec: Codec, definition: Definition) -> Steps[ScheduleInfo]:
-    """Give an existing schedule another definition. Raises: ScheduleNotFound."""
+def edit_schedule(
+    session: Session, codec: Codec, definition: Definition, before: Definition | None
+) -> Steps[ScheduleInfo]:
+    """Give an existing schedule another definition. Raises: ScheduleNotFound; ScheduleChanged when it was not `before`."""
     definition.check()
 
     def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
         if info is None:
             raise ScheduleNotFound(definition.name)
+        if before is not None and info.definition != before:
+            raise ScheduleChanged(definition.name)
         return definition, _revived(info.state)
 
     return (yield from _created(session, codec, definition, change))

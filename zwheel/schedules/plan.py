@@ -23,6 +23,10 @@ MOST_AHEAD = 100
 BUFFER_LOOK_MS = 1_000
 
 
+#: An occurrence that goes on the wheel, and why.
+Fire = tuple[Occurrence, Verdict]
+
+
 class Due(NamedTuple):
     """An occurrence that goes on the wheel."""
 
@@ -66,11 +70,12 @@ def plan(definition: Definition, state: State, now_ms: int) -> Plan:
     chosen, dropped = _choose(definition, past, now_ms)
     missed = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.MISSED) for o in dropped]
     count = len(dropped) + (1 if cut else 0)
-    fires = [(o, True) for o in chosen[:-1]] if chosen else []
+    fires = [(o, Verdict.CATCH_UP) for o in chosen[:-1]] if chosen else []
     if chosen:
         newest = chosen[-1]
-        fires.append((newest, now_ms - newest.at_ms > definition.grace_ms or newest is not past[-1]))
-    fires += [(o, False) for o in upcoming]
+        late = now_ms - newest.at_ms > definition.grace_ms or newest is not past[-1]
+        fires.append((newest, Verdict.CATCH_UP if late else Verdict.FIRED))
+    fires += [(o, Verdict.FIRED) for o in upcoming]
     left = None if definition.max_count is None else definition.max_count - state.fired
     if left is not None:
         fires = fires[: max(0, left)]
@@ -80,6 +85,9 @@ def plan(definition: Definition, state: State, now_ms: int) -> Plan:
     moved = replace(state, cursor_ms=reached, missed=state.missed + count, recent=_recent(state.recent, missed))
     if guarded:
         return _guarded(definition, rhythm, moved, fires, now_ms, end)
+    if state.buffered_ms is not None:  # it waited under another policy, and need not any more
+        fires.insert(0, _waiting(state.buffered_ms))
+        moved = replace(moved, buffered_ms=None)
     return Plan(free=_settle(definition, rhythm, moved, fires, now_ms, end))
 
 
@@ -109,29 +117,28 @@ def _recent(recent: tuple[Decided, ...], more: Sequence[Decided]) -> tuple[Decid
     return tuple(sorted([*recent, *more], key=lambda decided: decided.at_ms))[-RECENT:]
 
 
-def _fire_ms(definition: Definition, occurrence: Occurrence, catch_up: bool, now_ms: int) -> int:
-    """A missed one fires now; any other at its time, and its jitter after it."""
-    if catch_up:
-        return now_ms
+def _waiting(at_ms: int) -> Fire:
+    return Occurrence(at_ms=at_ms, wall=None), Verdict.BUFFERED
+
+
+def _fire_ms(definition: Definition, fire: Fire, now_ms: int) -> int:
+    """One that was missed or had to wait fires now; any other at its time, and its jitter after it."""
+    occurrence, verdict = fire
+    if verdict is not Verdict.FIRED:
+        return max(now_ms, occurrence.at_ms)
     return occurrence.at_ms + jitter_of(definition.name, occurrence.at_ms, definition.jitter_ms)
 
 
 def _settle(
-    definition: Definition,
-    rhythm: Rhythm,
-    state: State,
-    fires: Sequence[tuple[Occurrence, bool]],
-    now_ms: int,
-    end: int,
+    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[Fire], now_ms: int, end: int
 ) -> Outcome:
     """Put these on the wheel, and say when to look again."""
     jobs: list[Due] = []
     decided: list[Decided] = []
     previous = state.last_ms
-    for occurrence, catch_up in fires:
-        fire = _fire_ms(definition, occurrence, catch_up, now_ms)
-        jobs.append(Due(occurrence.at_ms, fire, catch_up, previous))
-        verdict = Verdict.CATCH_UP if catch_up else Verdict.FIRED
+    for occurrence, verdict in fires:
+        fire = _fire_ms(definition, (occurrence, verdict), now_ms)
+        jobs.append(Due(occurrence.at_ms, fire, verdict is Verdict.CATCH_UP, previous))
         decided.append(Decided(at_ms=occurrence.at_ms, fire_ms=fire, verdict=verdict))
         previous = occurrence.at_ms
     ahead = tuple(pair for pair in state.ahead if pair[1] > now_ms)
@@ -154,39 +161,26 @@ def _look_again(definition: Definition, rhythm: Rhythm, state: State, jobs: tupl
 
 
 def _guarded(
-    definition: Definition,
-    rhythm: Rhythm,
-    state: State,
-    fires: Sequence[tuple[Occurrence, bool]],
-    now_ms: int,
-    end: int,
+    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[Fire], now_ms: int, end: int
 ) -> Plan:
     """Decide for both cases: the occurrence before is still active (`busy`), or it is not (`free`)."""
     waiting = state.buffered_ms
     if waiting is not None:
-        first: list[tuple[Occurrence, bool]] = [(Occurrence(at_ms=waiting, wall=None), False)]
-        rest = list(fires)
+        first, rest = [_waiting(waiting)], list(fires)
     else:
         first, rest = list(fires[:1]), list(fires[1:])
     if not first:
         return Plan(free=_settle(definition, rhythm, state, [], now_ms, end))
     # What cannot run beside the first one waits, or does not run.
     free = _settle(definition, rhythm, replace(state, buffered_ms=None), first, now_ms, end)
-    if waiting is not None:
-        mark = Decided(at_ms=waiting, fire_ms=now_ms, verdict=Verdict.BUFFERED)
-        job = free.jobs[0]._replace(fire_ms=max(now_ms, waiting))
-        kept = tuple(d for d in free.state.recent if d.at_ms != waiting)
-        free = replace(free, state=replace(free.state, recent=_recent(kept, [mark])), jobs=(job,))
     free = _hold(definition, rhythm, free, rest, now_ms, end)
-    busy_state = state
     blocked = rest if waiting is not None else [*first, *rest]
-    busy = _hold(definition, rhythm, _look_again(definition, rhythm, busy_state, (), end), blocked, now_ms, end)
+    busy = _hold(definition, rhythm, _look_again(definition, rhythm, state, (), end), blocked, now_ms, end)
     return Plan(free=free, busy=busy if state.last_ms is not None else None, after_ms=state.last_ms)
 
 
 def _hold(
-    definition: Definition, rhythm: Rhythm, outcome: Outcome, blocked: Sequence[tuple[Occurrence, bool]], now_ms: int,
-    end: int,
+    definition: Definition, rhythm: Rhythm, outcome: Outcome, blocked: Sequence[Fire], now_ms: int, end: int,
 ) -> Outcome:  # fmt: skip
     """Let one of the blocked ones wait where the policy buffers and none waits yet; the others are skipped."""
     state = outcome.state

@@ -66,8 +66,10 @@ def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
         for line in lines.values():
             _chain(runs, queue, line, found)
             _doubled(runs, line, found)
+            waited: set[int] = set()
             for change in line:
-                _extra(change, found)
+                _extra(change, waited, found)
+                waited.add(int(change.state.get("buffered", 0)))
         _taken_back(runs, queue, found)
 
 
@@ -90,10 +92,21 @@ def _chain(runs: Runs, queue: QueueLine, line: list[Change], found: Findings) ->
         if gone != (not change.facts["stamp"]) or not (gone or change.names(before)):
             found.add("a change was built on another record than the last", before.clue, change.clue, job=name)
             continue
+        _forgotten(before, change, found)
         if change.call.op == "advance":
             if before.facts["status"] != "a":
                 found.add("a schedule fired that was not active", before.clue, change.clue, job=name)
             _missing(before, change, found)
+
+
+def _forgotten(before: Change, change: Change, found: Findings) -> None:
+    """Find an occurrence that waited for the one before it, and then neither waits nor runs; unless all was deleted."""
+    waiting = before.state.get("buffered")
+    if waiting is None or not change.facts["status"] or change.state.get("buffered") == waiting:
+        return
+    if waiting not in {nominal_ms(job["id"]) for job in change.jobs}:
+        name = f"{change.queue}/{change.name}"
+        found.add("an occurrence that waited was dropped", before.clue, change.clue, job=name)
 
 
 def _missing(before: Change, change: Change, found: Findings) -> None:
@@ -118,14 +131,15 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
         found.add(text, before.clue, change.clue, job=f"{change.queue}/{change.name}")
 
 
-def _extra(change: Change, found: Findings) -> None:
+def _extra(change: Change, waited: set[int], found: Findings) -> None:
+    """Find jobs at no time of their schedule; one that waited may be of an earlier definition."""
     definition = _definition(change)
     if definition is None:
         return
     rhythm = definition.rhythm(int(change.state.get("anchor", 0)))
     for job in change.jobs:
         at = nominal_ms(job["id"])
-        if job.get("letter") != "c" or at is None:
+        if job.get("letter") != "c" or at is None or at in waited:
             continue
         if not rhythm.between(at - 1, at, 1):
             found.add("an occurrence is none of its schedule's times", change.clue, job=f"{change.queue}/{job['id']}")

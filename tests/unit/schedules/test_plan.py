@@ -123,6 +123,14 @@ def test_one_occurrence_waits_and_the_others_are_skipped() -> None:
     assert [d.verdict for d in goes.state.recent] == [Verdict.BUFFERED, Verdict.SKIPPED]
 
 
+def test_one_that_waits_goes_at_once_when_overlap_is_allowed_by_now() -> None:
+    waits = replace(State(cursor_ms=NOW + 5000), last_ms=NOW, buffered_ms=NOW + 5000)
+    goes = plan(made("0 0 1 1 *"), waits, NOW + 6000).free
+    assert [(job.at_ms, job.fire_ms, job.catch_up) for job in goes.jobs] == [(NOW + 5000, NOW + 6000, False)]
+    assert (goes.state.buffered_ms, goes.state.fired) == (None, 1)
+    assert [d.verdict for d in goes.state.recent] == [Verdict.BUFFERED]
+
+
 def test_a_count_and_an_end_finish_a_schedule() -> None:
     three = plan(made(max_count=3), State(cursor_ms=NOW), NOW).free
     assert (len(three.jobs), three.state.status, three.due_ms) == (3, Status.FINISHED, None)
