@@ -43,7 +43,7 @@ def scheduler(world: World, process: Process) -> Acting:
     """Advances what it reads, and is often too late with it."""
     decisions = world.decisions
     while True:
-        yield decisions.pick((1.0, 4.0, 0.2, 9.0))
+        yield decisions.pick((0.5, 1.0, 0.2, 9.0))
         try:
             name = decisions.pick(NAMES)
             (raw,) = yield from persist([("HGET", KEYS.schedules, name)], decisions)
@@ -63,8 +63,8 @@ def scheduler(world: World, process: Process) -> Acting:
 def tender(world: World, process: Process) -> Acting:
     """Writes schedules, pauses, resumes, triggers and deletes them."""
     decisions, session = world.decisions, process.session
+    yield 0.2
     while True:
-        yield decisions.pick((4.0, 0.5, 20.0, 60.0))
         name = decisions.pick(NAMES)
         steps: Steps[Any]
         match decisions.choose(7):
@@ -83,13 +83,14 @@ def tender(world: World, process: Process) -> Acting:
         except BrokerError:
             world.mark("tender gave up")
         except ScheduleNotFound:
-            continue
+            pass
+        yield decisions.pick((4.0, 0.5, 20.0, 60.0))
 
 
 def _definition(world: World, name: str) -> Definition:
     decisions = world.decisions
     return make_definition(
-        {}, DEFAULT, name, decisions.pick(("*/5 * * * * *", "*/2 * * * * *", "@every 7s", "0 * * * *")), "mail.send",
-        queue=QUEUE, retries=2, keep=60, overlap=decisions.pick(("allow", "skip", "buffer_one", "skip")),
+        {}, DEFAULT, name, decisions.pick(("*/2 * * * * *", "*/5 * * * * *", "@every 7s", "0 * * * *")), "mail.send",
+        queue=QUEUE, retries=2, keep=60, overlap=decisions.pick(("buffer_one", "allow", "skip", "buffer_one")),
         misfire=decisions.pick(("fire_once", "skip", "fire_all")), misfire_limit=5, grace=decisions.pick((60, 0)),
     )  # fmt: skip
