@@ -9,7 +9,7 @@
 -- Returns ok | stale | started | foreign, clock in µs, then
 --      foreign: the schema that another version wrote
 --      stale: nothing; the record is not the one that the caller built on, or it exists already
---      started: ids of occurrences to take back that were claimed, or that somebody moved to another time
+--      started: ids of occurrences to take back that have left their place on the wheel
 --      ok: a letter a job: c created, i the id exists
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I1 I2 I9 I10 I14
@@ -62,7 +62,8 @@ if #ids > 0 then
     here[ids[i]] = found[i]
   end
 end
--- Only what nobody has claimed or moved yet can be taken back; a person may have cancelled it, which is as good.
+-- Only what still waits for the time that the caller knows can be taken back. All else is decided: it runs or ran, and
+-- may be forgotten by now, or a person moved, cancelled or purged it.
 local started, gone, taken = {}, {}, {}
 for _, b in ipairs(back) do
   local id = ARGV[b]
@@ -73,7 +74,7 @@ for _, b in ipairs(back) do
     taken[bucket] = taken[bucket] or {}
     taken[bucket][#taken[bucket] + 1] = id
     here[id] = false
-  elseif found and string.sub(found, 1, 1) ~= 'c' then
+  else
     started[#started + 1] = id
   end
 end

@@ -148,6 +148,30 @@ async def test_an_edit_takes_back_what_the_old_definition_put_there(wheel: Wheel
     assert edited.state.fired == len(jobs)
 
 
+async def test_an_edit_leaves_alone_what_a_person_did_to_an_occurrence(wheel: Wheel) -> None:
+    made = await wheel.add_schedule(wheel.new_schedule("tick", "* * * * * *", "old"))
+    waiting = sorted(await wheel.jobs("default", JobState.SCHEDULED), key=lambda job: job.fire_at_ms)
+    cancelled, moved = waiting[-3:-1]
+    assert await wheel.cancel(cancelled.id) == "cancelled"
+    assert await wheel.reschedule(moved.id, delay=3600) == "rescheduled"
+    there = await wheel.get(moved.id)
+    edited = await wheel.edit_schedule(replace(made.definition, task="new"))
+    jobs = {job.id: job for job in await wheel.jobs("default", JobState.SCHEDULED)}
+    assert cancelled.id not in jobs
+    assert jobs.pop(moved.id) == there
+    assert {job.task for job in jobs.values()} == {"new"}
+    assert waiting[-1].id in jobs
+    assert edited.state.fired == len(jobs) + 2
+
+
+async def test_what_is_gone_by_now_is_not_put_there_again_by_an_edit(wheel: Wheel) -> None:
+    made = await wheel.add_schedule(wheel.new_schedule("tick", "* * * * * *", "t"))
+    # As it is, too, when each one ran and its tombstone was pruned before the schedule is looked at again.
+    assert await wheel.purge("default", JobState.SCHEDULED) == len(made.state.ahead)
+    edited = await wheel.edit_schedule(replace(made.definition, description="said better"))
+    assert not {at for at, _ in made.state.ahead} & {at for at, _ in edited.state.ahead}
+
+
 async def test_an_edit_made_from_another_definition_is_refused(wheel: Wheel) -> None:
     read = await wheel.add_schedule(wheel.new_schedule("s", FAR, "old"))
     await wheel.edit_schedule(replace(read.definition, tz="Asia/Tokyo"), before=read.definition)

@@ -421,7 +421,7 @@ class Model:
             i for i, fire in back.items()
             if i in self.jobs and (self.jobs[i].state, self.jobs[i].attempt, self.jobs[i].fire) == ("s", 0, fire)
         ]  # fmt: skip
-        started = [i for i in back if i in self.jobs and i not in waiting and self.jobs[i].state != "c"]
+        started = [i for i in back if i not in waiting]
         if started:
             return "started", started
         self.clock = self.now(given)

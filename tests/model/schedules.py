@@ -52,11 +52,11 @@ class ScheduleMachine(QueueMachine):
     @rule(
         name=st.sampled_from(SCHEDULES), stale=st.booleans(), jobs=st.lists(st.tuples(ids, whens), max_size=3),
         back=st.lists(ids, max_size=3, unique=True), letter=st.sampled_from(("a", "a", "p", "")), lane=lanes,
-        moved=st.sampled_from((0, 0, 0, 1, DAY_MS)),
+        what=st.sampled_from(("waits", "waits", "any", "moved")), other_day=st.booleans(),
     )  # fmt: skip
     def define(
         self, name: str, stale: bool, jobs: list[tuple[str, tuple[int | None, int]]], back: list[str], letter: str,
-        lane: int, moved: int,
+        lane: int, what: str, other_day: bool,
     ) -> None:  # fmt: skip
         """A person writes a schedule or deletes it, and takes back what waits of it."""
         self.may(adds=True, deletes=True)
@@ -64,10 +64,13 @@ class ScheduleMachine(QueueMachine):
         stamp = None if known is None else known[1] - stale
         told = self.told(letter, jobs if letter else [])
         # Occurrences carry no dedup keys.
-        back = [i for i in back if not (i in self.model.jobs and self.model.jobs[i].digest)]
-        fires = {i: self.model.jobs[i].fire if i in self.model.jobs else self.now_ms for i in back}
-        if moved and fires:  # the caller knows one's time from before somebody moved it, to another day too
-            fires[back[0]] += moved
+        jobs_now = self.model.jobs
+        back = [i for i in back if not (i in jobs_now and jobs_now[i].digest)]
+        if what != "any":
+            back = [i for i in back if i in jobs_now and (jobs_now[i].state, jobs_now[i].attempt) == ("s", 0)]
+        fires = {i: jobs_now[i].fire if i in jobs_now else self.now_ms for i in back}
+        if what == "moved" and fires:  # the caller knows one's time from before somebody moved it, to another day too
+            fires[back[0]] += DAY_MS if other_day else 1
         call = calls.define(
             KEYS, name, stamp="" if stamp is None else f"{stamp:016d}", after=self.after(told),
             back=list(fires.items()), lane=self.lane(lane), now=self.now,

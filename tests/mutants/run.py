@@ -19,7 +19,7 @@ from .table import Mutant
 
 ROOT = Path(__file__).parents[2]
 #: How many seeds of the scenario, and how many histories of the model, a mutant gets before it counts as survived.
-SEEDS = range(1, 9)
+SEEDS = range(1, 25)
 MODEL_EXAMPLES = 150
 
 

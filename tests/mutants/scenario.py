@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests.servers import RedisServer
 from zwheel import calls
+from zwheel.backfill import backfill_jobs
 from zwheel.calls import Back, Call, Lane, NewJob, Session
 from zwheel.codec import DEFAULT
 from zwheel.declare import make_definition
@@ -289,6 +291,16 @@ class Life:
             if self.random.random() < 0.5:
                 break
 
+    def backfill(self) -> None:
+        """Run what a schedule had to run, and what it has to run in a moment, before it does."""
+        (entries,) = self.stores[0].send([("HVALS", self.keys.schedules)])
+        if entries:
+            info = read_schedule(self.random.choice(sorted(entries)))
+            start, end = (datetime.fromtimestamp((self.now_ms + ms) / 1000, UTC) for ms in (-2_000, 1_500))
+            jobs = backfill_jobs(info, DEFAULT, start, end)
+            sent = calls.enqueue(self.keys, jobs, now_ms=self.now_ms, lane=self.lane("e", 0), now=self.now)
+            self.send(sent.call, 0)
+
     def gap(self) -> None:
         """Redis answers nobody for five leases although a worker lives and tries; then the other one reaps."""
         self.claim()
@@ -322,7 +334,7 @@ class Life:
         acts = {
             self.enqueue: 22, self.claim: 24, self.settle: 24, self.extend: 14, self.reap: 9, self.cancel: 4,
             self.reschedule: 3, self.redrive: 4, self.purge: 2, self.prune: 2, self.gap: 1,
-            self.tend: 4, self.advance: 10,
+            self.tend: 4, self.advance: 10, self.backfill: 1,
         }  # fmt: skip
         self.pass_ms(0)
         for number in range(steps):

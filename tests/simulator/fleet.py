@@ -60,7 +60,7 @@ class Fleet:
             self._start("reaper", lambda world, process: actors.reaper(world, process, self._most_dead))
         for _ in range(decisions.choose(3)):
             self._start("operator", actors.operator)
-        if decisions.chance(0.4):
+        if decisions.chance(0.6):
             self._start("tender", schedules.tender)
             for _ in range(1 + decisions.choose(2)):
                 self._start("scheduler", schedules.scheduler)

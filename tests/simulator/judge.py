@@ -408,16 +408,13 @@ class Judge:
         must((known[1] if known else None) == stamp, f"I14: {facts['name']} was written on {stamp}, it is {known}")
         for job_id in facts["back"]:
             life = self._life(job_id)
-            if life is None or life.damaged:
+            if self._damaged(job_id):
                 continue
-            must(
-                life.state == "c" or (life.state == "s" and life.attempt == 0),
-                f"I14: {job_id} was taken back, and it is {life}",
-            )
-            if life.state == "s":
-                self._gone(job_id)
-                self.occurrences.discard(job_id)
-                self._mark("taken back")
+            right = life is not None and (life.state, life.attempt) == ("s", 0)
+            must(right, f"I14: {job_id} was taken back, and it is {life}")
+            self._gone(job_id)
+            self.occurrences.discard(job_id)
+            self._mark("taken back")
         if facts["status"]:
             self.schedules[facts["name"]] = facts["status"], now_us
         else:

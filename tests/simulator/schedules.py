@@ -84,13 +84,13 @@ def tender(world: World, process: Process) -> Acting:
             world.mark("tender gave up")
         except ScheduleNotFound:
             pass
-        yield decisions.pick((4.0, 0.5, 20.0, 60.0))
+        yield decisions.pick((2.0, 0.5, 9.0, 30.0))
 
 
 def _definition(world: World, name: str) -> Definition:
     decisions = world.decisions
     return make_definition(
         {}, DEFAULT, name, decisions.pick(("*/2 * * * * *", "*/5 * * * * *", "@every 7s", "0 * * * *")), "mail.send",
-        queue=QUEUE, retries=2, keep=60, overlap=decisions.pick(("buffer_one", "allow", "skip", "buffer_one")),
+        queue=QUEUE, retries=2, keep=60, overlap=decisions.pick(("allow", "buffer_one", "skip")),
         misfire=decisions.pick(("fire_once", "skip", "fire_all")), misfire_limit=5, grace=decisions.pick((60, 0)),
     )  # fmt: skip

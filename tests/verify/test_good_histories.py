@@ -126,6 +126,17 @@ def dead_and_redriven(book: Book) -> None:
     book.snapshot(5_000)
 
 
+def redriven_by_a_request_that_was_sent_before_its_death(book: Book) -> None:
+    """It was carried out after the death; that is known only from its repeat."""
+    book.enqueue("a", most=1)
+    book.claim("a", 10, most=1)
+    book.call("redrive", 30, [{"id": "a"}], proc="p", asked=20, phase="info", request="p:redrive:1")
+    book.settle("bury", "a", 25, of=10)
+    book.call("redrive", 40, [{"id": "a", "letter": "r"}], proc="p", request="p:redrive:1")
+    book.run("a", 50, fire=25, most=1)
+    book.snapshot(5_000)
+
+
 def purged(book: Book) -> None:
     book.enqueue("a", fire=60_000)
     book.enqueue("b")
@@ -272,7 +283,7 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     plain, retried_released_and_reaped, enqueue_without_an_answer_that_happened, enqueue_without_an_answer_that_did_not,
     ack_without_an_answer_that_happened, ack_without_an_answer_that_did_not, retry_repeated_after_another_claimed,
     claim_whose_answer_never_came, claim_repeated, reap_without_an_answer, dedup_after_the_end_and_after_the_window,
-    the_same_id_again_after_its_end, dead_and_redriven, purged, trimmed, lost_with_the_tail_of_the_log,
+    the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death, purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, taken_from_a_dead_worker_after_a_gap,
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_workers_that_are_full, buried_with_a_reason,
     kept_promise_of_a_receipt, scheduled, waited_through_an_edit,

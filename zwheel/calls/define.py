@@ -20,7 +20,7 @@ class Defined(NamedTuple):
     letters: str = ""
     """With ok, a letter a job: c created, i the id exists."""
     started: tuple[str, ...] = ()
-    """With started, the occurrences to take back that were claimed, or that somebody moved to another time."""
+    """With started, the occurrences to take back that have left their place on the wheel: they count as decided."""
 
 
 def define(

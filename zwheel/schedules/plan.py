@@ -67,6 +67,13 @@ def plan(definition: Definition, state: State, now_ms: int) -> Plan:
     upcoming: list[Occurrence] = []
     if not guarded:
         upcoming = rhythm.between(max(after, now_ms), min(now_ms + AHEAD_MS, end), MOST_AHEAD)
+    reached = max(after, now_ms, *(o.at_ms for o in upcoming)) if upcoming else max(after, now_ms)
+    if len(upcoming) == MOST_AHEAD:
+        reached = upcoming[-1].at_ms
+    known = state.known_after(after)
+    if known:
+        past = [o for o in past if o.at_ms not in known]
+        upcoming = [o for o in upcoming if o.at_ms not in known]
     chosen, dropped = _choose(definition, past, now_ms)
     missed = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.MISSED) for o in dropped]
     count = len(dropped) + (1 if cut else 0)
@@ -79,9 +86,6 @@ def plan(definition: Definition, state: State, now_ms: int) -> Plan:
     left = None if definition.max_count is None else definition.max_count - state.fired
     if left is not None:
         fires = fires[: max(0, left)]
-    reached = max(after, now_ms, *(o.at_ms for o in upcoming)) if upcoming else max(after, now_ms)
-    if upcoming and len(upcoming) == MOST_AHEAD:
-        reached = upcoming[-1].at_ms
     moved = replace(state, cursor_ms=reached, missed=state.missed + count, recent=_recent(state.recent, missed))
     if guarded:
         return _guarded(definition, rhythm, moved, fires, now_ms, end)

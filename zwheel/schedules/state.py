@@ -99,6 +99,13 @@ class State:
     declared: str = ""
     """Digest of the definition as its owner last gave it: an edit by hand stays until the owner changes its own."""
 
+    def known_after(self, at_ms: int) -> frozenset[int]:
+        """Nominal times that are decided although they lie after the cursor, ms.
+
+        The cursor went back to one that an edit took back, and others after it had run, or were a person's by then.
+        """
+        return frozenset(d.at_ms for d in self.recent if d.at_ms > at_ms and d.verdict is not Verdict.TRIGGERED)
+
     def text(self) -> str:
         """Write it as JSON on one line; what is empty is left out."""
         given: dict[str, object] = {

@@ -330,8 +330,13 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
             hidden = job.may_have({"redrive", "enqueue", "repair"}, move.us)
             if ended is None or hidden or move.op == "enqueue":
                 pass
-            elif move.op != "redrive" and move.since > ended.us:
+            elif move.op != "redrive" and move.since > ended.us and not _revived(job, ended, move):
                 found.add("a job that had ended was moved", ended, move, job=name_of(job))
             elif move.op == "redrive" and ended.op in ("complete", "cancel"):
                 found.add("a job that was not dead was redriven", ended, move, job=name_of(job))
             ended = move if move.terminal else None if move.op in ("enqueue", "redrive") else ended
+
+
+def _revived(job: JobLine, ended: Event, move: Event) -> bool:
+    """Whether the job may have been redriven or enqueued anew in between: a repeat says only by when it was."""
+    return any(e.op in ("enqueue", "redrive") and e.us > ended.since and e.since < move.us for e in job.moves)

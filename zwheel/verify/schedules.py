@@ -122,6 +122,7 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
     if len(wanted) > MISFIRE_CAP:
         return
     fired = {nominal_ms(job["id"]) for job in change.jobs}
+    fired |= {at for at, _, letter in before.state.get("recent", ()) if letter != "t"}
     accounted = sum(at in fired for at in wanted)
     for count in ("missed", "skipped"):
         accounted += int(change.state.get(count, 0)) - int(before.state.get(count, 0))
