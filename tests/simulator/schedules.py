@@ -43,7 +43,7 @@ def scheduler(world: World, process: Process) -> Acting:
     """Advances what it reads, and is often too late with it."""
     decisions = world.decisions
     while True:
-        yield decisions.pick((0.5, 1.0, 0.2, 9.0))
+        yield decisions.pick((2.0, 1.0, 0.3, 9.0))
         try:
             name = decisions.pick(NAMES)
             (raw,) = yield from persist([("HGET", KEYS.schedules, name)], decisions)
