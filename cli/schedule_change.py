@@ -27,8 +27,8 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME", help="The schedules'
 async def pause(ctx: Context, names: Names, queue: QueueOption = None) -> None:
     """Let schedules fire nothing until they are resumed.
 
-    What waits of them is taken off the wheel, what runs goes on. Exit code 4 when there is no such schedule, 6 when it
-    is finished, 5 when only some of several were paused.
+    What waits of them for its time is taken off the wheel, what runs goes on. Exit code 4 when there is no such
+    schedule, 6 when it is finished, 5 when only some of several were paused.
     """
 
     async def act(wheel: Wheel, name: str) -> None:

@@ -259,7 +259,7 @@ class Life:
             {}, DEFAULT, name, self.random.choice(("* * * * * *", "*/2 * * * * *", "@every 1500ms")), "t",
             overlap=self.random.choice(("allow", "allow", "skip", "buffer_one")), queue="q", retries=2,
             misfire=self.random.choice(("skip", "fire_once", "fire_all")), misfire_limit=20,
-            grace=self.random.choice((0, 1)), keep=7200,
+            grace=self.random.choice((0, 1)), keep=7200, jitter=self.random.choice((0, 0, 3)),
         )  # fmt: skip
 
     def tend(self) -> None:

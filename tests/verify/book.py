@@ -113,7 +113,7 @@ class Book:
     ) -> None:  # fmt: skip
         """Change the schedule `s`. on: when the record that it builds on was written; fires, back: nominal times, ms."""
         state = {"cursor": HOUR + int(cursor)} | {
-            k: more.pop(k) for k in ("missed", "skipped", "anchor", "buffered") if k in more
+            k: more.pop(k) for k in ("missed", "skipped", "anchor", "buffered", "taken", "ahead") if k in more
         }
         facts: dict[str, Any] = {
             "name": "s", "stamp": "" if on is None else f"{us(on):016d}", "status": status, "due": None,

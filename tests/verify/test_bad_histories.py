@@ -381,7 +381,27 @@ def a_second_that_waited_dropped(book: Book) -> None:
     book.schedule("define", 1_100, on=1_001, cursor=1_100)
 
 
+def a_second_dropped_by_an_edit(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=2_000, fires=(1_000, 2_000))
+    book.schedule("define", 1_100, on=500, cursor=2_000, fires=(2_000,), back=(1_000, 2_000), says={"jitter_ms": 50})
+
+
+def a_missed_second_dropped_by_an_edit(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("define", 1_100, on=500, cursor=1_100, says={"grace_ms": 50})
+
+
+def a_second_dropped_after_a_pause(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,), says={"jitter_ms": 900})
+    book.schedule("define", 1_100, on=500, cursor=1_100, status="p", back=(1_000,), taken=[HOUR + 1_000])
+    book.schedule("define", 1_200, on=1_100, cursor=1_100, taken=[HOUR + 1_000])
+    book.schedule("advance", 1_300, on=1_200, cursor=1_300)
+
+
 BAD: dict[str, Bad] = {
+    "a second dropped by an edit": ({"I14"}, 1, a_second_dropped_by_an_edit),
+    "a missed second dropped by an edit": ({"I14"}, 2, a_missed_second_dropped_by_an_edit),
+    "a second dropped after a pause": ({"I14"}, 2, a_second_dropped_after_a_pause),
     "a second missing": ({"I14"}, 2, a_second_missing),
     "a second too many": ({"I14"}, 1, a_second_too_many),
     "a second twice": ({"I14"}, 2, a_second_twice),

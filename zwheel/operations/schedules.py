@@ -17,7 +17,7 @@ from zwheel.occurrence import after_of, occurrence_job
 from zwheel.operations.read import queues
 from zwheel.record import STATES
 from zwheel.schedules.definition import Definition, occurrence_id
-from zwheel.schedules.plan import Due, Outcome, plan
+from zwheel.schedules.plan import Due, Outcome, replan
 from zwheel.schedules.state import (
     RECENT,
     Decided,
@@ -92,28 +92,17 @@ def _without(state: State, taken: Sequence[tuple[int, int]]) -> State:
     if last in gone:
         ran = [d.at_ms for d in recent if d.verdict in _RAN]
         last = max(ran) if ran else None
-    return replace(state, recent=recent, last_ms=last, fired=max(0, state.fired - len(gone)), ahead=())
-
-
-def _planned(definition: Definition, state: State, now_ms: int) -> Outcome:
-    """Plan from now on. What waits for the occurrence before it still waits: a worker looks at once whether it can go.
-
-    Only `advance` sees whether that job is still active.
-    """
-    outcome = plan(definition, replace(state, buffered_ms=None), now_ms).free
-    if state.buffered_ms is None:
-        return outcome
-    kept = replace(outcome.state, buffered_ms=state.buffered_ms, status=Status.ACTIVE)
-    return replace(outcome, state=kept, due_ms=now_ms)
+    return replace(state, recent=recent, last_ms=last, fired=max(0, state.fired - len(gone)))
 
 
 def _write(session: Session, codec: Codec, queue: str, name: str, change: Change) -> Steps[ScheduleInfo | None]:
-    """Write a schedule as `change` makes it, taking back what waits of it and planning anew from now on.
+    """Write a schedule as `change` makes it, taking back what waits of it and planning anew.
 
-    Old and new never both fire: what has left the wheel counts as decided, and the new one begins after it.
+    Old and new never both fire: what has left the wheel counts as decided. What the old one had not decided yet, since
+    no worker was there, is left to the new one; a state whose cursor is 0 begins now.
     """
     keys = session.keys(queue)
-    started: set[str] = set()
+    started: set[int] = set()
     for _ in range(_TRIES):
         raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
         info = None if raw is None else read_schedule(raw)
@@ -123,13 +112,15 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
         definition, state = made
         now_ms = _now_ms(clock)
         ahead = info.state.ahead if info is not None else ()
-        back = [pair for pair in ahead if occurrence_id(name, pair[0]) not in started]
-        # What waits for its jitter has its time behind it: the new definition decides it once more.
-        cursor = min([now_ms, *(at - 1 for at, _ in back)])
-        state = replace(_without(state, back), cursor_ms=cursor, next_ms=None)
-        outcome = Outcome(state=state, due_ms=None)
+        back = [pair for pair in ahead if pair[0] not in started]
+        kept = tuple(pair for pair in ahead if pair[0] in started and pair[0] > now_ms)
+        again = tuple(at for at, _ in back if at <= now_ms)
+        cursor = min(state.cursor_ms, now_ms) or now_ms
+        state = replace(_without(state, back), cursor_ms=cursor, next_ms=None, ahead=kept)
         if state.status is Status.ACTIVE:
-            outcome = _planned(definition, state, now_ms)
+            outcome = replan(definition, state, now_ms, again)
+        else:
+            outcome = Outcome(state=replace(state, taken=(*state.taken, *again)), due_ms=None)
         after = after_of(definition, codec, outcome)
         with session.lane() as lane:
             call = calls.define(
@@ -140,7 +131,7 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
         met = calls.read_define(call, reply)
         if met.word == "ok":
             return ScheduleInfo(definition=definition, state=outcome.state, stamp=info.stamp if info else "")
-        started.update(met.started)
+        started.update(at for at, _ in back if occurrence_id(name, at) in met.started)
     raise BrokerRefused(f"schedule {name} changes faster than it can be written")
 
 
@@ -159,13 +150,19 @@ def add_schedule(session: Session, codec: Codec, definition: Definition, replace
             return definition, State(declared=definition.digest() if definition.owner else "")
         if not replace_it:
             raise ScheduleExists(definition.name, info.queue)
-        return definition, _revived(info.state)
+        return definition, _carried_on(info, definition)
 
     return (yield from _created(session, codec, definition, change))
 
 
-def _revived(state: State) -> State:
-    return replace(state, status=Status.ACTIVE) if state.status is Status.FINISHED else state
+def _carried_on(info: ScheduleInfo, definition: Definition) -> State:
+    """The state that a new definition takes over. One with other times, or that was finished, has nothing to make up."""
+    state = info.state
+    if state.status is Status.FINISHED:
+        return replace(state, status=Status.ACTIVE, cursor_ms=0)
+    if not definition.same_times(info.definition):
+        return replace(state, cursor_ms=0, taken=())
+    return state
 
 
 def _created(session: Session, codec: Codec, definition: Definition, change: Change) -> Steps[ScheduleInfo]:
@@ -197,7 +194,7 @@ def edit_schedule(
             raise ScheduleNotFound(definition.name)
         if before is not None and info.definition != before:
             raise ScheduleChanged(definition.name)
-        return definition, _revived(info.state)
+        return definition, _carried_on(info, definition)
 
     return (yield from _created(session, codec, definition, change))
 
@@ -234,7 +231,7 @@ def resume_schedule(
     def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
         if info is None or info.status is not Status.PAUSED:
             return None
-        return info.definition, replace(info.state, status=Status.ACTIVE)
+        return info.definition, replace(info.state, status=Status.ACTIVE, cursor_ms=0, taken=())
 
     return (yield from _known(session, codec, name, found.queue, change))
 
@@ -349,10 +346,11 @@ def _put(session: Session, codec: Codec, definition: Definition) -> Steps[Schedu
     digest = definition.digest()
 
     def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
-        state = State() if info is None else info.state
-        if info is not None and state.declared == digest:
+        if info is None:
+            return definition, State(declared=digest)
+        if info.state.declared == digest:
             return None
-        return definition, replace(_revived(state), declared=digest)
+        return definition, replace(_carried_on(info, definition), declared=digest)
 
     return (yield from _created(session, codec, definition, change))
 

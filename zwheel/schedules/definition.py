@@ -24,6 +24,8 @@ from zwheel.times import MAX_MS
 NAME_LIMIT = 90
 #: No policy puts more missed occurrences on the wheel at once.
 MISFIRE_CAP = 1000
+#: So many occurrences may wait for their jitter at a time.
+MOST_DELAYED = 100
 MAX_TEXT = 400_000
 _DAY_MS = 86_400_000
 
@@ -112,15 +114,30 @@ class Definition:
             raise InvalidInput(f"schedule {self.name}: it ends before it starts")
         if len(self.description) > 1000 or len(self.owner) > 300:
             raise InvalidInput(f"schedule {self.name}: its description or owner is too long")
-        self.rhythm(0)
+        self._check_jitter()
         if len(self.text()) > MAX_TEXT:
             raise InvalidInput(f"schedule {self.name}: its arguments are too large, keep them under 256 KiB")
         return self
+
+    def _check_jitter(self) -> None:
+        """What waits for its jitter is listed in the schedule's record, which is read and written whole."""
+        rhythm = self.rhythm(0)
+        first = next(iter(rhythm.after(self.start_ms or 0)), None) if self.jitter_ms else None
+        if first is None:
+            return
+        if len(rhythm.between(first.at_ms - 1, first.at_ms + self.jitter_ms, MOST_DELAYED + 1)) > MOST_DELAYED:
+            raise InvalidInput(
+                f"schedule {self.name}: with this jitter more than {MOST_DELAYED} of its occurrences would wait at a time"
+            )
 
     def rhythm(self, anchor_ms: int) -> Rhythm:
         """Build what enumerates the occurrences. anchor_ms: where `@every` counts from."""
         anchor = anchor_ms if isinstance(self.kind, Every) else 0
         return _rhythm(self.kind, self.tz, self.gap, self.fold, self.calendar, self.on_blocked, anchor, self.name)
+
+    def same_times(self, other: Definition) -> bool:
+        """Whether both have the same nominal times, from the same anchor."""
+        return all(getattr(self, field) == getattr(other, field) for field in _RHYTHM)
 
     def text(self) -> str:
         """Write it down: JSON on one line, keys sorted, what is left at its default left out."""
@@ -163,6 +180,7 @@ _PLAIN = (
     "tz", "gap", "fold", "misfire", "misfire_limit", "grace_ms", "window_ms", "overlap", "jitter_ms", "on_blocked",
     "start_ms", "end_ms", "max_count", "max_attempts", "keep_ms", "owner", "description",
 )  # fmt: skip
+_RHYTHM = ("name", "kind", "tz", "gap", "fold", "calendar", "on_blocked")
 _DEFAULTS: Mapping[str, Any] = {
     name: Definition.__dataclass_fields__[name].default for name in _PLAIN
 }  # fmt: skip

@@ -7,7 +7,7 @@ than the grace of a minute, so it is missed, and the misfire policy says whether
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -54,12 +54,15 @@ class Plan:
     after_ms: int | None = None
 
 
-def plan(definition: Definition, state: State, now_ms: int) -> Plan:
-    """Decide what to do with an active schedule at `now_ms` of the server's time."""
+def plan(definition: Definition, state: State, now_ms: int, again: Iterable[int] = ()) -> Plan:
+    """Decide what to do with an active schedule at `now_ms` of the server's time.
+
+    again: nominal times, up to now, that an edit took off the wheel: they fire if the definition still has them.
+    """
     rhythm = definition.rhythm(state.anchor_ms)
     guarded = definition.overlap is not Overlap.ALLOW
     after = max(state.cursor_ms, (definition.start_ms or 0) - 1)
-    end = definition.end_ms if definition.end_ms is not None else 1 << 62
+    end = _end(definition)
     past: list[Occurrence] = []
     cut = False
     if now_ms > after and (state.next_ms is None or state.next_ms <= now_ms):
@@ -70,23 +73,27 @@ def plan(definition: Definition, state: State, now_ms: int) -> Plan:
     reached = max(after, now_ms, *(o.at_ms for o in upcoming)) if upcoming else max(after, now_ms)
     if len(upcoming) == MOST_AHEAD:
         reached = upcoming[-1].at_ms
-    known = state.known_after(after)
-    if known:
-        past = [o for o in past if o.at_ms not in known]
-        upcoming = [o for o in upcoming if o.at_ms not in known]
+    known = {at for at, _ in state.ahead}
+    past = [*_kept(definition, rhythm, state.taken), *(o for o in past if o.at_ms not in known)]
+    delayed = [o for o in past if _delayed_ms(definition, o) > now_ms] if definition.jitter_ms else []
+    if delayed:
+        past = [o for o in past if o not in delayed]
     chosen, dropped = _choose(definition, past, now_ms)
     missed = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.MISSED) for o in dropped]
     count = len(dropped) + (1 if cut else 0)
     fires = [(o, Verdict.CATCH_UP) for o in chosen[:-1]] if chosen else []
     if chosen:
         newest = chosen[-1]
-        late = now_ms - newest.at_ms > definition.grace_ms or newest is not past[-1]
+        late = now_ms - _delayed_ms(definition, newest) > definition.grace_ms or newest is not past[-1]
         fires.append((newest, Verdict.CATCH_UP if late else Verdict.FIRED))
-    fires += [(o, Verdict.FIRED) for o in upcoming]
+    on_time = [*_kept(definition, rhythm, again), *delayed, *(o for o in upcoming if o.at_ms not in known)]
+    fires = sorted([*fires, *((o, Verdict.FIRED) for o in on_time)], key=lambda fire: fire[0].at_ms)
     left = None if definition.max_count is None else definition.max_count - state.fired
     if left is not None:
         fires = fires[: max(0, left)]
-    moved = replace(state, cursor_ms=reached, missed=state.missed + count, recent=_recent(state.recent, missed))
+    moved = replace(
+        state, cursor_ms=reached, missed=state.missed + count, recent=_recent(state.recent, missed), taken=()
+    )
     if guarded:
         return _guarded(definition, rhythm, moved, fires, now_ms, end)
     if state.buffered_ms is not None:  # it waited under another policy, and need not any more
@@ -95,13 +102,44 @@ def plan(definition: Definition, state: State, now_ms: int) -> Plan:
     return Plan(free=_settle(definition, rhythm, moved, fires, now_ms, end))
 
 
+def replan(definition: Definition, state: State, now_ms: int, again: Iterable[int]) -> Outcome:
+    """Decide what an edit of an active schedule does at once. again: as for `plan`.
+
+    What depends on whether the job before is still active is left to a worker, which looks without delay: only
+    `advance` sees that.
+    """
+    if definition.overlap is Overlap.ALLOW:
+        return plan(definition, state, now_ms, again).free
+    rhythm, end = definition.rhythm(state.anchor_ms), _end(definition)
+    fires = [(o, Verdict.FIRED) for o in _kept(definition, rhythm, again)]
+    outcome = _settle(definition, rhythm, state, fires, now_ms, end)
+    if state.buffered_ms is None and not state.taken:
+        return outcome
+    return replace(outcome, state=replace(outcome.state, status=Status.ACTIVE), due_ms=now_ms)
+
+
+def _end(definition: Definition) -> int:
+    return definition.end_ms if definition.end_ms is not None else 1 << 62
+
+
+def _kept(definition: Definition, rhythm: Rhythm, times: Iterable[int]) -> list[Occurrence]:
+    """The occurrences at these times, if the definition still has them."""
+    start, end = definition.start_ms or 0, _end(definition)
+    return [o for at in times if start <= at <= end for o in rhythm.between(at - 1, at, 1)]
+
+
+def _delayed_ms(definition: Definition, occurrence: Occurrence) -> int:
+    """Its nominal time with its jitter, ms."""
+    return occurrence.at_ms + jitter_of(definition.name, occurrence.at_ms, definition.jitter_ms)
+
+
 def _choose(
     definition: Definition, past: Sequence[Occurrence], now_ms: int
 ) -> tuple[list[Occurrence], list[Occurrence]]:
     """Tell which of the past occurrences still run, and which do not."""
     if not past:
         return [], []
-    on_time = now_ms - past[-1].at_ms <= definition.grace_ms
+    on_time = now_ms - _delayed_ms(definition, past[-1]) <= definition.grace_ms
     missed = list(past[:-1]) if on_time else list(past)
     eligible = missed
     if definition.window_ms is not None:
@@ -130,7 +168,7 @@ def _fire_ms(definition: Definition, fire: Fire, now_ms: int) -> int:
     occurrence, verdict = fire
     if verdict is not Verdict.FIRED:
         return max(now_ms, occurrence.at_ms)
-    return occurrence.at_ms + jitter_of(definition.name, occurrence.at_ms, definition.jitter_ms)
+    return _delayed_ms(definition, occurrence)
 
 
 def _settle(
@@ -145,11 +183,11 @@ def _settle(
         jobs.append(Due(occurrence.at_ms, fire, verdict is Verdict.CATCH_UP, previous))
         decided.append(Decided(at_ms=occurrence.at_ms, fire_ms=fire, verdict=verdict))
         previous = occurrence.at_ms
-    ahead = tuple(pair for pair in state.ahead if pair[1] > now_ms)
-    ahead += tuple((job.at_ms, job.fire_ms) for job in jobs if job.fire_ms > now_ms)
+    ahead = sorted(pair for pair in (*state.ahead, *((job.at_ms, job.fire_ms) for job in jobs)) if pair[1] > now_ms)
     state = replace(
-        state, last_ms=previous, fired=state.fired + len(jobs), ahead=ahead, recent=_recent(state.recent, decided)
-    )
+        state, last_ms=previous, fired=state.fired + len(jobs), ahead=tuple(ahead),
+        recent=_recent(state.recent, decided),
+    )  # fmt: skip
     return _look_again(definition, rhythm, state, tuple(jobs), end)
 
 

@@ -91,7 +91,10 @@ class State:
     missed: int = 0
     """How many were left out by the misfire policy; a number too large to count is a lower bound."""
     ahead: tuple[tuple[int, int], ...] = ()
-    """Nominal and fire times of what may still wait on the wheel; an edit takes it back."""
+    """Nominal and fire times of what may still wait on the wheel; an edit takes it back. All that is decided and has
+    its nominal time before it is in here."""
+    taken: tuple[int, ...] = ()
+    """Nominal times up to the cursor that a pause took off the wheel again: missed, when it goes on as if they were."""
     recent: tuple[Decided, ...] = ()
     """The newest decided ones, oldest first."""
     next_ms: int | None = None
@@ -99,19 +102,12 @@ class State:
     declared: str = ""
     """Digest of the definition as its owner last gave it: an edit by hand stays until the owner changes its own."""
 
-    def known_after(self, at_ms: int) -> frozenset[int]:
-        """Nominal times that are decided although they lie after the cursor, ms.
-
-        The cursor went back to one that an edit took back, and others after it had run, or were a person's by then.
-        """
-        return frozenset(d.at_ms for d in self.recent if d.at_ms > at_ms and d.verdict is not Verdict.TRIGGERED)
-
     def text(self) -> str:
         """Write it as JSON on one line; what is empty is left out."""
         given: dict[str, object] = {
             "created": self.created_ms, "anchor": self.anchor_ms, "cursor": self.cursor_ms, "last": self.last_ms,
             "buffered": self.buffered_ms, "fired": self.fired, "skipped": self.skipped, "missed": self.missed,
-            "ahead": [list(pair) for pair in self.ahead],
+            "ahead": [list(pair) for pair in self.ahead], "taken": list(self.taken),
             "recent": [[d.at_ms, d.fire_ms, _LETTERS[d.verdict]] for d in self.recent], "next": self.next_ms,
             "declared": self.declared,
         }  # fmt: skip
@@ -209,6 +205,7 @@ def _state(text: str, status: Status) -> State:
         cursor_ms=int(given.get("cursor", 0)), last_ms=given.get("last"), buffered_ms=given.get("buffered"),
         fired=int(given.get("fired", 0)), skipped=int(given.get("skipped", 0)), missed=int(given.get("missed", 0)),
         ahead=tuple((int(a), int(b)) for a, b in given.get("ahead", ())),
+        taken=tuple(int(at) for at in given.get("taken", ())),
         recent=tuple(
             Decided(at_ms=int(a), fire_ms=int(b), verdict=_VERDICTS[letter]) for a, b, letter in given.get("recent", ())
         ),

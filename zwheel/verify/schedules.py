@@ -69,6 +69,7 @@ def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
             waited: set[int] = set()
             for change in line:
                 _extra(change, waited, found)
+                _dropped(change, found)
                 waited.add(int(change.state.get("buffered", 0)))
         _taken_back(runs, queue, found)
 
@@ -97,6 +98,13 @@ def _chain(runs: Runs, queue: QueueLine, line: list[Change], found: Findings) ->
             if before.facts["status"] != "a":
                 found.add("a schedule fired that was not active", before.clue, change.clue, job=name)
             _missing(before, change, found)
+        elif before.facts["status"] == change.facts["status"] == "a" and _same_times(before, change):
+            _missing(before, change, found)
+
+
+def _same_times(before: Change, change: Change) -> bool:
+    old, new = _definition(before), _definition(change)
+    return old is not None and new is not None and new.same_times(old)
 
 
 def _forgotten(before: Change, change: Change, found: Findings) -> None:
@@ -110,7 +118,7 @@ def _forgotten(before: Change, change: Change, found: Findings) -> None:
 
 
 def _missing(before: Change, change: Change, found: Findings) -> None:
-    """Count what became of each occurrence between two cursors."""
+    """Count what became of each occurrence between two cursors, and of those that a pause took off the wheel."""
     definition = _definition(change)
     if definition is None or definition.max_count is not None:
         return
@@ -121,8 +129,9 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
     wanted = [o.at_ms for o in rhythm.between(low, high, MISFIRE_CAP + 1)]
     if len(wanted) > MISFIRE_CAP:
         return
+    wanted += [at for at in before.state.get("taken", ()) if at not in wanted and rhythm.between(at - 1, at, 1)]
     fired = {nominal_ms(job["id"]) for job in change.jobs}
-    fired |= {at for at, _, letter in before.state.get("recent", ()) if letter != "t"}
+    fired |= {at for at, _ in before.state.get("ahead", ())}
     accounted = sum(at in fired for at in wanted)
     for count in ("missed", "skipped"):
         accounted += int(change.state.get(count, 0)) - int(before.state.get(count, 0))
@@ -130,6 +139,25 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
     if accounted < len(wanted):
         text = f"{len(wanted) - accounted} of {len(wanted)} occurrences were left out"
         found.add(text, before.clue, change.clue, job=f"{change.queue}/{change.name}")
+
+
+def _dropped(change: Change, found: Findings) -> None:
+    """Find what an edit took off the wheel, and neither put there again nor left to be decided, though its time stays."""
+    definition = _definition(change)
+    if definition is None or definition.max_count is not None:
+        return
+    rhythm = definition.rhythm(int(change.state.get("anchor", 0)))
+    least, most = definition.start_ms or 0, definition.end_ms
+    placed = {job["id"] for job in change.jobs}
+    open_ = {*change.state.get("taken", ()), change.state.get("buffered")}
+    for job_id in change.facts.get("back", ()):
+        at = nominal_ms(job_id)
+        if at is None or job_id in placed or at in open_ or at > int(change.state.get("cursor", 0)):
+            continue
+        if at >= least and (most is None or at <= most) and rhythm.between(at - 1, at, 1):
+            found.add(
+                "an edit took an occurrence off the wheel and dropped it", change.clue, job=f"{change.queue}/{job_id}"
+            )
 
 
 def _extra(change: Change, waited: set[int], found: Findings) -> None:

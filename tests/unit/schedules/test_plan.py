@@ -11,7 +11,7 @@ from zwheel.codec import DEFAULT
 from zwheel.declare import make_definition
 from zwheel.errors import InvalidInput, InvalidName, UndecodableJob
 from zwheel.schedules.definition import Definition, jitter_of, occurrence_id
-from zwheel.schedules.plan import AHEAD_MS, BUFFER_LOOK_MS, Plan, plan
+from zwheel.schedules.plan import AHEAD_MS, BUFFER_LOOK_MS, Plan, plan, replan
 from zwheel.schedules.state import RECENT, ScheduleInfo, State, Status, Verdict, read_schedule, record_tail
 
 #: 2030-03-17T17:46:40Z, a whole second.
@@ -152,6 +152,49 @@ def test_a_jitter_is_bounded_and_the_same_for_everyone() -> None:
     assert all(0 <= delay <= 30_000 for delay in delays)
     assert len(set(delays)) > 5
     assert jitter_of("s", NOW, 0) == 0
+
+
+def test_one_whose_jitter_is_not_over_was_not_missed() -> None:
+    definition = made(jitter=30, grace=0, misfire="skip")
+    times = range(NOW - 29_000, NOW + 1, 1000)
+    delayed = [at for at in times if at + jitter_of("s", at, 30_000) > NOW]
+    outcome = plan(definition, State(cursor_ms=NOW - 30_000), NOW).free
+    past = [job for job in outcome.jobs if job.at_ms <= NOW]
+    assert [job.at_ms for job in past] == delayed
+    assert [job.fire_ms for job in past] == [at + jitter_of("s", at, 30_000) for at in delayed]
+    assert outcome.state.missed == 30 - len(delayed) > 0
+
+
+def test_no_more_wait_for_their_jitter_than_a_record_can_list() -> None:
+    assert made("* * * * *", jitter=5940).jitter_ms == 5_940_000
+    for when, jitter in (("* * * * *", 6000), ("* * * * * *", 101), ("@every 1s", 101), ("0 0 * * *", 101 * 86_400)):
+        with pytest.raises(InvalidInput, match="jitter"):
+            made(when, jitter=jitter)
+    assert made("at 2030-03-17T17:46:45Z", jitter=86_400).jitter_ms == 86_400_000
+
+
+def test_what_an_edit_took_back_fires_if_its_time_stays() -> None:
+    state = State(cursor_ms=NOW)
+    again = [NOW - 3000, NOW - 2500, NOW]
+    outcome = replan(made("0 0 1 1 *"), state, NOW, again)
+    assert outcome.jobs == ()
+    outcome = replan(made(misfire="skip", grace=0), state, NOW, again)
+    assert [job.at_ms - NOW for job in outcome.jobs][:3] == [-3000, 0, 1000]
+    assert [d.verdict for d in outcome.state.recent[:2]] == [Verdict.FIRED, Verdict.FIRED]
+    outcome = replan(made(overlap="skip"), state, NOW, again)
+    assert [job.at_ms - NOW for job in outcome.jobs] == [-3000, 0]
+    later = replace(made(), start_ms=NOW - 1000, end_ms=NOW + 500)
+    assert [job.at_ms - NOW for job in replan(later, state, NOW, again).jobs] == [0]
+
+
+def test_what_a_pause_took_back_is_missed_when_it_goes_on() -> None:
+    state = State(cursor_ms=NOW, taken=(NOW - 90_000, NOW - 80_000))
+    for misfire, runs in (("skip", []), ("fire_once", [-80_000]), ("fire_all", [-90_000, -80_000])):
+        outcome = plan(made("0 0 1 1 *"), state, NOW).free
+        assert outcome.jobs == ()
+        outcome = plan(made("*/10 * * * * *", misfire=misfire), state, NOW).free
+        assert [job.at_ms - NOW for job in outcome.jobs if job.at_ms <= NOW] == runs
+        assert (outcome.state.taken, outcome.state.missed) == ((), 2 - len(runs))
 
 
 def test_every_counts_from_its_anchor_and_never_drifts() -> None:
