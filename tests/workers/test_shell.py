@@ -295,11 +295,14 @@ async def test_a_process_in_a_session_of_its_own_is_not_waited_for(
     """It holds the command's output open; the job ends nevertheless, with all that was written before."""
     go = tmp_path / "go"
     os.mkfifo(go)
-    line = f"{HOLD}setsid sh -c 'read word < \"$GO\"' & seq 3; echo ready >&3"
+    # The command goes on when the other has left its group: what is still in it is killed with the command's end.
+    line = (
+        f'{HOLD}setsid sh -c \': > "$GO.in"; read word < "$GO"\' & '
+        'until [ -e "$GO.in" ]; do sleep 0.01; done; seq 3; echo ready >&3'
+    )
     async with pipe(tmp_path / "pipe") as reader, running(any_shell):
         job = await ended(any_shell, line=line, env={"PIPE": str(tmp_path / "pipe"), "GO": str(go)})
         await said(reader, "ready")
-        # It opens this pipe only in its own session, which takes a moment; then it ends.
         writing = await eventually(lambda: _open(go), lambda fd: fd is not None)
         assert writing is not None
         os.write(writing, b"go\n")

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator
 from datetime import date, datetime
 from functools import lru_cache
+from typing import Any
+from weakref import WeakValueDictionary
 
 from cronsim import CronSim, CronSimError
 
@@ -29,12 +31,15 @@ _NEAREST = re.compile(r"(\d{1,2})W\Z")
 _HASHED = re.compile(r"H(?:\((\d{1,2})-(\d{1,2})\))?(?:/(\d{1,2}))?\Z")
 #: Probed from here when a line is read: a leap year, so that the 29th of February is near.
 _PROBE = datetime(2024, 1, 1)  # noqa: DTZ001 - wall times have no zone
+_NO_PARTS: list[str] = []
+#: The sets of values that the fields of lines name: equal ones are one. What no line has any more goes away.
+_fields: WeakValueDictionary[frozenset[Any], frozenset[Any]] = WeakValueDictionary()
 
 
 class CronLine:
     """One line, ready to be walked. Read with `parse`."""
 
-    __slots__ = ("_nearest", "_sim", "fixed", "seconds", "text", "words")
+    __slots__ = ("_expression", "_nearest", "_sim", "fixed", "seconds", "text")
 
     def __init__(self, text: str, expression: str, nearest: int | None, sim: CronSim) -> None:
         self.text = text
@@ -44,10 +49,18 @@ class CronLine:
         clock = fields[:3] if self.seconds else fields[:2]
         #: Whether it names fixed times: no field of its seconds, minutes and hours starts with `*`. As in Debian's cron.
         self.fixed = not any(field.startswith("*") for field in clock)
+        self._expression = expression
         self._nearest = nearest
-        self._sim = sim
-        #: The line in English.
-        self.words = _words(sim, nearest)
+        self._sim = _lean(sim)
+
+    @property
+    def words(self) -> str:
+        """The line in English."""
+        if self._nearest is None:
+            return str(CronSim(self._expression, _PROBE).explain())
+        parts = CronSim(self._expression, _PROBE).parts
+        plain = " ".join([*parts[:3], "*", *parts[4:]])
+        return f"{CronSim(plain, _PROBE).explain()}, on the weekday nearest to day {self._nearest} of the month"
 
     @staticmethod
     def parse(text: str, name: str = "") -> CronLine:
@@ -55,7 +68,7 @@ class CronLine:
 
         Raises: InvalidTime in one sentence, also for a line that never fires.
         """
-        return _parsed(text, name)
+        return _parsed(text, name if isinstance(text, str) and "h" in text.lower() else "")
 
     def walls(self, after: datetime) -> Iterator[datetime]:
         """Give the wall times it names, strictly after a naive one, rising; ends when none follows within 50 years."""
@@ -173,8 +186,10 @@ def _nearest_weekday(wall: datetime, day: int) -> int:
     return _nearest(wall.year, wall.month, day)
 
 
-def _words(sim: CronSim, nearest: int | None) -> str:
-    if nearest is None:
-        return str(sim.explain())
-    plain = " ".join([*sim.parts[:3], "*", *sim.parts[4:]])
-    return f"{CronSim(plain, _PROBE).explain()}, on the weekday nearest to day {nearest} of the month"
+def _lean(sim: CronSim) -> CronSim:
+    """Let equal fields be one set: thousands of lines are kept, and a collection of garbage looks at each of them."""
+    sim.parts = _NO_PARTS
+    for field in ("seconds", "minutes", "hours", "days", "months", "weekdays"):
+        values = frozenset(getattr(sim, field))
+        setattr(sim, field, _fields.setdefault(values, values))
+    return sim
