@@ -12,36 +12,39 @@ import time
 
 from zwheel import Wheel
 
-from .bench import Bench
+from .bench import QUEUE, Bench
 from .figures import Bar, Figure
 from .machine import Server
 
 _SETTLE_S = 5.0
 _WINDOW_S = 20.0
 _FULL_WINDOW_S = 60.0
-#: Workers, and over how many processes they are spread.
-_FLEETS = ((1, 1, 3.0), (10, 1, None), (100, 4, 60.0))
+#: Workers, over how many processes they are spread, whether there is a schedule (far away), and the bar.
+_FLEETS = ((1, 1, False, 3.0), (10, 1, False, None), (100, 4, False, 60.0), (100, 4, True, 60.0))
 
 
 async def run(bench: Bench) -> list[Figure]:
-    """Measure 1, 10 and 100 workers, one after another."""
+    """Measure 1, 10 and 100 workers, one after another, and 100 that have a schedule to look after."""
     figures = []
     window_s = _FULL_WINDOW_S if bench.full else _WINDOW_S
-    for workers, processes, limit in _FLEETS:
+    for workers, processes, scheduled, limit in _FLEETS:
         with bench.server() as server:
             async with Wheel(server.url, namespace="zw") as wheel:
                 where = bench.placement.measured
+                if scheduled:
+                    await wheel.add_schedule(wheel.new_schedule("far", "0 0 1 1 *", "late", queue=QUEUE))
                 async with bench.workers(server, wheel, processes=processes, count=workers // processes, cpus=where):
                     await asyncio.sleep(_SETTLE_S)
                     sent, processed = await asyncio.to_thread(_count, server, window_s)
-        name = f"{workers} idle worker{'s' if workers > 1 else ''}"
+        name = f"{workers} idle worker{'s' if workers > 1 else ''}{', a schedule' if scheduled else ''}"
+        key = f"idle.{workers}{'.scheduled' if scheduled else ''}"
         figures += [
             Figure(
-                name=f"idle.{workers}", title=f"{name}: commands sent", unit="/s", rounds=(sent,),
+                name=key, title=f"{name}: commands sent", unit="/s", rounds=(sent,),
                 bar=None if limit is None else Bar(limit=limit, at_least=False),
             ),
             Figure(
-                name=f"idle.{workers}.info", title=f"{name}: with those inside scripts", unit="/s", rounds=(processed,),
+                name=f"{key}.info", title=f"{name}: with those inside scripts", unit="/s", rounds=(processed,),
             ),
         ]  # fmt: skip
     return figures

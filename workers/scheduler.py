@@ -31,12 +31,15 @@ log = logging.getLogger("zwheel.scheduler")
 #: Those that are not first look this much later than the time, seconds.
 LATER_S = (0.05, 0.25)
 #: Nobody sleeps longer than this, where there are schedules and where there are none, seconds.
-BACKSTOP_S = (1.0, 2.0)
+BACKSTOP_S = (2.5, 5.0)
 EMPTY_BACKSTOP_S = (5.0, 10.0)
+#: A schedule that is further away than this by the estimate of the server's clock is not looked at by its own, seconds.
+_FAR_S = 30.0
 #: How many schedules one call advances: computing and storing them may not keep running jobs waiting.
 _BATCH = 20
 #: A schedule that cannot be advanced here is tried again after this, seconds.
 _PUT_OFF_S = 30.0
+_TIME = ("TIME",)
 
 
 class Scheduler:
@@ -47,6 +50,8 @@ class Scheduler:
         self._keys = keys
         self._codec = codec
         self._first = True
+        #: Whether the next schedule was far away at the last look: most workers look at nothing else all day.
+        self._far = False
         self._kicked = asyncio.Event()
         self._ended: set[str] = set()
         #: Schedules that cannot be read or built here, until when they are left to others: loop time.
@@ -119,9 +124,15 @@ class Scheduler:
         if self._ended:
             names, self._ended = list(self._ended)[:_BATCH], set(list(self._ended)[_BATCH:])
             await self._advance(names, again=True)
-        head, clock = await self._store.send([("ZRANGE", keys.schedules_due, 0, 0, "WITHSCORES"), ("TIME",)])
+        ask: list[tuple[Any, ...]] = [("ZRANGE", keys.schedules_due, 0, 0, "WITHSCORES")]
+        head, *clocks = await self._store.send(ask if self._far else [*ask, _TIME])
         if not head:
+            self._far = True
             return random.uniform(*EMPTY_BACKSTOP_S)
+        self._far = self._is_far(_score(head))
+        if self._far:
+            return random.uniform(*BACKSTOP_S)
+        (clock,) = clocks or await self._store.send([_TIME])
         until = _score(head) / 1000 - _seconds(clock)
         if until <= 0:
             if await self._due(clock):
@@ -133,6 +144,10 @@ class Scheduler:
         if not self._first:
             until += random.uniform(*LATER_S)
         return until
+
+    def _is_far(self, due_ms: float) -> bool:
+        clock = self._store.session.clock
+        return clock.error_us() < 1_000_000 and clock.seconds_until(int(due_ms)) > _FAR_S
 
     async def _due(self, clock: Any) -> bool:
         """Advance a batch of those that are due; False when all of them are left to others."""
@@ -151,7 +166,7 @@ class Scheduler:
     async def _advance(self, names: list[str], *, again: bool = False, anew: bool = False) -> None:
         keys = self._keys
         raws, scores, clock = await self._store.send(
-            [("HMGET", keys.schedules, *names), ("ZMSCORE", keys.schedules_due, *names), ("TIME",)]
+            [("HMGET", keys.schedules, *names), ("ZMSCORE", keys.schedules_due, *names), _TIME]
         )
         now_ms = int(_seconds(clock) * 1000)
         batch: list[Advance] = []
