@@ -25,7 +25,7 @@ from zwheel.store import Listener, Store, pause_s
 from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Slots
-from .garbage import collect_young
+from .garbage import GARBAGE
 from .runner import Runner
 from .scheduler import Scheduler
 from .settings import WorkerSettings
@@ -273,7 +273,7 @@ class Poller:
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
         loop = asyncio.get_running_loop()
-        collect_young(self._wake_at - time.monotonic())
+        GARBAGE.tidy(self._wake_at - time.monotonic())
         left = self._wake_at - time.monotonic()
         if left > 0:
             timer = loop.call_later(left, self._on_time)

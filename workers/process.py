@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from zwheel.errors import ConfigError
 from zwheel.registry import Registry
 
-from .garbage import settle_in
+from .garbage import GARBAGE
 from .keeper import Keeper
 from .settings import WorkerSettings
 from .worker import Worker
@@ -49,7 +49,7 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     url, namespace = wheel.resolve()
     keeper = Keeper(url, namespace, worker.id, settings, wheel.recorder)
     worker.on_beat = keeper.tick
-    settle_in()
+    GARBAGE.settle_in()
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_serve(worker, settings))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.workers.harness import Log, eventually, running
 from zwheel import Wheel
-from zwheel.workers.garbage import collect_young, settle_in
+from zwheel.workers.garbage import Garbage
 
 
 class Knot:
@@ -41,13 +41,13 @@ def rarely() -> Iterator[None]:
 
 def test_it_is_collected_when_enough_came_and_there_is_time() -> None:
     seen = old_garbage()
-    collect_young(10)
+    Garbage().tidy(10)
     assert seen() is not None, "too little came"
     for _ in range(4):
         gc.collect(0)
-    collect_young(0.05)
+    Garbage().tidy(0.05)
     assert seen() is not None, "something fires in a moment"
-    collect_young(0.3)
+    Garbage().tidy(0.3)
     assert seen() is None
 
 
@@ -57,7 +57,7 @@ def test_who_switched_collections_off_has_none() -> None:
         gc.collect(0)
     gc.disable()
     try:
-        collect_young(10)
+        Garbage().tidy(10)
         assert seen() is not None
     finally:
         gc.enable()
@@ -79,9 +79,21 @@ async def test_a_worker_collects_while_it_waits(wheel: Wheel, log: Log) -> None:
         await eventually(collected, bool)
 
 
-def test_what_is_there_at_the_start_is_left_out() -> None:
+def test_all_is_collected_where_there_is_time_for_all() -> None:
+    garbage = Garbage()
     try:
-        settle_in()
-        assert gc.get_freeze_count() > 1000
+        garbage.settle_in()
+        all_s = garbage.all_s or 0.0
+        assert gc.get_freeze_count() > 1000, "what is there at the start is left out"
+        knot = Knot()
+        for _ in range(8):
+            gc.collect(1)
+        seen = weakref.ref(knot)
+        del knot
+        Garbage().tidy(3600)
+        garbage.tidy(0.1 * all_s + 0.001)
+        assert seen() is not None
+        garbage.tidy(100 * all_s + 0.1)
+        assert seen() is None
     finally:
         gc.unfreeze()
