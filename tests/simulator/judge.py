@@ -124,12 +124,9 @@ class Judge:
             still = [(i, t) for i, t in before if self.lives[i].state == "p" and self.lives[i].token == t]
             must(got == still, f"a repeated claim got {got}, and {still} of {before} are held by it")
         else:
-            # The fire time of a delay is reckoned from the clock of the answer, which is another one now. A sending that
-            # nobody waits for any more may hold the jobs in the order of an earlier layout: their letters stay in place.
-            same = [job["id"] for job in first.jobs] == [job["id"] for job in again.jobs]
+            # The fire time of a delay is reckoned from the clock of the answer, which is another one now.
             told, at_first = (
-                [(job["id"] if same else "", job.get("letter"), job.get("held")) for job in t.jobs]
-                for t in (again, first)
+                [(job["id"], job.get("letter"), job.get("held")) for job in t.jobs] for t in (again, first)
             )
             must(told == at_first, f"a repeated {name} answers {told}, at first {at_first}")
 

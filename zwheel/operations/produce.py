@@ -48,4 +48,7 @@ def enqueue_batch(session: Session, batch: Sequence[NewJob], known: set[str]) ->
             answers = read_enqueue(sent, replies[-1])
             if answers is not None:
                 return answers
+            # Another layout, another request: should a late copy of this one be carried out in its day after all, its
+            # answer would be in another order.
+            lane = lane._replace(request=session.request())
     raise BrokerRefused(f"queue {queue}: the server's clock and this machine's estimate of it do not come together")
