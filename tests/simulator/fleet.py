@@ -27,7 +27,8 @@ from zwheel.times import DAY_MS
 EVENTS = ("pause", "kill", "forward", "back", "away", "cut", "script flush")
 _LOOK_EVERY = 20
 _SEATS = 16
-_DRAIN_LIMIT = 1500
+#: A lease may end as many hours later as the lost clock was set back, and the drain looks at it every 10 s.
+_DRAIN_LIMIT = 6000
 
 
 class Fleet:
