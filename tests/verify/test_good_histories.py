@@ -270,6 +270,15 @@ def waited_through_an_edit(book: Book) -> None:
     book.snapshot(9_000)
 
 
+def taken_off_by_a_pause_and_before_the_new_start(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,), says={"jitter_ms": 900})
+    book.schedule("define", 1_100, on=500, cursor=1_100, status="p", back=(1_000,), taken=[HOUR + 1_000])
+    later = {"jitter_ms": 900, "start_ms": HOUR + 60_000}
+    book.schedule("define", 1_200, on=1_100, cursor=1_100, taken=[HOUR + 1_000], says=later)
+    book.schedule("advance", 1_300, on=1_200, cursor=59_999, says=later)
+    book.snapshot(9_000)
+
+
 def advanced_without_an_answer(book: Book) -> None:
     book.schedule("define", 500, on=None, cursor=500)
     book.schedule("advance", 600, on=500, cursor=1_000, fires=(1_000,), phase="lost", asked=550)
@@ -283,11 +292,12 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     plain, retried_released_and_reaped, enqueue_without_an_answer_that_happened, enqueue_without_an_answer_that_did_not,
     ack_without_an_answer_that_happened, ack_without_an_answer_that_did_not, retry_repeated_after_another_claimed,
     claim_whose_answer_never_came, claim_repeated, reap_without_an_answer, dedup_after_the_end_and_after_the_window,
-    the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death, purged, trimmed, lost_with_the_tail_of_the_log,
+    the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death,
+    purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, taken_from_a_dead_worker_after_a_gap,
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_workers_that_are_full, buried_with_a_reason,
     kept_promise_of_a_receipt, scheduled, waited_through_an_edit,
-    advanced_without_an_answer,
+    taken_off_by_a_pause_and_before_the_new_start, advanced_without_an_answer,
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from zwheel.errors import UndecodableJob, ZwheelError
 from zwheel.schedules.definition import MISFIRE_CAP, Definition
+from zwheel.schedules.occurrences import Rhythm
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import CallLine, Event, QueueLine, Runs
 from zwheel.verify.report import Clue, Findings, clock
@@ -129,7 +130,7 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
     wanted = [o.at_ms for o in rhythm.between(low, high, MISFIRE_CAP + 1)]
     if len(wanted) > MISFIRE_CAP:
         return
-    wanted += [at for at in before.state.get("taken", ()) if at not in wanted and rhythm.between(at - 1, at, 1)]
+    wanted += [at for at in before.state.get("taken", ()) if at not in wanted and _has(definition, rhythm, at)]
     fired = {nominal_ms(job["id"]) for job in change.jobs}
     fired |= {at for at, _ in before.state.get("ahead", ())}
     accounted = sum(at in fired for at in wanted)
@@ -141,20 +142,25 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
         found.add(text, before.clue, change.clue, job=f"{change.queue}/{change.name}")
 
 
+def _has(definition: Definition, rhythm: Rhythm, at_ms: int) -> bool:
+    """Whether it is a time of the rhythm between the definition's start and its end."""
+    ended = definition.end_ms is not None and at_ms > definition.end_ms
+    return (definition.start_ms or 0) <= at_ms and not ended and bool(rhythm.between(at_ms - 1, at_ms, 1))
+
+
 def _dropped(change: Change, found: Findings) -> None:
     """Find what an edit took off the wheel, and neither put there again nor left to be decided, though its time stays."""
     definition = _definition(change)
     if definition is None or definition.max_count is not None:
         return
     rhythm = definition.rhythm(int(change.state.get("anchor", 0)))
-    least, most = definition.start_ms or 0, definition.end_ms
     placed = {job["id"] for job in change.jobs}
     open_ = {*change.state.get("taken", ()), change.state.get("buffered")}
     for job_id in change.facts.get("back", ()):
         at = nominal_ms(job_id)
         if at is None or job_id in placed or at in open_ or at > int(change.state.get("cursor", 0)):
             continue
-        if at >= least and (most is None or at <= most) and rhythm.between(at - 1, at, 1):
+        if _has(definition, rhythm, at):
             found.add(
                 "an edit took an occurrence off the wheel and dropped it", change.clue, job=f"{change.queue}/{job_id}"
             )
