@@ -58,9 +58,9 @@ class CronLine:
         """The line in English."""
         if self._nearest is None:
             return str(CronSim(self._expression, _PROBE).explain())
-        parts = CronSim(self._expression, _PROBE).parts
-        plain = " ".join([*parts[:3], "*", *parts[4:]])
-        return f"{CronSim(plain, _PROBE).explain()}, on the weekday nearest to day {self._nearest} of the month"
+        *clock, _, month, weekday = self._expression.split()
+        plain = CronSim(" ".join([*clock, "*", month, weekday]), _PROBE)
+        return f"{plain.explain()}, on the weekday nearest to day {self._nearest} of the month"
 
     @staticmethod
     def parse(text: str, name: str = "") -> CronLine:
