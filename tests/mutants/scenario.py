@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from zwheel.schedules.definition import Definition
 from zwheel.schedules.plan import plan
 from zwheel.schedules.state import Status, read_schedule
 from zwheel.store import Steps, SyncStore
-from zwheel.times import DAY_MS, day_of
+from zwheel.times import DAY_MS, day_of, to_datetime
 from zwheel.verify import Bounds, Report, check, read, take_snapshot
 
 #: Half a second before midnight: days change at once.
@@ -296,7 +295,7 @@ class Life:
         (entries,) = self.stores[0].send([("HVALS", self.keys.schedules)])
         if entries:
             info = read_schedule(self.random.choice(sorted(entries)))
-            start, end = (datetime.fromtimestamp((self.now_ms + ms) / 1000, UTC) for ms in (-2_000, 1_500))
+            start, end = (to_datetime(self.now_ms + ms) for ms in (-2_000, 1_500))
             jobs = backfill_jobs(info, DEFAULT, start, end)
             sent = calls.enqueue(self.keys, jobs, now_ms=self.now_ms, lane=self.lane("e", 0), now=self.now)
             self.send(sent.call, 0)
