@@ -38,7 +38,8 @@ async def show(ctx: Context, name: Name, queue: QueueOption = None) -> None:
         document |= {
             "name": info.name, "queue": info.queue, "status": str(info.status), "owner": info.owner,
             "words": rhythm.rhythm_words(), "next": iso(info.next_ms), "next_ms": info.next_ms, "fired": state.fired,
-            "skipped": state.skipped, "missed": state.missed, "waiting": iso(state.buffered_ms), "created": iso(state.created_ms),
+            "skipped": state.skipped, "missed": state.missed, "waiting": iso(state.buffered_ms),
+            "created": iso(state.created_ms),
             "runs": [document_of(o, definition.tz) for o in following(definition, rhythm, now, 5)],
             "past": [_past_document(p) for p in past[:5]],
         }  # fmt: skip

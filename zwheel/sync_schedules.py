@@ -53,6 +53,8 @@ class SyncWheelSchedules(Registry):
     def edit_schedule(self, definition: Definition, *, before: Definition | None = None) -> ScheduleInfo:
         """Give a schedule another definition, from now on: old and new never both fire. Raises: ScheduleNotFound.
 
+        What it has missed by now is decided by the new one, unless that has other times: then it is left out.
+
         before: the definition that this one was made from; ScheduleChanged is raised where it is another by now.
         """
         from zwheel.operations import schedules as ops
