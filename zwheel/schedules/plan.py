@@ -59,42 +59,20 @@ def plan(definition: Definition, state: State, now_ms: int, again: Iterable[int]
 
     again: nominal times, up to now, that an edit took off the wheel: they fire if the definition still has them.
     """
-    rhythm = definition.rhythm(state.anchor_ms)
-    guarded = definition.overlap is not Overlap.ALLOW
-    after = max(state.cursor_ms, (definition.start_ms or 0) - 1)
-    end = _end(definition)
-    past: list[Occurrence] = []
-    cut = False
-    if now_ms > after and (state.next_ms is None or state.next_ms <= now_ms):
-        past, cut = rhythm.newest(after, min(now_ms, end), MISFIRE_CAP + 1)
-    upcoming: list[Occurrence] = []
-    if not guarded:
-        upcoming = rhythm.between(max(after, now_ms), min(now_ms + AHEAD_MS, end), MOST_AHEAD)
-    reached = max(after, now_ms, *(o.at_ms for o in upcoming)) if upcoming else max(after, now_ms)
-    if len(upcoming) == MOST_AHEAD:
-        reached = upcoming[-1].at_ms
-    known = {at for at, _ in state.ahead}
-    past = [*_kept(definition, rhythm, state.taken), *(o for o in past if o.at_ms not in known)]
-    delayed = [o for o in past if _delayed_ms(definition, o) > now_ms] if definition.jitter_ms else []
-    if delayed:
-        past = [o for o in past if o not in delayed]
-    chosen, dropped = _choose(definition, past, now_ms)
+    rhythm, end = definition.rhythm(state.anchor_ms), _end(definition)
+    past, upcoming, reached, cut = _undecided(definition, rhythm, state, now_ms)
+    fires, dropped = _choose(definition, [o for o in past if _delayed_ms(definition, o) <= now_ms], now_ms)
     missed = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.MISSED) for o in dropped]
-    count = len(dropped) + (1 if cut else 0)
-    fires = [(o, Verdict.CATCH_UP) for o in chosen[:-1]] if chosen else []
-    if chosen:
-        newest = chosen[-1]
-        late = now_ms - _delayed_ms(definition, newest) > definition.grace_ms or newest is not past[-1]
-        fires.append((newest, Verdict.CATCH_UP if late else Verdict.FIRED))
-    on_time = [*_kept(definition, rhythm, again), *delayed, *(o for o in upcoming if o.at_ms not in known)]
-    fires = sorted([*fires, *((o, Verdict.FIRED) for o in on_time)], key=lambda fire: fire[0].at_ms)
-    left = None if definition.max_count is None else definition.max_count - state.fired
-    if left is not None:
-        fires = fires[: max(0, left)]
+    delayed = (o for o in past if _delayed_ms(definition, o) > now_ms)
+    fires += [(o, Verdict.FIRED) for o in (*_kept(definition, rhythm, again), *delayed, *upcoming)]
+    fires.sort(key=lambda fire: fire[0].at_ms)
+    if definition.max_count is not None:
+        fires = fires[: max(0, definition.max_count - state.fired)]
     moved = replace(
-        state, cursor_ms=reached, missed=state.missed + count, recent=_recent(state.recent, missed), taken=()
-    )
-    if guarded:
+        state, cursor_ms=reached, missed=state.missed + len(dropped) + cut, recent=_recent(state.recent, missed),
+        taken=(),
+    )  # fmt: skip
+    if definition.overlap is not Overlap.ALLOW:
         return _guarded(definition, rhythm, moved, fires, now_ms, end)
     if state.buffered_ms is not None:  # it waited under another policy, and need not any more
         fires.insert(0, _waiting(state.buffered_ms))
@@ -118,6 +96,26 @@ def replan(definition: Definition, state: State, now_ms: int, again: Iterable[in
     return replace(outcome, state=replace(outcome.state, status=Status.ACTIVE), due_ms=now_ms)
 
 
+def _undecided(
+    definition: Definition, rhythm: Rhythm, state: State, now_ms: int
+) -> tuple[list[Occurrence], list[Occurrence], int, bool]:
+    """The past ones and those ahead, the new cursor, and whether there are more past ones than can be counted."""
+    after, end = max(state.cursor_ms, (definition.start_ms or 0) - 1), _end(definition)
+    past: list[Occurrence] = []
+    cut = False
+    if now_ms > after and (state.next_ms is None or state.next_ms <= now_ms):
+        past, cut = rhythm.newest(after, min(now_ms, end), MISFIRE_CAP + 1)
+    reached = max(after, now_ms)
+    upcoming: list[Occurrence] = []
+    if definition.overlap is Overlap.ALLOW:  # any other is decided at its time
+        upcoming = rhythm.between(reached, min(now_ms + AHEAD_MS, end), MOST_AHEAD)
+    if upcoming:
+        reached = upcoming[-1].at_ms
+    known = {at for at, _ in state.ahead}
+    past, upcoming = ([o for o in some if o.at_ms not in known] for some in (past, upcoming))
+    return [*_kept(definition, rhythm, state.taken), *past], upcoming, reached, cut
+
+
 def _end(definition: Definition) -> int:
     return definition.end_ms if definition.end_ms is not None else 1 << 62
 
@@ -133,10 +131,8 @@ def _delayed_ms(definition: Definition, occurrence: Occurrence) -> int:
     return occurrence.at_ms + jitter_of(definition.name, occurrence.at_ms, definition.jitter_ms)
 
 
-def _choose(
-    definition: Definition, past: Sequence[Occurrence], now_ms: int
-) -> tuple[list[Occurrence], list[Occurrence]]:
-    """Tell which of the past occurrences still run, and which do not."""
+def _choose(definition: Definition, past: Sequence[Occurrence], now_ms: int) -> tuple[list[Fire], list[Occurrence]]:
+    """Tell which of the past occurrences still run, and as what, and which do not."""
     if not past:
         return [], []
     on_time = now_ms - _delayed_ms(definition, past[-1]) <= definition.grace_ms
@@ -152,7 +148,10 @@ def _choose(
         runs = eligible[-min(definition.misfire_limit, MISFIRE_CAP) :]
     kept = {o.at_ms for o in runs}
     dropped = [o for o in missed if o.at_ms not in kept]
-    return [*runs, past[-1]] if on_time else runs, dropped
+    fires = [(o, Verdict.CATCH_UP) for o in runs]
+    if on_time:
+        fires.append((past[-1], Verdict.FIRED))
+    return fires, dropped
 
 
 def _recent(recent: tuple[Decided, ...], more: Sequence[Decided]) -> tuple[Decided, ...]:
@@ -163,9 +162,8 @@ def _waiting(at_ms: int) -> Fire:
     return Occurrence(at_ms=at_ms, wall=None), Verdict.BUFFERED
 
 
-def _fire_ms(definition: Definition, fire: Fire, now_ms: int) -> int:
+def _fire_ms(definition: Definition, occurrence: Occurrence, verdict: Verdict, now_ms: int) -> int:
     """One that was missed or had to wait fires now; any other at its time, and its jitter after it."""
-    occurrence, verdict = fire
     if verdict is not Verdict.FIRED:
         return max(now_ms, occurrence.at_ms)
     return _delayed_ms(definition, occurrence)
@@ -179,7 +177,7 @@ def _settle(
     decided: list[Decided] = []
     previous = state.last_ms
     for occurrence, verdict in fires:
-        fire = _fire_ms(definition, (occurrence, verdict), now_ms)
+        fire = _fire_ms(definition, occurrence, verdict, now_ms)
         jobs.append(Due(occurrence.at_ms, fire, verdict is Verdict.CATCH_UP, previous))
         decided.append(Decided(at_ms=occurrence.at_ms, fire_ms=fire, verdict=verdict))
         previous = occurrence.at_ms
