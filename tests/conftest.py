@@ -6,6 +6,9 @@
 - marker `raw_keys`: the test leaves keys that are not zwheel's.
 
 ZWHEEL_TEST_SERVERS=valkey,redis names the kinds to use; a named one that is missing is then a failure, not a skip.
+ZWHEEL_TEST_VALKEY and ZWHEEL_TEST_REDIS name their programs, where others than those of `tests/servers.py` are meant.
+
+Time zones come from the pinned tzdata package, here and in the processes that tests start: governments change rules.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import dataclasses
 import os
 import re
 import signal
+import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +27,9 @@ from tests.servers import KINDS, RedisServer, binary_of
 from zwheel.keys import ShardKeys, queues_key
 
 MakeServer = Callable[..., RedisServer]
+
+os.environ["PYTHONTZPATH"] = ""
+zoneinfo.reset_tzpath()
 
 # A shell starts what it runs in the background with SIGINT ignored, and every process of a test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

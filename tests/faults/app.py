@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from tests.workers import stage
@@ -40,7 +41,7 @@ def move(bank: sqlite3.Connection, job: str, token: int) -> None:
 async def pay(path: str) -> None:
     """Make an effect in the user's table."""
     job = current_job()
-    with open_bank(Path(path)) as bank:
+    with closing(open_bank(Path(path))) as bank:
         move(bank, job.id, job.token)
 
 

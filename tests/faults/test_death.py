@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ async def test_a_job_that_ended_unreported_runs_once_more_and_has_one_effect(
     wheel: Wheel, stage: Stage, url: str, tmp_path: Path, place: str
 ) -> None:
     path = tmp_path / "bank.db"
-    with open_bank(path) as bank:
+    with closing(open_bank(path)) as bank:
         answer = await wheel.enqueue("pay", args=[str(path)], keep=60)
         async with worker_process(url, stage.path, wait=False, app=APP, failpoints=f"{place}=kill") as doomed:
             assert await doomed.ended() == KILLED
