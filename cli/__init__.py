@@ -15,6 +15,10 @@ COMPLETE_VARIABLE = "_ZWHEEL_COMPLETE"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    if os.getpid() == 1:
+        from zwheel.workers.init import fork_below_init
+
+        fork_below_init()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -99,10 +99,16 @@ async def dev(
 
 
 async def _run(ctx: Context, words: list[str], env: dict[str, str], stopping: asyncio.Event, reload: bool) -> None:
+    from zwheel.workers.lifeline import Lifeline
+
     root = Path.cwd()
     seen = dict(_sources(root))
     while not stopping.is_set():
-        child = await asyncio.create_subprocess_exec(*words, env=env, start_new_session=True)
+        line = Lifeline()
+        child = await asyncio.create_subprocess_exec(
+            *words, env={**env, **line.environment()}, pass_fds=(line.descriptor,), start_new_session=True
+        )
+        line.started()
         ended = asyncio.create_task(child.wait())
         try:
             while not stopping.is_set():
@@ -118,8 +124,9 @@ async def _run(ctx: Context, words: list[str], env: dict[str, str], stopping: as
                     raise typer.Exit(ended.result())
         finally:
             if not ended.done():
-                child.terminate()
+                line.ask(child.terminate)
             code = await ended
+            line.close()
         if code and reload and not stopping.is_set():
             ctx.out.note("zwheel: waiting for a change")
 

@@ -3,15 +3,20 @@
 The heartbeat's thread writes a byte at every beat. When none came for one and a half beats although the worker process
 is alive and not stopped, the keeper looks up the jobs its worker holds in Redis and renews those leases itself. A
 worker that was stopped, or that died, gets nothing renewed: its jobs are to run elsewhere.
+
+Signals that ask the worker to stop reach the keeper too, by Python's wake-up descriptor, which works while the GIL is
+held. A worker that does not end in its time is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +27,7 @@ from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
 from zwheel.store import SyncStore
 
+from .asks import STOP_SIGNALS, Asks, time_left_s
 from .settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
 MakeRecorder = Callable[[Session], "Recorder | None"]
 
 _LATE = 1.5
+#: How much longer than its own thread the keeper waits before it kills the worker, seconds.
+_KILL_S = 0.5
 _STOPPED = frozenset("TtZX")
 
 
@@ -69,6 +77,11 @@ class Keeper:
                 os._exit(code)
         os.close(reading)
 
+    @property
+    def wake_up(self) -> int:
+        """The descriptor for `signal.set_wakeup_fd`."""
+        return self._writing
+
     def tick(self) -> None:
         """Say that the heartbeat beats."""
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
@@ -91,18 +104,51 @@ def _keep(
     recorder: MakeRecorder | None,
 ) -> None:
     store = None
+    patience = Patience(parent, settings.drain_ms / 1000)
     while True:
-        ready, _, _ = select.select([pipe], [], [], settings.beat_ms / 1000 * _LATE)
+        ready, _, _ = select.select([pipe], [], [], patience.wait_s(settings.beat_ms / 1000 * _LATE))
         if ready:
-            if not os.read(pipe, 4096):
+            said = os.read(pipe, 4096)
+            if not said:
                 return
-        elif is_running(parent):
+            patience.hear(said)
+        elif not patience.over() and is_running(parent):
             if store is None:
                 store = SyncStore(url, Session(namespace), timeout_s=max(0.5, settings.beat_ms / 2000))
                 store.recorder = None if recorder is None else recorder(store.session)
             with contextlib.suppress(BrokerError):
                 for queue in settings.queues:
                     renew(store, store.session.keys(queue), worker, settings)
+
+
+class Patience:
+    """Ends the worker when it was asked to stop and is not gone in time: then not even its own thread could end it."""
+
+    def __init__(self, worker: int, drain_s: float) -> None:
+        self._worker = worker
+        self._drain_s = drain_s
+        self._asks = Asks()
+        self._until = math.inf
+
+    def hear(self, said: bytes) -> None:
+        """Find the signals between the beats."""
+        for number in said:
+            if number in STOP_SIGNALS and self._asks.signal(number):
+                left_s = time_left_s(self._asks.count, self._drain_s) + _KILL_S
+                self._until = min(self._until, time.monotonic() + left_s)
+
+    def wait_s(self, longest: float) -> float:
+        """How long to wait for the next beat, seconds."""
+        return min(longest, max(0.0, self._until - time.monotonic()))
+
+    def over(self) -> bool:
+        """Kill the worker when its time is over."""
+        if time.monotonic() < self._until:
+            return False
+        with contextlib.suppress(OSError):
+            os.kill(self._worker, signal.SIGKILL)
+        self._until = math.inf
+        return True
 
 
 def renew(store: SyncStore, keys: ShardKeys, worker: str, settings: WorkerSettings) -> int:

@@ -1,11 +1,10 @@
-"""Runs one worker in this process: signals, logging, and an end that does not wait for stuck threads."""
+"""Runs one worker in this process: logging, and an end that waits neither for stuck threads nor for stuck tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
+import socket
 import sys
 import threading
 import time
@@ -17,15 +16,17 @@ from zwheel.registry import Registry
 
 from .garbage import GARBAGE
 from .keeper import Keeper
+from .lifeline import listen, take_line
 from .settings import WorkerSettings
+from .stopping import Stopper, end_now
 from .worker import Worker
 
 log = logging.getLogger("zwheel.worker")
 
-#: A supervisor passes the number of a pipe's end here; when the pipe closes, the supervisor is gone.
-PARENT_PIPE = "ZWHEEL_PARENT_PIPE"
-#: How long idle threads may take to end before a worker process does, seconds.
-_THREADS_END_S = 0.5
+#: How long what is left of ended jobs may take to end before the process does, seconds: idle threads; background tasks.
+_THREADS_END_S, _BACKGROUND_S = 0.5, 1.0
+#: What the names of the threads begin with that run tasks, and what tasks hand to `asyncio.to_thread`.
+TASK_THREAD, TO_THREAD = "zwheel-task", "zwheel-to-thread"
 
 
 def set_up_logging(level: str) -> None:
@@ -42,36 +43,76 @@ def set_up_logging(level: str) -> None:
 def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) -> int:
     """Run a worker until SIGTERM or SIGINT: the first drains, the second gives running jobs back at once.
 
-    Returns the exit code. Raises: BrokerRefused, ConfigError.
+    Returns the exit code: 1 when a job could not be stopped. Raises: BrokerRefused, ConfigError.
     """
+    line = take_line()
     factory = _uvloop_factory() if uvloop else None
     worker = Worker(wheel, settings)
     url, namespace = wheel.resolve()
     keeper = Keeper(url, namespace, worker.id, settings, wheel.recorder)
     worker.on_beat = keeper.tick
+    stopper = Stopper(worker, settings.drain_ms)
     GARBAGE.settle_in()
+    left = _Left()
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve(worker, settings))
-            # Before the runner closes: it would wait for every thread of the loop's own pool.
-            stuck = _stuck_threads()
-            if stuck:
-                log.error("%d threads are still running tasks; ending without them", stuck)
-                keeper.close()
-                logging.shutdown()
-                os._exit(1)
+            try:
+                runner.run(_serve(worker, keeper, stopper, line, left))
+            finally:
+                # Before the runner closes: it would wait for every thread of the loop's own pool, and for every task.
+                left.look_for_threads()
+                if left.anything:
+                    left.say()
+                    keeper.close()
+                    end_now(left.code)
     finally:
         keeper.close()
     return 0
 
 
-def _stuck_threads() -> int:
-    """Count the threads that do not end by themselves although nothing waits for them any more."""
-    deadline = time.monotonic() + _THREADS_END_S
-    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    for thread in others:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return sum(thread.is_alive() for thread in others)
+class _Left:
+    """What did not end although nothing waits for it any more."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.background: list[str] = []
+        self._threads: list[str] = []
+        self._error: BaseException | None = None
+
+    def look_for_threads(self) -> None:
+        """Give threads that have nothing to do a moment to end; remember the others, and what went wrong till now."""
+        self._error = sys.exception()
+        deadline = time.monotonic() + _THREADS_END_S
+        others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+        for thread in others:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._threads = [thread.name for thread in others if thread.is_alive()]
+
+    @property
+    def anything(self) -> bool:
+        """Whether something would keep the process."""
+        return bool(self.background or self._threads)
+
+    @property
+    def code(self) -> int:
+        """The exit code: what a library or a task left running in the background is no failure of a job."""
+        return 1 if self.jobs or self._of_tasks or self._error is not None else 0
+
+    @property
+    def _of_tasks(self) -> int:
+        return sum(name.startswith((TASK_THREAD, TO_THREAD)) for name in self._threads)
+
+    def say(self) -> None:
+        """Tell what the process ends without."""
+        if self._error is not None:
+            log.error("the worker failed", exc_info=self._error)
+        if self._of_tasks:
+            log.error("%d threads are still running tasks; ending without them", self._of_tasks)
+        if len(self._threads) > self._of_tasks:
+            names = ", ".join(n for n in self._threads if not n.startswith((TASK_THREAD, TO_THREAD)))
+            log.warning("threads that tasks left behind are ended with the process: %s", names[:500])
+        for name in self.background[:10]:
+            log.warning("a background task swallows its cancellation and is ended with the process: %s", name[:500])
 
 
 def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -83,36 +124,28 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-async def _serve(worker: Worker, settings: WorkerSettings) -> None:
+async def _serve(worker: Worker, keeper: Keeper, stopper: Stopper, line: socket.socket | None, left: _Left) -> None:
     loop = asyncio.get_running_loop()
     # What a task hands to `asyncio.to_thread` runs here; its threads end when they are idle, so that the rest is stuck.
-    pool = ThreadPoolExecutor(thread_name_prefix="zwheel-to-thread")
+    pool = ThreadPoolExecutor(thread_name_prefix=TO_THREAD)
     loop.set_default_executor(pool)
-    signals = 0
-
-    def on_signal(name: str) -> None:
-        nonlocal signals
-        signals += 1
-        if signals == 1:
-            log.info("%s: draining for up to %g s; again to stop at once", name, settings.drain_ms / 1000)
-            worker.stop()
-        else:
-            log.warning("%s: stopping at once", name)
-            worker.abort()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number.name)
-    pipe = int(os.environ.pop(PARENT_PIPE, "-1"))
-    if pipe >= 0:
-        os.set_blocking(pipe, False)
-
-        def on_pipe() -> None:
-            loop.remove_reader(pipe)
-            log.warning("the supervisor is gone: draining")
-            worker.stop()
-
-        loop.add_reader(pipe, on_pipe)
+    stopper.listen(keeper.wake_up)
+    if line is not None:
+        listen(line, stopper.parent_asked, stopper.parent_gone)
     try:
         await worker.run()
     finally:
+        left.jobs = worker.stuck
         pool.shutdown(wait=False, cancel_futures=True)
+        left.background = await _end_background()
+
+
+async def _end_background() -> list[str]:
+    """Cancel what tasks left running in the loop. Returns what does not end all the same."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if not others:
+        return []
+    _, swallowing = await asyncio.wait(others, timeout=_BACKGROUND_S)
+    return [f"{task.get_name()} {task.get_coro()!r}" for task in swallowing]

@@ -1,4 +1,4 @@
-"""The supervisor of `--processes N`: starts worker processes, starts them again when they die, and passes signals on."""
+"""The supervisor of `--processes N`: starts worker processes, starts them again when they die, and asks them to stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import signal
 import time
 from collections.abc import Sequence
 
-from .process import PARENT_PIPE
+from .asks import AT_ONCE_S, STOP_SIGNALS, Asks
+from .lifeline import Lifeline
 
 log = logging.getLogger("zwheel.supervisor")
 
@@ -39,8 +40,9 @@ class Supervisor:
         self._count = count
         self._drain_s = drain_ms / 1000
         self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._lines: dict[int, Lifeline] = {}
         self._stopping = asyncio.Event()
-        self._signals = 0
+        self._asks = Asks()
         self._failed = 0
         self._refused = 0
 
@@ -49,35 +51,49 @@ class Supervisor:
         that of a child which refused to work.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number.name)
-        reading, writing = os.pipe()
-        try:
-            async with asyncio.TaskGroup() as group:
-                for place in range(self._count):
-                    group.create_task(self._keep(place, reading))
-        finally:
-            os.close(reading)
-            os.close(writing)
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number)
+        async with asyncio.TaskGroup() as group:
+            for place in range(self._count):
+                group.create_task(self._keep(place))
         return self._refused or (1 if self._failed else 0)
 
-    async def _keep(self, place: int, pipe: int) -> None:
-        pause = _FIRST_PAUSE_S
-        while not self._stopping.is_set():
+    async def _start(self, place: int) -> asyncio.subprocess.Process:
+        """Start a worker process with a line to it. Raises: OSError when none can be started now."""
+        line = Lifeline()
+        try:
             child = await asyncio.create_subprocess_exec(
                 *self._command,
-                env={**os.environ, PARENT_PIPE: str(pipe)},
-                pass_fds=(pipe,),
+                env={**os.environ, **line.environment()},
+                pass_fds=(line.descriptor,),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
+        except BaseException:
+            line.close()
+            raise
+        line.started()
+        self._lines[place] = line
+        return child
+
+    async def _keep(self, place: int) -> None:
+        pause = _FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            try:
+                child = await self._start(place)
+            except OSError as error:
+                # No process or no memory is left at this moment: the next one may be luckier.
+                log.error("cannot start a worker process (%s); trying again in %.1f s", error, pause)
+                pause = await self._rest(pause)
+                continue
             started = time.monotonic()
             self._children[place] = child
             log.info("worker process %d started", child.pid)
             if self._stopping.is_set():
-                child.terminate()
+                self._ask(place)
             code = await child.wait()
             del self._children[place]
+            self._lines.pop(place).close()
             if self._stopping.is_set():
                 # One that was told to stop before it listened for signals held no job.
                 self._failed += code not in (0, -signal.SIGTERM)
@@ -90,29 +106,38 @@ class Supervisor:
             if time.monotonic() - started > _HEALTHY_S:
                 pause = _FIRST_PAUSE_S
             log.error("worker process %d ended: %s; starting another in %.1f s", child.pid, describe_exit(code), pause)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pause = min(_LONGEST_PAUSE_S, pause * 2)
+            pause = await self._rest(pause)
 
-    def _on_signal(self, name: str) -> None:
-        self._signals += 1
+    async def _rest(self, pause: float) -> float:
+        """Wait before the next start, unless there will be none. Returns how long the pause after this one is."""
+        try:
+            async with asyncio.timeout(pause):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        return min(_LONGEST_PAUSE_S, pause * 2)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self._asks.signal(number):
+            return
         self._stopping.set()
-        log.info("%s: passing it on to %d worker processes", name, len(self._children))
-        for child in self._children.values():
-            if self._signals <= 2:
-                child.terminate()
-            else:
-                child.kill()
-        if self._signals == 1:
-            asyncio.get_running_loop().call_later(self._drain_s + 15, self._kill)
+        count = self._asks.count
+        log.info("%s: passing it on to %d worker processes", number.name, len(self._children))
+        if count > 2:
+            self._kill()
+            return
+        for place in self._children:
+            self._ask(place)
+        asyncio.get_running_loop().call_later(self._drain_s + 15 if count == 1 else AT_ONCE_S + 0.5, self._kill)
+
+    def _ask(self, place: int) -> None:
+        self._lines[place].ask(self._children[place].terminate)
 
     def _end(self) -> None:
         """What one process refused all refuse: end the others too."""
         self._stopping.set()
-        for child in self._children.values():
-            child.terminate()
+        for place in self._children:
+            self._ask(place)
 
     def _kill(self) -> None:
         for child in self._children.values():

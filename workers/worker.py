@@ -31,6 +31,7 @@ from zwheel.record import STATES
 from zwheel.registry import Registry
 from zwheel.store import Store, SyncStore, pause_s
 
+from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
 from .heartbeat import Heartbeat
 from .poller import Poller
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("zwheel.worker")
 
 _CHECK_S = 5.0
-#: How long cancelled jobs may take to end. A command gets 5 s between SIGTERM and SIGKILL.
-_CANCELLED_S = 8.0
 #: Refusals that end without us: after a failover, or when a disk or a replica is back.
 _PASSING = frozenset({"READONLY", "MISCONF", "NOREPLICAS"})
 
@@ -68,6 +67,8 @@ class Worker:
         self._abort = asyncio.Event()
         #: Set when the worker has begun to claim.
         self.ready = asyncio.Event()
+        #: How many jobs did not stop although they were cancelled.
+        self.stuck = 0
         self._pollers: list[Poller] = []
 
     @property
@@ -224,11 +225,12 @@ class Worker:
                 if runner.held:
                     log.warning("worker %s: giving back %d jobs that still run", self.id, len(runner.held))
                 runner.cancel_all(Stop.DRAIN)
-                await asyncio.wait([everything], timeout=_CANCELLED_S)
+                await asyncio.wait([everything], timeout=CANCELLED_S)
             if everything.done():
                 everything.result()
             else:
-                log.error("worker %s: %d jobs did not stop; their leases will run out", self.id, len(runner.held))
+                self.stuck = len(runner.held)
+                log.error("worker %s: %d jobs did not stop; their leases will run out", self.id, self.stuck)
         finally:
             aborted.cancel()
             everything.cancel()

@@ -82,6 +82,9 @@ class Process:
         await self.child.wait()
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
+        # What it left behind may still hold its end of stderr.
+        transport: asyncio.SubprocessTransport = self.child._transport  # type: ignore[attr-defined]
+        transport.close()
 
 
 @asynccontextmanager
