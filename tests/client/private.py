@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.servers import binary_of
+from tests.servers import packaged_valkey
 from zwheel import embedded, server_binary, server_home
 
 
@@ -35,7 +35,7 @@ def put_on_path(short: Path, monkeypatch: pytest.MonkeyPatch, program: Path) -> 
 
 
 def valkey() -> Path:
-    found = binary_of("valkey")
+    found = packaged_valkey()
     assert found is not None
     return found
 
