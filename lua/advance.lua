@@ -15,14 +15,18 @@
 -- Keeps I1 I2 I9 I10 I14
 --#include clock
 --#include digits
+--#include number
+--#include plain
+--#include rights
 --#include wake
 --#include place
 local meta, jobs, days, schedules, due = KEYS[1], KEYS[2], KEYS[3], KEYS[5], KEYS[6]
 local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
 local now = clock(ARGV[1], stored[1])
 if stored[4] and stored[4] ~= '1' then
-  return { 'foreign', digits(now), stored[4] }
+  return { 'foreign', digits(now), plain(stored[4]) }
 end
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH')
 local days_of, keys = {}, {}
 local bucket_count = tonumber(ARGV[2])
 for b = 1, bucket_count do
@@ -102,6 +106,7 @@ for n = 1, #names do
   end
 end
 if #writes > 0 then
+  placed(jobs, days, changes, members, keys, days_of)
   redis.call('HSET', schedules, unpack(writes))
   if #looks > 0 then
     redis.call('ZADD', due, unpack(looks))
@@ -109,7 +114,6 @@ if #writes > 0 then
   if #rests > 0 then
     redis.call('ZREM', due, unpack(rests))
   end
-  placed(jobs, days, changes, members, keys, days_of)
   if earliest then
     wake(KEYS[4], earliest, math.floor(now / 1000), stored[2], stored[3])
   end

@@ -8,11 +8,13 @@
 -- Keeps I5 I6 I9 I11 I13 I19
 --#include clock
 --#include digits
+--#include rights
 --#include replay
 --#include contact
 --#include record
 --#include dedup
 --#include holders
+--#include count
 --#include trim
 local meta, replay_key, jobs, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request, most = ARGV[2], tonumber(ARGV[3])
@@ -22,6 +24,7 @@ local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
 end
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZMSCORE', 'HDEL', 'ZCARD', 'ZRANGE', 'HINCRBY', 'SET')
 local now_ms = math.floor(now / 1000)
 local ids, records, letters = holders(jobs, 4, 3)
 local ended, changes, times, digests, owners = {}, {}, {}, {}, {}
@@ -42,9 +45,9 @@ for i = 1, #ids do
   end
 end
 if #ended > 0 then
-  redis.call('ZREM', processing, unpack(ended))
-  redis.call('HSET', jobs, unpack(changes))
   redis.call('ZADD', dead, unpack(times))
+  redis.call('HSET', jobs, unpack(changes))
+  redis.call('ZREM', processing, unpack(ended))
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
   trim_dead(dead, jobs, meta, most)
 end

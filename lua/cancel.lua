@@ -9,6 +9,7 @@
 -- Keeps I9 I10 I11 I12 I13
 --#include clock
 --#include digits
+--#include rights
 --#include replay
 --#include record
 --#include buckets
@@ -20,6 +21,7 @@ local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
 end
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'EXISTS', 'ZMSCORE', 'HDEL', 'SET')
 local now_ms = math.floor(now / 1000)
 local ids = {}
 for i = 6, #ARGV do
@@ -55,9 +57,9 @@ for i = 1, #ids do
   end
 end
 if #off > 0 then
-  redis.call('ZREM', bucket, unpack(off))
-  redis.call('HSET', jobs, unpack(changes))
   redis.call('ZADD', done, unpack(ends))
+  redis.call('HSET', jobs, unpack(changes))
+  redis.call('ZREM', bucket, unpack(off))
   if redis.call('EXISTS', bucket) == 0 then
     redis.call('ZREM', days, day)
   end

@@ -16,9 +16,16 @@
 -- Keeps I3 I4 I6 I9 I10 I19
 --#include clock
 --#include digits
+--#include number
+--#include plain
+--#include rights
 --#include replay
 --#include contact
+--#include wake
 --#include record
+--#include index
+--#include astray
+--#include count
 local meta, replay_key, jobs, days, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local wake_list, bucket = KEYS[7], KEYS[8]
 local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -30,8 +37,8 @@ local now = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
 -- A timekeeper that did not claim this long after the time it slept for has lost its role, ms.
 local LATE = 30
-local keeper, keeper_at, keeper_end = stored[6] or '', tonumber(stored[7] or 0), tonumber(stored[8] or 0)
-local second, second_end = stored[9] or '', tonumber(stored[10] or 0)
+local keeper, keeper_at, keeper_end = stored[6] or '', number(stored[7], 0), number(stored[8], 0)
+local second, second_end = stored[9] or '', number(stored[10], 0)
 
 local before = replay(replay_key, request)
 if before then
@@ -55,6 +62,7 @@ if before then
   return answer
 end
 
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HMGET', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
 if limit == 0 then
   contact(meta, now, stored[2], stored[3], stored[4], lease)
   if keeper == worker then
@@ -63,25 +71,38 @@ if limit == 0 then
   if second == worker then
     redis.call('HDEL', meta, 'second', 'second_end')
   end
-  if (keeper == worker or second == worker) and redis.call('LLEN', wake_list) == 0 then
-    redis.call('RPUSH', wake_list, '1')
+  if keeper == worker or second == worker then
+    push_token(wake_list)
   end
   return { 'stepped', digits(now) }
 end
 
 if stored[11] and stored[11] ~= '1' then
-  return { 'foreign', digits(now), stored[11] }
+  return { 'foreign', digits(now), plain(stored[11]) }
 end
 if ARGV[8] ~= '' and (not stored[11] or stored[12] ~= ARGV[8]) then
-  return { 'flushed', digits(now), stored[12] or '' }
+  return { 'flushed', digits(now), plain(stored[12] or '') }
 end
 local grace = contact(meta, now, stored[2], stored[3], stored[4], lease)
 if stored[5] then
   return { 'paused', digits(now) }
 end
-local first = redis.call('ZRANGE', days, 0, 0)[1]
+local first = earliest(days)
 if first and first ~= day then
   return { 'moved', digits(now), first }
+end
+
+local start = first and day_start(first)
+local deadline = digits(now_ms + lease)
+-- Puts members of the bucket where their record says.
+local function strays(members, records)
+  local off, orphans = astray(bucket, dead, processing, start, members, records, now_ms, deadline)
+  if #off > 0 then
+    redis.call('ZREM', bucket, unpack(off))
+  end
+  if orphans > 0 then
+    count(meta, 'orphans', orphans)
+  end
 end
 
 local claimed = {}
@@ -89,44 +110,45 @@ local token_text = string.format('%016.0f', now)
 local token_least = token_text
 local ids = {}
 if first then
-  ids = redis.call('ZRANGE', bucket, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+  ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+  if ids.err then
+    -- Another program keeps something else under the bucket's name: the days behind it are served all the same.
+    redis.call('ZREM', days, first)
+    return { 'moved', digits(now), earliest(days) or day }
+  end
 end
 if #ids > 0 then
   local records = redis.call('HMGET', jobs, unpack(ids))
-  local deadline = digits(now_ms + lease)
-  local leases, changes, unreadable = {}, {}, {}
-  local orphans = 0
+  local now_text = string.format('%015.0f', now_ms)
+  local leases, changes, off, odd, odd_records = {}, {}, {}, {}, {}
   for i = 1, #ids do
     local id, record = ids[i], records[i]
-    if not record then
-      orphans = orphans + 1
-    elseif not readable(record) then
-      unreadable[#unreadable + 1] = now_ms
-      unreadable[#unreadable + 1] = id
+    if not record or string.byte(record, 2) ~= 115 or string.sub(record, 7, 21) > now_text or not readable(record) then
+      odd[#odd + 1] = id
+      odd_records[#odd] = record
     else
       local token = token_text
       local last = string.sub(record, 22, 37)
       if last >= token then
         token = string.format('%016.0f', tonumber(last) + 1)
       end
-      record = '1p' .. string.format('%04d', tonumber(string.sub(record, 3, 6)) + 1) .. string.sub(record, 7, 21)
-        .. token .. worker .. string.sub(record, 46)
+      local attempt = math.min(9999, tonumber(string.sub(record, 3, 6)) + 1)
+      record = '1p' .. string.format('%04d', attempt) .. string.sub(record, 7, 21) .. token .. worker
+        .. string.sub(record, 46)
       leases[#leases + 1] = deadline
       leases[#leases + 1] = id
       changes[#changes + 1] = id
       changes[#changes + 1] = record
+      off[#off + 1] = id
     end
   end
-  redis.call('ZREM', bucket, unpack(ids))
   if #changes > 0 then
     redis.call('ZADD', processing, unpack(leases))
     redis.call('HSET', jobs, unpack(changes))
+    redis.call('ZREM', bucket, unpack(off))
   end
-  if #unreadable > 0 then
-    redis.call('ZADD', dead, unpack(unreadable))
-  end
-  if orphans > 0 then
-    redis.call('HINCRBY', meta, 'orphans', orphans)
+  if #odd > 0 then
+    strays(odd, odd_records)
   end
   claimed = changes
 end
@@ -134,11 +156,20 @@ end
 local next_fire, next_day = '', ''
 if first then
   local head = redis.call('ZRANGE', bucket, 0, 0, 'WITHSCORES')
+  for _ = 1, 10 do
+    if not head[2] or tonumber(head[2]) < start + 86400000 then
+      break
+    end
+    -- A score past the bucket's day is damage, and would hide all the days behind it.
+    local past = redis.call('ZRANGE', bucket, 0, 99)
+    strays(past, redis.call('HMGET', jobs, unpack(past)))
+    head = redis.call('ZRANGE', bucket, 0, 0, 'WITHSCORES')
+  end
   if head[2] then
     next_fire, next_day = head[2], first
   else
     redis.call('ZREM', days, first)
-    next_day = redis.call('ZRANGE', days, 0, 0)[1] or ''
+    next_day = earliest(days) or ''
   end
 end
 
@@ -149,9 +180,8 @@ if due or #ids == limit then
   if keeper == worker then
     redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')
   end
-  if next_day ~= '' and (due or keeper == worker or keeper_end <= now_ms)
-    and redis.call('LLEN', wake_list) == 0 then
-    redis.call('RPUSH', wake_list, '1')
+  if next_day ~= '' and (due or keeper == worker or keeper_end <= now_ms) then
+    push_token(wake_list)
   end
 elseif next_fire == '' and next_day ~= '' then
   role = 'none'
@@ -159,9 +189,9 @@ else
   local wanted = next_fire == '' and 9007199254740992 or tonumber(next_fire)
   if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then
     role = 'timekeeper'
-    if second == worker and redis.call('LLEN', wake_list) == 0 then
+    if second == worker then
       -- The second takes over: somebody must take its place.
-      redis.call('RPUSH', wake_list, '1')
+      push_token(wake_list)
     end
     redis.call('HSET', meta, 'keeper', worker, 'keeper_at', digits(wanted), 'keeper_end',
       digits(math.min(wanted + LATE, now_ms + role_ms)))

@@ -7,6 +7,7 @@
 -- Keeps I4 I5 I9 I11 I13
 --#include clock
 --#include digits
+--#include rights
 --#include replay
 --#include contact
 --#include record
@@ -20,6 +21,7 @@ local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
 end
+rights(meta, 'ZADD', 'HSET', 'ZMSCORE', 'HDEL', 'ZREM', 'SET')
 local now_ms = math.floor(now / 1000)
 local ids, records, letters = holders(jobs, 3, 2)
 local ended, gone, kept, ends, digests, owners = {}, {}, {}, {}, {}, {}
@@ -48,14 +50,14 @@ for i = 1, #ids do
   end
 end
 if #ended > 0 then
-  redis.call('ZREM', processing, unpack(ended))
+  if #kept > 0 then
+    redis.call('ZADD', done, unpack(ends))
+    redis.call('HSET', jobs, unpack(kept))
+  end
   if #gone > 0 then
     redis.call('HDEL', jobs, unpack(gone))
   end
-  if #kept > 0 then
-    redis.call('HSET', jobs, unpack(kept))
-    redis.call('ZADD', done, unpack(ends))
-  end
+  redis.call('ZREM', processing, unpack(ended))
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
 end
 contact(meta, now, stored[2], stored[3], stored[4], 0)

@@ -15,6 +15,9 @@
 -- Keeps I1 I2 I9 I10 I14
 --#include clock
 --#include digits
+--#include number
+--#include plain
+--#include rights
 --#include replay
 --#include wake
 --#include place
@@ -28,8 +31,9 @@ if before then
   return { 'ok', digits(now), before }
 end
 if stored[4] and stored[4] ~= '1' then
-  return { 'foreign', digits(now), stored[4] }
+  return { 'foreign', digits(now), plain(stored[4]) }
 end
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'HDEL', 'EXISTS', 'LLEN', 'RPUSH', 'SET')
 local record = redis.call('HGET', schedules, name)
 if record and string.sub(record, 3, 18) ~= expected or not record and expected ~= '' then
   return { 'stale', digits(now) }
@@ -92,6 +96,7 @@ for i, j in ipairs(new) do
     earliest = tonumber(ARGV[j + 1])
   end
 end
+placed(jobs, days, changes, members, keys, days_of)
 if ARGV[5] == '' then
   redis.call('HDEL', schedules, name)
   redis.call('ZREM', due, name)
@@ -103,13 +108,27 @@ else
     redis.call('ZADD', due, ARGV[6], name)
   end
 end
+-- What was just put there again has a new record, and in its old bucket at most another score.
+local dropped = {}
+for _, id in ipairs(gone) do
+  if not seen[id] then
+    dropped[#dropped + 1] = id
+  end
+end
+if #dropped > 0 then
+  redis.call('HDEL', jobs, unpack(dropped))
+end
 for bucket, members_of in pairs(taken) do
-  redis.call('ZREM', keys[bucket], unpack(members_of))
+  local off = {}
+  for _, id in ipairs(members_of) do
+    if seen[id] ~= bucket then
+      off[#off + 1] = id
+    end
+  end
+  if #off > 0 then
+    redis.call('ZREM', keys[bucket], unpack(off))
+  end
 end
-if #gone > 0 then
-  redis.call('HDEL', jobs, unpack(gone))
-end
-placed(jobs, days, changes, members, keys, days_of)
 for bucket in pairs(taken) do
   if not members[bucket] and redis.call('EXISTS', keys[bucket]) == 0 then
     redis.call('ZREM', days, days_of[bucket])

@@ -13,6 +13,9 @@
 -- Keeps I1 I2 I9 I10 I11
 --#include clock
 --#include digits
+--#include number
+--#include plain
+--#include rights
 --#include replay
 --#include record
 --#include buckets
@@ -29,26 +32,29 @@ if before then
   local at, letters, existed = string.match(before, '^(%S+) (%S*) ?(.*)$')
   return { 'ok', at, letters, existed }
 end
+rights(meta, 'ZADD', 'HSET', 'LLEN', 'RPUSH', 'SET')
 local now_ms = math.floor(now / 1000)
 if stored[5] and stored[5] ~= '1' then
-  return { 'foreign', digits(now), stored[5] }
+  return { 'foreign', digits(now), plain(stored[5]) }
 end
+local cap = number(stored[2], nil)
 local founds = not stored[5] and redis.call('EXISTS', jobs) == 0
 
 local position = 4 + 3 * bucket_count
 -- One job without a dedup key, the most frequent call: the steps below without their tables. One that exists goes on.
 if bucket_count == 1 and ARGV[3 + 3 * bucket_count] == '1' and ARGV[position + 2] == '' and not founds
-  and not stored[2] and #ARGV[position + 3] <= RECORD_LIMIT then
+  and not cap and #ARGV[position + 3] <= RECORD_LIMIT then
   local id, day = ARGV[position], ARGV[1 + 3 * bucket_count]
   local fire, text = fire_time(ARGV[position + 1], now)
   if not in_day(fire, tonumber(ARGV[2 + 3 * bucket_count])) then
     return { 'moved', digits(now) }
   end
   local record = '1s0000' .. text .. string.format('%016.0f', now) .. ARGV[position + 3]
-  if redis.call('HSETNX', jobs, id, record) == 1 then
+  if redis.call('HEXISTS', jobs, id) == 0 then
     local at = digits(now)
-    redis.call('ZADD', KEYS[9 + bucket_count], fire, id)
     redis.call('ZADD', days, day, day)
+    redis.call('ZADD', KEYS[9 + bucket_count], fire, id)
+    redis.call('HSET', jobs, id, record)
     wake(KEYS[7], fire, now_ms, stored[3], stored[4])
     redis.call('HSET', meta, 'clock', at)
     remember(replay_key, request, at .. ' c ')
@@ -85,6 +91,7 @@ for i = 1, #ids do
 end
 local holders, ends = {}, {}
 if #digests > 0 then
+  rights(dedup, 'ZREM')
   holders = redis.call('HMGET', dedup, unpack(digests))
   ends = redis.call('ZMSCORE', expiry, unpack(digests))
   local held = {}
@@ -151,21 +158,22 @@ for i = 1, #ids do
 end
 
 local created = #pairs_of / 2
-if stored[2] and created > 0 then
+if cap and created > 0 then
   local living = redis.call('HLEN', jobs) - redis.call('ZCARD', KEYS[8]) - redis.call('ZCARD', KEYS[9])
-  if living + created > tonumber(stored[2]) then
-    return { 'full', digits(now), stored[2] }
+  if living + created > cap then
+    return { 'full', digits(now), digits(cap) }
   end
 end
 if created > 0 then
-  redis.call('HSET', jobs, unpack(pairs_of))
   local index = {}
-  for b, bucket in pairs(members) do
-    redis.call('ZADD', KEYS[9 + b], unpack(bucket))
+  for b in pairs(members) do
     index[#index + 1] = tonumber(ARGV[1 + 3 * b])
     index[#index + 1] = ARGV[1 + 3 * b]
   end
   redis.call('ZADD', days, unpack(index))
+  for b, bucket in pairs(members) do
+    redis.call('ZADD', KEYS[9 + b], unpack(bucket))
+  end
   if #owned > 0 then
     redis.call('ZREM', expiry, unpack(fresh))
     redis.call('HSET', dedup, unpack(owned))
@@ -173,6 +181,7 @@ if created > 0 then
       redis.call('ZADD', expiry, unpack(windows))
     end
   end
+  redis.call('HSET', jobs, unpack(pairs_of))
   wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
 end
 if founds then

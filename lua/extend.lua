@@ -8,12 +8,14 @@
 -- Keeps I4 I5
 --#include clock
 --#include digits
+--#include rights
 --#include contact
 --#include holders
 local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[3]
 local lease, longest = tonumber(ARGV[2]), tonumber(ARGV[3])
 local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease')
 local now = clock(ARGV[1], stored[1])
+rights(meta, 'HSET', 'ZADD')
 local now_ms = math.floor(now / 1000)
 if #ARGV < 4 then
   contact(meta, now, stored[2], stored[3], stored[4], lease)

@@ -8,15 +8,18 @@
 -- Keeps I9 I11
 --#include clock
 --#include digits
+--#include rights
 --#include record
 --#include keeps
+--#include count
 local meta, jobs, done, dead, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local limit = tonumber(ARGV[2])
 local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
+rights(meta, 'HDEL', 'ZREM', 'HINCRBY', 'HSET')
 local now_ms = math.floor(now / 1000)
-local ended = redis.call('ZRANGE', done, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
-local old = redis.call('ZRANGE', dead, 0, now_ms - tonumber(ARGV[3]), 'BYSCORE', 'LIMIT', 0, limit)
-local digests = redis.call('ZRANGE', expiry, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+local ended = redis.call('ZRANGE', done, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+local old = redis.call('ZRANGE', dead, '-inf', now_ms - tonumber(ARGV[3]), 'BYSCORE', 'LIMIT', 0, limit)
+local digests = redis.call('ZRANGE', expiry, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
 -- A key whose window ended stays with its holder while that one lives.
 local free = {}
 if #digests > 0 then
@@ -31,19 +34,19 @@ if #digests > 0 then
       free[#free + 1] = digests[i]
     end
   end
-  redis.call('ZREM', expiry, unpack(digests))
   if #free > 0 then
     redis.call('HDEL', dedup, unpack(free))
   end
+  redis.call('ZREM', expiry, unpack(digests))
 end
 if #ended > 0 then
-  redis.call('ZREM', done, unpack(ended))
   redis.call('HDEL', jobs, unpack(ended))
+  redis.call('ZREM', done, unpack(ended))
 end
 if #old > 0 then
-  redis.call('ZREM', dead, unpack(old))
   redis.call('HDEL', jobs, unpack(old))
-  redis.call('HINCRBY', meta, 'trimmed', #old)
+  redis.call('ZREM', dead, unpack(old))
+  count(meta, 'trimmed', #old)
 end
 redis.call('HSET', meta, 'clock', digits(now))
 return { 'ok', digits(now), math.max(#ended, #old, #digests) }

@@ -9,10 +9,12 @@
 -- Keeps I9 I10 I11
 --#include clock
 --#include digits
+--#include rights
 --#include record
 --#include dedup
 local meta, jobs, days, set = KEYS[1], KEYS[2], KEYS[3], KEYS[6]
 local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
+rights(meta, 'HDEL', 'ZREM', 'EXISTS', 'HMGET', 'ZMSCORE', 'HSET')
 local ids, gone = {}, 0
 if #ARGV > 4 then
   local given = {}
@@ -38,8 +40,8 @@ if #ids > 0 then
       owners[#owners + 1] = ids[i]
     end
   end
-  gone = redis.call('ZREM', set, unpack(ids))
   redis.call('HDEL', jobs, unpack(ids))
+  gone = redis.call('ZREM', set, unpack(ids))
   if ARGV[2] ~= '' and redis.call('EXISTS', set) == 0 then
     redis.call('ZREM', days, ARGV[2])
   end

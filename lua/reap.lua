@@ -11,11 +11,14 @@
 -- Keeps I4 I6 I7 I8 I9 I10 I11 I19 I26
 --#include clock
 --#include digits
+--#include number
+--#include rights
 --#include contact
 --#include record
 --#include buckets
 --#include dedup
 --#include wake
+--#include count
 --#include trim
 local meta, jobs, processing, days, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local limit, most, history = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -26,11 +29,12 @@ local fire = math.ceil(now / 1000)
 if not in_day(fire, tonumber(ARGV[7])) then
   return { 'moved', digits(now) }
 end
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HMGET', 'ZMSCORE', 'HDEL', 'ZCARD', 'HINCRBY', 'LLEN', 'RPUSH')
 local grace = contact(meta, now, stored[2], stored[3], stored[4], tonumber(ARGV[3]))
 if grace > 0 then
   return { 'grace', digits(now), digits(grace) }
 end
-local ids = redis.call('ZRANGE', processing, 0, now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+local ids = redis.call('ZRANGE', processing, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
 if #ids == 0 then
   return { 'ok', digits(now), 0, '', '' }
 end
@@ -45,6 +49,7 @@ for i = 1, #ids do
     times[#times + 1] = id
     ended[#ended + 1] = id
   elseif not record or string.sub(record, 2, 2) ~= 'p' then
+    -- It stands where its record says already: a script that was cut short left it here too.
     orphans = orphans + 1
   else
     local digest, _, failures = fields(record)
@@ -75,21 +80,25 @@ for i = 1, #ids do
     end
   end
 end
-redis.call('ZREM', processing, unpack(ids))
-if #changes > 0 then
-  redis.call('HSET', jobs, unpack(changes))
-end
 if #due > 0 then
-  redis.call('ZADD', KEYS[9], unpack(due))
   redis.call('ZADD', days, ARGV[6], ARGV[6])
-  wake(KEYS[8], fire, now_ms, stored[5], stored[6])
+  redis.call('ZADD', KEYS[9], unpack(due))
 end
 if #times > 0 then
   redis.call('ZADD', dead, unpack(times))
+end
+if #changes > 0 then
+  redis.call('HSET', jobs, unpack(changes))
+end
+redis.call('ZREM', processing, unpack(ids))
+if #due > 0 then
+  wake(KEYS[8], fire, now_ms, stored[5], stored[6])
+end
+if #times > 0 then
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
   trim_dead(dead, jobs, meta, most)
 end
 if orphans > 0 then
-  redis.call('HINCRBY', meta, 'orphans', orphans)
+  count(meta, 'orphans', orphans)
 end
 return { 'ok', digits(now), #ids, table.concat(back, ' '), table.concat(ended, ' ') }

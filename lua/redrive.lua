@@ -8,6 +8,8 @@
 -- Keeps I9 I10 I11 I13
 --#include clock
 --#include digits
+--#include number
+--#include rights
 --#include replay
 --#include record
 --#include buckets
@@ -20,6 +22,7 @@ local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
 end
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
 local fire = math.ceil(now / 1000)
 if not in_day(fire, tonumber(ARGV[4])) then
   return { 'moved', digits(now) }
@@ -54,6 +57,9 @@ for i = 1, #ids do
     letters[i] = 'n'
   elseif not readable(record) then
     letters[i] = 'u'
+  elseif not string.find(record, '^.[xs]') then
+    -- It runs or ended, and stands here by damage. One that is scheduled was set aside because its place was damaged.
+    letters[i] = 'n'
   elseif digest and (taken[digest] or holders[d] and holders[d] ~= id) then
     letters[i] = 'k'
   else
@@ -72,13 +78,13 @@ for i = 1, #ids do
   end
 end
 if #off > 0 then
-  redis.call('ZREM', dead, unpack(off))
-  redis.call('HSET', jobs, unpack(changes))
-  redis.call('ZADD', KEYS[8], unpack(due))
   redis.call('ZADD', days, ARGV[3], ARGV[3])
+  redis.call('ZADD', KEYS[8], unpack(due))
   if #owned > 0 then
     redis.call('HSET', dedup, unpack(owned))
   end
+  redis.call('HSET', jobs, unpack(changes))
+  redis.call('ZREM', dead, unpack(off))
   wake(KEYS[7], fire, math.floor(now / 1000), stored[2], stored[3])
 end
 redis.call('HSET', meta, 'clock', digits(now))

@@ -13,17 +13,21 @@
 -- Keeps I9 I10 I11 I19
 --#include clock
 --#include digits
+--#include number
+--#include plain
+--#include rights
 --#include record
 --#include buckets
 --#include keeps
 --#include wake
+--#include count
 local meta, jobs, days, processing, dead, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local dedup, expiry = KEYS[7], KEYS[8]
 local mend, bucket_count, digest_count = ARGV[2] == 'mend', tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call('HMGET', meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end')
 local now = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
-local lease = tonumber(stored[3] or 30000)
+local lease = number(stored[3], 30000)
 
 local names, starts, zsets, ids, keys = {}, {}, {}, {}, {}
 for b = 1, bucket_count do
@@ -132,12 +136,15 @@ end
 
 local mended = 0
 if mend then
+  rights(meta, 'ZADD', 'ZREM', 'HDEL', 'HSET', 'HINCRBY', 'EXISTS', 'ZMSCORE', 'LLEN', 'RPUSH')
+  for z = 1, #zsets do
+    if #on[z] > 0 then
+      redis.call('ZADD', zsets[z], unpack(on[z]))
+    end
+  end
   for z = 1, #zsets do
     if #off[z] > 0 then
       redis.call('ZREM', zsets[z], unpack(off[z]))
-    end
-    if #on[z] > 0 then
-      redis.call('ZADD', zsets[z], unpack(on[z]))
     end
   end
   for i = 1, #ids do
@@ -181,8 +188,9 @@ if mend then
     redis.call('HSET', meta, 'schema', '1', 'epoch', digits(now))
   end
   if mended > 0 then
-    redis.call('HINCRBY', meta, 'orphans', mended)
+    count(meta, 'orphans', mended)
   end
   redis.call('HSET', meta, 'clock', digits(now))
 end
-return { 'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters), stored[2] or '' }
+return { 'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters),
+  plain(stored[2] or '') }

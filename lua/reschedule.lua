@@ -9,6 +9,8 @@
 -- Keeps I3 I9 I10
 --#include clock
 --#include digits
+--#include number
+--#include rights
 --#include replay
 --#include record
 --#include buckets
@@ -21,6 +23,7 @@ local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), string.sub(before, 1, 1), string.sub(before, 3) }
 end
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'EXISTS', 'LLEN', 'RPUSH', 'SET')
 local fire, text = fire_time(ARGV[8], now)
 if not in_day(fire, tonumber(ARGV[7])) then
   return { 'moved', digits(now) }
@@ -42,10 +45,12 @@ end
 if letter ~= 's' then
   return { 'ok', digits(now), letter, '' }
 end
-redis.call('ZREM', from, id)
-redis.call('HSET', jobs, id, string.sub(record, 1, 6) .. text .. string.sub(record, 22))
-redis.call('ZADD', to, digits(fire), id)
 redis.call('ZADD', days, ARGV[6], ARGV[6])
+redis.call('ZADD', to, digits(fire), id)
+redis.call('HSET', jobs, id, string.sub(record, 1, 6) .. text .. string.sub(record, 22))
+if from ~= to then
+  redis.call('ZREM', from, id)
+end
 if redis.call('EXISTS', from) == 0 then
   redis.call('ZREM', days, ARGV[4])
 end

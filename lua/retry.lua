@@ -9,6 +9,8 @@
 -- Keeps I4 I5 I8 I9 I10
 --#include clock
 --#include digits
+--#include number
+--#include rights
 --#include replay
 --#include contact
 --#include record

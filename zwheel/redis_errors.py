@@ -85,7 +85,7 @@ _BY_CODE = {
 _CURES = {
     "NOAUTH": "put the password into the URL, as in redis://:password@host",
     "WRONGPASS": "check the user name and the password in the URL",
-    "NOPERM": "give this Redis user the rights that zwheel's scripts need",
+    "NOPERM": "give this Redis user its rights: `zwheel acl` prints the rules",
     "READONLY": "this is a replica: connect to the primary",
     "MISCONF": "it cannot write to its disk: free space there, then look at its log",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for: bring them back",
@@ -168,6 +168,8 @@ def _class_kind(error: BaseException) -> str:
 
 _PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 _CODE = re.compile(r"([A-Z][A-Z0-9]+)(?: |$)")
+#: How Redis and Valkey refuse a command inside a script. zwheel's own refusal there begins with NOPERM.
+_IN_A_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
 
 
 def _code_and_reason(error: BaseException) -> tuple[str, str]:
@@ -182,6 +184,8 @@ def _code_and_reason(error: BaseException) -> tuple[str, str]:
         text = text[annotated.end() :].removeprefix("('").removeprefix('("').removesuffix(",)").rstrip("'\"")
     found = _CODE.match(text)
     code = getattr(error, "status_code", None) or (found[1] if found else "")
+    if code in ("", "ERR") and _IN_A_SCRIPT.search(text) is not None:
+        code = "NOPERM"
     if code in ("", "ERR"):
         code = next((name for base, name in _CODE_OF_CLASS.items() if isinstance(error, base)), code)
     fallback = "it took too long" if isinstance(error, TimeoutError) else type(error).__name__

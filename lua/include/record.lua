@@ -4,12 +4,19 @@
 --  3-6    attempt               46-49  max attempts
 --  7-21   fire time, ms         50-51  flags in hex: 1 dedup digest, 2 keep, 4 failures
 --  52-    [32 digest] [10 keep, ms] [5 length, failures] task '\n' body
--- readable: whether this version knows the record's version and every flag in it, and every number is one. No script
--- may fail on a record that another program damaged: it would fail again on every try.
-local HEADER = '^1%l' .. string.rep('%d', 35) .. string.rep('.', 8) .. string.rep('%d', 4) .. '0[0-7]'
+-- readable: whether this version knows the record's version and every flag in it, and every number is one; a token is
+-- a time before the year 2255. No script may fail on a record that another program damaged: it would fail again on
+-- every try.
+local HEADER = '^1%l' .. string.rep('%d', 19) .. '[0-8]' .. string.rep('%d', 15) .. string.rep('.', 8)
+  .. string.rep('%d', 4) .. '0[0-7]'
 
 local function readable(record)
   return string.find(record, HEADER) ~= nil
+end
+
+-- counted: a field of so many digits as a number; one that is damaged counts for nothing.
+local function counted(text)
+  return string.find(text, '^%d+$') and tonumber(text) or 0
 end
 
 -- fields: what the flags announce. Returns digest or nil, keep in ms or nil, failures or '',
@@ -23,12 +30,12 @@ local function fields(record)
     at = at + 32
   end
   if flags % 4 >= 2 then
-    keep = tonumber(string.sub(record, at, at + 9)) or 0
+    keep = counted(string.sub(record, at, at + 9))
     at = at + 10
   end
   local before = at
   if flags >= 4 then
-    local length = tonumber(string.sub(record, at, at + 4)) or 0
+    local length = counted(string.sub(record, at, at + 4))
     failures = string.sub(record, at + 5, at + 4 + length)
     at = at + 5 + length
   end

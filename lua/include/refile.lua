@@ -4,6 +4,7 @@
 local function refile(letter, back)
   local meta, replay_key, jobs, processing, days, wake_list = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
   local request, bucket_count = ARGV[2], tonumber(ARGV[3])
+  rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
   local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end')
   local now = clock(ARGV[1], stored[1])
   local before = replay(replay_key, request)
@@ -49,12 +50,12 @@ local function refile(letter, back)
     end
   end
   if #moved > 0 then
-    redis.call('ZREM', processing, unpack(moved))
-    redis.call('HSET', jobs, unpack(changes))
+    redis.call('ZADD', days, unpack(index))
     for b, bucket in pairs(members) do
       redis.call('ZADD', KEYS[6 + b], unpack(bucket))
     end
-    redis.call('ZADD', days, unpack(index))
+    redis.call('HSET', jobs, unpack(changes))
+    redis.call('ZREM', processing, unpack(moved))
     wake(wake_list, earliest, math.floor(now / 1000), stored[5], stored[6])
   end
   contact(meta, now, stored[2], stored[3], stored[4], 0)

@@ -5,7 +5,7 @@ local function trim_dead(dead, jobs, meta, max)
     return
   end
   local old = redis.call('ZRANGE', dead, 0, math.min(over, 100) - 1)
-  redis.call('ZREM', dead, unpack(old))
   redis.call('HDEL', jobs, unpack(old))
-  redis.call('HINCRBY', meta, 'trimmed', #old)
+  redis.call('ZREM', dead, unpack(old))
+  count(meta, 'trimmed', #old)
 end

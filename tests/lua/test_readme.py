@@ -110,6 +110,7 @@ def test_every_field_of_meta_that_a_script_names_is_in_the_table() -> None:
             r"redis\.call\('(?:HMGET|HGET|HSET|HDEL|HINCRBY)', meta,([^\n]*(?:\n\s+'[^\n]*)?)", source
         ):
             used |= set(re.findall(r"'([a-z_]+)'", call))
+        used |= set(re.findall(r"\bcount\(meta, '([a-z_]+)'", source))
     assert used == listed
 
 

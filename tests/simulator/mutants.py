@@ -70,7 +70,7 @@ MUTANTS = (
     ),
     Mutant(
         name="reap takes a lease that has not ended", scripts=("reap",), promises=("I4",),
-        old="ZRANGE', processing, 0, now_ms", new="ZRANGE', processing, 0, now_ms + 25000",
+        old="ZRANGE', processing, '-inf', now_ms", new="ZRANGE', processing, '-inf', now_ms + 25000",
     ),
     Mutant(
         name="reap counts one attempt too many", scripts=("reap",), promises=("I8",),
@@ -82,9 +82,9 @@ MUTANTS = (
     ),
     Mutant(
         name="claim fires a little early", scripts=("claim",), promises=("I3",),
-        old="bucket, 0, now_ms, 'BYSCORE'", new="bucket, 0, now_ms + 2000, 'BYSCORE'",
+        old="\nlocal now_ms = math.floor(now / 1000)\n", new="\nlocal now_ms = math.floor(now / 1000) + 2000\n",
     ),
-    Mutant(name="claim leaves jobs in the bucket", scripts=("claim",), promises=("I4", "I9"), old="redis.call('ZREM', bucket, unpack(ids))", new=""),
+    Mutant(name="claim leaves jobs in the bucket", scripts=("claim",), promises=("I4", "I9"), old="    redis.call('ZREM', bucket, unpack(off))\n  end\n  if #odd", new="  end\n  if #odd"),
     Mutant(name="the clock follows the server back", scripts=WRITERS, old="if seen >= now then", new="if false then", promises=("the clock",)),
     Mutant(
         name="enqueue takes a key that is held", scripts=("enqueue",), promises=("I11",),
@@ -108,12 +108,12 @@ MUTANTS = (
     Mutant(name="claim forgets what it answered", scripts=("claim",), promises=("a repeated claim",), old="remember(replay_key, request, token_least", new="local _ = (token_least"),
     Mutant(name="enqueue forgets what it answered", scripts=("enqueue",), promises=("a repeated enqueue",), old="remember(replay_key, request, digits(now)", new="local _ = (digits(now)"),
     Mutant(name="claim works while paused", scripts=("claim",), promises=("I18",), old="if stored[5] then", new="if false then"),
-    Mutant(name="a queue over its cap takes more", scripts=("enqueue",), promises=("over the cap",), old="living + created > tonumber", new="living > tonumber"),
+    Mutant(name="a queue over its cap takes more", scripts=("enqueue",), promises=("over the cap",), old="living + created > cap", new="living > cap"),
     Mutant(name="bury trims a job too many", scripts=("bury",), promises=("I1", "I2", "I13"), old="ZCARD', dead) - max", new="ZCARD', dead) - max + 1"),
     Mutant(name="two advance one record", scripts=("advance",), old="or string.sub(record, 3, 18) ~= stamps[n] then", new="then", promises=("I14",)),
     Mutant(name="a paused schedule fires", scripts=("advance",), old="string.sub(record, 1, 2) ~= '1a'", new="string.sub(record, 1, 1) ~= '1'", promises=("I14",)),
     Mutant(name="an occurrence overlaps", scripts=("advance",), old="if state == 's' or state == 'p' then", new="if state == 's' then", promises=("I14",)),
-    Mutant(name="what is taken back stays on the wheel", scripts=("define",), old="redis.call('ZREM', keys[bucket], unpack(members_of))", new="", promises=("I9", "I2")),
+    Mutant(name="what is taken back stays on the wheel", scripts=("define",), old="redis.call('ZREM', keys[bucket], unpack(off))", new="", promises=("I9", "I2")),
     Mutant(
         name="a token comes twice", scripts=("claim",), promises=("I6",), mode="damage",
         old="if last >= token then", new="if false then",

@@ -43,7 +43,12 @@ WHEN_ROOM = {"enqueue"}
 """These must be refused then: they bring more."""
 TIMES = r"(?:now|now_us|clock_us|\w+_ms)"
 
-CALL = re.compile(r"redis\.call\(\s*(?:'([A-Z]+)')?")
+CALL = re.compile(r"redis\.p?call\(\s*(?:'([A-Z]+)')?")
+RIGHTS = re.compile(r"(?<!function )\brights\(\w+((?:,\s*'[A-Z]+')+)\)")
+WRITES = {"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "RPUSH", "SET"}
+READS = {"EXISTS", "HEXISTS", "HLEN", "LLEN", "ZCARD", "ZMSCORE", "ZRANGE"}
+ALWAYS_FIRST = {"TIME", "GET", "HMGET", "HGET"}
+"""Every script reads by these before it writes, so that it ends there, whole, when one of them is refused."""
 PLACE = re.compile(r"\b{}\[([^\]]+)\]")
 ANSWER = re.compile(r"return \{ ([^,}]+)")
 
@@ -156,11 +161,28 @@ def test_only_bounded_commands_are_called_and_named_in_place(path: Path) -> None
     commands = [found[1] for found in CALL.finditer(code)]
     assert None not in commands, "a command that is not written out cannot be checked"
     assert set(commands) & UNBOUNDED == set()
-    assert re.search(r"redis\.(?!call\b)\w+", without_strings(code)) is None
+    assert set(re.findall(r"redis\.(\w+)", without_strings(code))) <= {"call", "pcall", "acl_check_cmd"}
     for found in re.finditer(r"redis\.call\(\s*'Z(?:REV)?RANGE(?:BYSCORE|BYLEX)?'[^\n]*", code):
         assert not re.search(r", 0, -1\b", found[0]), "an unbounded range"
         if "BYSCORE" in found[0] or "BYLEX" in found[0]:
             assert "'LIMIT'" in found[0], found[0]
+
+
+@each_script
+def test_a_script_asks_for_every_right_to_write_before_it_writes(path: Path) -> None:
+    code = read(path).code
+    asked = {name for found in RIGHTS.finditer(code) for name in re.findall(r"[A-Z]+", found[1])}
+    called = {found[1] for found in CALL.finditer(code)}
+    assert called & WRITES <= asked, "an error in the middle keeps what was written before it"
+    assert called <= asked | ALWAYS_FIRST | READS, "say here whether it writes"
+    assert asked <= called, "a right that nobody needs"
+
+
+@each_file
+def test_an_error_is_caught_only_where_a_damaged_key_must_not_stop_a_script(path: Path) -> None:
+    code = without_comments(path.read_text(encoding="utf-8"))
+    caught = set(re.findall(r"redis\.pcall\('([A-Z]+)'", code))
+    assert caught <= {"count": {"HINCRBY"}, "wake": {"LLEN"}, "claim": {"ZRANGE"}}.get(path.stem, set())
 
 
 @each_script
