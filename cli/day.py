@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
+from zwheel.errors import BrokerRefused
+from zwheel.outside import Unreadable
 from zwheel.times import day_of, day_start_ms
 
 from .app import command, group
 from .context import Context
 from .output import Cell, Column, Row
-from .show import iso, local, now_ms, time_cells, time_columns
-from .values import QueueOption, day_name, queue_names
+from .show import iso, local, now_ms, time_cells, time_columns, unreadable_document, unreadable_row
+from .values import QueueOption, day_name, queue_names, refused_queue
 from .when import human_count
 
 app = group("See what is on the wheel, per UTC day and hour.")
@@ -32,9 +34,16 @@ async def ls(
     """
     jobs: dict[str, dict[str, int]] = {}
     ends: dict[str, tuple[int, int]] = {}
+    strange: list[Unreadable] = []
     async with ctx.wheel() as wheel:
-        for name in await queue_names(wheel, queue):
-            for day in await wheel.days(name):
+        for name in await queue_names(ctx, wheel, queue):
+            try:
+                found = await wheel.days(name)
+            except BrokerRefused as error:
+                strange.append(refused_queue(error, name, queue))
+                continue
+            strange += found.unreadable
+            for day in found:
                 jobs.setdefault(day.day, {})[name] = day.jobs
                 first, last = ends.get(day.day, (day.first_ms, day.last_ms))
                 ends[day.day] = (min(first, day.first_ms), max(last, day.last_ms))
@@ -44,6 +53,8 @@ async def ls(
             first, last = ends[name]
             document = {"day": _dashed(name), "jobs": sum(jobs[name].values()), "queues": jobs[name]}
             ctx.out.value({**document, "first": iso(first), "first_ms": first, "last": iso(last), "last_ms": last})
+        for one in strange:
+            ctx.out.value(unreadable_document(one, "day"))
         return
     today = day_of(now_ms(ctx))
     most = max((sum(counts.values()) for counts in jobs.values()), default=0)
@@ -59,6 +70,7 @@ async def ls(
     ]
     columns = [Column("day"), Column("jobs", right=True), *time_columns(ctx, "first", drop=1)]
     columns += [*time_columns(ctx, "last", drop=3), Column("", flexible=True)]
+    rows += [unreadable_row(columns, one) for one in strange]
     ctx.out.table(columns, rows, empty="nothing is on the wheel")
     if len(days) > limit:
         ctx.out.note(f"{human_count(len(days) - limit, 'later day')} not shown, see --limit")
@@ -74,7 +86,7 @@ async def show(
     name = day_name(ctx, day)
     total = [0] * 24
     async with ctx.wheel() as wheel:
-        for each in await queue_names(wheel, queue):
+        for each in await queue_names(ctx, wheel, queue):
             for hour, count in enumerate(await wheel.hours(each, name)):
                 total[hour] += count
     start = day_start_ms(name)

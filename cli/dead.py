@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zwheel.errors import InvalidInput, JobNotFound
+from zwheel.errors import BrokerRefused, InvalidInput, JobNotFound
 from zwheel.job import Job, JobState, Reason
 from zwheel.keys import check_name
+from zwheel.outside import Listing
 
 from .app import command, group
 from .context import Context, Refused
 from .exits import ExitCode
 from .output import Column, Row
-from .show import error_line, job_document, job_fields, now_ms, relative, shorten, time_cells, time_columns
-from .values import QueueOption, duration, queue_names
+from .show import (
+    error_line,
+    job_document,
+    job_fields,
+    now_ms,
+    relative,
+    shorten,
+    time_cells,
+    time_columns,
+    unreadable_document,
+    unreadable_row,
+)
+from .values import QueueOption, duration, queue_names, refused_queue
 from .when import human_count
 
 if TYPE_CHECKING:
@@ -90,22 +102,18 @@ async def ls(
     """List dead jobs with the reason and the last error."""
     wanted = Filter.of(reason, task, older_than)
     now = now_ms(ctx)
-    found: list[Job] = []
+    found: Listing[Job] = Listing()
     async with ctx.wheel() as wheel:
-        for name in await queue_names(wheel, queue):
-            if wanted.everything:
-                found += await wheel.dead(name, limit=limit, offset=offset)
-                continue
-            number = 0
-            async for job in matching(wheel, name, wanted, now):
-                if number >= offset:
-                    found.append(job)
-                number += 1
-                if number >= offset + limit:
-                    break
+        for name in await queue_names(ctx, wheel, queue):
+            try:
+                found += await _page(wheel, name, wanted, now, limit, offset)
+            except BrokerRefused as error:
+                found.unreadable.append(refused_queue(error, name, queue))
     if ctx.json:
         for job in found:
             ctx.out.value(job_document(job))
+        for one in found.unreadable:
+            ctx.out.value(unreadable_document(one, "id"))
         return
     columns = [Column("id"), Column("queue", flexible=True, drop=3), Column("task", flexible=True)]
     columns += [*time_columns(ctx, "died", drop=4), Column("", drop=1), Column("attempts", right=True, drop=2)]
@@ -123,7 +131,23 @@ async def ls(
         ]
         for job in found
     ]
+    rows += [unreadable_row(columns, one) for one in found.unreadable]
     ctx.out.table(columns, rows, empty="no dead jobs")
+
+
+async def _page(wheel: Wheel, queue: str, wanted: Filter, now: int, limit: int, offset: int) -> list[Job]:
+    """A page of the dead jobs of a queue that are meant."""
+    if wanted.everything:
+        return await wheel.dead(queue, limit=limit, offset=offset)
+    found: list[Job] = []
+    number = 0
+    async for job in matching(wheel, queue, wanted, now):
+        if number >= offset:
+            found.append(job)
+        number += 1
+        if number >= offset + limit:
+            break
+    return found
 
 
 @command(app, "show", examples=["zwheel dead show order-1017 --traceback"])

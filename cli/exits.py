@@ -17,6 +17,7 @@ from zwheel.errors import (
     ScheduleChanged,
     ScheduleExists,
     ScheduleNotFound,
+    UndecodableJob,
     WaitTimeout,
     ZwheelError,
 )
@@ -36,7 +37,8 @@ class ExitCode(IntEnum):
     PARTLY = 5
     """A bulk command did some of its work; the rest is listed."""
     REFUSED = 6
-    """Wrong state, a held unique key, a full queue, a missing `--yes`, permissions, a read-only server."""
+    """Wrong state, a held unique key, a full queue, a missing `--yes`, permissions, a read-only server, a record that
+    cannot be read."""
     TIMED_OUT = 7
     """The awaited job did not end in time."""
     JOB_FAILED = 8
@@ -63,6 +65,7 @@ _BY_ERROR: tuple[tuple[type[ZwheelError], ExitCode], ...] = (
     (QueueFull, ExitCode.REFUSED),
     (LeaseLost, ExitCode.REFUSED),
     (BrokerError, ExitCode.REFUSED),
+    (UndecodableJob, ExitCode.REFUSED),
 )
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from zwheel.errors import InvalidInput, JobNotFound, WaitTimeout
+from zwheel.errors import BrokerRefused, InvalidInput, JobNotFound, WaitTimeout
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
+from zwheel.outside import Listing
 
 from .app import command, group
 from .context import Context
@@ -25,8 +26,10 @@ from .show import (
     state_of,
     time_cells,
     time_columns,
+    unreadable_document,
+    unreadable_row,
 )
-from .values import AtOption, InOption, QueueOption, duration, fire_time, queue_names
+from .values import AtOption, InOption, QueueOption, duration, fire_time, queue_names, refused_queue
 
 app = group("Show, list, cancel, reschedule and await single jobs.")
 
@@ -77,20 +80,23 @@ async def ls(
 
     Running ones come first, then scheduled ones by fire time, then dead and ended ones, newest first.
     """
+    found: Listing[Job] = Listing()
     async with ctx.wheel() as wheel:
-        found = [
-            job
-            for name in await queue_names(wheel, queue)
-            for job in await wheel.jobs(name, state, limit=limit, offset=offset)
-        ]
+        for name in await queue_names(ctx, wheel, queue):
+            try:
+                found += await wheel.jobs(name, state, limit=limit, offset=offset)
+            except BrokerRefused as error:
+                found.unreadable.append(refused_queue(error, name, queue))
     list_jobs(ctx, found, empty="no such jobs")
 
 
-def list_jobs(ctx: Context, jobs: list[Job], *, empty: str) -> None:
+def list_jobs(ctx: Context, jobs: Listing[Job], *, empty: str) -> None:
     """Write jobs as a table, or as JSON, one a line."""
     if ctx.json:
         for job in jobs:
             ctx.out.value(job_document(job))
+        for one in jobs.unreadable:
+            ctx.out.value(unreadable_document(one, "id"))
         return
     now = now_ms(ctx)
     columns = [
@@ -116,6 +122,7 @@ def list_jobs(ctx: Context, jobs: list[Job], *, empty: str) -> None:
         ]
         for job in jobs
     ]
+    rows += [unreadable_row(columns, one) for one in jobs.unreadable]
     ctx.out.table(columns, rows, empty=empty)
 
 

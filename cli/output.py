@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol, TextIO
 
+from zwheel.outside import UNSAFE
+
 from .layout import BAR_COLUMNS, GAP, Cell, Column, Row, bar, cell_width, fit, natural_widths
 
 __all__ = ["Cell", "Column", "Output", "Report", "Row", "clean", "clean_lines", "state_cell", "to_json"]
@@ -22,12 +24,6 @@ _ESCAPES = re.compile(
     "|(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\\\|\x9c)?"
     "|\x1b[ -/]*[0-~]?"
 )
-#: C0, DEL, C1, soft hyphen, bidi marks and overrides, invisible joiners, line separators, BOM, surrogates, tags.
-_UNSAFE_CLASS = (
-    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f"
-)
-_UNSAFE = re.compile(f"[{_UNSAFE_CLASS}]")
 _SPACES = str.maketrans({"\t": " ", "\n": " ", "\r": " ", "\u2028": " ", "\u2029": " ", "\u202f": " "})
 
 #: Work that takes less than this shows no bar, seconds.
@@ -41,7 +37,7 @@ def clean(text: object) -> str:
     shown = str(text)
     if shown.isascii() and shown.isprintable():
         return shown
-    return _UNSAFE.sub("", _ESCAPES.sub("", shown).translate(_SPACES))
+    return UNSAFE.sub("", _ESCAPES.sub("", shown).translate(_SPACES))
 
 
 def clean_lines(text: str) -> list[str]:
@@ -52,7 +48,7 @@ def clean_lines(text: str) -> list[str]:
 def to_json(value: object) -> str:
     """Write one line of JSON that loses nothing and that a terminal can show: unsafe characters are escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
-    return _UNSAFE.sub(_escape, text)
+    return UNSAFE.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -9,12 +9,13 @@ import typer
 
 from zwheel.info import QueueInfo
 from zwheel.job import JobState
+from zwheel.job import QueueName as Name
 from zwheel.keys import check_name
 
 from .app import command, group
 from .context import Context
 from .output import Cell, Column, Row
-from .show import iso, moment, now_ms, relative
+from .show import iso, moment, now_ms, relative, shorten, unreadable_document, unreadable_row
 from .when import human_count
 
 app = group("List, show, pause, resume and purge queues.")
@@ -49,17 +50,39 @@ def queue_document(info: QueueInfo) -> dict[str, object]:
         "workers": info.workers,
         "cap": info.cap,
         "trimmed": info.trimmed,
+        **({"unreadable": info.unreadable} if info.unreadable else {}),
     }
 
 
-@command(app, "ls", examples=["zwheel queue ls", "zwheel queue ls --json | jq 'select(.due > 100)'"])
-async def ls(ctx: Context) -> None:
-    """List all queues with what is in them."""
+@command(
+    app,
+    "ls",
+    examples=[
+        "zwheel queue ls",
+        "zwheel queue ls --json | jq 'select(.due > 100)'",
+        "zwheel queue ls --limit 1000 --after emails",
+    ],
+)
+async def ls(
+    ctx: Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Show at most so many queues.")] = 500,
+    after: Annotated[str, typer.Option("--after", metavar="NAME", help="Begin behind this name: the next page.")] = "",
+) -> None:
+    """List the queues with what is in them, by name.
+
+    When there are more than --limit, it says how many, and from which name on the next page begins.
+    """
     async with ctx.wheel() as wheel:
-        infos = [await wheel.queue(name) for name in sorted(await wheel.queues())]
+        listed = await wheel.queues()
+        names = [name for name in listed if name > after]
+        infos = await wheel.queue_infos(names[:limit])
+    strange = listed.unreadable[:limit] if not after else []
     if ctx.json:
         for info in infos:
             ctx.out.value(queue_document(info))
+        for one in strange:
+            ctx.out.value(unreadable_document(one, "queue"))
+        _tell_more(ctx, names, limit, len(listed))
         return
     now = now_ms(ctx)
     numbers = ("scheduled", "due", "processing", "done", "dead", "workers")
@@ -68,14 +91,30 @@ async def ls(ctx: Context) -> None:
             info.name,
             *(f"{getattr(info, name):,}" for name in numbers),
             "-" if info.next_fire_ms is None else relative(info.next_fire_ms, now),
-            Cell("paused", "yellow") if info.paused else "",
+            _remark(info),
         ]
         for info in infos
     ]
-    columns = [Column("queue"), *(Column(name, right=True) for name in numbers)]
-    ctx.out.table(
-        [*columns, Column("next", drop=1), Column("")], rows, empty="no queues yet: the first enqueue makes one"
-    )
+    columns = [Column("queue"), *(Column(name, right=True) for name in numbers), Column("next", drop=1), Column("")]
+    rows += [unreadable_row(columns, one) for one in strange]
+    ctx.out.table(columns, rows, empty="no queues yet: the first enqueue makes one")
+    _tell_more(ctx, names, limit, len(listed))
+
+
+def _remark(info: QueueInfo) -> str | Cell:
+    """What stands behind a queue's numbers."""
+    if info.unreadable:
+        paused = "paused, " if info.paused else ""
+        return Cell(shorten(f"{paused}unreadable: {info.unreadable}", 400), "red")
+    return Cell("paused", "yellow") if info.paused else ""
+
+
+def _tell_more(ctx: Context, names: list[Name], limit: int, count: int) -> None:
+    if len(names) > limit:
+        ctx.out.note(
+            f"{human_count(len(names) - limit, 'more queue')} of {count:,}: the next page begins with "
+            f"--after {names[limit - 1]}"
+        )
 
 
 @command(app, "show", examples=["zwheel queue show emails"])
@@ -100,6 +139,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             ("dead, trimmed", f"{info.trimmed:,} ever, by the limits on size and age"),
             ("workers", f"{info.workers:,}"),
             ("cap", "none" if info.cap is None else f"{info.cap:,} jobs"),
+            *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
         ]
     )
 

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zwheel.errors import BrokerRefused, ScheduleNotFound, UndecodableJob
+
 from .app import command
 from .context import Context
 from .output import Cell, Column, Row
 from .schedule_show import in_zone
-from .show import iso, now_ms, relative
+from .show import iso, now_ms, relative, unreadable_document, unreadable_row
 from .values import QueueOption
 from .when import human_count
 
 if TYPE_CHECKING:
+    from zwheel import Wheel
     from zwheel.schedules.state import Past, ScheduleInfo
 
 #: With more schedules than this their outcomes are left out: each takes a round trip.
@@ -43,10 +46,12 @@ async def ls(
         past: dict[tuple[str, str], list[Past]] = {}
         if len(found) <= _MOST_DOTS:
             for info in found:
-                past[info.queue, info.name] = await wheel.schedule_history(info.name, info.queue)
+                past[info.queue, info.name] = await _past(wheel, info)
     if ctx.json:
         for info in found:
             ctx.out.value(_document(info, now_ms(ctx)))
+        for one in found.unreadable:
+            ctx.out.value(unreadable_document(one, "name"))
         return
     now = now_ms(ctx)
     if chart:
@@ -71,7 +76,16 @@ async def ls(
         ]
         for info in found
     ]
+    rows += [[*unreadable_row(columns[:-1], one), ""] for one in found.unreadable]
     ctx.out.table(columns, rows, empty="no schedules")
+
+
+async def _past(wheel: Wheel, info: ScheduleInfo) -> list[Past]:
+    """The newest occurrences of a schedule; none when it changed or was damaged since it was listed."""
+    try:
+        return await wheel.schedule_history(info.name, info.queue)
+    except (BrokerRefused, ScheduleNotFound, UndecodableJob):
+        return []
 
 
 def dots(ctx: Context, past: list[Past], now: int) -> str:

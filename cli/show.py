@@ -10,7 +10,8 @@ from uuid import UUID
 
 from zwheel.errors import UndecodableJob
 from zwheel.job import Enqueued, Failure, Job, JobState
-from zwheel.times import to_datetime
+from zwheel.outside import Unreadable
+from zwheel.times import MAX_MS, to_datetime
 
 from .output import Cell, Column, clean, clean_lines, state_cell, to_json
 from .when import human_duration
@@ -23,14 +24,16 @@ SHOWN_CHARACTERS = 2000
 
 
 def iso(ms: int | None) -> str | None:
-    """Write a time for machines: UTC, milliseconds, Z."""
-    if ms is None:
+    """Write a time for machines: UTC, milliseconds, Z; None for one that is not in the calendar."""
+    if ms is None or not 0 <= ms <= MAX_MS:
         return None
     return to_datetime(ms).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def utc(ms: int) -> str:
     """Write a time for people, in UTC; the milliseconds only when there are some."""
+    if not 0 <= ms <= MAX_MS:
+        return f"{ms} ms, not in the calendar"
     when = to_datetime(ms)
     fraction = f".{when.microsecond // 1000:03d}" if when.microsecond else ""
     return f"{when:%Y-%m-%d %H:%M:%S}{fraction}Z"
@@ -38,7 +41,10 @@ def utc(ms: int) -> str:
 
 def local(ctx: Context, ms: int) -> str:
     """Write a time for people in the zone of --tz, with its offset."""
-    when = to_datetime(ms).astimezone(ctx.tz)
+    try:
+        when = to_datetime(ms).astimezone(ctx.tz)
+    except (OverflowError, ValueError):
+        return utc(ms)
     fraction = f".{when.microsecond // 1000:03d}" if when.microsecond else ""
     return f"{when:%Y-%m-%d %H:%M:%S}{fraction} {when:%z}"
 
@@ -74,6 +80,27 @@ def time_cells(ctx: Context, ms: int | None) -> list[str]:
         return ["-"] * (1 if ctx.tz is None else 2)
     second = ms - ms % 1000
     return [utc(second).removesuffix("Z"), *([local(ctx, second)] if ctx.tz is not None else [])]
+
+
+def unreadable_row(columns: Sequence[Column], one: Unreadable) -> list[str | Cell]:
+    """A row of a table for what cannot be read: its name, its queue, and why in the widest place there is."""
+    titles = [column.title for column in columns]
+    last = max(
+        (i for i, column in enumerate(columns) if column.flexible and titles[i] != "queue"), default=len(titles) - 1
+    )
+    row: list[str | Cell] = [""] * len(titles)
+    if "queue" in titles:
+        row[titles.index("queue")] = one.queue
+    row[last] = Cell(shorten(f"unreadable: {one.reason}", SHOWN_CHARACTERS // 4), "red")
+    if last == 0:
+        return [Cell(shorten(f"{one.name} unreadable: {one.reason}", SHOWN_CHARACTERS // 4), "red"), *row[1:]]
+    row[0] = shorten(one.name, SHOWN_CHARACTERS // 10)
+    return row
+
+
+def unreadable_document(one: Unreadable, name: str) -> dict[str, object]:
+    """The same as JSON. name: what the listing calls its names."""
+    return {name: one.name, **({"queue": one.queue} if one.queue else {}), "unreadable": one.reason}
 
 
 def plain(value: Any) -> Any:
@@ -157,6 +184,8 @@ def job_document(job: Job, *, body: bool = True) -> dict[str, Any]:
         "dedup": job.dedup,
         "reason": job.reason,
     }
+    if job.unreadable:
+        document["unreadable"] = job.unreadable
     if body:
         document.update(arguments(job))
         document["failures"] = [failure_document(failure) for failure in job.failures]

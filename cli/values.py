@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from zwheel.errors import InvalidInput, InvalidTime
+from zwheel.errors import BrokerRefused, InvalidInput, InvalidTime
 from zwheel.keys import check_name
+from zwheel.outside import Unreadable
 from zwheel.times import to_ms
 
 from .when import parse_duration, parse_when
@@ -167,8 +168,29 @@ def day_name(ctx: Context, text: str) -> str:
     return f"{match[1]}{match[2]}{match[3]}"
 
 
-async def queue_names(wheel: Any, queue: str | None) -> list[str]:
-    """Give the one queue that was named, or all known ones, sorted. Raises: InvalidName."""
+#: A command that looks into each known queue stops after so many; a queue can be named.
+MOST_QUEUES = 1000
+
+
+async def queue_names(ctx: Context, wheel: Any, queue: str | None) -> list[str]:
+    """Give the one queue that was named, or all known ones, sorted, and say when there are too many.
+
+    Raises: InvalidName.
+    """
     if queue is not None:
         return [check_name(queue)]
-    return sorted(await wheel.queues())
+    names = await wheel.queues()
+    if names.unreadable:
+        ctx.out.note(
+            f"{len(names.unreadable):,} entries of the list of queues are no names: zwheel queue ls shows them"
+        )
+    if len(names) > MOST_QUEUES:
+        ctx.out.note(f"only the first {MOST_QUEUES:,} of {len(names):,} queues are looked at: name one with --queue")
+    return list(names[:MOST_QUEUES])
+
+
+def refused_queue(error: BrokerRefused, name: str, queue: str | None) -> Unreadable:
+    """The entry of a listing for a queue that may not be looked at, among others. Raises: it, when it was asked for."""
+    if queue is not None:
+        raise error
+    return Unreadable(name="(all)", queue=name, reason=str(error))

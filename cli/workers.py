@@ -5,7 +5,7 @@ from __future__ import annotations
 from .app import command, group
 from .context import Context
 from .output import Cell, Column, Row
-from .show import iso, now_ms, relative
+from .show import iso, now_ms, relative, unreadable_document, unreadable_row
 from .values import QueueOption
 
 app = group("See the workers that serve the queues.")
@@ -19,7 +19,6 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
     """
     async with ctx.wheel() as wheel:
         workers = await wheel.workers(queue)
-    workers = sorted(workers, key=lambda worker: (worker.host, worker.pid, worker.id))
     if ctx.json:
         for worker in workers:
             ctx.out.value(
@@ -38,6 +37,8 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
                     "alive": worker.alive,
                 }
             )
+        for one in workers.unreadable:
+            ctx.out.value(unreadable_document(one, "id"))
         return
     now = now_ms(ctx)
     rows: list[Row] = [
@@ -57,4 +58,5 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
     columns = [Column("worker"), Column("host", flexible=True), Column("pid", right=True)]
     columns += [Column("queues", flexible=True), Column("running", right=True), Column("started", drop=2)]
     columns += [Column("heard", drop=1), Column("version", drop=3), Column("")]
+    rows += [unreadable_row(columns, one) for one in workers.unreadable]
     ctx.out.table(columns, rows, empty="no workers: start one with zwheel worker")

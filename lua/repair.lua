@@ -1,16 +1,24 @@
 #!lua flags=allow-oom
--- repair: anywhere -> where the record says. Looks at jobs, day buckets and dedup keys that may contradict each other,
--- and with `mend`, by a person, puts them right. A second send finds nothing left to mend.
--- KEYS 1 meta  2 jobs  3 days  4 processing  5 dead  6 done  7 dedup  8 dedup:expiry  9 wake  10.. buckets
--- ARGV 1 now (tests)  2 look or mend  3 number of buckets  4 number of digests, then for each bucket: day, first ms of
---      the day; then the digests of dedup keys; then the ids of jobs
--- Returns ok, clock in µs, one letter a job, one a bucket, one a digest, and the schema there was before ('' for none)
+-- repair: anywhere -> where the record says. Looks at jobs, day buckets, dedup keys, schedules and fields of meta that
+-- may be damaged or contradict each other, and with `mend`, by a person, puts them right. A worker that meets a damaged
+-- list of schedules puts that list right by `tend`. A second send finds nothing left to mend.
+-- KEYS 1 meta  2 jobs  3 days  4 processing  5 dead  6 done  7 dedup  8 dedup:expiry  9 wake  10 schedules
+--      11 schedules:due  12.. buckets
+-- ARGV 1 now (tests)  2 look, mend or tend  3 number of buckets  4 number of digests  5 number of schedules, then for
+--      each bucket: day, first ms of the day; then the digests of dedup keys; then for each schedule: name, and until
+--      when it must be looked at in ms, or ''; then the ids of jobs
+-- Returns ok | foreign, clock in µs, then
+--      foreign: the schema that another version wrote
+--      ok: one letter a job, one a bucket, one a digest, one a schedule, the damaged fields of meta joined by spaces,
+--      and the schema there was before ('' for none)
 --      job: c consistent, g gone (no record, and in no set), o without a record, f in the wrong place, p unreadable and
---      in no set, m its day is not among the buckets
+--      in no set, t its time in its set cannot be, m its day is not among the buckets
 --      bucket: c consistent, e in the index and empty, l not in the index
 --      digest: c consistent, s stale
--- Cost O(jobs buckets log n), at most 500 jobs, 20 buckets and 500 digests.
--- Keeps I9 I10 I11 I19
+--      schedule: c consistent, o in the list of what is due without a record, p there and not active, l active and not
+--      there, s active and there with a time that cannot be, u its record is of another version
+-- Cost O(jobs buckets log n), at most 500 jobs, 20 buckets, 500 digests and 500 schedules.
+-- Keeps I9 I10 I11 I14 I19
 --#include clock
 --#include digits
 --#include number
@@ -23,20 +31,44 @@
 --#include count
 local meta, jobs, days, processing, dead, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local dedup, expiry = KEYS[7], KEYS[8]
-local mend, bucket_count, digest_count = ARGV[2] == 'mend', tonumber(ARGV[3]), tonumber(ARGV[4])
+local schedules, schedules_due = KEYS[10], KEYS[11]
+local mend, tends = ARGV[2] == 'mend', ARGV[2] ~= 'look'
+local bucket_count, digest_count, schedule_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = redis.call('HMGET', meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end')
 local now = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
-local lease = number(stored[3], 30000)
-
-local names, starts, zsets, ids, keys = {}, {}, {}, {}, {}
-for b = 1, bucket_count do
-  names[b], starts[b], zsets[b] = ARGV[3 + 2 * b], tonumber(ARGV[4 + 2 * b]), KEYS[9 + b]
+if stored[2] and stored[2] ~= '1' then
+  return { 'foreign', digits(now), plain(stored[2]) }
 end
-for i = 5 + 2 * bucket_count, 4 + 2 * bucket_count + digest_count do
+-- The end of the year 9999, and the longest lease that is believed, ms.
+local LAST, LONGEST = 253402300799999, 86400000
+
+-- between: a stored number that lies within bounds, or nil for any other text.
+local function between(text, least, most)
+  local number = text and tonumber(text)
+  if number and number >= least and number <= most then
+    return number
+  end
+  return nil
+end
+
+local lease = between(stored[3], 1, LONGEST) or 30000
+local names, starts, zsets, ids, keys = {}, {}, {}, {}, {}
+local listed, latest = {}, {}
+local at = 6
+for b = 1, bucket_count do
+  names[b], starts[b], zsets[b] = ARGV[at], tonumber(ARGV[at + 1]), KEYS[11 + b]
+  at = at + 2
+end
+for i = at, at + digest_count - 1 do
   keys[#keys + 1] = ARGV[i]
 end
-for i = 5 + 2 * bucket_count + digest_count, #ARGV do
+at = at + digest_count
+for n = 1, schedule_count do
+  listed[n], latest[n] = ARGV[at], between(ARGV[at + 1], 0, LAST) or LAST
+  at = at + 2
+end
+for i = at, #ARGV do
   ids[#ids + 1] = ARGV[i]
 end
 zsets[bucket_count + 1], zsets[bucket_count + 2], zsets[bucket_count + 3] = processing, dead, done
@@ -59,6 +91,13 @@ local function where(record)
     return bucket_count + 3, now_ms + (keep or 0)
   end
   return bucket_count + 2, now_ms
+end
+
+-- within: whether a time in the set of running, dead or ended jobs can be: a lease ends soon, a death was before now,
+-- and a tombstone ends within the longest time to keep. A minute is left to clocks that differ.
+local function within(home, score)
+  local most = ({ now_ms + 2 * lease + 60000, now_ms + 60000, now_ms + 10000059999 })[home - bucket_count]
+  return between(score, 0, most) ~= nil
 end
 
 local letters, off, on = {}, {}, {}
@@ -91,6 +130,8 @@ if #ids > 0 then
       letters[i] = 'p'
     elseif not home then
       letters[i] = 'm'
+    elseif found == 1 and home > bucket_count and scores[home][i] and not within(home, scores[home][i]) then
+      letters[i] = 't'
     elseif found == 1 and scores[home][i] and (home > bucket_count or tonumber(scores[home][i]) == score) then
       letters[i], home = 'c', nil
     else
@@ -104,7 +145,7 @@ if #ids > 0 then
         end
       end
     end
-    if moves and (not scores[home][i] or home <= bucket_count) then
+    if moves and (not scores[home][i] or home <= bucket_count or letters[i] == 't') then
       on[home][#on[home] + 1] = score
       on[home][#on[home] + 1] = ids[i]
       if home <= bucket_count and (not earliest or score < earliest) then
@@ -134,9 +175,68 @@ if #keys > 0 then
   end
 end
 
+local looks, rests, look_letters = {}, {}, {}
+if #listed > 0 then
+  local records = redis.call('HMGET', schedules, unpack(listed))
+  local times = redis.call('ZMSCORE', schedules_due, unpack(listed))
+  for n = 1, #listed do
+    local head = records[n] and string.sub(records[n], 1, 2)
+    if not head then
+      look_letters[n] = times[n] and 'o' or 'c'
+    elseif head == '1p' or head == '1f' then
+      look_letters[n] = times[n] and 'p' or 'c'
+    elseif head ~= '1a' then
+      look_letters[n] = 'u'
+    elseif not times[n] then
+      look_letters[n] = 'l'
+    else
+      look_letters[n] = between(times[n], 0, latest[n]) and 'c' or 's'
+    end
+    if look_letters[n] == 'o' or look_letters[n] == 'p' then
+      rests[#rests + 1] = listed[n]
+    elseif look_letters[n] == 'l' or look_letters[n] == 's' then
+      looks[#looks + 1] = digits(now_ms)
+      looks[#looks + 1] = listed[n]
+    end
+  end
+end
+
+-- What each field of meta may say: least and most. Those without a value are as they should be.
+local soon = now_ms + 2 * lease + 60000
+local fields_of = {
+  clock = { 0, now + 60000000 }, beat = { 0, now + 60000000 }, lease = { 1, LONGEST }, leased = { 0, now_ms + 60000 },
+  grace = { 0, soon }, keeper_at = { 0, 9007199254740992 }, keeper_end = { 0, soon }, second_end = { 0, soon },
+  cap = { 1, 9007199254740992 }, trimmed = { 0, 9007199254740992 }, orphans = { 0, 9007199254740992 },
+  jumps = { 0, 9007199254740992 }, epoch = { 0, 9007199254740992 },
+}
+local field_names = { 'clock', 'beat', 'lease', 'leased', 'grace', 'keeper_at', 'keeper_end', 'second_end', 'cap',
+  'trimmed', 'orphans', 'jumps', 'epoch' }
+local values, damaged, lapsed, new_epoch = redis.call('HMGET', meta, unpack(field_names)), {}, {}, not stored[2]
+for f = 1, #field_names do
+  local limits = fields_of[field_names[f]]
+  if values[f] and not between(values[f], limits[1], limits[2]) then
+    damaged[#damaged + 1] = field_names[f]
+    if field_names[f] == 'epoch' then
+      new_epoch = true
+    else
+      lapsed[#lapsed + 1] = field_names[f]
+    end
+  end
+end
+
 local mended = 0
 if mend then
   rights(meta, 'ZADD', 'ZREM', 'HDEL', 'HSET', 'HINCRBY', 'EXISTS', 'ZMSCORE', 'LLEN', 'RPUSH')
+elseif tends then
+  rights(meta, 'ZADD', 'ZREM')
+end
+if tends and #looks > 0 then
+  redis.call('ZADD', schedules_due, unpack(looks))
+end
+if tends and #rests > 0 then
+  redis.call('ZREM', schedules_due, unpack(rests))
+end
+if mend then
   for z = 1, #zsets do
     if #on[z] > 0 then
       redis.call('ZADD', zsets[z], unpack(on[z]))
@@ -148,7 +248,7 @@ if mend then
     end
   end
   for i = 1, #ids do
-    if letters[i] == 'o' or letters[i] == 'f' or letters[i] == 'p' then
+    if letters[i] == 'o' or letters[i] == 'f' or letters[i] == 'p' or letters[i] == 't' then
       mended = mended + 1
     end
   end
@@ -161,15 +261,15 @@ end
 
 local shelf = {}
 if bucket_count > 0 then
-  local listed = redis.call('ZMSCORE', days, unpack(names))
+  local indexed = redis.call('ZMSCORE', days, unpack(names))
   for b = 1, bucket_count do
     local there = redis.call('EXISTS', zsets[b]) == 1
-    if there and not listed[b] then
+    if there and not indexed[b] then
       shelf[b] = 'l'
       if mend then
         redis.call('ZADD', days, names[b], names[b])
       end
-    elseif listed[b] and not there then
+    elseif indexed[b] and not there then
       shelf[b] = 'e'
       if mend then
         redis.call('ZREM', days, names[b])
@@ -184,8 +284,11 @@ if mend then
   if earliest then
     wake(KEYS[9], earliest, now_ms, stored[4], stored[5])
   end
-  if not stored[2] then
+  if new_epoch then
     redis.call('HSET', meta, 'schema', '1', 'epoch', digits(now))
+  end
+  if #lapsed > 0 then
+    redis.call('HDEL', meta, unpack(lapsed))
   end
   if mended > 0 then
     count(meta, 'orphans', mended)
@@ -193,4 +296,4 @@ if mend then
   redis.call('HSET', meta, 'clock', digits(now))
 end
 return { 'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters),
-  plain(stored[2] or '') }
+  table.concat(look_letters), table.concat(damaged, ' '), plain(stored[2] or '') }

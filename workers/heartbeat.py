@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import random
 import threading
 import time
@@ -14,12 +13,13 @@ from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Call, Reply
 from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
+from zwheel.outside import escaped
 from zwheel.store import SyncStore
 
 from .claims import Claim
 from .settings import WorkerSettings
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 #: A lease is given up this much before it ends, as a part of it, when Redis cannot be asked.
 _MARGIN = 0.1

@@ -10,7 +10,6 @@ looks a little after each time the timekeeper slept for: a timekeeper's death ma
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from zwheel.calls.claim import ROLE_MS
 from zwheel.errors import BrokerError
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys, queues_key
+from zwheel.outside import escaped
 from zwheel.store import Listener, Store, pause_s
 from zwheel.times import DAY_MS
 
@@ -32,7 +32,7 @@ from .settings import WorkerSettings
 from .settler import Read, Settler
 from .watch import Founding
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 BACKSTOP_S = 1.0
 FOLLOWER_BACKSTOP_S = (10.0, 20.0)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from zwheel.errors import ConfigError
+from zwheel.outside import escaped
 from zwheel.registry import Registry
 
 from .garbage import GARBAGE
@@ -21,7 +22,7 @@ from .settings import WorkerSettings
 from .stopping import Stopper, end_now
 from .worker import Worker
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 #: How long what is left of ended jobs may take to end before the process does, seconds: idle threads; background tasks.
 _THREADS_END_S, _BACKGROUND_S = 0.5, 1.0

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import random
 from collections.abc import Callable, Sequence
 
 from zwheel import calls
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
+from zwheel.outside import escaped
 from zwheel.store import Store
 
 from .claims import Observer
 from .settings import WorkerSettings
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 _BATCH = 100
 _PRUNE_EVERY = 12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from zwheel.context import PREVIOUS_HEADER, SCHEDULE_HEADER, current
 from zwheel.errors import BadArguments, UndecodableJob, UnknownTask
 from zwheel.failpoints import FAILPOINTS
 from zwheel.job import Failure, JobState, QueueName, Reason
+from zwheel.outside import escaped
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import TIMEOUT_HEADER, BaseTask, body_context
@@ -29,7 +29,7 @@ from .failure import failure_of
 from .isolated import call_isolated
 from .settler import Settler
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 #: How long a job waits before it is offered again to a worker that may know its task, ms.
 _UNKNOWN_FIRST_MS, _UNKNOWN_LONGEST_MS = 1_000, 60_000

@@ -12,21 +12,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from zwheel import calls
-from zwheel.calls import BATCH_LIMIT
+from zwheel.calls import BATCH_LIMIT, REPAIR_JOBS
 from zwheel.calls.advance import Advance
 from zwheel.codec import Codec
-from zwheel.errors import BrokerError, BrokerFull, InvalidInput, UndecodableJob
+from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown, SchemaMismatch
 from zwheel.keys import ShardKeys
 from zwheel.occurrence import advance_of
+from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown
 from zwheel.schedules.plan import plan
 from zwheel.schedules.state import Status, read_schedule
 from zwheel.store import Store, pause_s
 
-log = logging.getLogger("zwheel.scheduler")
+log = escaped("zwheel.scheduler")
 
 #: Those that are not first look this much later than the time, seconds.
 LATER_S = (0.05, 0.25)
@@ -39,6 +41,10 @@ _FAR_S = 30.0
 _BATCH = 20
 #: A schedule that cannot be advanced here is tried again after this, seconds.
 _PUT_OFF_S = 30.0
+#: All schedules are compared with the list of what is due this often, seconds, in case somebody changed it.
+RECHECK_S = (1800.0, 5400.0)
+#: How probable that is at each look at a list that is still empty.
+_LOOK_AGAIN = 0.15
 _TIME = ("TIME",)
 
 
@@ -55,7 +61,12 @@ class Scheduler:
         self._kicked = asyncio.Event()
         self._ended: set[str] = set()
         #: Schedules that cannot be read or built here, until when they are left to others: loop time.
-        self._put_off: dict[str, float] = {}
+        self._put_off: dict[bytes, float] = {}
+        self._sayer = Sayer(log)
+        #: How often in a row a look brought nothing although something was due.
+        self._fruitless = 0
+        #: Whether nothing was due at the last look: the list of what is due may have been deleted.
+        self._empty = False
 
     @property
     def queue(self) -> str:
@@ -74,25 +85,32 @@ class Scheduler:
     async def run(self) -> None:
         """Advance what is due until cancelled."""
         failures = 0
-        checked = False
+        check_at = 0.0
         while True:
             self._kicked.clear()
             try:
-                if not checked:
+                if asyncio.get_running_loop().time() >= check_at:
                     await self._recheck()
-                    checked = True
+                    check_at = asyncio.get_running_loop().time() + random.uniform(*RECHECK_S)
                 wait = await self._turn()
                 failures = 0
             except BrokerFull as error:
-                log.warning("queue %s: schedules wait: %s", self.queue, error)
+                self._sayer.say(logging.WARNING, "full", "queue %s: schedules wait: %s", self.queue, error)
                 wait = 1.0
-            except BrokerError as error:
+            except (BrokerUnavailable, OutcomeUnknown) as error:
                 failures += 1
                 log.info("queue %s: schedules wait for Redis: %s", self.queue, error)
                 wait = pause_s(failures)
-            except Exception:
-                log.exception("queue %s: the scheduler failed; it goes on", self.queue)
-                wait = 1.0
+            except BrokerError as error:
+                failures += 1
+                self._sayer.say(logging.ERROR, str(error), "queue %s: schedules wait: %s", self.queue, error)
+                wait = _back_off(failures)
+            except Exception as error:
+                failures += 1
+                self._sayer.say(
+                    logging.ERROR, repr(error), "queue %s: the scheduler failed; it goes on", self.queue, trace=True
+                )
+                wait = _back_off(failures)
             if wait > 0:
                 try:
                     async with asyncio.timeout(wait):
@@ -109,14 +127,46 @@ class Scheduler:
         while True:
             (reply,) = await self._store.send([("HSCAN", self._keys.schedules, cursor, "COUNT", _BATCH)])
             cursor, entries = reply
-            names = list(entries) if isinstance(entries, dict) else entries[::2]
-            raws = list(entries.values()) if isinstance(entries, dict) else entries[1::2]
-            moved = [n.decode() for n, raw in zip(names, raws, strict=True) if _moved(raw)]
-            for name in moved:
+            page = [(name, raw) for name, raw in flat(entries) if is_text(name)]
+            for name in [as_text(name) for name, raw in page if _moved(as_text(name), raw, self.queue)]:
                 log.info("schedule %s: its next time is another by the zone data of this machine", name)
                 await self._advance([name], anew=True)
+            active = [name for name, raw in page if raw[:2] == b"1a"]
+            if active:
+                (scores,) = await self._store.send([("ZMSCORE", self._keys.schedules_due, *active)])
+                await self._tend([n for n, score in zip(active, scores, strict=True) if score_ms(score) is None])
             if int(cursor) == 0:
                 return
+
+    async def _tend(self, names: Sequence[bytes], *, leave: bool = False) -> None:
+        """Let the script put right when these schedules are looked at, each decided in one step by its record.
+
+        leave: those that stay as they are cannot be handled here, and are left to others.
+        """
+        for start in range(0, len(names), REPAIR_JOBS):
+            part = names[start : start + REPAIR_JOBS]
+            call = calls.repair(
+                self._keys, schedules=[(name, None) for name in part], mend=False, tend=True,
+                now=self._store.session.now,
+            )  # fmt: skip
+            (reply,) = await self._store.send([call])
+            letters = calls.read_repair(call, reply).schedules
+            for name, letter in zip(part, letters, strict=True):
+                if leave and letter in "cu":
+                    self._leave(name)
+            for letter, what in (
+                ("o", "in the list of what is due without a record: taken off it"),
+                ("p", "in the list of what is due and not active: taken off it"),
+                ("l", "active and not in the list of what is due: put there again"),
+                ("s", "in the list of what is due with a time that cannot be: looked at now"),
+            ):
+                some = [name for name, found in zip(part, letters, strict=True) if found == letter]
+                if some:
+                    few = ", ".join(shown(name) for name in some[:3])
+                    self._sayer.say(
+                        logging.WARNING, (letter, some[0]), "queue %s: %d schedules (%s) were %s",
+                        self.queue, len(some), few + ", ..." * (len(some) > 3), what,
+                    )  # fmt: skip
 
     async def _turn(self) -> float:
         """Do what is due and say how long to sleep, seconds."""
@@ -124,26 +174,57 @@ class Scheduler:
         if self._ended:
             names, self._ended = list(self._ended)[:_BATCH], set(list(self._ended)[_BATCH:])
             await self._advance(names, again=True)
-        ask: list[tuple[Any, ...]] = [("ZRANGE", keys.schedules_due, 0, 0, "WITHSCORES")]
-        head, *clocks = await self._store.send(ask if self._far else [*ask, _TIME])
-        if not head:
+        # Those that are put off stay where they are, for workers that can read them; the first of the others counts.
+        ask: list[tuple[Any, ...]] = [("ZRANGE", keys.schedules_due, 0, len(self._put_off), "WITHSCORES")]
+        reply, *clocks = await self._store.send(ask if self._far else [*ask, _TIME])
+        head = next(((name, score) for name, score in flat(reply) if name not in self._put_off), None)
+        if head is None:
             self._far = True
+            await self._look_for_lost(bool(reply))
+            self._revive()
             return random.uniform(*EMPTY_BACKSTOP_S)
-        self._far = self._is_far(_score(head))
+        self._empty = False
+        due_ms = score_ms(head[1])
+        if due_ms is None:
+            await self._tend([head[0]], leave=True)
+            return 0.0
+        self._far = self._is_far(due_ms)
         if self._far:
             return random.uniform(*BACKSTOP_S)
         (clock,) = clocks or await self._store.send([_TIME])
-        until = _score(head) / 1000 - _seconds(clock)
+        until = due_ms / 1000 - _seconds(clock)
         if until <= 0:
             if await self._due(clock):
+                self._fruitless = 0
                 return 0.0
-            return random.uniform(*LATER_S)
+            # As a rule another was faster. What stays due all the same is looked at ever less often.
+            self._fruitless = min(self._fruitless + 1, 6)
+            return min(BACKSTOP_S[0], random.uniform(*LATER_S) * 2.0 ** (self._fruitless - 1))
+        self._fruitless = 0
         backstop = random.uniform(*BACKSTOP_S)
         if until > backstop:
             return backstop
         if not self._first:
             until += random.uniform(*LATER_S)
         return until
+
+    async def _look_for_lost(self, any_due: bool) -> None:
+        """Nothing is due, ever: where there are schedules all the same, somebody may have deleted the list of them."""
+        if any_due or (self._empty and random.random() > _LOOK_AGAIN):
+            return
+        self._empty = True
+        (count,) = await self._store.send([("HLEN", self._keys.schedules)])
+        if count:
+            await self._recheck()
+
+    def _leave(self, name: bytes) -> None:
+        """Leave a schedule to others for a while."""
+        self._put_off[name] = asyncio.get_running_loop().time() + _PUT_OFF_S
+
+    def _revive(self) -> None:
+        """Try again what was left to others long enough."""
+        time = asyncio.get_running_loop().time()
+        self._put_off = {name: until for name, until in self._put_off.items() if until > time}
 
     def _is_far(self, due_ms: float) -> bool:
         clock = self._store.session.clock
@@ -152,75 +233,109 @@ class Scheduler:
     async def _due(self, clock: Any) -> bool:
         """Advance a batch of those that are due; False when all of them are left to others."""
         now_ms = int(_seconds(clock) * 1000)
-        skip = len(self._put_off)
+        self._revive()
         (names,) = await self._store.send(
-            [("ZRANGE", self._keys.schedules_due, "-inf", now_ms, "BYSCORE", "LIMIT", 0, _BATCH + skip)]
+            [("ZRANGE", self._keys.schedules_due, "-inf", now_ms, "BYSCORE", "LIMIT", 0, _BATCH + len(self._put_off))]
         )
-        time = asyncio.get_running_loop().time()
-        self._put_off = {name: until for name, until in self._put_off.items() if until > time}
-        wanted = [n for n in (name.decode() for name in names) if n not in self._put_off][:_BATCH]
-        if wanted:
-            await self._advance(wanted)
-        return bool(wanted)
+        wanted = [name for name in names if name not in self._put_off][:_BATCH]
+        strange = [name for name in wanted if not is_text(name)]
+        if strange:
+            await self._tend(strange, leave=True)
+        texts = [as_text(name) for name in wanted if is_text(name)]
+        moved = await self._advance(texts) if texts else False
+        return moved or bool(strange)
 
-    async def _advance(self, names: list[str], *, again: bool = False, anew: bool = False) -> None:
+    async def _advance(self, names: list[str], *, again: bool = False, anew: bool = False) -> bool:
+        """Advance these. Returns whether anything became of any: it was advanced, put off, or taken off the list."""
         keys = self._keys
         raws, scores, clock = await self._store.send(
             [("HMGET", keys.schedules, *names), ("ZMSCORE", keys.schedules_due, *names), _TIME]
         )
         now_ms = int(_seconds(clock) * 1000)
         batch: list[Advance] = []
-        jobs = 0
+        wrong: list[bytes] = []
+        jobs = done = 0
         for name, raw, score in zip(names, raws, scores, strict=True):
-            if raw is None or score is None or (not (again or anew) and float(score) > now_ms):
+            if score is not None and (raw is None or raw[:2] in (b"1p", b"1f")):
+                wrong.append(name.encode())
+                continue
+            if raw is None or score is None or not (again or anew or float(score) <= now_ms):
                 # Another was faster, or it was removed meanwhile.
                 self._first = False
                 continue
             try:
-                info = read_schedule(raw)
+                info = read_schedule(raw, name, self.queue)
                 if info.status is not Status.ACTIVE or (again and info.state.buffered_ms is None):
                     continue
                 state = replace(info.state, next_ms=None) if anew else info.state
                 one = advance_of(info, self._codec, plan(info.definition, state, now_ms))
-            except (UndecodableJob, InvalidInput) as error:
-                self._put_off[name] = asyncio.get_running_loop().time() + _PUT_OFF_S
-                log.error("schedule %s: it cannot be advanced here: %s", name, error)
+            except Exception as error:
+                # Written by a newer version, damaged, or it needs what is missing here: the others go on.
+                self._cannot(name, error)
+                done += 1
                 continue
             if jobs + len(one.free.jobs) > BATCH_LIMIT and batch:
                 break
             jobs += len(one.free.jobs)
             batch.append(one)
-        if not batch:
-            return
-        call = calls.advance(keys, batch, now=self._store.session.now)
-        (reply,) = await self._store.send([call])
-        for one, word in zip(batch, calls.read_advance(call, reply), strict=True):
+        if wrong:
+            await self._tend(wrong)
+            done += len(wrong)
+        if batch:
+            done += await self._carry_out(batch)
+        return done > 0
+
+    def _cannot(self, name: str, error: Exception) -> None:
+        self._leave(name.encode())
+        told = str(error).removeprefix(f"schedule {name} of queue {self.queue} ") or type(error).__name__
+        self._sayer.say(
+            logging.ERROR, (name, told), "queue %s: schedule %s: it cannot be advanced here, others go on: %s",
+            self.queue, name, told,
+        )  # fmt: skip
+
+    async def _carry_out(self, batch: list[Advance]) -> int:
+        """Send a batch, or, when it is refused, each for itself, so that one cannot stop the others. Returns how many moved."""
+        call = calls.advance(self._keys, batch, now=self._store.session.now)
+        try:
+            (reply,) = await self._store.send([call])
+            words = calls.read_advance(call, reply)
+        except (BrokerUnavailable, OutcomeUnknown, BrokerFull, SchemaMismatch):
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                self._cannot(batch[0].name, error)
+                return 1
+            return sum([await self._carry_out([one]) for one in batch])
+        moved = 0
+        for one, word in zip(batch, words, strict=False):
             if word == "s":
                 self._first = False
                 continue
             self._first = True
+            moved += 1
             made = one.free if word[0] == "a" else one.busy
             if made is not None and made.jobs:
                 log.debug("schedule %s: %d occurrences are on the wheel", one.name, word.count("c"))
+        return moved
 
 
-def _moved(raw: bytes) -> bool:
+def _moved(name: str, raw: bytes, queue: str) -> bool:
     """Whether a stored schedule names another next time than its rhythm has here."""
     try:
-        info = read_schedule(raw)
-    except UndecodableJob:
+        info = read_schedule(raw, name, queue)
+        definition, state = info.definition, info.state
+        if info.status is not Status.ACTIVE or state.next_ms is None or state.buffered_ms is not None:
+            return False
+        after = max(state.cursor_ms, (definition.start_ms or 0) - 1)
+        following = next(iter(info.rhythm().after(after)), None)
+    except Exception:  # it is said when it is due
         return False
-    definition, state = info.definition, info.state
-    if info.status is not Status.ACTIVE or state.next_ms is None or state.buffered_ms is not None:
-        return False
-    after = max(state.cursor_ms, (definition.start_ms or 0) - 1)
-    following = next(iter(info.rhythm().after(after)), None)
     return following is None or following.at_ms != state.next_ms
 
 
-def _score(head: Any) -> float:
-    pair = head[0] if isinstance(head[0], (list, tuple)) else head
-    return float(pair[1])
+def _back_off(failures: int) -> float:
+    """How long to wait after so many failures in a row that are not for the network, seconds: 1 to 30."""
+    return random.uniform(0.5, 1.0) * min(30.0, 2.0 ** min(failures, 6))
 
 
 def _seconds(clock: Any) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
 from zwheel import calls
@@ -10,10 +9,11 @@ from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Refile, Reply, Session
 from zwheel.context import SCHEDULE_HEADER
 from zwheel.errors import LeaseLost
 from zwheel.keys import ShardKeys
+from zwheel.outside import escaped
 
 from .claims import Claim
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 Read = Callable[[Reply], None]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import nullcontext
 
 from zwheel.context import CurrentJob, current_job
 from zwheel.errors import ConfigError, InvalidInput
+from zwheel.outside import escaped
 from zwheel.registry import Registry
 from zwheel.retry import Discard
 from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, shell_kwargs
@@ -22,7 +22,7 @@ from .failure import Reported, printable
 from .group import end_group
 from .supervisor import describe_exit
 
-log = logging.getLogger("zwheel.shell")
+log = escaped("zwheel.shell")
 
 #: How much of a command's output is kept, bytes: its beginning, and its end.
 HEAD_BYTES, TAIL_BYTES = 8_192, 57_344

@@ -18,10 +18,12 @@ import time
 import traceback
 from types import FrameType
 
+from zwheel.outside import escaped
+
 from .asks import STOP_SIGNALS, Asks, time_left_s
 from .worker import Worker
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 _FRAMES = 6
 

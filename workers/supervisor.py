@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import time
 from collections.abc import Sequence
 
+from zwheel.outside import escaped
+
 from .asks import AT_ONCE_S, STOP_SIGNALS, Asks
 from .lifeline import Lifeline
 
-log = logging.getLogger("zwheel.supervisor")
+log = escaped("zwheel.supervisor")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 #: A child that lived this long was healthy: the pause before its next start begins anew.

@@ -6,7 +6,6 @@ Each ends in a state that a person can read in the log; none ends the worker onc
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from typing import Any
@@ -15,12 +14,13 @@ from zwheel.calls import foreign_schema
 from zwheel.doctor import Policy, eviction_policy, refusal
 from zwheel.errors import BrokerError, BrokerRefused, SchemaMismatch
 from zwheel.keys import SCHEMA, ShardKeys
+from zwheel.outside import escaped
 from zwheel.store import Store
 
 from .claims import Observer
 from .settings import WorkerSettings
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 #: How often a state that needs a person is said again, seconds.
 _SAY_S = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -27,6 +26,7 @@ from zwheel.errors import (
 from zwheel.ids import _ALPHABET
 from zwheel.job import JobState, QueueName, WorkerId
 from zwheel.keys import queues_key
+from zwheel.outside import escaped
 from zwheel.record import STATES
 from zwheel.registry import Registry
 from zwheel.store import Store, SyncStore, pause_s
@@ -44,7 +44,7 @@ from .watch import Watch
 if TYPE_CHECKING:
     from zwheel.history import Recorder
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 _CHECK_S = 5.0
 #: Refusals that end without us: after a failover, or when a disk or a replica is back.
@@ -165,6 +165,15 @@ class Worker:
         except (BrokerError, ScheduleExists) as error:
             log.error("the schedules of %s are not synced: %s", owner, error)
             return
+        except Exception:
+            # Whatever is stored there, in any queue: jobs go on.
+            log.exception("the schedules of %s are not synced", owner)
+            return
+        if report.skipped:
+            log.warning(
+                "schedules of %s: %s cannot be read by this version and stay as they are",
+                owner, ", ".join(report.skipped),
+            )  # fmt: skip
         for what, names in (("added", report.added), ("changed", report.changed), ("removed", report.removed)):
             if names:
                 log.info("schedules of %s: %s %s", owner, what, ", ".join(names))

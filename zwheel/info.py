@@ -33,6 +33,8 @@ class QueueInfo:
     """Dead jobs that were deleted by the limits on size and age, ever."""
     orphans: int = 0
     """Entries without a record that were cleared away, ever."""
+    unreadable: str = ""
+    """What of it could not be read, and why; '' when all could. A number that could not be read is 0 or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ JobId = NewType("JobId", str)
 QueueName = NewType("QueueName", str)
 WorkerId = NewType("WorkerId", str)
 
+UNREADABLE = "(unreadable)"
+"""The task of a job whose record this version cannot read."""
 DEFAULT_QUEUE = QueueName("default")
 
 
@@ -110,6 +112,11 @@ class Job:
     def fire_at(self) -> datetime:
         """The fire time as an aware UTC datetime."""
         return to_datetime(self.fire_at_ms)
+
+    @property
+    def unreadable(self) -> str:
+        """Why this version cannot read its record; '' when it can. Then only its id, queue and state say anything."""
+        return self.failures[-1].message if self.task == UNREADABLE and self.failures else ""
 
     @property
     def reason(self) -> str | None:

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 from zwheel.errors import UndecodableJob
 from zwheel.job import Failure, Job, JobId, JobState, QueueName, Reason, WorkerId
+from zwheel.outside import score_ms, shown
+from zwheel.times import MAX_MS
 
 VERSION = b"1"
 #: Where the fields that the flags announce begin.
@@ -89,7 +91,7 @@ def failures_of(raw: bytes) -> tuple[Failure, ...]:
 def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
     """Turn a stored record into a Job. Raises: UndecodableJob, with the reason."""
     if raw[:1] != VERSION:
-        raise UndecodableJob(f"job {job_id}: record version {raw[:1]!r} is not known to this version of zwheel")
+        raise UndecodableJob(f"job {shown(job_id)}: record version {raw[:1]!r} is not known to this version of zwheel")
     try:
         flags = _flags(raw)
         state = STATES[chr(raw[1])]
@@ -101,6 +103,8 @@ def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
             at += DIGEST_CHARS
         keep_ms = int(raw[at : at + 10]) if flags & FLAG_KEEP else 0
         task, body = task_and_body(raw)
+        if int(raw[6:21]) > MAX_MS:
+            raise ValueError("its fire time lies beyond the year 9999")
         return Job(
             id=job_id,
             queue=queue,
@@ -117,9 +121,9 @@ def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
             body=body,
         )
     except UndecodableJob as error:
-        raise UndecodableJob(f"job {job_id}: {error}") from None
-    except (ValueError, KeyError, IndexError) as error:
-        raise UndecodableJob(f"job {job_id}: the record cannot be read ({error})") from None
+        raise UndecodableJob(f"job {shown(job_id)}: {shown(error)}") from None
+    except Exception as error:  # whatever anyone wrote there ends nothing but this read
+        raise UndecodableJob(f"job {shown(job_id)}: the record cannot be read ({shown(error)})") from None
 
 
 def write_failures(failures: Sequence[Failure]) -> bytes:
@@ -152,14 +156,17 @@ def _parse_failure(line: bytes) -> Failure:
     try:
         entry = json.loads(line)
         reason = str(entry["reason"])
+        at_ms, attempt = score_ms(entry["at"]), int(entry["attempt"])
+        if at_ms is None:
+            raise ValueError("its time cannot be")
         return Failure(
-            at_ms=int(entry["at"]),
-            attempt=int(entry["attempt"]),
+            at_ms=at_ms,
+            attempt=attempt,
             reason=Reason(reason) if reason in Reason.__members__.values() else reason,
             kind=str(entry.get("kind", "")),
             message=str(entry.get("message", "")),
             traceback=str(entry.get("traceback", "")),
             worker=str(entry.get("worker", "")),
         )
-    except (ValueError, KeyError, TypeError):
+    except Exception:
         return Failure(at_ms=0, attempt=0, reason="unreadable", message=line[:100].decode("utf-8", "backslashreplace"))

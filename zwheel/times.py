@@ -66,6 +66,16 @@ def day_of(ms: int) -> str:
     return (_EPOCH + timedelta(milliseconds=ms)).strftime("%Y%m%d") if ms >= 0 else "19700101"
 
 
+def is_day(text: str) -> bool:
+    """Whether a text names the day of a bucket: `20261120`, from 1970 on."""
+    if len(text) != 8 or not (text.isascii() and text.isdigit()):
+        return False
+    try:
+        return datetime(int(text[:4]), int(text[4:6]), int(text[6:8]), tzinfo=UTC) >= _EPOCH
+    except ValueError:
+        return False
+
+
 def day_start_ms(day: str) -> int:
     """Give the first millisecond of a day bucket's day."""
     start = datetime(int(day[:4]), int(day[4:6]), int(day[6:8]), tzinfo=UTC)

@@ -14,6 +14,7 @@ from zwheel.store import Steps
 
 if TYPE_CHECKING:
     from zwheel.operations.schedules import SyncReport
+    from zwheel.outside import Listing
     from zwheel.schedules.definition import Definition
     from zwheel.schedules.state import Past, ScheduleInfo
 
@@ -32,8 +33,8 @@ class WheelSchedules(Registry):
         """Store many jobs."""
         raise NotImplementedError
 
-    async def schedules(self, queue: str | None = None) -> list[ScheduleInfo]:
-        """Read every schedule of a queue, or of all, sorted by name."""
+    async def schedules(self, queue: str | None = None) -> Listing[ScheduleInfo]:
+        """Read every schedule of a queue, or of all, sorted by name; `unreadable` names those that cannot be read."""
         from zwheel.operations import schedules as ops
 
         return await self._drive(lambda session: ops.schedules(session, queue))

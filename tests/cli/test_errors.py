@@ -101,7 +101,7 @@ def test_no_redis_at_all_names_the_choices(bare: Shell) -> None:
         ("InvalidTime", 2),
         ("PayloadError", 2),
         ("BadArguments", 2),
-        ("UndecodableJob", 1),
+        ("UndecodableJob", 6),
         ("UnknownTask", 1),
         ("BrokerError", 6),
         ("BrokerUnavailable", 3),

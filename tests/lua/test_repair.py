@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from zwheel.calls import Repaired, read_repair, repair
+from zwheel.errors import SchemaMismatch
 
 from .shard import (
     DIGEST,
@@ -29,13 +30,15 @@ FOUNDED = {"schema": "1", "epoch": "7"}
 def look(shard: Shard, **named: Any) -> Repaired:
     """Look, and see that looking changed nothing."""
     before = shard.keyspace()
-    answer = read_repair(shard.run(repair(KEYS, mend=False, now=at(NOW), **named)))
+    call = repair(KEYS, mend=False, now=at(NOW), **named)
+    answer = read_repair(call, shard.run(call))
     shard.leaves(before)
     return answer
 
 
 def mend(shard: Shard, **named: Any) -> Repaired:
-    return read_repair(shard.run(repair(KEYS, mend=True, now=at(NOW), **named)))
+    call = repair(KEYS, mend=True, now=at(NOW), **named)
+    return read_repair(call, shard.run(call))
 
 
 def founded(**fields: Any) -> dict[str, str]:
@@ -49,7 +52,8 @@ def both(shard: Shard, **named: Any) -> Repaired:
     assert (answer.jobs, answer.digests) == (found.jobs, found.digests)
     stored = shard.keyspace()
     again = mend(shard, **named)
-    assert set(again.jobs + again.days + again.digests) <= {"c", "g", "m"}
+    assert set(again.jobs + again.days + again.digests + again.schedules) <= {"c", "g", "m", "u"}
+    assert again.fields == ()
     assert without_clock(shard.keyspace()) == without_clock(stored)
     return found
 
@@ -88,8 +92,8 @@ def consistent() -> Keyspace:
 def test_what_is_in_order_is_left_alone(shard: Shard) -> None:
     shard.put(consistent())
     ids = ["waits", "late", "runs", "dead", "done", "off", "never"]
-    assert look(shard, days=[TODAY, TOMORROW], ids=ids) == Repaired("ccccccg", "cc", "", "1")
-    assert mend(shard, days=[TODAY, TOMORROW], ids=ids) == Repaired("ccccccg", "cc", "", "1")
+    assert look(shard, days=[TODAY, TOMORROW], ids=ids) == Repaired("ccccccg", "cc", "", "", (), "1")
+    assert mend(shard, days=[TODAY, TOMORROW], ids=ids) == Repaired("ccccccg", "cc", "", "", (), "1")
     leaves(shard, consistent() | {"meta": founded()})
 
 
@@ -224,3 +228,83 @@ def test_a_waiting_poller_is_woken_for_a_job_that_returns_to_the_wheel(shard: Sh
     shard.put({"jobs": {"a": record()}, "meta": FOUNDED | keeper})
     assert mend(shard, days=[TODAY], ids=["a"]).jobs == "f"
     assert "wake" not in shard.keyspace(), "the timekeeper wakes before this job is due"
+
+
+def test_a_time_that_cannot_be_in_the_set_of_running_dead_or_ended_jobs_is_put_right(shard: Shard) -> None:
+    jobs = {"runs": held(NOW_US - 9), "dead": record("x"), "done": record("d", keep=60, body=b"")}
+    year = 365 * 86_400_000
+    shard.put(
+        {
+            "jobs": jobs,
+            "processing": {"runs": NOW + year},
+            "dead": {"dead": NOW + year},
+            "done": {"done": NOW + year},
+            "meta": FOUNDED,
+        }
+    )
+    assert both(shard, ids=list(jobs)).jobs == "ttt"
+    places = {"processing": {"runs": NOW + 30_000}, "dead": {"dead": NOW}, "done": {"done": NOW + 60}}
+    leaves(shard, {"jobs": jobs, **places, "meta": founded(orphans=3)})
+
+
+ACTIVE, PAUSED, FINISHED, NEWER = "1a" + "5" * 16, "1p" + "5" * 16, "1f" + "5" * 16, "2a" + "5" * 16
+
+
+def test_the_list_of_what_is_due_is_made_to_name_the_active_schedules_with_times_that_can_be(shard: Shard) -> None:
+    stored = {
+        "good": ACTIVE,
+        "lost": ACTIVE,
+        "late": ACTIVE,
+        "below": ACTIVE,
+        "off": PAUSED,
+        "over": FINISHED,
+        "new": NEWER,
+    }
+    rest = {"good": NOW + 5, "new": NOW + 6}
+    wrong = {"late": NOW + 99, "below": -5, "off": NOW, "over": NOW, "ghost": 1}
+    shard.put({"schedules": stored, "schedules:due": rest | wrong, "meta": FOUNDED})
+    named = [("good", NOW + 5), ("lost", None), ("late", NOW + 98), ("below", None), ("off", None), ("over", None)]
+    named += [("new", 1), ("ghost", None), ("never", None)]
+    assert both(shard, schedules=named).schedules == "clssppuoc"
+    due = rest | {"lost": NOW, "late": NOW, "below": NOW}
+    leaves(shard, {"schedules": stored, "schedules:due": due, "meta": founded()})
+
+
+def test_a_worker_tends_the_schedules_and_nothing_else(shard: Shard) -> None:
+    shard.put({"schedules": {"a": ACTIVE}, "schedules:due": {"b": NOW}, "jobs": {"j": record()}, "days": {TODAY: 1}})
+    call = repair(
+        KEYS, schedules=[("a", None), ("b", None)], ids=["j"], days=[TODAY], mend=False, tend=True, now=at(NOW)
+    )
+    assert read_repair(call, shard.run(call)) == Repaired("f", "e", "", "lo", (), "")
+    leaves_all = {"schedules": {"a": ACTIVE}, "schedules:due": {"a": NOW}, "jobs": {"j": record()}, "days": {TODAY: 1}}
+    shard.leaves(leaves_all)
+
+
+BAD_FIELDS = {
+    "beat": "abc", "lease": "inf", "grace": "nan", "keeper_at": "-1", "keeper_end": str(NOW + 86_400_000),
+    "second_end": "1e300", "cap": "0", "trimmed": "x", "orphans": "-2", "epoch": "\x1b[31m",
+}  # fmt: skip
+
+
+def test_fields_of_meta_that_cannot_be_go_and_the_rest_stays(shard: Shard) -> None:
+    shard.put({"meta": FOUNDED | BAD_FIELDS | {"paused": "1"}})
+    assert set(both(shard).fields) == set(BAD_FIELDS)
+    leaves(shard, {"meta": {"schema": "1", "epoch": str(NOW_US), "paused": "1"}})
+
+
+def test_fields_of_meta_that_can_be_stay(shard: Shard) -> None:
+    fields = {"beat": NOW_US, "lease": 30_000, "grace": NOW + 30_000, "keeper_at": 2**53, "keeper_end": NOW + 3000}
+    shard.put({"meta": founded(**fields, cap=5, trimmed=0, orphans=9, second_end=NOW - 10**9)})
+    before = shard.keyspace()
+    assert look(shard).fields == ()
+    mend(shard)
+    leaves(shard, before)
+
+
+def test_the_keys_of_another_schema_are_not_touched(shard: Shard) -> None:
+    shard.put({"schedules:due": {"ghost": 1}, "jobs": {"a": record()}, "meta": {"schema": "2"}})
+    before = shard.keyspace()
+    call = repair(KEYS, schedules=[("ghost", None)], ids=["a"], mend=True, now=at(NOW))
+    with pytest.raises(SchemaMismatch, match="schema 2"):
+        read_repair(call, shard.run(call))
+    shard.leaves(before)

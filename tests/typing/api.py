@@ -29,6 +29,7 @@ from zwheel import (
     current_job,
 )
 from zwheel.job import JobId, QueueName, WorkerId
+from zwheel.outside import Listing
 
 wheel = Wheel("redis://localhost:6379/0", namespace="shop")
 sync_wheel = SyncWheel()
@@ -114,7 +115,7 @@ async def reading_and_acting_on_jobs(job_id: JobId) -> None:
 
 
 async def reading_and_acting_on_queues() -> None:
-    assert_type(await wheel.queues(), list[QueueName])
+    assert_type(await wheel.queues(), Listing[QueueName])
     info = await wheel.queue("emails")
     assert_type(info, QueueInfo)
     assert_type(info.oldest_due_ms, int | None)
@@ -123,12 +124,12 @@ async def reading_and_acting_on_queues() -> None:
     await wheel.set_cap("emails", None)
     assert_type(await wheel.count("emails", JobState.SCHEDULED), int)
     assert_type(await wheel.purge("emails", JobState.SCHEDULED, progress=print), int)
-    assert_type(await wheel.days("emails"), list[DayInfo])
+    assert_type(await wheel.days("emails"), Listing[DayInfo])
     assert_type(await wheel.hours("emails", "20261201"), list[int])
     assert_type(await wheel.dead("emails", limit=10, offset=0), list[Job])
     assert_type(await wheel.redrive("emails", ["a", "b"]), int)
     assert_type(await wheel.purge_dead("emails", older_than_ms=1000), int)
-    assert_type(await wheel.workers(), list[WorkerInfo])
+    assert_type(await wheel.workers(), Listing[WorkerInfo])
     assert_type(await wheel.ping(), float)
 
 
@@ -153,11 +154,11 @@ def the_sync_twin_has_the_same_surface(job_id: JobId, names: Sequence[str]) -> N
     assert_type(sync_wheel.cancel(job_id), CancelOutcome)
     assert_type(sync_wheel.reschedule(job_id, at=datetime(2030, 1, 1, tzinfo=UTC)), RescheduleOutcome)
     assert_type(sync_wheel.wait(job_id), Job)
-    assert_type(sync_wheel.queues(), list[QueueName])
+    assert_type(sync_wheel.queues(), Listing[QueueName])
     assert_type(sync_wheel.queue("emails"), QueueInfo)
     assert_type(sync_wheel.purge("emails", JobState.DONE), int)
     assert_type(sync_wheel.redrive("emails"), int)
-    assert_type(sync_wheel.workers("emails"), list[WorkerInfo])
+    assert_type(sync_wheel.workers("emails"), Listing[WorkerInfo])
     assert_type(sync_wheel.ping(), float)
     sync_wheel.close()
     sync_send.enqueue(1)  # type: ignore[arg-type]

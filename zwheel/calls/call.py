@@ -11,6 +11,7 @@ from zwheel._version import __version__
 from zwheel.clock import ServerClock
 from zwheel.errors import BrokerRefused, SchemaMismatch
 from zwheel.keys import SCHEMA, ShardKeys
+from zwheel.outside import shown
 from zwheel.scripts import Script
 from zwheel.times import DAY_MS, day_of
 
@@ -101,8 +102,7 @@ class Session:
 
 def word(reply: Reply) -> str:
     """The word a script answered with."""
-    first = reply[0]
-    return first.decode() if isinstance(first, bytes) else str(first)
+    return text(reply[0])
 
 
 def clock_us(reply: Reply) -> int:
@@ -112,7 +112,7 @@ def clock_us(reply: Reply) -> int:
 
 def text(value: bytes | str | int) -> str:
     """A reply's element as text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def when_text(at_ms: int | None, delay_ms: int) -> str:
@@ -179,7 +179,7 @@ def unshuffle(order: Sequence[int], values: Sequence[T]) -> list[T]:
 def foreign_schema(meta: str, found: str) -> SchemaMismatch:
     """Say that the keys beside this `meta` key belong to another version's fleet."""
     return SchemaMismatch(
-        f"the keys {meta.removesuffix(':meta')}:* were written by a zwheel with schema {found}, and this one "
+        f"the keys {meta.removesuffix(':meta')}:* were written by a zwheel with schema {shown(found)}, and this one "
         f"({__version__}) has schema {SCHEMA}: upgrade it, or give it a namespace of its own"
     )
 

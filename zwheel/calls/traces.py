@@ -38,7 +38,7 @@ def trace(call: Call, reply: Reply | None) -> Trace:
 
 def changes(call: Call) -> bool:
     """Whether a call may change anything: a repair may be a look only."""
-    return call.script.name != "repair" or call.args[1] == "mend"
+    return call.script.name != "repair" or call.args[1] != "look"
 
 
 def request_of(call: Call) -> str | None:
@@ -238,10 +238,10 @@ def _prune(call: Call, reply: Reply | None) -> Trace:
 
 
 def _repair(call: Call, reply: Reply | None) -> Trace:
-    days, digests = int(call.args[2]), int(call.args[3])
-    jobs = _ids(call.args, 4 + 2 * days + digests)
+    days, digests, schedules = int(call.args[2]), int(call.args[3]), int(call.args[4])
+    jobs = _ids(call.args, 5 + 2 * days + digests + 2 * schedules)
     _letters(jobs, reply)
-    return Trace(_word(reply), {"days": days, "digests": digests}, jobs)
+    return Trace(_word(reply), {"days": days, "digests": digests, "schedules": schedules}, jobs)
 
 
 def _schedule(letter: Any, due: Any, tail: Any) -> Facts:

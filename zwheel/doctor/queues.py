@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zwheel import calls
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
@@ -103,10 +103,8 @@ def _confirm(
 ) -> Steps[None]:
     broken: dict[str, list[str]] = {"o": [], "f": [], "p": []}
     for days, ids in suspects.groups():
-        (reply,) = yield (calls.repair(keys, days=days, ids=ids, mend=False, now=session.now),)
-        wrong = [
-            (job, letter) for job, letter in zip(ids, calls.read_repair(reply).jobs, strict=True) if letter in broken
-        ]
+        answer = yield from _repair(keys, days=days, ids=ids, mend=False, now=session.now)
+        wrong = [(job, letter) for job, letter in zip(ids, answer.jobs, strict=True) if letter in broken]
         for job, letter in wrong:
             broken[letter].append(job)
         if wrong:
@@ -114,14 +112,14 @@ def _confirm(
     index = {"e": 0, "l": 0}
     listed_days = yield from bucket_days(keys)
     for part in _parts(sorted({*listed_days, *buckets}), REPAIR_DAYS):
-        (reply,) = yield (calls.repair(keys, days=part, mend=False, now=session.now),)
-        for day, letter in zip(part, calls.read_repair(reply).days, strict=True):
+        answer = yield from _repair(keys, days=part, mend=False, now=session.now)
+        for day, letter in zip(part, answer.days, strict=True):
             if letter in index:
                 index[letter] += 1
                 health.days.append(day)
     for part in _parts(sorted(suspects.digests), REPAIR_JOBS):
-        (reply,) = yield (calls.repair(keys, digests=part, mend=False, now=session.now),)
-        found = zip(part, calls.read_repair(reply).digests, strict=True)
+        answer = yield from _repair(keys, digests=part, mend=False, now=session.now)
+        found = zip(part, answer.digests, strict=True)
         health.digests += [digest for digest, letter in found if letter == "s"]
     _tell(health, broken, index)
 
@@ -163,27 +161,31 @@ def mend_queue(session: Session, health: Health, progress: Progress | None = Non
         (added,) = yield (("HSETNX", queues_key(session.namespace), health.queue, 1),)
         mended += int(added)
     for days, ids in [*health.jobs, *((tuple(part), []) for part in _parts(health.days, REPAIR_DAYS))]:
-        (reply,) = yield (calls.repair(keys, days=days, ids=ids, mend=True, now=session.now),)
-        answer = calls.read_repair(reply)
+        answer = yield from _repair(keys, days=days, ids=ids, mend=True, now=session.now)
         mended += count(answer.jobs) if ids else count(answer.days)
         mended += answer.schema == "" and health.vanished
         done += len(ids) or len(days)
         if progress is not None:
             progress(done)
     for part in _parts(health.digests, REPAIR_JOBS):
-        (reply,) = yield (calls.repair(keys, digests=part, mend=True, now=session.now),)
-        answer = calls.read_repair(reply)
+        answer = yield from _repair(keys, digests=part, mend=True, now=session.now)
         mended += count(answer.digests) + (answer.schema == "" and health.vanished)
         done += len(part)
         if progress is not None:
             progress(done)
     if health.vanished and not (health.jobs or health.days or health.digests):
-        (reply,) = yield (calls.repair(keys, mend=True, now=session.now),)
-        mended += calls.read_repair(reply).schema == ""
+        answer = yield from _repair(keys, mend=True, now=session.now)
+        mended += answer.schema == ""
     if health.vanished:
         # Workers that wait for the schema listen here.
         yield (("RPUSH", keys.wake, "1"),)
     return mended
+
+
+def _repair(keys: ShardKeys, **named: Any) -> Steps[calls.Repaired]:
+    call = calls.repair(keys, **named)
+    (reply,) = yield (call,)
+    return calls.read_repair(call, reply)
 
 
 def _count(items: Sequence[str], one: str, many: str) -> str:

@@ -10,18 +10,15 @@ from zwheel.operations.act import (
     resume,
     set_cap,
 )
+from zwheel.operations.overview import days, hours, queue_info, queue_infos, workers
 from zwheel.operations.produce import chunks, enqueue_batch
 from zwheel.operations.read import (
     count,
-    days,
     get,
-    hours,
     jobs,
     ping,
-    queue_info,
     queues,
     wait,
-    workers,
 )
 
 __all__ = [
@@ -38,6 +35,7 @@ __all__ = [
     "purge",
     "purge_dead",
     "queue_info",
+    "queue_infos",
     "queues",
     "redrive",
     "reschedule",

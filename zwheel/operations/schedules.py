@@ -10,11 +10,20 @@ from zwheel import calls
 from zwheel.calls import NewOccurrence, Session
 from zwheel.calls.advance import After
 from zwheel.codec import Codec
-from zwheel.errors import BrokerRefused, InvalidInput, ScheduleChanged, ScheduleExists, ScheduleNotFound
+from zwheel.errors import (
+    BrokerRefused,
+    InvalidInput,
+    ScheduleChanged,
+    ScheduleExists,
+    ScheduleNotFound,
+    UndecodableJob,
+    ZwheelError,
+)
 from zwheel.job import Enqueued, JobId, QueueName
 from zwheel.keys import ShardKeys, check_name, queues_key
 from zwheel.occurrence import after_of, occurrence_job
-from zwheel.operations.read import queues
+from zwheel.operations.read import each_alone, queues
+from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.record import STATES
 from zwheel.schedules.definition import Definition, occurrence_id
 from zwheel.schedules.plan import Due, Outcome, replan
@@ -28,10 +37,13 @@ from zwheel.schedules.state import (
     Verdict,
     read_schedule,
     record_tail,
+    unreadable_schedule,
 )
 from zwheel.store import Steps
 
 _TRIES = 50
+#: The name of a listing's entry for the schedules of a whole queue.
+EVERY = "(all)"
 _RAN = frozenset({Verdict.FIRED, Verdict.CATCH_UP, Verdict.BUFFERED})
 #: What a change makes of a schedule as it is read: the new definition and state, or None to leave it.
 Change = Callable[[ScheduleInfo | None], tuple[Definition, State] | None]
@@ -45,35 +57,64 @@ class SyncReport:
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    """Left as they are, because their records cannot be read by this version."""
 
 
-def schedules(session: Session, queue: str | None) -> Steps[list[ScheduleInfo]]:
-    """Read every schedule of a queue, or of all, sorted by name."""
+def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo]]:
+    """Read every schedule of a queue, or of all, sorted by name. Those that cannot be read are named with the reason."""
     names = [QueueName(queue)] if queue else (yield from queues(session))
-    found: list[ScheduleInfo] = []
-    for name in names:
-        keys = session.keys(name)
-        cursor: Any = 0
-        seen: dict[bytes, bytes] = {}
-        while True:
-            (reply,) = yield (("HSCAN", keys.schedules, cursor, "COUNT", 500),)
-            cursor, entries = reply
-            pairs = entries.items() if isinstance(entries, dict) else zip(entries[::2], entries[1::2], strict=True)
-            seen.update(pairs)
-            if int(cursor) == 0:
-                break
-        found += [read_schedule(raw) for raw in seen.values()]
-    return sorted(found, key=lambda info: (info.name, info.queue))
+    found: Listing[ScheduleInfo] = Listing()
+    counts: list[Any] = []
+    for start in range(0, len(names), 1000):
+        counts += yield from each_alone([("HLEN", session.keys(n).schedules) for n in names[start : start + 1000]])
+    for name, count in zip(names, counts, strict=True):
+        if isinstance(count, BrokerRefused):
+            # A key of another type, or without the right to read it, hides the schedules of this queue alone.
+            found.unreadable.append(Unreadable(name=EVERY, queue=name, reason=str(count)))
+            continue
+        stored = (yield from _stored(session, name)) if count else {}
+        for field, raw in sorted(stored.items()):
+            try:
+                found.append(read_schedule(raw, as_text(field), name))
+            except UndecodableJob as error:
+                found.unreadable.append(unreadable_schedule(field, name, error))
+    found.sort(key=lambda info: (info.name, info.queue))
+    return found
+
+
+def _stored(session: Session, queue: str) -> Steps[dict[bytes, bytes]]:
+    """Every schedule record of a queue by its name, as they are."""
+    keys = session.keys(queue)
+    cursor: Any = 0
+    seen: dict[bytes, bytes] = {}
+    while True:
+        (reply,) = yield (("HSCAN", keys.schedules, cursor, "COUNT", 500),)
+        cursor, entries = reply
+        seen.update(flat(entries))
+        if int(cursor) == 0:
+            return seen
 
 
 def schedule(session: Session, name: str, queue: str | None) -> Steps[ScheduleInfo]:
-    """Read one schedule, looking in every known queue when none is named. Raises: ScheduleNotFound, InvalidInput."""
+    """Read one schedule, looking in every known queue when none is named.
+
+    Raises: ScheduleNotFound, InvalidInput, UndecodableJob when the only one of this name cannot be read.
+    """
     check_name(name, "schedule")
     names = [QueueName(queue)] if queue else (yield from queues(session))
-    raws = (yield [("HGET", session.keys(n).schedules, name) for n in names]) if names else []
-    found = [read_schedule(raw) for raw in raws if raw is not None]
+    raws = yield from each_alone([("HGET", session.keys(n).schedules, name) for n in names])
+    found: list[ScheduleInfo] = []
+    damaged: ZwheelError | None = None
+    for where, raw in zip(names, raws, strict=True):
+        try:
+            if isinstance(raw, BrokerRefused):
+                raise raw
+            found += [read_schedule(raw, name, where)] if raw is not None else []
+        except (UndecodableJob, BrokerRefused) as error:
+            damaged = error
     if not found:
-        raise ScheduleNotFound(name)
+        raise damaged or ScheduleNotFound(name)
     if len(found) > 1:
         places = ", ".join(info.queue for info in found)
         raise InvalidInput(f"schedule {name} is in several queues: say which of {places}")
@@ -105,7 +146,7 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
     started: set[int] = set()
     for _ in range(_TRIES):
         raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
-        info = None if raw is None else read_schedule(raw)
+        info = None if raw is None else read_schedule(raw, name, queue)
         made = change(info)
         if made is None:
             return info
@@ -140,9 +181,9 @@ def add_schedule(session: Session, codec: Codec, definition: Definition, replace
     definition.check()
     names = yield from queues(session)
     others = [n for n in names if n != definition.queue]
-    raws = (yield [("HEXISTS", session.keys(n).schedules, definition.name) for n in others]) if others else []
+    raws = yield from each_alone([("HEXISTS", session.keys(n).schedules, definition.name) for n in others])
     for other, exists in zip(others, raws, strict=True):
-        if exists:
+        if exists == 1:
             raise ScheduleExists(definition.name, other)
 
     def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
@@ -243,7 +284,7 @@ def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[Sche
         raw, clock = yield (("HGET", keys.schedules, found.name), ("TIME",))
         if raw is None:
             raise ScheduleNotFound(found.name)
-        info = read_schedule(raw)
+        info = read_schedule(raw, found.name, found.queue)
         if info.status is not Status.PAUSED:
             return info
         state = replace(info.state, status=Status.ACTIVE, next_ms=None)
@@ -289,14 +330,14 @@ def trigger_schedule(session: Session, codec: Codec, name: str, queue: str | Non
         )  # fmt: skip
         if raw is None:
             raise ScheduleNotFound(name)
-        info = read_schedule(raw)
+        info = read_schedule(raw, name, found.queue)
         now_ms = _now_ms(clock) + 1
         due = Due(now_ms, now_ms, False, info.state.last_ms)
         job = occurrence_job(info.definition, codec, due, None, suffix=":trigger")
         mark = Decided(at_ms=now_ms, fire_ms=now_ms, verdict=Verdict.TRIGGERED)
         recent = tuple(sorted([*info.state.recent, mark], key=lambda d: d.at_ms))[-RECENT:]
         outcome = Outcome(
-            state=replace(info.state, recent=recent), due_ms=None if score is None else int(float(score))
+            state=replace(info.state, recent=recent), due_ms=score_ms(score)
         )  # fmt: skip
         after = after_of(info.definition, codec, outcome, [job])
         with session.lane() as lane:
@@ -318,7 +359,13 @@ def sync_schedules(
     if not owner:
         raise InvalidInput("sync_schedules: name the owner")
     wanted = {d.name: d.with_owner(owner).check() for d in definitions}
-    present = {info.name: info for info in (yield from schedules(session, None))}
+    listed = yield from schedules(session, None)
+    present = {info.name: info for info in listed}
+    # What another version wrote stays as it is: it is neither changed nor taken for missing.
+    strange = {one.name for one in listed.unreadable if one.name not in present}
+    closed = {one.queue for one in listed.unreadable if one.name == EVERY}
+    skipped = {name for name, definition in wanted.items() if name in strange or definition.queue in closed}
+    wanted = {name: definition for name, definition in wanted.items() if name not in skipped}
     for name in wanted:
         if name in present and present[name].owner != owner:
             raise ScheduleExists(name, present[name].queue, present[name].owner)
@@ -329,14 +376,15 @@ def sync_schedules(
     report = SyncReport(
         added=tuple(sorted(added)), changed=tuple(sorted({*changed, *moved})), removed=tuple(sorted(removed)),
         unchanged=tuple(sorted(set(wanted) - set(added) - set(changed) - set(moved))),
+        skipped=tuple(sorted(skipped)),
     )  # fmt: skip
     if dry_run:
         return report
     for name in [*removed, *moved]:
         try:
             yield from remove_schedule(session, name, present[name].queue)
-        except ScheduleNotFound:
-            continue  # another worker of the same version was faster
+        except (ScheduleNotFound, UndecodableJob):
+            continue  # another worker was faster
     for name in [*added, *report.changed]:
         yield from _put(session, codec, wanted[name])
     return report
@@ -385,17 +433,18 @@ def history_of(session: Session, info: ScheduleInfo) -> Steps[list[Past]]:
 
 def _past(past: Past, raw: bytes, until: Any, death: Any) -> Past:
     """Add what a record tells: its token is the µs of its last claim, its tombstone's end less its keep its own end."""
-    attempt = int(raw[2:6])
-    ended = None
-    if until is not None and raw[50:51] in b"2367" and raw[49:50] == b"0":
-        at = 51 + (32 if int(raw[49:51], 16) & 1 else 0)
-        ended = int(float(until)) - int(raw[at : at + 10])
-    elif death is not None:
-        ended = int(float(death))
-    return replace(
-        past, state=str(STATES.get(chr(raw[1]), "")), attempt=attempt, ended_ms=ended,
-        started_ms=int(raw[21:37]) // 1000 if attempt else None,
-    )  # fmt: skip
+    try:
+        attempt = int(raw[2:6])
+        ended, kept_until = score_ms(death), score_ms(until)
+        if kept_until is not None and raw[50:51] in b"2367" and raw[49:50] == b"0":
+            at = 51 + (32 if int(raw[49:51], 16) & 1 else 0)
+            ended = max(0, kept_until - int(raw[at : at + 10]))
+        return replace(
+            past, state=str(STATES.get(chr(raw[1]), "")), attempt=attempt, ended_ms=ended,
+            started_ms=int(raw[21:37]) // 1000 if attempt else None,
+        )  # fmt: skip
+    except (ValueError, IndexError):
+        return past  # another version wrote that job's record, or it is damaged
 
 
 __all__ = [

@@ -14,6 +14,7 @@ from typing import Any
 from zwheel.errors import InvalidInput, InvalidName, UndecodableJob
 from zwheel.job import QueueName
 from zwheel.keys import check_name, check_task
+from zwheel.outside import shown
 from zwheel.schedules.calendars import Calendar, OnBlocked
 from zwheel.schedules.kinds import Every, Kind, kind_from_json, kind_to_json, words
 from zwheel.schedules.occurrences import Rhythm
@@ -93,11 +94,22 @@ class Definition:
 
     def check(self) -> Definition:
         """Return it, or raise InvalidInput in one sentence."""
+        self._check_parts()
+        self._check_jitter()
+        if len(self.text()) > MAX_TEXT:
+            raise InvalidInput(f"schedule {self.name}: its arguments are too large, keep them under 256 KiB")
+        return self
+
+    def _check_parts(self) -> None:
+        """Look at each field by itself, also when it is read: what a newer or a damaged record says is not believed."""
         check_name(self.name, "schedule")
         if len(self.name) > NAME_LIMIT:
             raise InvalidName(f"a schedule's name has at most {NAME_LIMIT} characters, and this one {len(self.name)}")
         check_name(self.queue)
         check_task(self.task)
+        for text in (self.tz, self.owner, self.description):
+            if not isinstance(text, str):
+                raise InvalidInput(f"schedule {self.name}: {text!r} is not a text")
         zone(self.tz)
         for what, value, least, most in (
             ("misfire_limit", self.misfire_limit, 1, MISFIRE_CAP),
@@ -107,17 +119,17 @@ class Definition:
             ("max_count", self.max_count, 1, 10**9),
             ("start", self.start_ms, 0, MAX_MS),
             ("end", self.end_ms, 0, MAX_MS),
+            ("max_attempts", self.max_attempts, 1, 9999),
+            ("keep", self.keep_ms, 0, MAX_MS),
         ):
-            if value is not None and not least <= value <= most:
+            if value is None and what in _OPTIONAL:
+                continue
+            if type(value) is not int or not least <= value <= most:
                 raise InvalidInput(f"schedule {self.name}: {what} is {value}, and may be {least} to {most}")
         if self.start_ms is not None and self.end_ms is not None and self.end_ms < self.start_ms:
             raise InvalidInput(f"schedule {self.name}: it ends before it starts")
         if len(self.description) > 1000 or len(self.owner) > 300:
             raise InvalidInput(f"schedule {self.name}: its description or owner is too long")
-        self._check_jitter()
-        if len(self.text()) > MAX_TEXT:
-            raise InvalidInput(f"schedule {self.name}: its arguments are too large, keep them under 256 KiB")
-        return self
 
     def _check_jitter(self) -> None:
         """What waits for its jitter is listed in the schedule's record, which is read and written whole."""
@@ -156,8 +168,8 @@ class Definition:
         """Read it back. Raises: UndecodableJob when this version cannot."""
         try:
             return _parsed(text if isinstance(text, str) else text.decode())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UndecodableJob(f"a schedule cannot be read: {error}") from None
+        except Exception as error:  # whatever anyone wrote there ends nothing but this read
+            raise UndecodableJob(f"a schedule cannot be read: {shown(error)}") from None
 
     def digest(self) -> str:
         """A short hash of all that it says."""
@@ -180,6 +192,7 @@ _PLAIN = (
     "tz", "gap", "fold", "misfire", "misfire_limit", "grace_ms", "window_ms", "overlap", "jitter_ms", "on_blocked",
     "start_ms", "end_ms", "max_count", "max_attempts", "keep_ms", "owner", "description",
 )  # fmt: skip
+_OPTIONAL = frozenset({"window", "max_count", "start", "end", "keep"})
 _RHYTHM = ("name", "kind", "tz", "gap", "fold", "calendar", "on_blocked")
 _DEFAULTS: Mapping[str, Any] = {
     name: Definition.__dataclass_fields__[name].default for name in _PLAIN
@@ -203,11 +216,13 @@ def _parsed(text: str) -> Definition:
     plain: dict[str, Any] = {
         key: enums[key](value) if key in enums else value for key, value in given.items() if key in _PLAIN
     }
-    return Definition(
+    made = Definition(
         name=given["name"], queue=QueueName(given["queue"]), kind=kind_from_json(given["kind"]), task=given["task"],
         payload=base64.b64decode(given["payload"]),
         calendar=Calendar.from_json(given["calendar"]) if given.get("calendar") else None, **plain,
     )  # fmt: skip
+    made._check_parts()
+    return made
 
 
 def occurrence_id(name: str, at_ms: int, suffix: str = "") -> str:

@@ -13,11 +13,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from zwheel.errors import UndecodableJob
 from zwheel.job import JobId, QueueName
+from zwheel.outside import Unreadable, as_text, shown
 from zwheel.schedules.definition import Definition
 from zwheel.schedules.occurrences import Rhythm
+from zwheel.times import MAX_MS
 
 HEADER_CHARS = 18
 #: How many decided occurrences a state remembers.
@@ -185,29 +188,67 @@ def record_tail(state: State, definition: Definition | str) -> str:
     return f"\n{state.text()}\n{definition if isinstance(definition, str) else definition.text()}"
 
 
-def read_schedule(raw: bytes) -> ScheduleInfo:
-    """Read a record. Raises: UndecodableJob, when another version wrote it or it is damaged."""
+def read_schedule(raw: bytes, name: str = "", queue: str = "") -> ScheduleInfo:
+    """Read a record. name, queue: where it lies; '' when that does not matter.
+
+    Raises: UndecodableJob, when another version wrote it, when it is damaged, or when what it needs is missing here,
+    such as a time zone or the package that knows holidays.
+    """
     try:
-        text = raw.decode()
-        head, state, definition = text.split("\n", 2)
-        if head[:1] != "1" or len(head) != HEADER_CHARS or not head[2:].isdigit():
+        head, state, definition = raw.decode().split("\n", 2)
+        if head[:1] != "1" or len(head) != HEADER_CHARS or not (head.isascii() and head[2:].isdigit()):
             raise ValueError("its header is of another version")
         status = {s.letter: s for s in Status}[head[1]]
-        return ScheduleInfo(definition=Definition.parse(definition), state=_state(state, status), stamp=head[2:])
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UndecodableJob(f"a schedule cannot be read: {error}") from None
+        info = ScheduleInfo(definition=Definition.parse(definition), state=_state(state, status), stamp=head[2:])
+        if name not in ("", info.name) or queue not in ("", info.queue):
+            raise ValueError(f"it says that it is schedule {info.name} of queue {info.queue}")
+        info.rhythm()
+    except UndecodableJob as error:
+        raise UndecodableJob(_unreadable(name, queue, str(error).removeprefix("a schedule cannot be read: "))) from None
+    except Exception as error:  # whatever anyone wrote there, and whatever is missing here, ends nothing but this read
+        raise UndecodableJob(_unreadable(name, queue, str(error) or type(error).__name__)) from None
+    return info
+
+
+def _unreadable(name: str, queue: str, why: str) -> str:
+    which = f"schedule {shown(name)}" if name else "a schedule"
+    where = f" of queue {shown(queue)}" if queue else ""
+    return f"{which}{where} cannot be read: {shown(why)}"
+
+
+def unreadable_schedule(name: object, queue: str, error: UndecodableJob) -> Unreadable:
+    """The entry of a listing for one that cannot be read."""
+    return Unreadable(name=as_text(name), queue=queue, reason=str(error))
 
 
 def _state(text: str, status: Status) -> State:
-    given = json.loads(text)
+    given: dict[str, Any] = json.loads(text)
     return State(
-        status=status, created_ms=int(given.get("created", 0)), anchor_ms=int(given.get("anchor", 0)),
-        cursor_ms=int(given.get("cursor", 0)), last_ms=given.get("last"), buffered_ms=given.get("buffered"),
-        fired=int(given.get("fired", 0)), skipped=int(given.get("skipped", 0)), missed=int(given.get("missed", 0)),
-        ahead=tuple((int(a), int(b)) for a, b in given.get("ahead", ())),
-        taken=tuple(int(at) for at in given.get("taken", ())),
+        status=status, created_ms=_time(given.get("created", 0)), anchor_ms=_time(given.get("anchor", 0)),
+        cursor_ms=_time(given.get("cursor", 0)), last_ms=_maybe(given.get("last")),
+        buffered_ms=_maybe(given.get("buffered")), fired=_count(given.get("fired", 0)),
+        skipped=_count(given.get("skipped", 0)), missed=_count(given.get("missed", 0)),
+        ahead=tuple((_time(a), _time(b)) for a, b in given.get("ahead", ())),
+        taken=tuple(_time(at) for at in given.get("taken", ())),
         recent=tuple(
-            Decided(at_ms=int(a), fire_ms=int(b), verdict=_VERDICTS[letter]) for a, b, letter in given.get("recent", ())
+            Decided(at_ms=_time(a), fire_ms=_time(b), verdict=_VERDICTS[letter]) for a, b, letter in given.get("recent", ())
         ),
-        next_ms=given.get("next"), declared=str(given.get("declared", "")),
+        next_ms=_maybe(given.get("next")), declared=str(given.get("declared", "")),
     )  # fmt: skip
+
+
+def _time(value: object) -> int:
+    """A stored time, ms. Raises: ValueError."""
+    if type(value) is not int or not 0 <= value <= MAX_MS:
+        raise ValueError(f"{value!r} is not a time")
+    return value
+
+
+def _maybe(value: object) -> int | None:
+    return None if value is None else _time(value)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value

@@ -1,0 +1,226 @@
+"""Reading what a person looks at first: queues, days and workers. One damaged value hides itself and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from zwheel.calls import Session
+from zwheel.errors import BrokerRefused
+from zwheel.info import DayInfo, QueueInfo, WorkerInfo
+from zwheel.job import QueueName, WorkerId
+from zwheel.operations.read import bucket_days, each_alone, queues, sorted_days
+from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms, shown, whole
+from zwheel.store import Steps
+from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
+
+#: A worker that did not beat for this long is not shown as alive, ms.
+WORKER_SILENT_MS = 45_000
+#: So many queues are looked at in one round trip.
+_QUEUES = 100
+#: So many of a worker's queues are believed.
+_MOST_QUEUES = 1000
+
+
+def days(session: Session, queue: str) -> Steps[Listing[DayInfo]]:
+    """Tell what is on the wheel, a line for each UTC day with jobs, oldest first."""
+    keys = session.keys(queue)
+    names = yield from bucket_days(keys)
+    result: Listing[DayInfo] = Listing(unreadable=names.unreadable)
+    for start in range(0, len(names), 200):
+        part = names[start : start + 200]
+        asks: list[tuple[Any, ...]] = []
+        for day in part:
+            zset = keys.wheel(day)
+            asks += [
+                ("ZCARD", zset),
+                ("ZRANGE", zset, 0, 0, "WITHSCORES"),
+                ("ZRANGE", zset, -1, -1, "WITHSCORES"),
+            ]
+        replies = yield from each_alone(asks)
+        for i, day in enumerate(part):
+            size, first, last = replies[3 * i : 3 * i + 3]
+            if isinstance(size, BrokerRefused):
+                result.unreadable.append(Unreadable(name=day, queue=queue, reason=str(size)))
+            elif size:
+                ends = [_first_score(first), _first_score(last)]
+                result.append(
+                    DayInfo(day=day, jobs=size, first_ms=_clamped(ends[0], 0), last_ms=_clamped(ends[1], MAX_MS))
+                )
+                for found in ends:
+                    if score_ms(found) is None:
+                        reason = f"a job of its {size:,} has the fire time {shown(found)}, which cannot be"
+                        result.unreadable.append(Unreadable(name=day, queue=queue, reason=reason))
+                        break
+    return result
+
+
+def _first_score(entry: Any) -> Any:
+    """The score of the first member of a range; None when it is empty."""
+    return next((score for _, score in flat(entry)), None)
+
+
+def _clamped(score: Any, otherwise: int) -> int:
+    at = score_ms(score)
+    return otherwise if at is None else at
+
+
+def hours(session: Session, queue: str, day: str) -> Steps[list[int]]:
+    """Count a day's jobs hour by hour, UTC: 24 numbers."""
+    keys = session.keys(queue)
+    start = day_start_ms(day)
+    hour = DAY_MS // 24
+    replies = yield [("ZCOUNT", keys.wheel(day), start + i * hour, f"({start + (i + 1) * hour}") for i in range(24)]
+    return [int(n) for n in replies]
+
+
+def queue_info(session: Session, queue: str) -> Steps[QueueInfo]:
+    """Tell how a queue stands."""
+    (info,) = yield from queue_infos(session, [queue])
+    return info
+
+
+def queue_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo]]:
+    """Tell how several queues stand, in two round trips for each hundred."""
+    result: list[QueueInfo] = []
+    for start in range(0, len(names), _QUEUES):
+        part = names[start : start + _QUEUES]
+        asks: list[tuple[Any, ...]] = []
+        for name in part:
+            keys = session.keys(name)
+            asks += [
+                ("ZRANGE", keys.days, 0, -1),
+                ("ZCARD", keys.processing),
+                ("ZCARD", keys.dead),
+                ("ZCARD", keys.done),
+                ("HMGET", keys.meta, "paused", "cap", "trimmed", "orphans", "schema"),
+                ("HGETALL", keys.workers),
+            ]
+        first = yield from each_alone([*asks, ("TIME",)])
+        now_ms = int(first[-1][0]) * 1000 + int(first[-1][1]) // 1000
+        seen = [_Seen(name, first[6 * i : 6 * i + 6]) for i, name in enumerate(part)]
+        second = yield from each_alone([ask for one in seen for ask in one.asks(session, now_ms)])
+        for one in seen:
+            count = len(one.asks(session, now_ms))
+            result.append(one.info(second[:count], now_ms))
+            second = second[count:]
+    return result
+
+
+class _Seen:
+    """What was read of one queue, and what of it could not be."""
+
+    def __init__(self, name: str, replies: Sequence[Any]) -> None:
+        self.name = name
+        self.wrong: list[str] = []
+        what = ("days", "processing", "dead", "done", "meta", "workers")
+        days_raw, self.processing, self.dead, self.done, meta, workers_raw = (
+            self._good(key, reply, [] if key in ("days", "meta", "workers") else 0)
+            for key, reply in zip(what, replies, strict=True)
+        )
+        self.days = sorted_days(days_raw, name)
+        self.wrong += [f"{shown(one.name)} is in its index of days and is none" for one in self.days.unreadable[:3]]
+        self.meta = list(meta) or [None] * 5
+        self.workers = workers_raw
+
+    def _good(self, what: str, reply: Any, otherwise: Any) -> Any:
+        if isinstance(reply, BrokerRefused):
+            self.wrong.append(f"{what}: {reply}")
+            return otherwise
+        return reply
+
+    def asks(self, session: Session, now_ms: int) -> list[tuple[Any, ...]]:
+        """What is asked in the second round: the head of the wheel, how much is due today, how much lies in each day."""
+        keys, today = session.keys(self.name), day_of(now_ms)
+        return [
+            ("ZRANGE", keys.wheel(self.days[0] if self.days else today), 0, 0, "WITHSCORES"),
+            ("ZCOUNT", keys.wheel(today), "-inf", now_ms),
+            *(("ZCARD", keys.wheel(day)) for day in self.days),
+        ]
+
+    def _number(self, what: str, raw: Any, least: int = 0) -> int | None:
+        number = None if raw is None else whole(raw, least)
+        if raw is not None and number is None:
+            self.wrong.append(f"{what}: {shown(raw)!r} is no number")
+        return number
+
+    def info(self, replies: Sequence[Any], now_ms: int) -> QueueInfo:
+        """Put it together."""
+        head, due_today = self._good("wheel", replies[0], []), self._good("wheel", replies[1], 0)
+        sizes = [self._good(f"wheel:{day}", size, 0) for day, size in zip(self.days, replies[2:], strict=True)]
+        today = day_of(now_ms)
+        past = sum(size for day, size in zip(self.days, sizes, strict=True) if day < today)
+        score = _first_score(head)
+        first_ms = score_ms(score)
+        if score is not None and first_ms is None:
+            self.wrong.append(f"its first job has the fire time {shown(score)}, which cannot be")
+        paused, cap, trimmed, orphans, schema = self.meta
+        if schema is not None and schema != b"1":
+            self.wrong.append(f"schema: {shown(schema)} is of another version")
+        alive = sum(info.alive for info in _workers(self.workers, now_ms, self.name))
+        return QueueInfo(
+            name=QueueName(self.name), scheduled=sum(sizes), due=due_today + past, processing=self.processing,
+            dead=self.dead, done=self.done, paused=paused is not None,
+            oldest_due_ms=first_ms if first_ms is not None and first_ms <= now_ms else None, next_fire_ms=first_ms,
+            workers=alive, cap=self._number("cap", cap, 1), trimmed=self._number("trimmed", trimmed) or 0,
+            orphans=self._number("orphans", orphans) or 0, unreadable="; ".join(dict.fromkeys(self.wrong)),
+        )  # fmt: skip
+
+
+def _workers(raw: Any, now_ms: int, queue: str) -> Listing[WorkerInfo]:
+    result: Listing[WorkerInfo] = Listing()
+    for name, value in flat(raw):
+        try:
+            result.append(_worker(name, value, now_ms))
+        except Exception as error:  # whatever anyone wrote there hides nobody else
+            reason = f"it says {shown(value, 60)!r} ({type(error).__name__})"
+            result.unreadable.append(Unreadable(name=as_text(name), queue=queue, reason=reason))
+    return result
+
+
+def _worker(name: object, value: bytes, now_ms: int) -> WorkerInfo:
+    """Read what a worker says of itself. Raises: ValueError, KeyError, TypeError, RecursionError."""
+    entry = json.loads(value)
+    numbers = {}
+    for key, most in (
+        ("pid", 1 << 32),
+        ("concurrency", 10**9),
+        ("running", 10**9),
+        ("started", MAX_MS),
+        ("beat", MAX_MS),
+    ):
+        number = entry[key] if type(entry[key]) is int else None
+        if number is None or not 0 <= number <= most:
+            raise ValueError(key)
+        numbers[key] = number
+    if not isinstance(entry["queues"], list):
+        raise ValueError("queues")
+    served = tuple(QueueName(str(queue)[:200]) for queue in entry["queues"][:_MOST_QUEUES])
+    return WorkerInfo(
+        id=WorkerId(as_text(name)), host=str(entry["host"])[:300], pid=numbers["pid"], queues=served,
+        concurrency=numbers["concurrency"], running=numbers["running"], started_ms=numbers["started"],
+        beat_ms=numbers["beat"], version=str(entry["version"])[:100],
+        alive=now_ms - numbers["beat"] < WORKER_SILENT_MS,
+    )  # fmt: skip
+
+
+def workers(session: Session, queue: str | None) -> Steps[Listing[WorkerInfo]]:
+    """List the workers of a queue, or of all: those that beat within the last 45 s are alive."""
+    names = [QueueName(queue)] if queue else (yield from queues(session))
+    found: dict[str, WorkerInfo] = {}
+    result: Listing[WorkerInfo] = Listing()
+    for start in range(0, len(names), 1000):
+        part = names[start : start + 1000]
+        asks: list[tuple[Any, ...]] = [("HGETALL", session.keys(name).workers) for name in part]
+        *replies, clock = yield from each_alone([*asks, ("TIME",)])
+        now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        for name, raw in zip(part, replies, strict=True):
+            if isinstance(raw, BrokerRefused):
+                result.unreadable.append(Unreadable(name="(all)", queue=name, reason=str(raw)))
+                continue
+            listed = _workers(raw, now_ms, name)
+            result.unreadable += listed.unreadable
+            found.update((info.id, info) for info in listed)
+    result += sorted(found.values(), key=lambda info: (info.host, info.pid, info.id))
+    return result
