@@ -24,8 +24,8 @@
 --#include wake
 --#include record
 --#include index
---#include astray
 --#include count
+--#include astray
 local meta, replay_key, jobs, days, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local wake_list, bucket = KEYS[7], KEYS[8]
 local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -62,7 +62,7 @@ if before then
   return answer
 end
 
-rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HMGET', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
 if limit == 0 then
   contact(meta, now, stored[2], stored[3], stored[4], lease)
   if keeper == worker then
@@ -87,24 +87,12 @@ local grace = contact(meta, now, stored[2], stored[3], stored[4], lease)
 if stored[5] then
   return { 'paused', digits(now) }
 end
-local first = earliest(days)
+local first, start = earliest(days)
 if first and first ~= day then
   return { 'moved', digits(now), first }
 end
 
-local start = first and day_start(first)
 local deadline = digits(now_ms + lease)
--- Puts members of the bucket where their record says.
-local function strays(members, records)
-  local off, orphans = astray(bucket, dead, processing, start, members, records, now_ms, deadline)
-  if #off > 0 then
-    redis.call('ZREM', bucket, unpack(off))
-  end
-  if orphans > 0 then
-    count(meta, 'orphans', orphans)
-  end
-end
-
 local claimed = {}
 local token_text = string.format('%016.0f', now)
 local token_least = token_text
@@ -114,16 +102,17 @@ if first then
   if ids.err then
     -- Another program keeps something else under the bucket's name: the days behind it are served all the same.
     redis.call('ZREM', days, first)
-    return { 'moved', digits(now), earliest(days) or day }
+    return { 'moved', digits(now), (earliest(days)) or day }
   end
 end
 if #ids > 0 then
   local records = redis.call('HMGET', jobs, unpack(ids))
   local now_text = string.format('%015.0f', now_ms)
-  local leases, changes, off, odd, odd_records = {}, {}, {}, {}, {}
+  local leases, changes, odd, odd_records = {}, {}, {}, {}
   for i = 1, #ids do
     local id, record = ids[i], records[i]
-    if not record or string.byte(record, 2) ~= 115 or string.sub(record, 7, 21) > now_text or not readable(record) then
+    local fire = record and string.find(record, DUE) and string.sub(record, 7, 21)
+    if not fire or fire > now_text then
       odd[#odd + 1] = id
       odd_records[#odd] = record
     else
@@ -132,23 +121,30 @@ if #ids > 0 then
       if last >= token then
         token = string.format('%016.0f', tonumber(last) + 1)
       end
-      local attempt = math.min(9999, tonumber(string.sub(record, 3, 6)) + 1)
-      record = '1p' .. string.format('%04d', attempt) .. string.sub(record, 7, 21) .. token .. worker
+      local attempt = tonumber(string.sub(record, 3, 6)) + 1
+      record = '1p' .. string.format('%04d', attempt < 9999 and attempt or 9999) .. fire .. token .. worker
         .. string.sub(record, 46)
       leases[#leases + 1] = deadline
       leases[#leases + 1] = id
       changes[#changes + 1] = id
       changes[#changes + 1] = record
-      off[#off + 1] = id
     end
   end
   if #changes > 0 then
     redis.call('ZADD', processing, unpack(leases))
     redis.call('HSET', jobs, unpack(changes))
-    redis.call('ZREM', bucket, unpack(off))
   end
-  if #odd > 0 then
-    strays(odd, odd_records)
+  if #odd == 0 then
+    redis.call('ZREM', bucket, unpack(ids))
+  else
+    local off = {}
+    for i = 1, #changes, 2 do
+      off[#off + 1] = changes[i]
+    end
+    if #off > 0 then
+      redis.call('ZREM', bucket, unpack(off))
+    end
+    astray(meta, bucket, dead, processing, start, odd, odd_records, now_ms, deadline)
   end
   claimed = changes
 end
@@ -162,14 +158,15 @@ if first then
     end
     -- A score past the bucket's day is damage, and would hide all the days behind it.
     local past = redis.call('ZRANGE', bucket, 0, 99)
-    strays(past, redis.call('HMGET', jobs, unpack(past)))
+    local records = redis.call('HMGET', jobs, unpack(past))
+    astray(meta, bucket, dead, processing, start, past, records, now_ms, deadline)
     head = redis.call('ZRANGE', bucket, 0, 0, 'WITHSCORES')
   end
   if head[2] then
     next_fire, next_day = head[2], first
   else
     redis.call('ZREM', days, first)
-    next_day = earliest(days) or ''
+    next_day = (earliest(days)) or ''
   end
 end
 

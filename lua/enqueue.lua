@@ -37,7 +37,7 @@ local now_ms = math.floor(now / 1000)
 if stored[5] and stored[5] ~= '1' then
   return { 'foreign', digits(now), plain(stored[5]) }
 end
-local cap = number(stored[2], nil)
+local cap = stored[2] and number(stored[2], nil)
 local founds = not stored[5] and redis.call('EXISTS', jobs) == 0
 
 local position = 4 + 3 * bucket_count

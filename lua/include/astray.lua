@@ -2,8 +2,7 @@
 -- gets its fire time for a score; what a script that was cut short, or a damaged score, left here goes where its record
 -- says. A job of another day is set aside in the dead set, for a person to redrive or `repair` to move.
 -- start: first ms of the bucket's day. deadline: until when one that is held by a worker is believed to be held, ms.
--- Returns what is to be taken off the bucket, and how many of these have no record.
-local function astray(bucket, dead, processing, start, ids, records, now_ms, deadline)
+local function astray(meta, bucket, dead, processing, start, ids, records, now_ms, deadline)
   local stay, aside, held, off, orphans = {}, {}, {}, {}, 0
   for i = 1, #ids do
     local id, record = ids[i], records[i]
@@ -34,5 +33,10 @@ local function astray(bucket, dead, processing, start, ids, records, now_ms, dea
   if #held > 0 then
     redis.call('ZADD', processing, 'NX', unpack(held))
   end
-  return off, orphans
+  if #off > 0 then
+    redis.call('ZREM', bucket, unpack(off))
+  end
+  if orphans > 0 then
+    count(meta, 'orphans', orphans)
+  end
 end

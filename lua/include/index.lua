@@ -15,13 +15,17 @@ local function day_start(name)
   return days * 86400000
 end
 
--- earliest: the earliest day of the index, nil when there is none. What is no day, or stands at another place than its
--- own, would hide the days behind it: it is taken out or put right, up to 10,000 of them in one call.
+-- earliest: the earliest day of the index and its first ms, nil when there is none. What is no day, or stands elsewhere
+-- than at its own number, would hide the days behind it: it goes, or is put right, up to 10,000 of them in one call.
 local function earliest(days)
   for _ = 1, 10 do
     local head = redis.call('ZRANGE', days, 0, 0, 'WITHSCORES')
-    if not head[1] or day_start(head[1]) and tonumber(head[2]) == tonumber(head[1]) then
-      return head[1]
+    if not head[1] then
+      return nil
+    end
+    local start = day_start(head[1])
+    if start and tonumber(head[2]) == tonumber(head[1]) then
+      return head[1], start
     end
     local page = redis.call('ZRANGE', days, 0, 999)
     local right, wrong = {}, {}

@@ -7,8 +7,9 @@
 -- readable: whether this version knows the record's version and every flag in it, and every number is one; a token is
 -- a time before the year 2255. No script may fail on a record that another program damaged: it would fail again on
 -- every try.
-local HEADER = '^1%l' .. string.rep('%d', 19) .. '[0-8]' .. string.rep('%d', 15) .. string.rep('.', 8)
-  .. string.rep('%d', 4) .. '0[0-7]'
+local HEADER = '^1%l%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d[0-8]%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d........%d%d%d%d0[0-7]'
+-- DUE: the same of a job that is scheduled.
+local DUE = '^1s%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d[0-8]%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d........%d%d%d%d0[0-7]'
 
 local function readable(record)
   return string.find(record, HEADER) ~= nil

@@ -10,7 +10,7 @@ local function push_token(list)
 end
 
 local function wake(list, fire, now_ms, keeper_at, keeper_end)
-  if number(keeper_end, 0) <= now_ms or number(keeper_at, fire + 1) > fire then
+  if not keeper_end or number(keeper_end, 0) <= now_ms or number(keeper_at, fire + 1) > fire then
     push_token(list)
   end
 end

@@ -22,7 +22,7 @@ MUTANTS = {
     "the token is not checked": ("complete", "or string.sub(record, 22, 37) ~= tokens[i]", ""),
     "a job is claimed a millisecond early": ("claim", "\nlocal now_ms = math.floor(now / 1000)\n", "\nlocal now_ms = math.floor(now / 1000) + 1\n"),
     "an emptied day stays in the index": ("claim", "redis.call('ZREM', days, first)\n    next_day", "next_day"),
-    "a claimed job stays on the wheel": ("claim", "    redis.call('ZREM', bucket, unpack(off))\n  end\n  if #odd", "  end\n  if #odd"),
+    "a claimed job stays on the wheel": ("claim", "redis.call('ZREM', bucket, unpack(ids))", "local _ = bucket"),
     "the clock can stand": ("claim", "if seen >= now then\n    now = seen + 1", "if seen > now then\n    now = seen"),
     "due work that is left wakes nobody": ("claim", "(due or keeper == worker", "(keeper == worker"),
     "no grace after a gap": ("reap", "if grace > 0 then\n  return", "if grace < 0 then\n  return"),

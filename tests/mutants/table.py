@@ -70,7 +70,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a claim lasts for ever", "extend.lua", "if now_ms - started >= longest then", "if false then", first="tables"),
     _mutant("a lease is not written", "claim.lua", "local deadline = digits(now_ms + lease)", "local deadline = digits(now_ms)"),
     # Attempts.
-    _mutant("the attempt never counts", "claim.lua", "tonumber(string.sub(record, 3, 6)) + 1)", "tonumber(string.sub(record, 3, 6)))"),
+    _mutant("the attempt never counts", "claim.lua", "tonumber(string.sub(record, 3, 6)) + 1\n", "tonumber(string.sub(record, 3, 6))\n"),
     _mutant("crashes have no limit", "reap.lua", "if attempt >= tonumber(string.sub(record, 46, 49)) then", "if false then"),
     _mutant("one crash too many", "reap.lua", "if attempt >= tonumber", "if attempt > tonumber"),
     _mutant("a release counts", "release.lua", "refile('b', 1)", "refile('b', 0)"),
@@ -86,7 +86,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("an emptied day stays in the index", "claim.lua", "redis.call('ZREM', days, first)\n    next_day", "next_day"),
     _mutant("cancel leaves an empty day", "cancel.lua", "redis.call('ZREM', days, day)", "local _ = day"),
     # One place.
-    _mutant("claim leaves the job on the wheel", "claim.lua", "    redis.call('ZREM', bucket, unpack(off))\n  end\n  if #odd", "  end\n  if #odd"),
+    _mutant("claim leaves the job on the wheel", "claim.lua", "redis.call('ZREM', bucket, unpack(ids))", "local _ = bucket"),
     _mutant("complete leaves it in processing", "complete.lua", "redis.call('ZREM', processing, unpack(ended))", "local _ = processing"),
     _mutant("retry leaves it in processing", "include/refile.lua", "redis.call('ZREM', processing, unpack(moved))",
             "local _ = processing", "retry"),

@@ -84,7 +84,7 @@ MUTANTS = (
         name="claim fires a little early", scripts=("claim",), promises=("I3",),
         old="\nlocal now_ms = math.floor(now / 1000)\n", new="\nlocal now_ms = math.floor(now / 1000) + 2000\n",
     ),
-    Mutant(name="claim leaves jobs in the bucket", scripts=("claim",), promises=("I4", "I9"), old="    redis.call('ZREM', bucket, unpack(off))\n  end\n  if #odd", new="  end\n  if #odd"),
+    Mutant(name="claim leaves jobs in the bucket", scripts=("claim",), promises=("I4", "I9"), old="redis.call('ZREM', bucket, unpack(ids))", new="local _ = bucket"),
     Mutant(name="the clock follows the server back", scripts=WRITERS, old="if seen >= now then", new="if false then", promises=("the clock",)),
     Mutant(
         name="enqueue takes a key that is held", scripts=("enqueue",), promises=("I11",),
