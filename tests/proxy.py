@@ -62,8 +62,8 @@ class Proxy:
     """Passes on what it is given until it is told to do otherwise.
 
     `arm` cuts the next requests that match; `cut` ends every connection; `freeze` passes nothing on and keeps the
-    connections open, until `thaw`; `mute` holds back replies only, until `unmute`; `slow` lets everything take longer;
-    `refuse` turns new connections away, until `accept`.
+    connections open, until `thaw`; `mute` and `mute_at` hold back replies only, until `unmute`; `slow` lets everything take longer;
+    `refuse` turns new connections away, until `accept`; `shut` lets them be refused for good.
     """
 
     def __init__(self, target: Path) -> None:
@@ -77,6 +77,7 @@ class Proxy:
         self._open.set()
         self._answering = asyncio.Event()
         self._answering.set()
+        self._mute_at = 0
         self._latency: Callable[[], float] | None = None
         self._refusing = False
         self._server: asyncio.Server | None = None
@@ -113,6 +114,10 @@ class Proxy:
         """Pass on requests and hold back replies; connections stay open."""
         self._call(self._set(self._answering, False))
 
+    def mute_at(self, size: int) -> None:
+        """Mute with the first reply of that many bytes: it is held back with all that follow."""
+        self._mute_at = size
+
     def unmute(self) -> None:
         """Pass on replies again, those that were held back included."""
         self._call(self._set(self._answering, True))
@@ -129,6 +134,15 @@ class Proxy:
     def accept(self) -> None:
         """Take new connections again."""
         self._refusing = False
+
+    def shut(self) -> None:
+        """End every connection and listen no more: connecting is refused."""
+        self._call(self._shut())
+
+    async def _shut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._cut()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -199,10 +213,13 @@ class Proxy:
                 with contextlib.suppress(ConnectionError):
                     await one.wait_closed()
 
-    async def opened(self, *, reply: bool = False) -> None:
+    async def opened(self, *, reply: bytes = b"") -> None:
         """Wait while the proxy is frozen, or muted, or slow."""
         await self._open.wait()
         if reply:
+            if 0 < self._mute_at <= len(reply):
+                self._mute_at = 0
+                self._answering.clear()
             await self._answering.wait()
         if self._latency is not None:
             await asyncio.sleep(self._latency())
@@ -286,7 +303,7 @@ class _Link:
     async def replies(self) -> None:
         """Pass on replies, or hold them back."""
         while data := await self._server_reader.read(1 << 20):
-            await self._proxy.opened(reply=True)
+            await self._proxy.opened(reply=data)
             if self._held_back is not None:
                 self._held_back += data
                 self._more.set()

@@ -26,12 +26,15 @@ class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
     __slots__ = (
+        "deadline_ns",
+        "ended",
         "headers",
         "id",
         "leased_ns",
         "previous_outcome",
         "queue",
         "raw",
+        "returned",
         "running",
         "stop",
         "task_name",
@@ -44,10 +47,16 @@ class Claim:
         #: The fencing token as Redis holds it: 16 digits.
         self.token = raw[21:37]
         self.queue = queue
-        #: Monotonic ns at which the lease was last known to begin.
+        #: Monotonic ns at which the lease was last known to begin: when the claim, or the renewal, was sent.
         self.leased_ns = leased_ns
         self.running: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
+        #: Whether its outcome is with the settler. The lease is renewed until Redis acknowledged the outcome.
+        self.ended = False
+        #: When its timeout is over, monotonic ns; 0: it has none, or has not started.
+        self.deadline_ns = 0
+        #: What its function came to in a thread: nothing yet, or one element, the exception that it raised or None.
+        self.returned: tuple[BaseException | None, ...] = ()
         self.task_name = ""
         self.headers: dict[str, str] = {}
         #: For an occurrence: how the one before it stood when this one started.

@@ -1,22 +1,30 @@
-"""The heartbeat: a thread with a connection of its own that renews every lease, also while a task blocks the event loop."""
+"""The heartbeat: a thread with a connection of its own that renews every lease, also while a task blocks the event loop.
+
+A claim is renewed until Redis has acknowledged its outcome: one that ended and is not settled yet is still ours.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from zwheel import calls
-from zwheel.calls import BATCH_LIMIT, Call, Reply
-from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
+from zwheel.address import parse_url
+from zwheel.calls import BATCH_LIMIT, Call
+from zwheel.errors import BrokerError, BrokerFull
 from zwheel.keys import ShardKeys
 from zwheel.outside import escaped
 from zwheel.store import SyncStore
 
+from .beside import Beside
 from .claims import Claim
+from .runner import Runner
 from .settings import WorkerSettings
 
 log = escaped("zwheel.worker")
@@ -28,7 +36,7 @@ _LOOKS = 20
 
 
 class Heartbeat(threading.Thread):
-    """Beats every third of a lease. Tells the event loop of each claim that was lost."""
+    """Beats every third of a lease, all queues in one round trip. Tells the event loop of each claim that was lost."""
 
     def __init__(
         self,
@@ -36,8 +44,7 @@ class Heartbeat(threading.Thread):
         shards: Sequence[ShardKeys],
         settings: WorkerSettings,
         worker: str,
-        held: set[Claim],
-        lost: Callable[[Claim], None],
+        runner: Runner,
         describe: Callable[[], dict[str, object]],
         on_beat: Callable[[], None] | None = None,
     ) -> None:
@@ -46,28 +53,39 @@ class Heartbeat(threading.Thread):
         self._shards = shards
         self._settings = settings
         self._worker = worker
-        self._held = held
-        self._lost = lost
+        self._runner = runner
         self._describe = describe
         self._on_beat = on_beat
         self._loop = asyncio.get_running_loop()
-        self._end = threading.Event()
+        self._woken = threading.Event()
+        self._ending = False
+        #: Whether the runner waits for the next beat.
+        self._asked = False
         #: When the server was last seen to be away, monotonic ns.
         self._away_ns = 0
+        #: When the event loop was last seen to turn, monotonic ns.
+        self._turned_ns = time.monotonic_ns()
+        self.beside = Beside(store, runner, self._loop)
 
     def run(self) -> None:
         """Beat until `stop`."""
         interval = self._settings.beat_ms / 1000
         pause = 0.0
-        while not self._end.wait(pause):
+        while True:
+            self._woken.wait(pause)
+            if self._ending:
+                return
+            self._woken.clear()
             started = time.monotonic()
             if self._on_beat is not None:
                 self._on_beat()
             try:
                 self._beat()
+                if self.beside.owes or self._is_stuck():
+                    self.beside.settle()
                 pause = interval * random.uniform(0.9, 1.0) - (time.monotonic() - started)
             except BrokerError as error:
-                if server_is_away(error):
+                if server_is_away(error, self._store.url):
                     self._away_ns = time.monotonic_ns()
                 pause = min(1.0, interval / 5) * random.uniform(0.5, 1.0)
             except Exception:
@@ -75,90 +93,115 @@ class Heartbeat(threading.Thread):
                 pause = interval / 5
             pause = max(0.0, pause)
 
+    def _is_stuck(self) -> bool:
+        """Whether the event loop has not turned for half a lease: a task blocks it."""
+        return time.monotonic_ns() - self._turned_ns > self._settings.lease_ms * 500_000
+
+    def kick(self) -> None:
+        """Beat now: a job waits for its lease to be renewed, or the event loop is stuck."""
+        self._asked = True
+        self._woken.set()
+
     def _beat(self) -> None:
         settings = self._settings
         started_ns = time.monotonic_ns()
-        claims = list(self._held)
+        asked, self._asked = self._asked, False
+        claims = list(self._runner.held)
         info = self._describe()
-        refused: BrokerError | None = None
+        info["beat"] = self._store.session.clock.now_ms()
+        news = json.dumps(info)
+        commands: list[Call | tuple[Any, ...]] = []
+        parts: list[Sequence[Claim]] = []
         for keys in self._shards:
             mine = [claim for claim in claims if claim.queue == keys.queue]
-            info["beat"] = self._store.session.clock.now_ms()
-            beat = ("HSET", keys.workers, self._worker, json.dumps(info))
-            for start in range(0, max(1, len(mine)), BATCH_LIMIT):
-                part = mine[start : start + BATCH_LIMIT]
+            # With nothing to renew, that workers reach Redis is told by the claims of those that wait.
+            for start in range(0, len(mine), BATCH_LIMIT):
+                parts.append(mine[start : start + BATCH_LIMIT])
                 call = calls.extend(
-                    keys, [(claim.id, claim.token) for claim in part],
+                    keys, [(claim.id, claim.token) for claim in parts[-1]],
                     lease_ms=settings.lease_ms, longest_ms=settings.longest_ms, now=self._store.session.now,
                 )  # fmt: skip
-                try:
-                    if not part:
-                        # Nothing to renew; that workers reach Redis is told by the claims of those that wait.
-                        self._store.send([beat])
-                        continue
-                    replies = self._send(call, None if start else beat)
-                except (BrokerUnavailable, OutcomeUnknown):
-                    raise
-                except BrokerError as error:
-                    # One shard's trouble does not cost the others their leases.
-                    refused = error
-                    continue
-                for claim, letter in zip(part, calls.read_letters(replies[0]) or "", strict=True):
-                    if letter == "k":
-                        claim.leased_ns = started_ns
-                    else:
-                        self._tell(claim)
+                commands.append(call)
+            commands.append(("HSET", keys.workers, self._worker, news))
+            parts.append(())
+        refused: BrokerError | None = None
+        for part, reply in zip(parts, self._store.send(commands, each=True), strict=True):
+            if isinstance(reply, BrokerError):
+                # One shard's trouble does not cost the others their leases. A full Redis renews leases, but takes no
+                # news about this worker.
+                if not isinstance(reply, BrokerFull):
+                    refused = reply
+            elif part:
+                self._renewed(part, calls.read_letters(reply) or "", started_ns)
+        if asked:
+            self._tell(self._runner.fill)
         if refused is not None:
             raise refused
 
-    def _send(self, call: Call, beat: tuple[str, ...] | None) -> list[Reply]:
-        try:
-            return self._store.send([call] if beat is None else [call, beat])
-        except BrokerFull:
-            # A full Redis renews leases, but takes no news about this worker.
-            return self._store.send([call])
+    def _renewed(self, claims: Sequence[Claim], letters: str, started_ns: int) -> None:
+        for claim, letter in zip(claims, letters, strict=True):
+            if letter == "k":
+                claim.leased_ns = started_ns
+            elif not claim.ended:
+                self._tell(self._runner.lost, claim)
 
     async def watch(self) -> None:
         """Give up, in time, what was not renewed and may soon run elsewhere. Runs in the event loop, until cancelled.
 
         Not in the thread, which may hang on a network that swallows everything until long after a lease ended. Not
         while the server itself is away: then no one can claim, and after its return a grace period of one lease lets
-        every worker renew first. And not before the heartbeat had its turn when this whole process did not run.
+        every worker renew first. And not before the heartbeat had its turn when this whole process did not run. What
+        has not started need not be given up: it does not start before it was renewed.
         """
         lease_ns = self._settings.lease_ms * 1_000_000
         limit_ns = int(lease_ns * (1 - _MARGIN))
-        looked_ns = time.monotonic_ns()
         patience = 0
         while True:
             await asyncio.sleep(lease_ns / 1e9 / _LOOKS)
             now_ns = time.monotonic_ns()
-            patience = 3 if now_ns - looked_ns > 4 * lease_ns // _LOOKS else max(0, patience - 1)
-            looked_ns = now_ns
+            patience = 3 if now_ns - self._turned_ns > 4 * lease_ns // _LOOKS else max(0, patience - 1)
+            self._turned_ns = now_ns
             if patience:
                 continue
-            for claim in list(self._held):
-                if claim.stop is None and now_ns - max(claim.leased_ns, self._away_ns) > limit_ns:
+            for claim in list(self._runner.held):
+                if claim.running is None or claim.ended or claim.stop is not None:
+                    continue
+                if now_ns - max(claim.leased_ns, self._away_ns) > limit_ns:
                     log.warning("job %s: no contact with Redis for a whole lease: giving it up", claim.job_id)
-                    self._lost(claim)
+                    self._runner.lost(claim)
 
-    def _tell(self, claim: Claim) -> None:
+    def _tell(self, what: Callable[..., None], *about: Any) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._lost, claim)
+            self._loop.call_soon_threadsafe(what, *about)
 
     def stop(self) -> None:
         """Beat no more; join it afterwards."""
-        self._end.set()
+        self._ending = True
+        self._woken.set()
 
 
-def server_is_away(error: BaseException | None) -> bool:
-    """Whether a connection was refused, or the server is loading or busy with somebody's script: it runs for nobody."""
+def is_near(url: str) -> bool:
+    """Whether a server that refuses a connection is away for all: it is on this machine, and no route lies between."""
+    address = parse_url(url)
+    if address.scheme in ("unix", "memory") or address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
+
+
+def server_is_away(error: BaseException | None, url: str) -> bool:
+    """Whether the server runs for nobody: it is loading or busy with somebody's script, or refuses and is near.
+
+    Elsewhere a refusal may come from a firewall or a proxy on this worker's own way to the server, which serves others.
+    """
+    refusals: tuple[type[BaseException], ...] = (ConnectionRefusedError,) if is_near(url) else ()
+    if parse_url(url).scheme == "unix":
+        refusals += (FileNotFoundError,)
     while error is not None:
         said = str(error)[:40].upper()
-        if (
-            isinstance(error, (ConnectionRefusedError, FileNotFoundError))
-            or "LOADING" in said
-            or said.startswith("BUSY ")
-        ):
+        if isinstance(error, refusals) or "LOADING" in said or said.startswith("BUSY "):
             return True
         error = error.__cause__ or error.__context__
     return False

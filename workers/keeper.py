@@ -38,6 +38,8 @@ MakeRecorder = Callable[[Session], "Recorder | None"]
 _LATE = 1.5
 #: How much longer than its own thread the keeper waits before it kills the worker, seconds.
 _KILL_S = 0.5
+#: How long it may take to end, and how often to look, seconds.
+_CLOSE_S, _LOOK_S = 0.5, 0.005
 _STOPPED = frozenset("TtZX")
 
 
@@ -88,10 +90,19 @@ class Keeper:
             os.write(self._writing, b".")
 
     def close(self) -> None:
-        """Let it end, and wait for it."""
+        """Let it end, and wait for it; one that waits for Redis is killed: it holds nothing. Twice is once."""
+        if self._writing < 0:
+            return
         os.close(self._writing)
+        self._writing = -1
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            deadline = time.monotonic() + _CLOSE_S
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > deadline:
+                    os.kill(self.pid, signal.SIGKILL)
+                    os.waitpid(self.pid, 0)
+                    return
+                time.sleep(_LOOK_S)
 
 
 def _keep(

@@ -66,7 +66,7 @@ class Poller:
         self._runner = runner
         self._queue = QueueName(keys.queue)
         self.founding = Founding(keys, observer)
-        self.settler = Settler(store.session, keys, worker, settings.most_dead, self._occurrence_ended)
+        self.settler = Settler(store.session, keys, worker, settings.most_dead, self._occurrence_ended, runner.settled)
         self._listener = Listener(store.url)
         self._listening: asyncio.Task[None] | None = None
         self._kicked = asyncio.Event()
@@ -139,7 +139,7 @@ class Poller:
                 log.info("queue %s: could not step down, the role will lapse: %s", self._queue, error)
 
     def _owes(self) -> bool:
-        return any(claim.queue == self._queue for claim in self._runner.held)
+        return any(claim.queue == self._queue for claim in list(self._runner.held))
 
     def _may_claim(self) -> bool:
         if self._stopping or not self._due or self.founding.halted is not None:
@@ -191,9 +191,8 @@ class Poller:
         now_ns = time.monotonic_ns()
         self._slots.turn(now_ns / 1e9, (now_ns - sent_ns) / 1e9)
         jobs = claimed.jobs
-        leased_ns = self._leased_ns(jobs, sent_ns, now_ns)
         for i in range(0, len(jobs), 2):
-            self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, leased_ns), self.settler, self.kick)
+            self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
         self._day = claimed.day
         self._waits = claimed.role != "none"
         if taken or claimed.day:
@@ -207,17 +206,6 @@ class Poller:
             self._due = True
         else:
             self._rest(claimed)
-
-    def _leased_ns(self, jobs: list[bytes], sent_ns: int, now_ns: int) -> int:
-        """Tell when the leases of claimed jobs began, monotonic ns.
-
-        That is when the claim was sent, as a rule. One that was sent again and again says it by its token, which is the
-        server's clock at the claim.
-        """
-        if not jobs or now_ns - sent_ns < self._settings.lease_ms * 500_000:
-            return sent_ns
-        age_us = max(0, self._store.session.clock.now_us() - int(jobs[1][21:37]))
-        return max(sent_ns, now_ns - age_us * 1000)
 
     def _rest(self, claimed: Claimed) -> None:
         """Nothing more is due: sleep in the role that the claim gave, until its fire time or the backstop."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -35,6 +36,11 @@ log = escaped("zwheel.worker")
 _UNKNOWN_FIRST_MS, _UNKNOWN_LONGEST_MS = 1_000, 60_000
 #: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
 _LONGEST_DELAY_MS = 365_000 * DAY_MS
+_Entry = tuple[Claim, Settler, Callable[[], None]]
+
+
+def _nothing() -> None:
+    """Ask nobody: a runner without a heartbeat."""
 
 
 class Runner:
@@ -60,21 +66,33 @@ class Runner:
         self._slots = slots
         self._worker = worker
         self._unknown_ttl_ms = unknown_ttl_ms
-        self._lease_ns = lease_ms * 1_000_000
+        #: A lease younger than this is renewed in time by the heartbeat, which comes every third of one.
+        self._fresh_ns = lease_ms * 500_000
         self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         #: What every job's context starts from, so that none sees what another set in its own.
         self._context = copy_context()
         self._giving_back = False
         self._look_again: asyncio.TimerHandle | None = None
-        self._ready: deque[tuple[Claim, Settler, Callable[[], None]]] = deque()
+        #: What waits for a slot, oldest first; and what may not start yet although there is one.
+        self._ready: deque[_Entry] = deque()
+        self._not_yet: deque[_Entry] = deque()
         self._threads: ThreadPoolExecutor | None = None
         self._processes: CapacityLimiter | None = None
-        #: Every claim of this process, read by the heartbeat's thread. Two queues may use the same job id.
-        self.held: set[Claim] = set()
+        #: Every claim of this process until its outcome is acknowledged, read by the heartbeat's thread, and what takes
+        #: its outcome. Two queues may use the same job id.
+        self.held: dict[Claim, Settler] = {}
+        #: Those of them whose functions did not begin. Whoever pops one decides what becomes of it: its first step
+        #: starts it, and the heartbeat's thread gives it back while the loop is blocked.
+        self._unstarted: dict[Claim, Callable[[], None]] = {}
+        #: Asks the heartbeat to beat at once: something waits for its lease to be renewed.
+        self.renew: Callable[[], None] = _nothing
 
     def submit(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         """Take a claimed job; it starts when a slot is free. `settled` is called once its outcome is with `settler`."""
-        self.held.add(claim)
+        self.held[claim] = settler
+        self._unstarted[claim] = settled
         if self._slots.running < self._slots.concurrency and not (
             self._ready or self._giving_back or self._stale(claim)
         ):
@@ -88,25 +106,32 @@ class Runner:
 
     def _start(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         self._slots.running += 1
-        loop = asyncio.get_running_loop()
-        run = self._run(claim, settler, settled)
-        loop.create_task(run, context=self._context.copy())  # noqa: RUF006 - its first step puts it into the claim
+        # Its first step puts the task into the claim.
+        self._loop.create_task(self._run(claim, settler, settled), context=self._context.copy())
 
     def _stale(self, claim: Claim) -> bool:
-        return time.monotonic_ns() - claim.leased_ns > self._lease_ns
+        return time.monotonic_ns() - claim.leased_ns > self._fresh_ns
 
     def fill(self) -> None:
         """Start what waits, as far as there are slots.
 
-        After a pause of this process, or with Redis away, a lease may have run out: such a job starts only when the
-        heartbeat has renewed it, and not at all when it is lost.
+        After a pause of this process, or with Redis away, a lease may have run out. A job whose lease is older than the
+        heartbeat lets it become starts only when that has renewed it, and not at all when it is lost.
         """
-        while self._ready and self._slots.running < self._slots.concurrency:
-            if self._stale(self._ready[0][0]):
-                if self._look_again is None:
-                    self._look_again = asyncio.get_running_loop().call_later(self._lease_ns / 1e10, self._on_look_again)
-                return
-            self._start(*self._ready.popleft())
+        for waiting in (self._not_yet, self._ready):
+            for _ in range(len(waiting)):
+                if self._slots.running >= self._slots.concurrency:
+                    return
+                entry = waiting.popleft()
+                if entry[0] not in self._unstarted:
+                    continue
+                if self._stale(entry[0]):
+                    self._not_yet.append(entry)
+                else:
+                    self._start(*entry)
+        if self._not_yet and self._look_again is None:
+            self.renew()
+            self._look_again = self._loop.call_later(self._fresh_ns / 1e10, self._on_look_again)
 
     def _on_look_again(self) -> None:
         self._look_again = None
@@ -114,13 +139,18 @@ class Runner:
 
     def _next(self) -> None:
         self._slots.running -= 1
-        if self._ready:
+        if self._ready or self._not_yet:
             self.fill()
 
     async def _run(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         detached: asyncio.Future[Any] | None = None
         # Only from here on can it be cancelled: a task that is cancelled before its first step would never say so.
         claim.running = asyncio.current_task()
+        if self._unstarted.pop(claim, None) is None:
+            # It was given back or lost before this first step.
+            claim.running = None
+            self._next()
+            return
         try:
             if claim.stop is None:
                 detached = await self._attempt(claim, settler)
@@ -128,9 +158,11 @@ class Runner:
                 self._stopped(claim, settler, None)
         except BaseException as error:
             # Only a fault of our own, or a cancellation that arrived at the very end, comes here.
-            self._failed(claim, settler, None, error)
+            if not claim.ended:
+                self._failed(claim, settler, None, error)
         finally:
-            self.held.discard(claim)
+            if not claim.ended:
+                self._drop(claim)
             claim.running = None
             if detached is None or detached.done():
                 self._next()
@@ -174,8 +206,8 @@ class Runner:
                 await self._look_back(claim)
         timer = None
         if timeout_ms is not None:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(timeout_ms / 1000, claim.cancel, Stop.TIMEOUT)
+            claim.deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
+            timer = self._loop.call_later(timeout_ms / 1000, claim.cancel, Stop.TIMEOUT)
         if self._observer is not None:
             self._observe("start", claim)
         if FAILPOINTS.active:
@@ -188,26 +220,34 @@ class Runner:
             elif task.policy.process:
                 await call_isolated(task, bound, named, claim.current(), self._process_limit())
             else:
-                future = self._in_thread(task, bound, named)
+                future = self._in_thread(claim, task, bound, named)
                 raised = await asyncio.shield(future)
                 if raised is not None:
                     raise raised
         except BaseException as error:
-            if claim.stop is not None and isinstance(error, asyncio.CancelledError):
+            if claim.ended:
+                log.info("job %s: it ended after its outcome was settled", claim.job_id)
+            elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
                 self._stopped(claim, settler, error)
             else:
                 self._failed(claim, settler, task, error)
         else:
             if FAILPOINTS.active:
                 FAILPOINTS.reach("handler.after")
-            if claim.stop is not Stop.LOST:
-                settler.complete(claim)
-            if self._observer is not None:
-                self._observe("done", claim)
+            self._ended_well(claim, settler)
         finally:
             if timer is not None:
                 timer.cancel()
         return future
+
+    def _ended_well(self, claim: Claim, settler: Settler) -> None:
+        if claim.ended:
+            log.info("job %s: it ended after its outcome was settled", claim.job_id)
+            return
+        if claim.stop is not Stop.LOST:
+            settler.complete(claim)
+        if self._observer is not None:
+            self._observe("done", claim)
 
     async def _look_back(self, claim: Claim) -> None:
         """Learn how the occurrence before this one stands."""
@@ -218,7 +258,9 @@ class Runner:
 
         claim.previous_outcome = await self._state_of(claim.queue, occurrence_id(schedule, int(previous)))
 
-    def _in_thread(self, task: BaseTask[Any, Any], args: Any, kwargs: dict[str, Any]) -> asyncio.Future[Any]:
+    def _in_thread(
+        self, claim: Claim, task: BaseTask[Any, Any], args: Any, kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._slots.concurrency, thread_name_prefix="zwheel-task")
         context = copy_context()
@@ -227,10 +269,12 @@ class Runner:
             try:
                 context.run(task.function, *args, **kwargs)
             except BaseException as error:
+                claim.returned = (error,)
                 return error
+            claim.returned = (None,)
             return None
 
-        return asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return self._loop.run_in_executor(self._threads, call)
 
     def _process_limit(self) -> CapacityLimiter:
         if self._processes is None:
@@ -322,37 +366,82 @@ class Runner:
                 "job": claim.job_id, "queue": claim.queue, "token": int(claim.token), "attempt": claim.attempt,
                 "fire": claim.fire_at_ms,
             }  # fmt: skip
-            self._observer(event, facts)
+            if threading.get_ident() == self._thread:
+                self._observer(event, facts)
+            else:
+                self._loop.call_soon_threadsafe(self._observer, event, facts)
 
     def give_back(self) -> None:
         """Return what has not started, and whatever is still submitted, unharmed."""
         self._giving_back = True
-        while self._ready:
-            claim, settler, settled = self._ready.popleft()
-            self.held.discard(claim)
-            settler.release(claim)
-            self._slots.ended()
-            self._observe("released", claim)
-            settled()
+        for waiting in (self._not_yet, self._ready):
+            while waiting:
+                claim, settler, _ = waiting.popleft()
+                settled = self._unstarted.pop(claim, None)
+                if settled is not None:
+                    settler.release(claim)
+                    self._left("released", claim, settled)
+
+    def _left(self, event: str, claim: Claim, settled: Callable[[], None]) -> None:
+        """A claim leaves that never started."""
+        self._slots.ended()
+        self._observe(event, claim)
+        settled()
+
+    def settled(self, claims: Sequence[Claim]) -> None:
+        """Redis has acknowledged these outcomes."""
+        for claim in claims:
+            self._drop(claim)
+
+    def _drop(self, claim: Claim) -> None:
+        self.held.pop(claim, None)
+
+    def rescue(self) -> None:
+        """Hand to the settler what does not need the event loop, which a task blocks. Runs in the heartbeat's thread.
+
+        What has not started goes back, unharmed. What ended in a thread is settled as it ended. What is past its timeout
+        has failed, although it may still run: the blocked loop cannot cancel it.
+        """
+        now_ns = time.monotonic_ns()
+        for claim, settler in self.held.copy().items():
+            running = claim.running
+            settled = self._unstarted.pop(claim, None)
+            if settled is not None:
+                settler.release(claim)
+                self._loop.call_soon_threadsafe(self._left, "released", claim, settled)
+            elif claim.ended or claim.stop is not None or running is None:
+                continue
+            elif claim.returned:
+                self._ended_in_thread(claim, settler, claim.returned[0])
+            elif claim.deadline_ns and now_ns > claim.deadline_ns:
+                claim.stop = Stop.TIMEOUT
+                self._stopped(claim, settler, None)
+                self._loop.call_soon_threadsafe(running.cancel)
+
+    def _ended_in_thread(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
+        if error is None:
+            self._ended_well(claim, settler)
+        else:
+            self._failed(claim, settler, self._policy(claim), error)
 
     def cancel_all(self, why: Stop) -> None:
         """Stop every running job."""
         for claim in list(self.held):
-            claim.cancel(why)
+            if not claim.ended:
+                claim.cancel(why)
 
     def lost(self, claim: Claim) -> None:
-        """The lease of one claim is gone: stop the job, and let nothing of it count."""
-        if claim not in self.held:
+        """The lease of one claim is gone: stop the job, and let nothing of it count.
+
+        One that has ended is left to its settler: the outcome under way may be what took the job out of our hands.
+        """
+        if claim.ended or claim not in self.held:
             return
         claim.cancel(Stop.LOST)
-        for entry in self._ready:
-            if entry[0] is claim:
-                self._ready.remove(entry)
-                self.held.discard(claim)
-                self._slots.ended()
-                self._observe("lost", claim)
-                entry[2]()
-                break
+        settled = self._unstarted.pop(claim, None)
+        if settled is not None:
+            self._drop(claim)
+            self._left("lost", claim, settled)
         self.fill()
 
     def close(self) -> None:

@@ -1,8 +1,14 @@
-"""The settler: gathers how jobs of one shard ended and turns them into batched calls, safe to send again."""
+"""The settler: gathers how jobs of one shard ended and turns them into batched calls, safe to send again.
+
+The event loop hands outcomes in and sends them, as a rule. While a task blocks the loop, the heartbeat's thread takes
+what waits and sends it on lanes of its own: `popleft` gives each outcome to one of the two, never to both.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Refile, Reply, Session
@@ -15,34 +21,45 @@ from .claims import Claim
 
 log = escaped("zwheel.worker")
 
+T = TypeVar("T")
 Read = Callable[[Reply], None]
+_Backs = deque[tuple[Claim, Back]]
 
 
 class Settler:
-    """Outcomes of one shard, waiting to be sent. One batch of each kind is under way at a time."""
+    """Outcomes of one shard, waiting to be sent. One batch of each kind is under way at a time, on each set of lanes."""
 
     def __init__(
         self, session: Session, keys: ShardKeys, worker: str, most_dead: int,
         occurrence_ended: Callable[[str], None] = lambda schedule: None,
+        settled: Callable[[Sequence[Claim]], None] = lambda claims: None,
     ) -> None:  # fmt: skip
         self._session = session
         self._keys = keys
         self._worker = worker
         self._most_dead = most_dead
-        self._done: list[tuple[bytes, bytes]] = []
-        self._retried: list[Back] = []
-        self._released: list[Back] = []
-        self._buried: list[tuple[bytes, bytes, bytes]] = []
+        self._done: deque[Claim] = deque()
+        self._retried: _Backs = deque()
+        self._released: _Backs = deque()
+        self._buried: deque[tuple[Claim, bytes]] = deque()
         self.lost = 0
         #: Told of the schedules whose occurrences ended, once Redis knows it: another may wait for that.
         self._occurrence_ended = occurrence_ended
         self._schedules: set[str] = set()
+        #: Told of the claims whose outcomes Redis has acknowledged: from then on their leases need no renewal.
+        self._settled = settled
+
+    @property
+    def queue(self) -> str:
+        """The queue whose jobs it settles."""
+        return self._keys.queue
 
     def complete(self, claim: Claim) -> None:
         """The job ended well."""
-        self._done.append((claim.id, claim.token))
+        claim.ended = True
         if claim.headers:
             self._ends(claim)
+        self._done.append(claim)
 
     def _ends(self, claim: Claim) -> None:
         schedule = claim.headers.get(SCHEDULE_HEADER)
@@ -51,67 +68,88 @@ class Settler:
 
     def retry(self, claim: Claim, delay_ms: int, failures: bytes) -> None:
         """The attempt failed; another follows after `delay_ms`."""
-        self._retried.append(Back(claim.id, claim.token, None, delay_ms, failures))
+        claim.ended = True
+        self._retried.append((claim, Back(claim.id, claim.token, None, delay_ms, failures)))
 
     def release(self, claim: Claim, delay_ms: int | None = None, failures: bytes = b"") -> None:
         """The job goes back unharmed: to its own fire time, or to `delay_ms` from now."""
+        claim.ended = True
         at_ms = claim.fire_at_ms if delay_ms is None else None
-        self._released.append(Back(claim.id, claim.token, at_ms, delay_ms or 0, failures))
+        self._released.append((claim, Back(claim.id, claim.token, at_ms, delay_ms or 0, failures)))
 
     def bury(self, claim: Claim, failures: bytes) -> None:
         """The job is dead; the last of its failures says why."""
-        self._buried.append((claim.id, claim.token, failures))
+        claim.ended = True
         self._ends(claim)
+        self._buried.append((claim, failures))
 
     @property
     def waiting(self) -> bool:
         """Whether there is anything to send."""
         return bool(self._done or self._retried or self._released or self._buried)
 
-    def take(self) -> list[tuple[Call, Read]]:
-        """Turn what waits into calls, each with what reads its reply."""
+    def take(self, lanes: str = "") -> list[tuple[Call, Read]]:
+        """Turn what waits into calls, each with what reads its reply.
+
+        lanes: whose lanes to use, '' for the event loop's own; a lane carries one request at a time.
+        """
         session, keys = self._session, self._keys
         taken: list[tuple[Call, Read]] = []
-        if self._done:
-            ends, self._done = self._done[:BATCH_LIMIT], self._done[BATCH_LIMIT:]
-            call = calls.complete(keys, ends, lane=self._lane("complete"), now=session.now)
-            taken.append((call, lambda reply: self._read(ends, calls.read_letters(reply), "d")))
-        if self._buried:
-            graves, self._buried = self._buried[:BATCH_LIMIT], self._buried[BATCH_LIMIT:]
-            call = calls.bury(keys, graves, most_dead=self._most_dead, lane=self._lane("bury"), now=session.now)
-            taken.append(
-                (call, lambda reply: self._read([(i, t) for i, t, _ in graves], calls.read_letters(reply), "x"))
-            )
-        if self._retried:
-            again, self._retried = self._retried[:BATCH_LIMIT], self._retried[BATCH_LIMIT:]
-            sent = calls.retry(keys, again, now_ms=session.clock.now_ms(), lane=self._lane("retry"), now=session.now)
-            taken.append((sent.call, lambda reply: self._read_back(sent, again, self._retried, reply, "r")))
-        if self._released:
-            back, self._released = self._released[:BATCH_LIMIT], self._released[BATCH_LIMIT:]
+        if ended := _some(self._done):
+            ends = [(claim.id, claim.token) for claim in ended]
+            call = calls.complete(keys, ends, lane=self._lane(lanes + "complete"), now=session.now)
+            taken.append((call, lambda reply: self._read(ended, calls.read_letters(reply), "d")))
+        if buried := _some(self._buried):
+            graves = [(claim.id, claim.token, failures) for claim, failures in buried]
+            call = calls.bury(keys, graves, most_dead=self._most_dead, lane=self._lane(lanes + "bury"), now=session.now)
+            dead = [claim for claim, _ in buried]
+            taken.append((call, lambda reply: self._read(dead, calls.read_letters(reply), "x")))
+        if retried := _some(self._retried):
+            sent = calls.retry(
+                keys, [back for _, back in retried], now_ms=session.clock.now_ms(),
+                lane=self._lane(lanes + "retry"), now=session.now,
+            )  # fmt: skip
+            taken.append((sent.call, lambda reply: self._read_back(sent, retried, self._retried, reply, "r")))
+        if released := _some(self._released):
             freed = calls.release(
-                keys, back, now_ms=session.clock.now_ms(), lane=self._lane("release"), now=session.now
-            )
-            taken.append((freed.call, lambda reply: self._read_back(freed, back, self._released, reply, "b")))
+                keys, [back for _, back in released], now_ms=session.clock.now_ms(),
+                lane=self._lane(lanes + "release"), now=session.now,
+            )  # fmt: skip
+            taken.append((freed.call, lambda reply: self._read_back(freed, released, self._released, reply, "b")))
         return taken
 
     def _lane(self, name: str) -> Lane:
         return Lane(self._worker, name, self._session.request())
 
-    def _read_back(self, sent: Refile, batch: list[Back], waiting: list[Back], reply: Reply, good: str) -> None:
+    def _read_back(
+        self, sent: Refile, batch: list[tuple[Claim, Back]], waiting: _Backs, reply: Reply, good: str
+    ) -> None:
         letters = calls.read_refile(sent, reply)
         if letters is None:
-            waiting[:0] = batch
+            waiting.extendleft(reversed(batch))
         else:
-            self._read([(back.job_id, back.token) for back in batch], "".join(letters), good)
+            self._read([claim for claim, _ in batch], "".join(letters), good)
 
-    def _read(self, batch: Sequence[tuple[bytes | str, bytes]], letters: str | None, good: str) -> None:
+    def _read(self, batch: list[Claim], letters: str | None, good: str) -> None:
+        self._settled(batch)
         if self._schedules and good in "dx":
             ended, self._schedules = self._schedules, set()
             for schedule in ended:
                 self._occurrence_ended(schedule)
         if letters is None or letters.count(good) == len(batch):
             return
-        for (job_id, token), letter in zip(batch, letters, strict=True):
+        for claim, letter in zip(batch, letters, strict=True):
             if letter != good:
                 self.lost += 1
-                log.warning("%s", LeaseLost(job_id.decode() if isinstance(job_id, bytes) else job_id, int(token)))
+                log.warning("%s", LeaseLost(claim.job_id, int(claim.token)))
+
+
+def _some(waiting: deque[T]) -> list[T]:
+    """Take the oldest of them, as many as one call may carry."""
+    taken: list[T] = []
+    while waiting and len(taken) < BATCH_LIMIT:
+        try:
+            taken.append(waiting.popleft())
+        except IndexError:  # the other thread took the last one in between
+            break
+    return taken

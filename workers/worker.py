@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 log = escaped("zwheel.worker")
 
 _CHECK_S = 5.0
+#: How long Redis may take to hear what became of the last jobs, and how long signing off may take, seconds.
+_TOLD_S, _SIGN_OFF_S = 1.0, 2.0
+#: A worker without jobs that waits for the answer to its last claim ends this long before its drain is over, seconds.
+_EARLIER_S = 1.5
+#: How long the last steps may take when Redis did not answer before, seconds.
+_SILENT_S = 0.3
 #: Refusals that end without us: after a failover, or when a disk or a replica is back.
 _PASSING = frozenset({"READONLY", "MISCONF", "NOREPLICAS"})
 
@@ -111,11 +117,12 @@ class Worker:
             shards,
             self.settings,
             self.id,
-            runner.held,
-            runner.lost,
+            runner,
             lambda: self._describe(slots),
             self.on_beat,
         )
+        runner.renew = heartbeat.kick
+        answered = True
         try:
             if not await self._await_server(store, namespace, guard):
                 return
@@ -135,7 +142,7 @@ class Worker:
             log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
             try:
                 await self._until_stopped(loops)
-                await self._drain(pollers, loops, runner)
+                answered = await self._drain(pollers, loops, runner)
             finally:
                 for part in (reaper, watch, guarding, *scheduling, *loops):
                     part.cancel()
@@ -145,8 +152,11 @@ class Worker:
             runner.cancel_all(Stop.LOST)
             runner.close()
             if heartbeat.ident is not None:
-                await asyncio.to_thread(heartbeat.join, 2.0)
-                await self._leave(store, [keys.workers for keys in shards])
+                within_s = _SIGN_OFF_S if answered else _SILENT_S
+                await asyncio.gather(
+                    asyncio.to_thread(heartbeat.join, within_s),
+                    self._leave(store, [keys.workers for keys in shards], within_s),
+                )
             beat_store.close()
             await store.aclose()
 
@@ -219,35 +229,53 @@ class Worker:
         finally:
             stopped.cancel()
 
-    async def _drain(self, pollers: list[Poller], loops: list[asyncio.Task[None]], runner: Runner) -> None:
+    async def _drain(self, pollers: list[Poller], loops: list[asyncio.Task[None]], runner: Runner) -> bool:
+        """Wait for the jobs, then stop them; every wait has an end. Returns whether Redis heard of all that ended."""
         runner.give_back()
         for poller in pollers:
             poller.stop()
         aborted = asyncio.create_task(self._abort.wait())
         everything = asyncio.gather(*loops)
         try:
-            grace = None if self._abort.is_set() else self.settings.drain_ms / 1000
+            grace = self.settings.drain_ms / 1000
+            if not runner.held:
+                # All that is left are answers to claims, and what they bring goes back unharmed.
+                grace = max(grace / 2, grace - _EARLIER_S)
             if not self._abort.is_set():
                 waited: set[asyncio.Future[Any]] = {everything, aborted}
                 await asyncio.wait(waited, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done():
-                if runner.held:
-                    log.warning("worker %s: giving back %d jobs that still run", self.id, len(runner.held))
-                runner.cancel_all(Stop.DRAIN)
-                await asyncio.wait([everything], timeout=CANCELLED_S)
+                await self._cancel(runner, everything)
             if everything.done():
                 everything.result()
-            else:
-                self.stuck = len(runner.held)
-                log.error("worker %s: %d jobs did not stop; their leases will run out", self.id, self.stuck)
+                return True
+            self.stuck = sum(claim.running is not None for claim in runner.held)
+            if runner.held:
+                log.error(
+                    "worker %s: %d jobs did not stop, %d are not settled; their leases will run out",
+                    self.id, self.stuck, len(runner.held) - self.stuck,
+                )  # fmt: skip
+            return False
         finally:
             aborted.cancel()
             everything.cancel()
             await asyncio.gather(everything, return_exceptions=True)
 
-    async def _leave(self, store: Store, lists: list[str]) -> None:
+    async def _cancel(self, runner: Runner, everything: asyncio.Future[Any]) -> None:
+        """Stop what still runs, and let Redis hear of it."""
+        held = list(runner.held)
+        if held:
+            log.warning("worker %s: giving back %d jobs that still run", self.id, len(held))
+        runner.cancel_all(Stop.DRAIN)
+        running = {claim.running for claim in held if claim.running is not None}
+        if running:
+            await asyncio.wait(running, timeout=CANCELLED_S)
+        if runner.held or self._abort.is_set():
+            await asyncio.wait([everything], timeout=_TOLD_S)
+
+    async def _leave(self, store: Store, lists: list[str], within_s: float) -> None:
         try:
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(within_s):
                 await store.send([("HDEL", name, self.id) for name in lists])
         except (BrokerError, TimeoutError, ZwheelError) as error:
             log.info("worker %s: could not sign off: %s", self.id, error)

@@ -82,16 +82,24 @@ class _Shell:
             return commands
         return [c._replace(script=c.script.plain) if isinstance(c, Call) else c for c in commands]
 
-    def _observe(self, commands: Sequence[Call | tuple[Any, ...]], replies: list[Any], sent: int) -> None:
+    def _observe(
+        self, commands: Sequence[Call | tuple[Any, ...]], replies: list[Any], sent: int, each: bool = False
+    ) -> None:
         """Raise what was refused, and take in the server's clock.
+
+        each: put the error of what was refused in the place of its reply instead.
 
         sent: before anything was sent, also where a part of it was sent again because its script was missing: the rest
         was answered before that.
         """
-        for command, reply in zip(commands, replies, strict=True):
+        for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, BaseException):
-                raise self._translate(reply) from reply
-            if isinstance(command, Call) and not self.session.now:
+                error = self._translate(reply)
+                error.__cause__ = reply
+                if not each:
+                    raise error
+                replies[i] = error
+            elif isinstance(command, Call) and not self.session.now:
                 self.session.clock.observe(clock_us(reply), sent, time.monotonic_ns())
 
     def _translate(self, error: BaseException) -> ZwheelError:
@@ -252,8 +260,11 @@ class SyncStore(_Shell):
         super().__init__(url, session, timeout_s, give_up_s)
         self._client: redis.Redis = connect_sync(url, timeout_s=timeout_s)
 
-    def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
-        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
+    def send(self, commands: Sequence[Call | tuple[Any, ...]], *, each: bool = False) -> list[Any]:
+        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
+
+        each: what is refused does not raise: its BrokerError stands in the place of its reply.
+        """
         commands = self._known(commands)
         span = None if self.recorder is None else self.recorder.invoke(commands)
         replies: list[Any] = []
@@ -261,14 +272,14 @@ class SyncStore(_Shell):
             if FAILPOINTS.active:
                 _reach(commands, "before")
             sent = time.monotonic_ns()
-            replies = self._exchange(commands)
+            replies = self._exchange(commands, each)
             missing = _missing(commands, replies)
             if missing:
                 again = [commands[i] for i in missing]
                 self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
-                for i, reply in zip(missing, self._exchange(again), strict=True):
+                for i, reply in zip(missing, self._exchange(again, each), strict=True):
                     replies[i] = reply
-            self._observe(commands, replies, sent)
+            self._observe(commands, replies, sent, each)
             if FAILPOINTS.active:
                 _reach(commands, "after")
         except BaseException as error:
@@ -279,9 +290,9 @@ class SyncStore(_Shell):
             span.ended(replies)
         return replies
 
-    def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
+    def _exchange(self, commands: Sequence[Call | tuple[Any, ...]], each: bool = False) -> list[Any]:
         try:
-            if len(commands) == 1:
+            if len(commands) == 1 and not each:
                 try:
                     return [self._client.execute_command(*_words(commands[0]))]
                 except NoScriptError as error:

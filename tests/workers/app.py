@@ -8,7 +8,7 @@ import signal
 import time
 
 from tests.workers import stage
-from zwheel import Backoff, Wheel, current_job
+from zwheel import Backoff, Discard, Retry, Wheel, current_job
 
 wheel = Wheel(namespace="zw")
 AT_ONCE = Backoff(first=0.001, factor=1, longest=0.001)
@@ -22,6 +22,15 @@ async def play(name: str) -> None:
 @wheel.task(name="block", keep=60)
 async def block(name: str) -> None:
     stage.play_blocking(name)
+
+
+@wheel.task(name="quick", keep=60)
+async def quick(fate: str = "") -> None:
+    """Ends without giving the event loop a turn."""
+    if fate == "fail":
+        raise Retry(fate, delay=3600)
+    if fate == "discard":
+        raise Discard(fate)
 
 
 @wheel.task(name="thread", keep=60)

@@ -6,13 +6,15 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, running
-from zwheel import JobState, Reason, Wheel, current_job
+from zwheel import Discard, JobState, Reason, Wheel, current_job
 from zwheel.calls import Session
+from zwheel.calls.traces import trace
 from zwheel.codec import DEFAULT
 from zwheel.job import QueueName
 from zwheel.workers.claims import Claim, Slots, Stop
@@ -132,6 +134,9 @@ async def test_a_thread_that_outlives_its_timeout_keeps_its_place_and_no_other_j
     assert dead.reason == Reason.TIMEOUT
 
 
+_GOOD = {"complete": "d", "bury": "x", "retry": "r", "release": "b"}
+
+
 class _Hands:
     """A runner without a worker around it, and claims made up for it."""
 
@@ -140,11 +145,11 @@ class _Hands:
         self.log = Log()
         self.slots = Slots(concurrency, 10)
         self.runner = Runner(wheel.tasks, DEFAULT, session, self.slots, "w" * 8, 1000, lease_ms, self.log)
-        self.settler = Settler(session, session.keys("default"), "w" * 8, 100)
+        self.settler = Settler(session, session.keys("default"), "w" * 8, 100, settled=self.runner.settled)
         self.wheel = wheel
 
-    def claim(self, task: str, *, token: int = 1, age_ms: int = 0) -> Claim:
-        job = self.wheel.new_job(task)
+    def claim(self, task: str, *, token: int = 1, age_ms: int = 0, args: Sequence[object] = ()) -> Claim:
+        job = self.wheel.new_job(task, args=args)
         raw = f"1p0001{1:015d}{token:016d}".encode() + b"w" * 8 + job.tail[8:] + job.body
         return Claim(job.id.encode(), raw, QueueName("default"), time.monotonic_ns() - age_ms * 1_000_000)
 
@@ -154,7 +159,11 @@ class _Hands:
 
     @property
     def waiting(self) -> list[str]:
-        return [call.script.name for call, _ in self.settler.take()]
+        """What is sent, and acknowledged."""
+        taken = self.settler.take()
+        for call, read in taken:
+            read(["ok", 1, _GOOD[call.script.name] * len(trace(call, None).jobs)])
+        return [call.script.name for call, _ in taken]
 
 
 async def test_a_claim_cancelled_before_its_first_step_is_given_back_and_frees_its_place(wheel: Wheel) -> None:
@@ -225,6 +234,94 @@ async def test_a_claim_whose_lease_ran_out_is_not_started_before_the_heartbeat_c
     assert stale in hands.runner.held
     stale.leased_ns = time.monotonic_ns()
     await hands.log.seen("done", within=2)
+
+
+async def test_a_claim_is_held_until_its_outcome_is_acknowledged(wheel: Wheel) -> None:
+    @wheel.task(name="t")
+    async def task(fate: str) -> None:
+        if fate == "discard":
+            raise Discard
+        if fate == "fail":
+            raise ValueError
+
+    hands = _Hands(wheel, 10)
+    claims = [hands.claim("t", args=[fate]) for fate in ("end", "discard", "fail")]
+    for claim in claims:
+        hands.submit(claim)
+    await hands.log.until(lambda: len(hands.log.events) == 6)
+    assert set(hands.runner.held) == set(claims)
+    # The heartbeat may hear that such a job is gone: its outcome, which is under way, arrived.
+    for claim in claims:
+        hands.runner.lost(claim)
+    assert set(hands.runner.held) == set(claims)
+    assert hands.log.of("lost") == []
+    assert hands.waiting == ["complete", "bury", "retry"]
+    assert not hands.runner.held
+
+
+async def test_a_claim_that_is_older_than_half_a_lease_waits_for_the_heartbeat_which_is_asked_at_once(
+    wheel: Wheel,
+) -> None:
+    @wheel.task(name="t")
+    async def task() -> None:
+        pass
+
+    hands = _Hands(wheel, 1)
+    asked: list[str] = []
+    hands.runner.renew = lambda: asked.append("beat")
+    old, fresh = hands.claim("t", age_ms=310), hands.claim("t")
+    hands.submit(old)
+    assert asked == ["beat"]
+    # It waits, and no other waits for it: they may be of another queue, whose leases are renewed.
+    hands.submit(fresh)
+    await hands.log.seen("done", fresh.job_id)
+    assert hands.log.of("start", old.job_id) == []
+    old.leased_ns = time.monotonic_ns()
+    hands.runner.fill()
+    await hands.log.seen("done", old.job_id)
+
+
+async def test_what_needs_no_event_loop_is_handed_over_while_a_task_blocks_it(wheel: Wheel) -> None:
+    stage: list[tuple[_Hands, Claim, Claim]] = []
+
+    @wheel.task(name="t", timeout=0.001, retries=0)
+    async def blocks() -> None:
+        hands, thread, loop = stage[0]
+        while not thread.returned or time.monotonic_ns() <= loop.deadline_ns:
+            time.sleep(0.001)  # noqa: ASYNC251 - it blocks the loop
+        # The heartbeat's thread does this.
+        rescuer = threading.Thread(target=hands.runner.rescue)
+        rescuer.start()
+        rescuer.join()
+
+    @wheel.task(name="u")
+    async def unstarted() -> None:
+        raise AssertionError("it must not run")
+
+    @wheel.task(name="v")
+    def in_a_thread() -> None:
+        pass
+
+    hands = _Hands(wheel, 3)
+    thread, loop, later, last = (hands.claim(name) for name in "vtuu")
+    stage.append((hands, thread, loop))
+    for claim in (thread, loop, later, last):
+        hands.submit(claim)
+    await hands.log.seen("released", count=2)
+    assert {about["job"] for about in hands.log.of("released")} == {later.job_id, last.job_id}
+    await hands.log.seen("buried", loop.job_id)
+    await hands.log.seen("done", thread.job_id)
+    await eventually(_nothing_runs(hands), bool)
+    assert (thread.ended, loop.stop, later.running) == (True, Stop.TIMEOUT, None)
+    assert sorted(hands.waiting) == ["bury", "complete", "release"]
+    assert (hands.slots.running, hands.slots.held) == (0, 0)
+
+
+def _nothing_runs(hands: _Hands) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return hands.slots.running == 0
+
+    return look
 
 
 async def test_no_claim_is_started_once_the_worker_gives_back(wheel: Wheel) -> None:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
+from tests.conftest import MakeServer
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, running
-from zwheel import Backoff, BrokerError, Discard, JobState, OutcomeUnknown, SyncWheel, Wheel, current_job
+from zwheel import (
+    Backoff,
+    BrokerError,
+    BrokerUnavailable,
+    Discard,
+    JobState,
+    OutcomeUnknown,
+    SyncWheel,
+    Wheel,
+    current_job,
+)
 from zwheel.calls import Session, claim, day_name, read_claim
 from zwheel.store import Store
 from zwheel.times import DAY_MS
+from zwheel.workers import heartbeat
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = Backoff(first=0.001, factor=1, longest=0.001)
@@ -265,3 +277,129 @@ async def test_a_refusing_network_is_waited_for(far: Wheel, proxy: Proxy) -> Non
     await asyncio.sleep(0)
     proxy.accept()
     assert not (await waiting).existed
+
+
+@one_kind
+@pytest.mark.parametrize("near", [True, False])
+async def test_a_refusal_on_the_way_to_a_server_that_may_serve_others_is_as_silence(
+    far: Wheel, wheel: Wheel, proxy: Proxy, log: Log, monkeypatch: pytest.MonkeyPatch, near: bool
+) -> None:
+    gate = asyncio.Event()
+    order: list[str] = []
+
+    def define(where: Wheel, name: str) -> None:
+        @where.task(name="hold", keep=60)
+        async def hold() -> None:
+            order.append(f"{name} starts")
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                order.append(f"{name} is stopped")
+                raise
+
+    define(far, "far")
+    define(wheel, "near")
+    monkeypatch.setattr(heartbeat, "is_near", lambda url: near)
+    async with running(far, log, lease_ms=1000):
+        answer = await wheel.enqueue("hold", keep=60)
+        await log.seen("start", answer.job_id)
+        beside = Log()
+        async with running(wheel, beside, lease_ms=1000):
+            proxy.shut()
+            await beside.seen("start", answer.job_id, within=5)
+            gate.set()
+            assert (await wheel.wait(answer.job_id, timeout=5)).attempt == 2
+    # A refusal by a server on this machine proves that it runs for nobody; this one was only said to be here.
+    assert order == (["far starts", "near starts"] if near else ["far starts", "far is stopped", "near starts"])
+
+
+@pytest.mark.parametrize(
+    ("url", "near"),
+    [
+        ("redis://localhost:6379/0", True),
+        ("redis://127.0.0.1/", True),
+        ("rediss://127.8.9.10:6380", True),
+        ("redis://[::1]:6379/0", True),
+        ("unix:///run/redis.sock", True),
+        ("memory://", True),
+        ("redis://10.0.0.7:6379/0", False),
+        ("redis://0.0.0.0:6379/0", False),
+        ("rediss://user:secret@redis.example.com:6380/0", False),
+        ("redis://localhost.example.com/0", False),
+    ],
+)
+def test_only_this_machine_proves_a_dead_server_by_a_refusal(url: str, near: bool) -> None:
+    assert heartbeat.is_near(url) is near
+    refusal = BrokerUnavailable("refused")
+    refusal.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    assert heartbeat.server_is_away(refusal, url) is near
+    assert heartbeat.server_is_away(BrokerUnavailable("LOADING Redis is loading the dataset"), url)
+    # A certificate that is missing here is no server that is gone.
+    missing = BrokerUnavailable("no certificate")
+    missing.__cause__ = FileNotFoundError(2, "No such file", "/etc/ssl/ca.pem")
+    assert heartbeat.server_is_away(missing, url) is url.startswith("unix")
+
+
+@one_kind
+async def test_the_leases_of_many_queues_are_renewed_in_one_round_trip(
+    far: Wheel, wheel: Wheel, proxy: Proxy, log: Log
+) -> None:
+    gate = asyncio.Event()
+
+    @far.task(name="hold", keep=60)
+    async def hold() -> None:
+        await gate.wait()
+
+    queues = [f"q{n}" for n in range(8)]
+    async with running(far, log, queues=queues, lease_ms=2400):
+        answers = [await wheel.enqueue("hold", queue=queue, keep=60) for queue in queues]
+        await log.seen("start", count=len(queues))
+        # One after the other they would take longer than a lease.
+        proxy.slow(lambda: 0.2)
+        asked = proxy.asked["extend"]
+        await eventually(_asked(proxy), lambda count: count >= asked + 4 * len(queues))
+        proxy.slow(None)
+        gate.set()
+        for answer, queue in zip(answers, queues, strict=True):
+            assert (await wheel.wait(answer.job_id, queue, timeout=10)).attempt == 1
+    assert log.of("lost") == []
+
+
+def _asked(proxy: Proxy) -> Callable[[], Awaitable[int]]:
+    async def count() -> int:
+        return proxy.asked["extend"]
+
+    return count
+
+
+@one_kind
+async def test_a_queue_whose_leases_may_not_be_renewed_costs_the_others_nothing(
+    wheel: Wheel, log: Log, own_server: MakeServer
+) -> None:
+    server = own_server()
+    gate = asyncio.Event()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "w", "on", ">pw", "~*", "+@all")
+        async with Wheel(f"unix://w:pw@{server.socket}", namespace="zw") as mine:
+
+            @mine.task(name="hold", keep=60)
+            async def hold() -> None:
+                await gate.wait()
+
+            async with running(mine, log, queues=("bad", "good"), lease_ms=900):
+                bad = await mine.enqueue("hold", queue="bad", keep=60)
+                good = await mine.enqueue("hold", queue="good", keep=60)
+                await log.seen("start", count=2)
+                client.execute_command("ACL", "SETUSER", "w", "resetkeys", "~{zw:good:0}:*", "~zw:*")
+                await log.seen("lost", bad.job_id)
+                held = await mine.get(good.job_id, "good")
+                assert held is not None and held.lease_until_ms is not None
+                until = held.lease_until_ms + 1800
+                await eventually(
+                    lambda: mine.get(good.job_id, "good"),
+                    lambda job: job is not None and (job.lease_until_ms or 0) > until,
+                )
+                client.execute_command("ACL", "SETUSER", "w", "~*")
+                gate.set()
+                assert (await mine.wait(good.job_id, "good", timeout=10)).attempt == 1
+    assert log.of("lost", good.job_id) == []

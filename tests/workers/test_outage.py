@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import MakeServer
 from tests.servers import RedisServer
-from tests.workers.harness import Log, eventually, running
+from tests.workers.harness import Log, eventually, one_kind, running
+from tests.workers.processes import worker_process
 from zwheel import Backoff, BrokerFull, BrokerUnavailable, JobState, Reason, Wheel
 
 pytestmark = pytest.mark.anyio
@@ -222,3 +226,22 @@ async def test_a_producer_gets_a_typed_error_in_a_bounded_time(own_server: MakeS
         assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
         server.start()
         assert not (await wheel.enqueue("t")).existed
+
+
+@one_kind
+@pytest.mark.parametrize("drain", ["1s", "3s"])
+async def test_a_worker_without_jobs_ends_within_its_drain_although_redis_is_frozen(
+    own_server: MakeServer, drain: str, tmp_path: Path
+) -> None:
+    server = own_server()
+    async with worker_process(server.url, tmp_path / "stage", drain=drain) as worker:
+        server.freeze()
+        try:
+            # It claims or looks every 200 ms: the answer to one of these never comes.
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            worker.signal(signal.SIGTERM)
+            assert await worker.ended(within=15) == 0
+            assert time.monotonic() - began < int(drain[0]) + 5
+        finally:
+            server.thaw()

@@ -1,0 +1,58 @@
+"""Settles from beside the event loop: while a task blocks it, the heartbeat's thread sends what needs no loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from zwheel.calls import Call, word
+from zwheel.errors import BrokerError
+from zwheel.store import SyncStore
+
+from .runner import Runner
+from .settler import Read
+
+#: Its lanes, beside those of the event loop: each carries one request at a time.
+_LANES = "beside-"
+
+
+class Beside:
+    """Belongs to the heartbeat's thread. What gets no answer is sent again as it is, also when the loop turns again."""
+
+    def __init__(self, store: SyncStore, runner: Runner, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._runner = runner
+        self._loop = loop
+        self._under_way: list[tuple[Call, Read]] = []
+
+    @property
+    def owes(self) -> bool:
+        """Whether something was sent that got no answer."""
+        return bool(self._under_way)
+
+    def settle(self) -> None:
+        """Send what ended, what has not started and what is past its timeout, in one round trip. Raises: BrokerError."""
+        if not self._under_way:
+            self._runner.rescue()
+            for settler in dict.fromkeys(self._runner.held.copy().values()):
+                self._under_way += settler.take(_LANES)
+        if not self._under_way:
+            return
+        replies = self._store.send([call for call, _ in self._under_way], each=True)
+        batch, self._under_way = self._under_way, []
+        refused: BrokerError | None = None
+        for (call, read), reply in zip(batch, replies, strict=True):
+            if isinstance(reply, BrokerError):
+                refused = reply
+                self._under_way.append((call, read))
+            elif word(reply) == "moved":
+                # The day changed: it waits in the settler again, and goes out with the next round trip.
+                read(reply)
+            else:
+                self._tell(read, reply)
+        if refused is not None:
+            raise refused
+
+    def _tell(self, read: Read, reply: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(read, reply)
