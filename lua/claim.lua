@@ -13,7 +13,7 @@
 --      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0
 --      ok: then id, record, id, record, ...
 -- Cost O(jobs log n), at most 1000 jobs.
--- Keeps I3 I4 I6 I9 I10 I19
+-- Keeps I3 I4 I6 I9 I10 I19 I25
 --#include clock
 --#include digits
 --#include number
@@ -22,6 +22,7 @@
 --#include replay
 --#include contact
 --#include wake
+--#include roles
 --#include record
 --#include index
 --#include count
@@ -30,15 +31,14 @@ local meta, replay_key, jobs, days, processing, dead = KEYS[1], KEYS[2], KEYS[3]
 local wake_list, bucket = KEYS[7], KEYS[8]
 local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local day, role_ms = ARGV[6], tonumber(ARGV[7])
+-- What a timekeeper of an empty wheel sleeps for, ms.
+local NEVER = 9007199254740992
 
 local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'keeper', 'keeper_at',
   'keeper_end', 'second', 'second_end', 'schema', 'epoch')
 local now = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
--- A timekeeper that did not claim this long after the time it slept for has lost its role, ms.
-local LATE = 30
-local keeper, keeper_at, keeper_end = stored[6] or '', number(stored[7], 0), number(stored[8], 0)
-local second, second_end = stored[9] or '', number(stored[10], 0)
+local roles = { stored[6], stored[7], stored[8], stored[9], stored[10] }
 
 local before = replay(replay_key, request)
 if before then
@@ -65,13 +65,7 @@ end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
 if limit == 0 then
   contact(meta, now, stored[2], stored[3], stored[4], lease)
-  if keeper == worker then
-    redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')
-  end
-  if second == worker then
-    redis.call('HDEL', meta, 'second', 'second_end')
-  end
-  if keeper == worker or second == worker then
+  if lay_down(meta, roles, worker) then
     push_token(wake_list)
   end
   return { 'stepped', digits(now) }
@@ -170,37 +164,12 @@ if first then
   end
 end
 
-local due = next_fire ~= '' and tonumber(next_fire) <= now_ms
+local fire = tonumber(next_fire)
 local role = 'none'
-if due or #ids == limit then
-  -- No room is left here: whoever waits takes what is due, or keeps time in our place.
-  if keeper == worker then
-    redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')
-  end
-  if next_day ~= '' and (due or keeper == worker or keeper_end <= now_ms) then
-    push_token(wake_list)
-  end
-elseif next_fire == '' and next_day ~= '' then
-  role = 'none'
-else
-  local wanted = next_fire == '' and 9007199254740992 or tonumber(next_fire)
-  if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then
-    role = 'timekeeper'
-    if second == worker then
-      -- The second takes over: somebody must take its place.
-      push_token(wake_list)
-    end
-    redis.call('HSET', meta, 'keeper', worker, 'keeper_at', digits(wanted), 'keeper_end',
-      digits(math.min(wanted + LATE, now_ms + role_ms)))
-    if second == worker then
-      redis.call('HDEL', meta, 'second', 'second_end')
-    end
-  elseif second == worker or second_end <= now_ms then
-    role = 'second'
-    redis.call('HSET', meta, 'second', worker, 'second_end', digits(now_ms + role_ms))
-  else
-    role = 'follower'
-  end
+if #ids == limit or fire and fire <= now_ms then
+  hand_on(meta, wake_list, roles, worker, fire, next_day ~= '', now_ms)
+elseif fire or next_day == '' then
+  role = take_up(meta, wake_list, roles, worker, fire or NEVER, now_ms, role_ms)
 end
 
 local names = {}

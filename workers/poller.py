@@ -2,9 +2,13 @@
 
 A claim that finds nothing due names a role. The timekeeper sleeps here until the next fire time; everyone listens for a
 wake-up token, which an enqueue pushes when its job comes before what the timekeeper sleeps for. A token that was lost
-costs at most the backstop: a second for the timekeeper and for the second in line, longer for the rest. A backstop is a
-plain look at the head of the wheel; only when that changed, or when the role must be confirmed, is it a claim. The second
-looks a little after each time the timekeeper slept for: a timekeeper's death makes jobs late by less than 0.1 s.
+costs at most the backstop: less than a second for the timekeeper and for the second in line, longer for the rest. A
+backstop is a plain look at the head of the wheel; only when that changed or is overdue, or when the role must be
+confirmed, is it a claim. The second looks a little after each time the timekeeper slept for: a timekeeper's death makes
+jobs late by less than 0.1 s.
+
+A worker without room holds no role: it lays its own down, and sees to it that another takes it. A poller in trouble
+holds no room: what its claim reserved is given back until the answer comes.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections.abc import Sequence
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
-from zwheel.calls.claim import ROLE_MS
+from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.errors import BrokerError
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys, queues_key
@@ -34,12 +38,21 @@ from .watch import Founding
 
 log = escaped("zwheel.worker")
 
-BACKSTOP_S = 1.0
-FOLLOWER_BACKSTOP_S = (10.0, 20.0)
+BACKSTOP_S = 0.9
+#: All followers of a shard together look about this often, and each of them at least and at most so often, seconds.
+FOLLOWERS_LOOK_S = 0.15
+FOLLOWER_BACKSTOP_S = (1.5, 15.0)
+#: A follower counts the workers of its shard this often, seconds.
+_COUNT_S = 30.0
 #: A follower claims at least this often, in case a role is vacant.
 FOLLOWER_CLAIM_S = 45.0
 #: The second looks this much after the timekeeper's time: by then the role of one that died has lapsed.
 SECOND_LATER_S = (0.04, 0.08)
+#: A job at the head of the wheel that is overdue by this much has been left to die by those that keep time, seconds.
+_OVERDUE_S = 0.05
+#: How soon, and how often, a worker without room looks whether the role that it laid down was taken.
+_HAND_ON_S = 0.3
+_HAND_ON_TRIES = 5
 PAUSED_BACKSTOP_S = (1.0, 3.0)
 HALTED_BACKSTOP_S = (1.0, 3.0)
 #: A blocked connection is renewed this often, seconds.
@@ -79,7 +92,13 @@ class Poller:
         self._answered_at = 0.0
         self._stopping = False
         self._reserved = 0
-        self._waits = False
+        #: The role of the last claim; the one that was laid down and may not be taken yet, and how often that was seen.
+        self._role = "none"
+        self._laid_down = ""
+        self._seen_free = 0
+        #: How many workers serve this shard, and when they were counted, monotonic seconds.
+        self._fleet = 1
+        self._counted_at = 0.0
 
     def _occurrence_ended(self, schedule: str) -> None:
         if self._scheduler is not None:
@@ -132,7 +151,7 @@ class Poller:
                 self._listening.cancel()
                 await asyncio.gather(self._listening, return_exceptions=True)
             await self._listener.aclose()
-        if self._waits:
+        if self._keeps_a_role():
             try:
                 await self._store.send([self._step_down()[0]])
             except BrokerError as error:
@@ -140,6 +159,9 @@ class Poller:
 
     def _owes(self) -> bool:
         return any(claim.queue == self._queue for claim in list(self._runner.held))
+
+    def _keeps_a_role(self) -> bool:
+        return self._role in ("timekeeper", "second")
 
     def _may_claim(self) -> bool:
         if self._stopping or not self._due or self.founding.halted is not None:
@@ -170,9 +192,9 @@ class Poller:
         call = calls.claim(
             self._keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
             lane=Lane(self._worker, "claim", session.request()), epoch=self.founding.epoch, now=session.now,
-            role_ms=max(ROLE_MS, 2 * self._settings.beat_ms),
+            role_ms=min(LONGEST_ROLE_MS, max(ROLE_MS, 2 * self._settings.beat_ms)),
         )  # fmt: skip
-        return call, lambda reply: self._claimed(read_claim(reply), sent_ns)
+        return call, lambda reply: self._claimed(read_claim(reply), sent_ns, limit)
 
     def _step_down(self) -> tuple[Call, Read]:
         session = self._store.session
@@ -180,12 +202,17 @@ class Poller:
             self._keys, day=self._day or "19700101", worker=self._worker, lease_ms=self._settings.lease_ms, limit=0,
             lane=Lane(self._worker, "claim", session.request()), now=session.now,
         )  # fmt: skip
-        self._waits = False
+        self._laid_down, self._role, self._seen_free = self._role, "none", 0
         return call, lambda reply: None
 
-    def _claimed(self, claimed: Claimed, sent_ns: int) -> None:
+    def _give_room_back(self) -> None:
+        self._slots.unreserve(self._reserved)
+        self._reserved = 0
+
+    def _claimed(self, claimed: Claimed, sent_ns: int, limit: int) -> None:
         taken = len(claimed.jobs) // 2
-        full = taken == self._reserved
+        full = taken == limit
+        # After trouble there may be less room than that by now: what is too much waits, and is kept alive.
         self._slots.unreserve(self._reserved - taken)
         self._reserved = 0
         now_ns = time.monotonic_ns()
@@ -194,7 +221,9 @@ class Poller:
         for i in range(0, len(jobs), 2):
             self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
         self._day = claimed.day
-        self._waits = claimed.role != "none"
+        if claimed.word in ("ok", "empty"):
+            self._laid_down, self._seen_free = (self._role, 0) if self._keeps_a_role() and full else ("", 0)
+            self._role = claimed.role
         if taken or claimed.day:
             self.founding.met_jobs()
         if claimed.word in ("flushed", "foreign"):
@@ -213,10 +242,12 @@ class Poller:
         if claimed is not self._answer:
             self._answer, self._answered_at = claimed, now
         if claimed.role == "follower":
-            wait, confirm = random.uniform(*FOLLOWER_BACKSTOP_S), FOLLOWER_CLAIM_S
+            least, most = FOLLOWER_BACKSTOP_S
+            wait = min(most, max(least, FOLLOWERS_LOOK_S * self._fleet)) * random.uniform(2 / 3, 4 / 3)
+            confirm = FOLLOWER_CLAIM_S
         else:
             # Claims are also what tells a quiet queue from one that no worker could reach: one in each beat.
-            confirm = self._settings.beat_ms / 1000
+            confirm = min(self._settings.beat_ms, LONGEST_ROLE_MS // 2) / 1000
             wait = min(BACKSTOP_S, confirm)
             if claimed.next_fire_ms is not None:
                 until = self._store.session.clock.seconds_until(claimed.next_fire_ms)
@@ -229,18 +260,24 @@ class Poller:
         self._peeks = self._wake_at < self._answered_at + confirm
 
     async def _peek(self) -> None:
-        """Look at the head of the wheel: claim when it is not what the last claim told, else rest on."""
-        answer = self._answer
+        """Look at the head of the wheel: claim when it is not what the last claim told or is overdue, else rest on."""
+        answer, now = self._answer, time.monotonic()
+        counts = self.follows and now - self._counted_at > _COUNT_S
         asks: list[tuple[str, ...]] = [("ZRANGE", self._keys.days, "0", "0")]
         if self._day:
             asks.append(("ZRANGE", self._keys.wheel(self._day), "0", "0", "WITHSCORES"))
+        if counts:
+            asks.append(("HLEN", self._keys.workers))
         replies = await self._persist(asks, settles=False)
         if not replies or answer is None or self._due:
             return
+        if counts:
+            self._fleet, self._counted_at = int(str(replies[-1])), now
         day = replies[0][0].decode() if replies[0] else ""
         head = replies[1][1] if self._day and replies[1] else None
         fire_ms = None if head is None else int(float(head))
-        if (day, fire_ms) == (answer.day, answer.next_fire_ms):
+        overdue = fire_ms is not None and self._store.session.clock.seconds_until(fire_ms) < -_OVERDUE_S
+        if (day, fire_ms) == (answer.day, answer.next_fire_ms) and not overdue:
             self._rest(answer)
         else:
             self._due = True
@@ -252,11 +289,13 @@ class Poller:
 
     async def _wait(self) -> None:
         if self._stopping or self._due:
-            if self._waits and not self._stopping:
+            if self._keeps_a_role() and not self._stopping:
                 # Due, but no room: another must keep time, for we can be full for long.
                 await self._exchange([self._step_down()])
-                return
-            await self._kicked.wait()
+            elif self._laid_down and not self._stopping:
+                await self._see_it_taken()
+            else:
+                await self._kicked.wait()
             return
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
@@ -271,6 +310,29 @@ class Poller:
                 timer.cancel()
         else:
             self._due = not self._peeks
+
+    async def _see_it_taken(self) -> None:
+        """Wait for room. Call another when nobody took the role laid down: a frozen worker may have had the token."""
+        try:
+            async with asyncio.timeout(_HAND_ON_S):
+                await self._kicked.wait()
+                return
+        except TimeoutError:
+            end = "keeper_end" if self._laid_down == "timekeeper" else "second_end"
+        self._seen_free += 1
+        try:
+            asks = [("HGET", self._keys.meta, end), ("LLEN", self._keys.wake)]
+            ends, tokens = await self._store.send(asks)
+            # A token that lies there means that nobody listens: all have as little room as we have.
+            left = self._store.session.clock.seconds_until(int(ends or 0))
+            taken = tokens or 0 < left <= LONGEST_ROLE_MS / 1000
+            if not taken:
+                await self._store.send([("RPUSH", self._keys.wake, "1")])
+        except (BrokerError, ValueError) as error:
+            log.info("queue %s: nobody may wait in our place: %s", self._queue, error)
+        else:
+            if taken or self._seen_free >= _HAND_ON_TRIES:
+                self._laid_down = ""
 
     def _on_time(self) -> None:
         self._due = not self._peeks
@@ -317,9 +379,8 @@ class Poller:
                 replies = await self._store.send(commands)
             except BrokerError as error:
                 failures += 1
+                self._give_room_back()
                 if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
-                    self._slots.unreserve(self._reserved)
-                    self._reserved = 0
                     return []
                 now = time.monotonic()
                 if now - said > _SAY_S:

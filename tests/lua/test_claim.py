@@ -30,6 +30,8 @@ LEASE, ROLE = 30_000, 3_000
 #: A timekeeper that did not claim this long after its time has lost the role.
 LATE = 30
 NEVER = 9007199254740992
+#: No role lasts longer than this without a further claim.
+ROLE_LIMIT = 20_000
 
 
 def take(
@@ -282,6 +284,27 @@ WAITING: list[Any] = [
         id="both roles are taken",
     ),
     pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER, end=NOW + ROLE_LIMIT + 1),
+        "timekeeper",
+        keeper(NOW + 50),
+        id="the timekeeper's role lasts longer than any can",
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111", NOW + ROLE_LIMIT + 1),
+        "second",
+        keeper(NOW + 50, worker=OTHER_WORKER) | second(),
+        id="the second's role lasts longer than any can",
+    ),
+    *(
+        pytest.param(
+            keeper(NOW + 50, worker=OTHER_WORKER) | {"keeper_end": damaged},
+            "timekeeper",
+            keeper(NOW + 50),
+            id=f"the timekeeper's role ends at {damaged}",
+        )
+        for damaged in ("inf", "nan", "-5", "soon")
+    ),
+    pytest.param(
         keeper(NOW + 50, worker=OTHER_WORKER, end=NOW - 1) | second(),
         "timekeeper",
         keeper(NOW + 50),
@@ -301,6 +324,14 @@ def test_a_claim_that_finds_nothing_due_gets_a_role(
     shard.leaves(wheel | woken | {"meta": worker_meta(**after)})
 
 
+def test_no_role_lasts_longer_than_its_limit_whatever_the_caller_asks(shard: Shard) -> None:
+    for worker, role in ((WORKER, "timekeeper"), (OTHER_WORKER, "second")):
+        call = claim(KEYS, day=TODAY, worker=worker, lease_ms=LEASE, limit=1, lane=LANE, role_ms=2_400_000, now=at(NOW))
+        assert read_claim(shard.run(call)).role == role
+    stored = shard.keyspace()["meta"]
+    assert int(stored["keeper_end"]) == int(stored["second_end"]) == NOW + ROLE_LIMIT
+
+
 LEAVING: list[Any] = [
     pytest.param({"a": NOW, "b": NOW}, {}, [], {}, ["1"], id="due work is left and nobody waits"),
     pytest.param(
@@ -314,7 +345,22 @@ LEAVING: list[Any] = [
         {"a": NOW, "b": NOW + 5}, keeper(NOW + 5, worker=OTHER_WORKER), [], keeper(NOW + 5, worker=OTHER_WORKER), [],
         id="it is full and another keeps time",
     ),
-    pytest.param({"a": NOW}, keeper(NOW), [], {}, [], id="the timekeeper is full and the wheel is empty"),
+    pytest.param({"a": NOW}, keeper(NOW), [], {}, ["1"], id="the timekeeper is full and the wheel is empty"),
+    pytest.param(
+        {"a": NOW, "b": NOW + 5_000}, keeper(NOW + 5_000, worker=OTHER_WORKER, end=NOW + ROLE) | second(), [],
+        keeper(NOW + 5_000, worker=OTHER_WORKER, end=NOW + ROLE), ["1"], id="the second is full",
+    ),
+    pytest.param(
+        {"a": NOW, "b": NOW + 300}, keeper(NEVER, worker=OTHER_WORKER) | second("u1111111"), [],
+        keeper(NEVER, worker=OTHER_WORKER) | second("u1111111"), ["1"],
+        id="it is full and who keeps time sleeps past the next job",
+    ),
+    pytest.param(
+        {"a": NOW, "b": NOW + 5}, keeper(NOW, worker=OTHER_WORKER, end=NOW + ROLE_LIMIT + 1), [],
+        keeper(NOW, worker=OTHER_WORKER, end=NOW + ROLE_LIMIT + 1), ["1"],
+        id="it is full and another keeps time for longer than anyone can",
+    ),
+    pytest.param({"a": NOW}, {}, [], {}, [], id="it is full, had no role and leaves nothing"),
 ]  # fmt: skip
 
 

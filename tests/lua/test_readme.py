@@ -12,7 +12,7 @@ import pytest
 
 from zwheel import keys as keys_module
 from zwheel.calls.cancel import LEAST_KEPT_MS
-from zwheel.calls.claim import ROLE_MS
+from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.job import JobState
 from zwheel.keys import ShardKeys
 from zwheel.record import HEADER_BYTES, STATES
@@ -125,7 +125,7 @@ def test_the_record_table_is_that_of_the_code() -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    assert f"({ROLE_MS // 1000} s;" in README
+    assert f"{ROLE_MS // 1000} to {LONGEST_ROLE_MS // 1000} s" in README
     assert "'EX', 300" in script("complete").source
     assert "5 minutes" in README
     assert LEAST_KEPT_MS == 600_000

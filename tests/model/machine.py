@@ -11,12 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.lua.shard import DIGEST, DIGEST2, KEYS, Shard, digits16
 from zwheel import calls
 from zwheel.calls import Back, Call, Lane, NewJob, Reply
+from zwheel.calls.claim import ROLE_MS
 from zwheel.job import JobId, JobState, QueueName
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS, day_of
 
 from .invariants import History, check_dedup, check_places, check_step, read
 from .model import Model, Wanted
+from .waiting import Waiting
 
 IDS = tuple("abcde")
 WORKERS = ("w1111111", "w2222222", "w3333333")
@@ -135,10 +137,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     def someone_wakes(self, fire: int) -> None:
         """A job that comes on the wheel finds a timekeeper who wakes for it in time, or a token that wakes a worker."""
-        roles: Any = self.shard.client.hmget(KEYS.meta, "keeper_at", "keeper_end")
-        keeper_at, keeper_end = (int(text or 0) for text in roles)
-        covered = keeper_end > self.model.clock // 1000 and keeper_at <= fire
-        assert covered or self.shard.client.llen(KEYS.wake), "nobody wakes for a new job"
+        covered = Waiting.read(self.shard).covers(fire, self.model.clock // 1000)
+        assert covered, "nobody wakes for a new job"
 
     @rule(batch=st.lists(wanted, min_size=1, max_size=4), lane=lanes)
     def enqueue(self, batch: list[tuple[Any, ...]], lane: int) -> None:
@@ -186,6 +186,7 @@ class QueueMachine(RuleBasedStateMachine):
         call = calls.claim(
             KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(lane), now=self.now
         )
+        waiting = Waiting.read(self.shard)
         claimed = calls.read_claim(self.run(call, lane))
         expected = self.model.claim(self.given, worker=worker, lease=LEASE, limit=limit)
         assert claimed.word == ("ok" if expected else "empty")
@@ -194,8 +195,11 @@ class QueueMachine(RuleBasedStateMachine):
         assert claimed.now_us == self.model.clock
         assert claimed.day == self.model.first_day()
         self.remember(claimed.jobs, claimed.now_us // 1000)
-        if claimed.next_fire_ms is not None and claimed.next_fire_ms <= claimed.now_us // 1000:
-            assert self.shard.client.llen(KEYS.wake), "due work is left and nobody is woken"
+        after = waiting.claimed(
+            worker, full=len(expected) == limit, head=claimed.next_fire_ms, more=bool(claimed.day),
+            now_ms=claimed.now_us // 1000, role_ms=ROLE_MS,
+        )  # fmt: skip
+        assert (Waiting.read(self.shard), claimed.role) == after
 
     def remember(self, pairs: list[bytes], now_ms: int) -> None:
         """Note the claims that a worker was given."""
@@ -207,26 +211,6 @@ class QueueMachine(RuleBasedStateMachine):
             held = Held(job_id, job.token, job.attempt, job.max_attempts, job.worker)
             self.live.append(held)
             self.ever.append(held)
-
-    def claim_that_takes_nothing(self, worker: str, way: str) -> None:
-        self.may()
-        first = self.model.first_day()
-        limit = 0 if way == "step down" else 2
-        day = "99991231" if way == "another day" else first or "20300318"
-        if way == "paused":
-            self.shard.client.hset(KEYS.meta, "paused", "1")
-        call = calls.claim(KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(9), now=self.now)
-        claimed = calls.read_claim(self.run(call))
-        self.model.contact(self.given, LEASE)
-        assert claimed.jobs == []
-        if way == "step down":
-            assert claimed.word == "stepped"
-            assert worker.encode() not in self.shard.client.hmget(KEYS.meta, "keeper", "second")
-        elif way == "paused":
-            assert claimed.word == "paused"
-            self.shard.client.hdel(KEYS.meta, "paused")
-        else:
-            assert (claimed.word, claimed.day) == (("moved", first) if first else ("empty", ""))
 
     def complete(self, chosen: list[tuple[str, int]], lane: int) -> None:
         self.may(deletes=True)
@@ -463,14 +447,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.reap(100)
         else:
             self.purge(how, names)
-
-    @rule(worker=workers, way=st.sampled_from(("another day", "paused", "step down", "crash")))
-    def claim_nothing(self, worker: str, way: str) -> None:
-        """A claim that gets nothing for another reason than that nothing is due, or a worker that dies."""
-        if way == "crash":
-            self.crash(worker)
-        else:
-            self.claim_that_takes_nothing(worker, way)
 
     @invariant()
     def both_hold_the_same(self) -> None:

@@ -1,8 +1,7 @@
 """The queue as it is meant to be, in plain Python: states, buckets, tokens, attempts, dedup keys and the grace period.
 
 One method a transition, named like its script. Each takes the server's time in µs and answers what the script answers;
-`keyspace` says what Redis then holds. Waiting (the roles and the wake-up tokens) is not modelled: it decides when a
-worker asks, never what it gets.
+`keyspace` says what Redis then holds. Waiting (the roles and the wake-up tokens) is in `waiting.py`.
 """
 
 from __future__ import annotations

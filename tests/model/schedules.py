@@ -11,13 +11,14 @@ from zwheel.calls import Advance, After, NewOccurrence
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS
 
-from .machine import QueueMachine, ids, lanes, whens
+from .machine import ids, lanes, whens
 from .model import Told
+from .waiters import WaitingMachine
 
 SCHEDULES = ("s", "t")
 
 
-class ScheduleMachine(QueueMachine):
+class ScheduleMachine(WaitingMachine):
     """A queue with schedules."""
 
     @rule(

@@ -141,9 +141,11 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a deleted schedule stays due", "define.lua", "redis.call('ZREM', due, name)\nelse", "else", first="tables"),
     # Waiting.
     _mutant("nobody is woken", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", "enqueue", first="tables"),
-    _mutant("the timekeeper keeps its role when full", "claim.lua",
-            "  if keeper == worker then\n    redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')\n  end\n  if next_day",
-            "  if next_day", first="tables"),
-    _mutant("two keep time", "claim.lua", "if keeper == worker or keeper_end <= now_ms or keeper_at > wanted then", "if true then", first="tables"),
+    _mutant("the timekeeper keeps its role when full", "include/roles.lua", "local keeps, seconds = roles[1] == worker, ", "local keeps, seconds = false, ", "claim", first="tables"),
+    _mutant("the second keeps its role when full", "include/roles.lua", "roles[4] == worker\n  if keeps", "false\n  if keeps", "claim", first="tables"),
+    _mutant("a role that is laid down calls nobody", "include/roles.lua", "if had or alone then", "if alone then", "claim", first="tables"),
+    _mutant("a full claim hides the next job", "include/roles.lua", "if had or alone then", "if had then", "claim", first="tables"),
+    _mutant("two keep time", "include/roles.lua", "if roles[1] == worker or not lasts(roles[3], now_ms) or number(roles[2], wanted + 1) > wanted then", "if true then", "claim", first="tables"),
+    _mutant("a role lasts for ever", "include/wake.lua", "return at > now_ms and at <= now_ms + LONGEST_ROLE", "return at > now_ms", "claim", first="tables"),
     _mutant("unreadable records are dropped", "include/astray.lua", "redis.call('ZADD', dead, 'NX', unpack(aside))", "local _ = dead", "claim", first="tables"),
 )  # fmt: skip

@@ -138,7 +138,8 @@ async def test_a_lost_wake_up_costs_no_more_than_the_backstop(wheel: Wheel, log:
         await waiting_workers(wheel, fresh, 1)
         with fresh.client() as client:
             # As if the timekeeper slept for something earlier: the enqueue leaves no token.
-            client.hset(KEYS.meta, mapping={"keeper_at": "0", "keeper_end": str(2**52)})
+            ends = int(time.time() * 1000) + 15_000
+            client.hset(KEYS.meta, mapping={"keeper_at": "0", "keeper_end": str(ends)})
             answer = await work.enqueue()
             assert client.llen(KEYS.wake) == 0
         await log.seen("done", answer.job_id, within=1.5)

@@ -9,6 +9,8 @@ from zwheel.keys import ShardKeys
 from zwheel.scripts import script
 
 ROLE_MS = 3_000
+#: No role lasts longer than this without a further claim, whatever a caller asks for.
+LONGEST_ROLE_MS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
