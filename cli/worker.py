@@ -62,6 +62,14 @@ def worker(
         int, typer.Option("--concurrency", "-c", metavar="N", help="Jobs that each process runs at a time.")
     ] = 100,
     processes: Annotated[int, typer.Option("--processes", "-p", metavar="N", help="Worker processes.")] = 1,
+    task_processes: Annotated[
+        int,
+        typer.Option(
+            "--task-processes",
+            metavar="N",
+            help="Processes that each worker process has for tasks with process=True; 0: the CPUs, shared by all.",
+        ),
+    ] = 0,
     lease: Annotated[
         str, typer.Option(metavar="DURATION", help="How long a dead worker's job stays with it at the most.")
     ] = "30s",
@@ -119,7 +127,7 @@ def worker(
         wheel.configure(url=url, namespace=ctx.shared.namespace)
     queues = tuple(queue or dict.fromkeys(str(task.policy.queue) for task in wheel.tasks.values()) or ("default",))
     worker_settings = WorkerSettings(
-        queues=queues, concurrency=concurrency, prefetch=prefetch, lease_ms=parse_duration(lease),
+        queues=queues, concurrency=concurrency, prefetch=prefetch, task_processes=task_processes, lease_ms=parse_duration(lease),
         drain_ms=parse_duration(drain), reap_ms=parse_duration(reap), unknown_ttl_ms=parse_duration(unknown_ttl),
         dead_age_ms=parse_duration(dead_keep), most_dead=dead_max, accept_data_loss=accept_data_loss,
     )  # fmt: skip
@@ -128,9 +136,13 @@ def worker(
     else:
         import asyncio
 
+        from zwheel.workers.isolated import cpus
         from zwheel.workers.supervisor import Supervisor
 
-        code = asyncio.run(Supervisor(_one_process(sys.argv[1:]), processes, worker_settings.drain_ms).run())
+        words = _one_process(sys.argv[1:])
+        if not task_processes:
+            words += ["--task-processes", str(max(1, cpus() // processes))]
+        code = asyncio.run(Supervisor(words, processes, worker_settings.drain_ms).run())
     if code:
         raise typer.Exit(code)
 

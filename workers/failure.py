@@ -20,6 +20,15 @@ class Reported(Exception):
         self.report = report
 
 
+class Elsewhere(Exception):
+    """What a task raised in another process: told by its name, its text and its report, never rebuilt."""
+
+    def __init__(self, kind: str, message: str, report: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.report = report
+
+
 def printable(text: str, limit: int) -> str:
     """Shorten a text and escape what could steer a terminal or a log; newlines and tabs stay."""
     cut = text if len(text) <= limit else text[: limit - 3] + "..."
@@ -34,21 +43,26 @@ def describe(error: BaseException) -> str:
         return f"(its text cannot be had: {type(fault).__name__})"
 
 
-def failure_of(claim: Claim, error: BaseException | None, reason: Reason, at_ms: int, worker: str) -> Failure:
-    """Describe how an attempt ended."""
-    if error is None:
-        return Failure(at_ms=at_ms, attempt=claim.attempt, reason=reason, worker=worker)
+def describe_error(error: BaseException) -> tuple[str, str, str]:
+    """Give the name of an exception's class, its text, and its traceback or report: bounded and printable."""
     try:
         frames = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
     except Exception:
         frames = ""
-    report = error.report if isinstance(error, Reported) else frames
+    report = error.report if isinstance(error, (Reported, Elsewhere)) else frames
+    kind = error.kind if isinstance(error, Elsewhere) else type(error).__qualname__
+    return (
+        printable(kind, 200),
+        printable(describe(error), MESSAGE_CHARS),
+        printable(report[-TRACEBACK_CHARS:], TRACEBACK_CHARS),
+    )
+
+
+def failure_of(claim: Claim, error: BaseException | None, reason: Reason, at_ms: int, worker: str) -> Failure:
+    """Describe how an attempt ended."""
+    if error is None:
+        return Failure(at_ms=at_ms, attempt=claim.attempt, reason=reason, worker=worker)
+    kind, message, report = describe_error(error)
     return Failure(
-        at_ms=at_ms,
-        attempt=claim.attempt,
-        reason=reason,
-        kind=printable(type(error).__qualname__, 200),
-        message=printable(describe(error), MESSAGE_CHARS),
-        traceback=printable(report[-TRACEBACK_CHARS:], TRACEBACK_CHARS),
-        worker=worker,
+        at_ms=at_ms, attempt=claim.attempt, reason=reason, kind=kind, message=message, traceback=report, worker=worker
     )

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
+from zwheel.connect import open_descriptors
 from zwheel.errors import ConfigError
 from zwheel.outside import escaped
 from zwheel.registry import Registry
 
+from .forks import FORKS, Threads, loop_descriptors
 from .garbage import GARBAGE
 from .keeper import Keeper
 from .lifeline import listen, take_line
@@ -60,6 +61,7 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
             try:
                 runner.run(_serve(worker, keeper, stopper, line, left))
             finally:
+                FORKS.end_child(sys.exception())
                 # Before the runner closes: it would wait for every thread of the loop's own pool, and for every task.
                 left.look_for_threads()
                 if left.anything:
@@ -128,8 +130,10 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _serve(worker: Worker, keeper: Keeper, stopper: Stopper, line: socket.socket | None, left: _Left) -> None:
     loop = asyncio.get_running_loop()
     # What a task hands to `asyncio.to_thread` runs here; its threads end when they are idle, so that the rest is stuck.
-    pool = ThreadPoolExecutor(thread_name_prefix=TO_THREAD)
+    pool = Threads(thread_name_prefix=TO_THREAD)
     loop.set_default_executor(pool)
+    ends = [keeper.wake_up, *loop_descriptors(loop), *([] if line is None else [line.fileno()])]
+    FORKS.guard(lambda: [*ends, *open_descriptors(), *worker.descriptors()])
     stopper.listen(keeper.wake_up)
     if line is not None:
         listen(line, stopper.parent_asked, stopper.parent_gone)

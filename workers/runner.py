@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
-
-from anyio import CapacityLimiter
 
 from zwheel.calls import Session
 from zwheel.codec import Codec
@@ -27,13 +25,16 @@ from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Slots, Stop
 from .failure import failure_of
-from .isolated import call_isolated
+from .forks import FORKS, Threads
+from .isolated import Isolated, NotStarted
 from .settler import Settler
 
 log = escaped("zwheel.worker")
 
 #: How long a job waits before it is offered again to a worker that may know its task, ms.
 _UNKNOWN_FIRST_MS, _UNKNOWN_LONGEST_MS = 1_000, 60_000
+#: How long a job waits here for a free process, seconds, and for how long it is handed back when there is none, ms.
+_PATIENCE_S, _HANDED_BACK_MS = 1.0, (500, 1_000)
 #: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
 _LONGEST_DELAY_MS = 365_000 * DAY_MS
 _Entry = tuple[Claim, Settler, Callable[[], None]]
@@ -57,6 +58,7 @@ class Runner:
         lease_ms: int,
         observer: Observer | None = None,
         state_of: Callable[[QueueName, str], Awaitable[JobState | None]] | None = None,
+        task_processes: int = 0,
     ) -> None:
         #: Reads how another job stands: an occurrence's handler is told of the one before it.
         self._state_of = state_of
@@ -78,8 +80,8 @@ class Runner:
         #: What waits for a slot, oldest first; and what may not start yet although there is one.
         self._ready: deque[_Entry] = deque()
         self._not_yet: deque[_Entry] = deque()
-        self._threads: ThreadPoolExecutor | None = None
-        self._processes: CapacityLimiter | None = None
+        self._threads: Threads | None = None
+        self.isolated = Isolated(task_processes)
         #: Every claim of this process until its outcome is acknowledged, read by the heartbeat's thread, and what takes
         #: its outcome. Two queues may use the same job id.
         self.held: dict[Claim, Settler] = {}
@@ -204,6 +206,9 @@ class Runner:
             timeout_ms = _timeout_of(headers, timeout_ms)
             if PREVIOUS_HEADER in headers:
                 await self._look_back(claim)
+        apart = task.policy.process and not task.is_async
+        if apart and not await self._has_place(claim, settler):
+            return None
         timer = None
         if timeout_ms is not None:
             claim.deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
@@ -217,14 +222,15 @@ class Runner:
         try:
             if task.is_async:
                 await task.function(*bound, **named)
-            elif task.policy.process:
-                await call_isolated(task, bound, named, claim.current(), self._process_limit())
+            elif apart:
+                await self.isolated.call(task, args, kwargs, claim.current())
             else:
                 future = self._in_thread(claim, task, bound, named)
                 raised = await asyncio.shield(future)
                 if raised is not None:
                     raise raised
         except BaseException as error:
+            FORKS.end_child(error)
             if claim.ended:
                 log.info("job %s: it ended after its outcome was settled", claim.job_id)
             elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
@@ -232,12 +238,15 @@ class Runner:
             else:
                 self._failed(claim, settler, task, error)
         else:
+            FORKS.end_child(None)
             if FAILPOINTS.active:
                 FAILPOINTS.reach("handler.after")
             self._ended_well(claim, settler)
         finally:
             if timer is not None:
                 timer.cancel()
+            if apart:
+                self.isolated.leave()
         return future
 
     def _ended_well(self, claim: Claim, settler: Settler) -> None:
@@ -248,6 +257,18 @@ class Runner:
             settler.complete(claim)
         if self._observer is not None:
             self._observe("done", claim)
+
+    async def _has_place(self, claim: Claim, settler: Settler) -> bool:
+        """Wait for a process, but not long: another worker may have one."""
+        if await self.isolated.admit(_PATIENCE_S):
+            return True
+        self._hand_back(claim, settler)
+        return False
+
+    def _hand_back(self, claim: Claim, settler: Settler) -> None:
+        """Let others have a job for which there is no process here; it comes back when they have none either."""
+        settler.release(claim, random.randint(*_HANDED_BACK_MS))
+        self._observe("released", claim)
 
     async def _look_back(self, claim: Claim) -> None:
         """Learn how the occurrence before this one stands."""
@@ -262,7 +283,7 @@ class Runner:
         self, claim: Claim, task: BaseTask[Any, Any], args: Any, kwargs: dict[str, Any]
     ) -> asyncio.Future[Any]:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._slots.concurrency, thread_name_prefix="zwheel-task")
+            self._threads = Threads(self._slots.concurrency, thread_name_prefix="zwheel-task")
         context = copy_context()
 
         def call() -> BaseException | None:
@@ -275,11 +296,6 @@ class Runner:
             return None
 
         return self._loop.run_in_executor(self._threads, call)
-
-    def _process_limit(self) -> CapacityLimiter:
-        if self._processes is None:
-            self._processes = CapacityLimiter(self._slots.concurrency)
-        return self._processes
 
     def _stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         if claim.stop is Stop.DRAIN:
@@ -299,6 +315,9 @@ class Runner:
     def _failed(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException) -> None:
         if claim.stop is Stop.LOST:
             self._observe("lost", claim)
+        elif isinstance(error, NotStarted):
+            log.error("job %s: %s; it is handed back", claim.job_id, error)
+            self._hand_back(claim, settler)
         elif isinstance(error, Discard):
             self._bury(claim, settler, error, Reason.DISCARDED)
         elif claim.stop is Stop.DRAIN:

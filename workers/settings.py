@@ -16,6 +16,8 @@ class WorkerSettings:
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     concurrency: int = 100
     """How many jobs run at a time."""
+    task_processes: int = 0
+    """How many processes run `process=True` tasks at a time; 0: as many as there are CPUs."""
     prefetch: int = 200
     """The most jobs held beyond those that run. It is used only as far as jobs end within one round trip."""
     lease_ms: int = 30_000
@@ -43,7 +45,7 @@ class WorkerSettings:
         for queue in self.queues:
             check_name(queue)
         for name, least in (
-            ("concurrency", 1), ("prefetch", 0), ("lease_ms", 500), ("longest_ms", 1_000), ("reap_ms", 50),
+            ("concurrency", 1), ("task_processes", 0), ("prefetch", 0), ("lease_ms", 500), ("longest_ms", 1_000), ("reap_ms", 50),
             ("drain_ms", 0), ("unknown_ttl_ms", 0), ("most_dead", 0), ("dead_age_ms", 0),
             ("watch_ms", 50),
         ):  # fmt: skip

@@ -90,13 +90,15 @@ class Stopper:
                 deadline = min(deadline, self._deadlines.get(timeout=left))
             except queue.Empty:
                 continue
-        log.error("this process did not end in time: ending it; its main thread is at\n%s", _where())
+        log.error("this process did not end in time: ending it; its main thread is at %s", _where())
         end_now(1)
 
 
 def _where() -> str:
+    """Where the main thread is, its innermost call first."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return "".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip() if frame is not None else "  an unknown place"
+    calls = traceback.extract_stack(frame)[: -_FRAMES - 1 : -1]
+    return ", called from ".join(f"{call.filename}:{call.lineno} in {call.name}" for call in calls)
 
 
 def end_now(code: int) -> None:

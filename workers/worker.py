@@ -34,6 +34,7 @@ from zwheel.store import Store, SyncStore, pause_s
 from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
 from .heartbeat import Heartbeat
+from .isolated import Isolated
 from .poller import Poller
 from .reaper import Reaper
 from .runner import Runner
@@ -76,11 +77,16 @@ class Worker:
         #: How many jobs did not stop although they were cancelled.
         self.stuck = 0
         self._pollers: list[Poller] = []
+        self._isolated: Isolated | None = None
 
     @property
     def halted(self) -> dict[QueueName, SchemaMismatch]:
         """The queues of which nothing is claimed although this worker serves them, with the reason."""
         return {p.queue: p.founding.halted for p in self._pollers if p.founding.halted is not None}
+
+    def descriptors(self) -> list[int]:
+        """What leads to the processes of its tasks."""
+        return [] if self._isolated is None else self._isolated.descriptors()
 
     def stop(self) -> None:
         """Drain: claim no more, let running jobs end within `drain_ms`, give the rest back unharmed."""
@@ -102,8 +108,9 @@ class Worker:
         runner = Runner(
             self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms,
             self.settings.lease_ms, _both(self._observer, store.recorder),
-            lambda queue, job_id: _state_of(store, queue, job_id),
+            lambda queue, job_id: _state_of(store, queue, job_id), self.settings.task_processes,
         )  # fmt: skip
+        self._isolated = runner.isolated
         schedulers = [Scheduler(store, keys, self.wheel.codec) for keys in shards]
         self._pollers = pollers = [
             Poller(store, keys, self.settings, self.id, slots, runner, self._observer, scheduler)
@@ -151,6 +158,7 @@ class Worker:
             heartbeat.stop()
             runner.cancel_all(Stop.LOST)
             runner.close()
+            await runner.isolated.close()
             if heartbeat.ident is not None:
                 within_s = _SIGN_OFF_S if answered else _SILENT_S
                 await asyncio.gather(

@@ -14,6 +14,7 @@ import asyncio
 import re
 import socket
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ __all__ = [
     "connect_blocking",
     "connect_sync",
     "mask_url",
+    "open_descriptors",
     "translate",
 ]
 
@@ -53,6 +55,21 @@ MIN_VALKEY = (7, 2)
 _NEEDED = "zwheel needs Redis 7.0 or newer, or Valkey 7.2 or newer"
 
 
+#: Every connection that was begun and is still known to somebody.
+_connections: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def open_descriptors() -> list[int]:
+    """The sockets of this process's connections: a process that a task forks is to have no part in them."""
+    found = []
+    for connection in list(_connections):
+        writer = getattr(connection, "_writer", None)
+        own = getattr(connection, "_sock", None) if writer is None else writer.get_extra_info("socket")
+        if own is not None:
+            found.append(own.fileno())
+    return found
+
+
 class _AsyncHandshake:
     """Bounds and marks the making of a connection. Mixed into redis-py's asyncio connections."""
 
@@ -60,6 +77,7 @@ class _AsyncHandshake:
         connection: Any = self
         if connection.is_connected:
             return
+        _connections.add(self)
         parent: Any = super()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -101,6 +119,7 @@ class _SyncHandshake:
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         parent: Any = super()
         connection: Any = self
+        _connections.add(self)
         try:
             parent.connect_check_health(check_health=check_health, retry_socket_connect=retry_socket_connect)
         except BaseException as error:

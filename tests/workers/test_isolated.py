@@ -1,0 +1,147 @@
+"""`process=True`: what a task prints, raises and does to its process reaches its job, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.workers.harness import eventually, one_kind
+from tests.workers.processes import worker_process
+from tests.workers.stage import Stage
+from tests.workers.test_stopping import family, signal_all
+from zwheel import JobState, Reason, Wheel
+from zwheel.workers.isolated import cpus
+from zwheel.workers.keeper import is_running
+
+pytestmark = [pytest.mark.anyio, one_kind]
+APP = "tests.workers.isolated_app:wheel"
+MORE_LINES = r"and [\d]+ lines more"
+
+
+@pytest.fixture
+async def stage(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[Stage]:
+    async with Stage(tmp_path_factory.mktemp("s") / "stage") as made:
+        yield made
+
+
+async def test_what_a_task_and_its_programs_print_and_log_is_in_the_workers_log_with_the_jobs_id(
+    wheel: Wheel, stage: Stage, url: str
+) -> None:
+    async with worker_process(url, stage.path, app=APP) as worker:
+        answer = await wheel.enqueue("speaks", keep=60, retries=0)
+        job = await wheel.wait(answer.job_id, timeout=20)
+        assert (job.state, job.failures) == (JobState.DONE, ())
+        said = f"job {job.id}: "
+        for text in ("a program speaks", "a C library speaks", r"stdout .*speaks", "stderr speaks"):
+            (line,) = await worker.says(f"INFO .*{said}{text}$")
+            assert "\x1b" not in line
+        await worker.says(f"WARNING .*{said}a logger speaks$")
+        await worker.says(f"WARNING .*{said}in two lines$")
+        assert not [line for line in worker.lines if "not at this level" in line]
+
+
+async def test_much_output_neither_hangs_a_task_nor_floods_the_log(wheel: Wheel, stage: Stage, url: str) -> None:
+    async with worker_process(url, stage.path, app=APP) as worker:
+        answer = await wheel.enqueue("floods", keep=60, retries=0)
+        assert (await wheel.wait(answer.job_id, timeout=30)).state is JobState.DONE
+        await worker.says(f"job {answer.job_id}: ... {MORE_LINES}")
+        assert len([line for line in worker.lines if answer.job_id in line]) <= 1_010
+
+
+async def test_what_a_task_raises_arrives_as_what_it_is(wheel: Wheel, stage: Stage, url: str) -> None:
+    expected = {
+        "own": ("Api", "API said 503: busy", JobState.DEAD, Reason.ERROR),
+        "give up": ("ZeroDivisionError", "", JobState.DEAD, Reason.DISCARDED),
+        "discard": ("Discard", "never again", JobState.DEAD, Reason.DISCARDED),
+        "exit": ("SystemExit", "3", JobState.DEAD, Reason.ERROR),
+        "_exit": ("ProcessDied", "its process ended: exit code 0", JobState.DEAD, Reason.ERROR),
+    }
+    async with worker_process(url, stage.path, app=APP):
+        for what, (kind, message, state, reason) in expected.items():
+            # The next one runs well: only this one has ended.
+            jobs = [
+                await wheel.enqueue("raises", args=[what], keep=60, retries=0),
+                await wheel.enqueue("speaks", keep=60),
+            ]
+            job = await wheel.wait(jobs[0].job_id, timeout=20)
+            assert (job.state, job.reason) == (state, reason), what
+            (failure,) = job.failures
+            assert (failure.kind, failure.message) == (kind, message)
+            assert what == "_exit" or "isolated_app.py" in failure.traceback
+            other = await wheel.wait(jobs[1].job_id, timeout=20)
+            assert (other.state, other.attempt) == (JobState.DONE, 1)
+        answer = await wheel.enqueue("raises", args=["retry"], keep=60, retries=1)
+        job = await wheel.wait(answer.job_id, timeout=20)
+        assert (job.state, job.attempt, job.failures[0].kind) == (JobState.DONE, 2, "Retry")
+        assert job.fire_at_ms - job.failures[0].at_ms >= 250
+
+
+async def test_arguments_and_the_current_job_arrive_as_in_any_task(wheel: Wheel, stage: Stage, url: str) -> None:
+    at = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    async with worker_process(url, stage.path, app=APP):
+        answer = await wheel.enqueue(
+            "takes", args=[{"number": 7, "due": at}], kwargs={"at": at, "parts": [1, 2]}, keep=60, retries=0,
+            headers={"who": "ann"},
+        )  # fmt: skip
+        job = await wheel.wait(answer.job_id, timeout=20)
+    assert (job.state, job.failures) == (JobState.DONE, ())
+
+
+@pytest.mark.parametrize("most", [None, 3])
+async def test_as_many_processes_run_as_there_are_cpus_or_as_asked_for(
+    wheel: Wheel, stage: Stage, url: str, most: int | None
+) -> None:
+    options = [] if most is None else ["--task-processes", str(most)]
+    places = most or cpus()
+    async with worker_process(url, stage.path, *options, app=APP) as worker:
+        answers = [await wheel.enqueue("held", args=[f"held {n}"], keep=60) for n in range(places + 2)]
+        actors = [await stage.nth(n + 1) for n in range(places)]
+        # The others are handed back, unharmed, for workers that have a place.
+        await eventually(
+            lambda: wheel.queue("default"), lambda info: info is not None and info.processing == places, within=20
+        )
+        assert len({actor.pid for actor in actors}) == places == len(stage.actors)
+        for actor in actors:
+            actor.go()
+        for number in range(places, places + 2):
+            (await stage.nth(number + 1)).go()
+        for answer in answers:
+            job = await wheel.wait(answer.job_id, timeout=20)
+            assert (job.state, job.attempt) == (JobState.DONE, 1)
+        assert len({actor.pid for actor in stage.actors}) == places, "processes are used again"
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+        assert not any(is_running(actor.pid) for actor in actors)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_every_process_of_the_unit_lets_the_task_end(
+    wheel: Wheel, stage: Stage, url: str, number: signal.Signals
+) -> None:
+    async with worker_process(url, stage.path, app=APP, drain="60s") as worker:
+        answer = await wheel.enqueue("held", args=["held"], keep=60)
+        held = await stage.nth(1)
+        signal_all(family(worker.pid), number)
+        await worker.says("draining")
+        held.go()
+        assert await worker.ended() == 0
+        job = await wheel.wait(answer.job_id, timeout=2)
+    assert (job.state, job.attempt, job.failures) == (JobState.DONE, 1, ())
+
+
+@pytest.mark.parametrize("task", ["held", "hogs"])
+async def test_the_process_of_a_task_ends_with_its_worker(wheel: Wheel, stage: Stage, url: str, task: str) -> None:
+    async with worker_process(url, stage.path, app=APP, lease="60s") as worker:
+        await wheel.enqueue(task, args=["held"])
+        actor = await stage.nth(1)
+        assert is_running(actor.pid)
+        os.kill(worker.pid, signal.SIGKILL)
+
+        async def lives() -> bool:
+            return is_running(actor.pid)
+
+        await eventually(lives, lambda living: not living)
