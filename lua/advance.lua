@@ -22,7 +22,7 @@
 --#include place
 local meta, jobs, days, schedules, due = KEYS[1], KEYS[2], KEYS[3], KEYS[5], KEYS[6]
 local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
-local now = clock(ARGV[1], stored[1])
+local now, stamp = clock(ARGV[1], stored[1])
 if stored[4] and stored[4] ~= '1' then
   return { 'foreign', digits(now), plain(stored[4]) }
 end
@@ -72,7 +72,7 @@ for i = 1, #ids do
   here[ids[i]] = found[i]
 end
 
-local token = string.format('%016.0f', now)
+local token = string.format('%016.0f', stamp)
 local words, seen, changes, members, writes, looks, rests = {}, {}, {}, {}, {}, {}, {}
 local earliest
 for n = 1, #names do
@@ -118,5 +118,5 @@ if #writes > 0 then
     wake(KEYS[4], earliest, math.floor(now / 1000), stored[2], stored[3])
   end
 end
-redis.call('HSET', meta, 'clock', digits(now))
+redis.call('HSET', meta, 'clock', digits(stamp))
 return { 'ok', digits(now), unpack(words) }

@@ -8,6 +8,7 @@
 -- Keeps I5 I6 I9 I11 I13 I19
 --#include clock
 --#include digits
+--#include number
 --#include rights
 --#include replay
 --#include contact
@@ -18,8 +19,8 @@
 --#include trim
 local meta, replay_key, jobs, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request, most = ARGV[2], tonumber(ARGV[3])
-local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease')
-local now = clock(ARGV[1], stored[1])
+local stored = redis.call('HMGET', meta, 'clock', 'beat')
+local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
@@ -51,7 +52,7 @@ if #ended > 0 then
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
   trim_dead(dead, jobs, meta, most)
 end
-contact(meta, now, stored[2], stored[3], stored[4], 0)
+contact(meta, now, stamp, stored[2])
 local answer = table.concat(letters)
 remember(replay_key, request, answer)
 return { 'ok', digits(now), answer }

@@ -16,7 +16,7 @@
 --#include dedup
 local meta, replay_key, jobs, days, done, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8]
 local request, day, start, least = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
+local now, stamp = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
 local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
@@ -65,7 +65,7 @@ if #off > 0 then
   end
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, true)
 end
-redis.call('HSET', meta, 'clock', digits(now))
+redis.call('HSET', meta, 'clock', digits(stamp))
 local answer = table.concat(letters)
 remember(replay_key, request, answer)
 return { 'ok', digits(now), answer }

@@ -10,7 +10,8 @@
 --      flushed: the epoch there is now or '': somebody emptied the queue or deleted its meta
 --      moved: the earliest day
 --      ok, empty: next fire time in ms or '' (of another day: its first ms unknown, so '' with that day), day of the
---      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0
+--      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0, how
+--      often the server's clock was seen to jump ('' in the answer to a repeat)
 --      ok: then id, record, id, record, ...
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I3 I4 I6 I9 I10 I19 I25
@@ -35,15 +36,15 @@ local day, role_ms = ARGV[6], tonumber(ARGV[7])
 local NEVER = 9007199254740992
 
 local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'keeper', 'keeper_at',
-  'keeper_end', 'second', 'second_end', 'schema', 'epoch')
-local now = clock(ARGV[1], stored[1])
+  'keeper_end', 'second', 'second_end', 'schema', 'epoch', 'leased', 'jumps')
+local now, stamp = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
 local roles = { stored[6], stored[7], stored[8], stored[9], stored[10] }
 
 local before = replay(replay_key, request)
 if before then
   local token, text = string.match(before, '^(%S+) ?(.*)$')
-  local answer = { 'ok', digits(now), '', '', 'none', '0' }
+  local answer = { 'ok', digits(now), '', '', 'none', '0', '' }
   local ids = {}
   for id in string.gmatch(text, '%S+') do
     ids[#ids + 1] = id
@@ -64,7 +65,7 @@ end
 
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
 if limit == 0 then
-  contact(meta, now, stored[2], stored[3], stored[4], lease)
+  contact(meta, now, stamp, stored[2])
   if lay_down(meta, roles, worker) then
     push_token(wake_list)
   end
@@ -77,7 +78,8 @@ end
 if ARGV[8] ~= '' and (not stored[11] or stored[12] ~= ARGV[8]) then
   return { 'flushed', digits(now), plain(stored[12] or '') }
 end
-local grace = contact(meta, now, stored[2], stored[3], stored[4], lease)
+local jumps = digits(number(stored[14], 0) + contact(meta, now, stamp, stored[2]))
+local grace = believed(now_ms, stored[3], longest(meta, now_ms, lease, stored[4], stored[13]))
 if stored[5] then
   return { 'paused', digits(now) }
 end
@@ -88,7 +90,7 @@ end
 
 local deadline = digits(now_ms + lease)
 local claimed = {}
-local token_text = string.format('%016.0f', now)
+local token_text = string.format('%016.0f', stamp)
 local token_least = token_text
 local ids = {}
 if first then
@@ -179,4 +181,5 @@ end
 if #names > 0 then
   remember(replay_key, request, token_least .. ' ' .. table.concat(names, ' '))
 end
-return { #names > 0 and 'ok' or 'empty', digits(now), next_fire, next_day, role, digits(grace), unpack(claimed) }
+return { #names > 0 and 'ok' or 'empty', digits(now), next_fire, next_day, role, digits(grace), jumps,
+  unpack(claimed) }

@@ -7,6 +7,7 @@
 -- Keeps I4 I5 I9 I11 I13
 --#include clock
 --#include digits
+--#include number
 --#include rights
 --#include replay
 --#include contact
@@ -15,8 +16,8 @@
 --#include holders
 local meta, replay_key, jobs, processing, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request = ARGV[2]
-local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease')
-local now = clock(ARGV[1], stored[1])
+local stored = redis.call('HMGET', meta, 'clock', 'beat')
+local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
@@ -60,7 +61,7 @@ if #ended > 0 then
   redis.call('ZREM', processing, unpack(ended))
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
 end
-contact(meta, now, stored[2], stored[3], stored[4], 0)
+contact(meta, now, stamp, stored[2])
 local answer = table.concat(letters)
 remember(replay_key, request, answer)
 return { 'ok', digits(now), answer }

@@ -25,7 +25,7 @@ local meta, replay_key, jobs, days = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local schedules, due = KEYS[6], KEYS[7]
 local request, name, expected = ARGV[2], ARGV[3], ARGV[4]
 local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
-local now = clock(ARGV[1], stored[1])
+local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
@@ -86,7 +86,7 @@ if #started > 0 then
   return { 'started', digits(now), unpack(started) }
 end
 
-local token = string.format('%016.0f', now)
+local token = string.format('%016.0f', stamp)
 local seen, changes, members, letters = {}, {}, {}, {}
 local earliest
 for i, j in ipairs(new) do
@@ -140,9 +140,9 @@ if first then
   wake(KEYS[5], math.min(earliest or first, first), math.floor(now / 1000), stored[2], stored[3])
 end
 if founds then
-  redis.call('HSET', meta, 'clock', digits(now), 'schema', '1', 'epoch', digits(now))
+  redis.call('HSET', meta, 'clock', digits(stamp), 'schema', '1', 'epoch', digits(stamp))
 else
-  redis.call('HSET', meta, 'clock', digits(now))
+  redis.call('HSET', meta, 'clock', digits(stamp))
 end
 local answer = table.concat(letters)
 remember(replay_key, request, answer)

@@ -1,12 +1,12 @@
 #!lua
 -- enqueue: nothing -> scheduled. Puts new jobs on the wheel, all of the batch or none of it.
 -- KEYS 1 meta  2 replay  3 jobs  4 days  5 dedup  6 dedup:expiry  7 wake  8 dead  9 done  10.. buckets
--- ARGV 1 now (tests)  2 request id  3 number of buckets, then for each: day, first ms of the day, number of jobs;
---      then for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
+-- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
+--      for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
 --      the window in ms, nothing for until-done), record from the worker's field on
 -- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, i the id
---      exists, k the dedup key is held) and for each that existed 'index id state fire-time'; with foreign the schema
---      that another version wrote
+--      exists, k the dedup key is held) and for each that existed 'index id state fire-time'; a repeat adds the clock
+--      of the first answer, from which its delays counted; with foreign the schema that another version wrote
 -- An empty queue is founded here: its schema, and its epoch, the µs of that moment. One that has jobs and no schema was
 -- damaged: it takes jobs, but stays without a schema until `repair`.
 -- Cost O(jobs log n), at most 1000 jobs.
@@ -22,15 +22,15 @@
 --#include keeps
 --#include wake
 local meta, replay_key, jobs, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local request, bucket_count = ARGV[2], tonumber(ARGV[3])
+local request = ARGV[2]
 local RECORD_LIMIT = 2097152
 
 local stored = redis.call('HMGET', meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema')
-local now = clock(ARGV[1], stored[1])
+local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
   local at, letters, existed = string.match(before, '^(%S+) (%S*) ?(.*)$')
-  return { 'ok', at, letters, existed }
+  return { 'ok', digits(now), letters, existed, at }
 end
 rights(meta, 'ZADD', 'HSET', 'LLEN', 'RPUSH', 'SET')
 local now_ms = math.floor(now / 1000)
@@ -40,23 +40,24 @@ end
 local cap = stored[2] and number(stored[2], nil)
 local founds = not stored[5] and redis.call('EXISTS', jobs) == 0
 
-local position = 4 + 3 * bucket_count
--- One job without a dedup key, the most frequent call: the steps below without their tables. One that exists goes on.
-if bucket_count == 1 and ARGV[3 + 3 * bucket_count] == '1' and ARGV[position + 2] == '' and not founds
-  and not cap and #ARGV[position + 3] <= RECORD_LIMIT then
-  local id, day = ARGV[position], ARGV[1 + 3 * bucket_count]
-  local fire, text = fire_time(ARGV[position + 1], now)
-  if not in_day(fire, tonumber(ARGV[2 + 3 * bucket_count])) then
+-- One job without a dedup key and one bucket, the most frequent call: the steps below without their tables. One that
+-- exists goes on.
+local DAY_AT, JOB_AT, BUCKET_AT = 4, 6, 10
+if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap
+  and #ARGV[JOB_AT + 3] <= RECORD_LIMIT then
+  local id, day = ARGV[JOB_AT], ARGV[DAY_AT]
+  local fire, text = fire_time(ARGV[JOB_AT + 1], now)
+  if not in_day(fire, tonumber(ARGV[DAY_AT + 1])) then
     return { 'moved', digits(now) }
   end
-  local record = '1s0000' .. text .. string.format('%016.0f', now) .. ARGV[position + 3]
+  local record = '1s0000' .. text .. string.format('%016.0f', stamp) .. ARGV[JOB_AT + 3]
   if redis.call('HEXISTS', jobs, id) == 0 then
     local at = digits(now)
     redis.call('ZADD', days, day, day)
-    redis.call('ZADD', KEYS[9 + bucket_count], fire, id)
+    redis.call('ZADD', KEYS[BUCKET_AT], fire, id)
     redis.call('HSET', jobs, id, record)
     wake(KEYS[7], fire, now_ms, stored[3], stored[4])
-    redis.call('HSET', meta, 'clock', at)
+    redis.call('HSET', meta, 'clock', stamp == now and at or digits(stamp))
     remember(replay_key, request, at .. ' c ')
     return { 'ok', at, 'c', '' }
   end
@@ -64,21 +65,19 @@ end
 
 local ids, fires, texts, buckets, keys, rests = {}, {}, {}, {}, {}, {}
 local earliest
-for b = 1, bucket_count do
-  local start, count = tonumber(ARGV[2 + 3 * b]), tonumber(ARGV[3 + 3 * b])
-  for _ = 1, count do
-    local n = #ids + 1
-    local fire, text = fire_time(ARGV[position + 1], now)
-    if not in_day(fire, start) then
-      return { 'moved', digits(now) }
-    end
-    if #ARGV[position + 3] > RECORD_LIMIT then
-      return { 'oversized', digits(now), ARGV[position] }
-    end
-    ids[n], fires[n], texts[n], buckets[n] = ARGV[position], fire, text, b
-    keys[n], rests[n] = ARGV[position + 2], ARGV[position + 3]
-    position = position + 4
+local numbers, first = named(3)
+for position = first, #ARGV, 4 do
+  local n = #ids + 1
+  local fire, text = fire_time(ARGV[position + 1], now)
+  local b = bucket_of(numbers, fire)
+  if not b then
+    return { 'moved', digits(now) }
   end
+  if #ARGV[position + 3] > RECORD_LIMIT then
+    return { 'oversized', digits(now), ARGV[position] }
+  end
+  ids[n], fires[n], texts[n], buckets[n] = ARGV[position], fire, text, b
+  keys[n], rests[n] = ARGV[position + 2], ARGV[position + 3]
 end
 
 local here = redis.call('HMGET', jobs, unpack(ids))
@@ -109,7 +108,7 @@ if #digests > 0 then
   end
 end
 
-local token = string.format('%016.0f', now)
+local token = string.format('%016.0f', stamp)
 local letters, existed, pairs_of = {}, {}, {}
 local members, seen, taken, windows, owned, fresh = {}, {}, {}, {}, {}, {}
 for i = 1, #ids do
@@ -167,8 +166,8 @@ end
 if created > 0 then
   local index = {}
   for b in pairs(members) do
-    index[#index + 1] = tonumber(ARGV[1 + 3 * b])
-    index[#index + 1] = ARGV[1 + 3 * b]
+    index[#index + 1] = tonumber(ARGV[2 + 2 * b])
+    index[#index + 1] = ARGV[2 + 2 * b]
   end
   redis.call('ZADD', days, unpack(index))
   for b, bucket in pairs(members) do
@@ -185,9 +184,9 @@ if created > 0 then
   wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
 end
 if founds then
-  redis.call('HSET', meta, 'clock', digits(now), 'schema', '1', 'epoch', digits(now))
+  redis.call('HSET', meta, 'clock', digits(stamp), 'schema', '1', 'epoch', digits(stamp))
 else
-  redis.call('HSET', meta, 'clock', digits(now))
+  redis.call('HSET', meta, 'clock', digits(stamp))
 end
 local letter_text, existed_text = table.concat(letters), table.concat(existed, ' ')
 remember(replay_key, request, digits(now) .. ' ' .. letter_text .. ' ' .. existed_text)

@@ -2,8 +2,10 @@
 -- prune: done, cancelled or dead -> gone, past retention. Deletes tombstones whose time is over, dead jobs past their
 -- age, and windows of dedup keys that ended. A second send prunes what is left.
 -- KEYS 1 meta  2 jobs  3 done  4 dead  5 dedup  6 dedup:expiry
--- ARGV 1 now (tests)  2 most of each kind to take  3 age at which a dead job goes, ms
--- Returns ok, clock in µs, how many of the fullest kind were taken: as many as the limit means there may be more
+-- ARGV 1 now (tests)  2 most of each kind to take  3 age at which a dead job goes, ms  4 the clock that the caller
+--      expects, µs, '' when it does not know
+-- Returns ok | doubt (the clock is not what the caller expects, by more than a minute: nothing is taken), clock in µs,
+--      and with ok how many of the fullest kind were taken: as many as the limit means there may be more
 -- Cost O(jobs log n), at most 1000 of each kind.
 -- Keeps I9 I11
 --#include clock
@@ -14,8 +16,11 @@
 --#include count
 local meta, jobs, done, dead, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local limit = tonumber(ARGV[2])
-local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
+local now, stamp = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
 rights(meta, 'HDEL', 'ZREM', 'HINCRBY', 'HSET')
+if ARGV[4] ~= '' and math.abs(now - tonumber(ARGV[4])) > 60000000 then
+  return { 'doubt', digits(now) }
+end
 local now_ms = math.floor(now / 1000)
 local ended = redis.call('ZRANGE', done, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
 local old = redis.call('ZRANGE', dead, '-inf', now_ms - tonumber(ARGV[3]), 'BYSCORE', 'LIMIT', 0, limit)
@@ -48,5 +53,5 @@ if #old > 0 then
   redis.call('ZREM', dead, unpack(old))
   count(meta, 'trimmed', #old)
 end
-redis.call('HSET', meta, 'clock', digits(now))
+redis.call('HSET', meta, 'clock', digits(stamp))
 return { 'ok', digits(now), math.max(#ended, #old, #digests) }

@@ -13,7 +13,7 @@
 --#include record
 --#include dedup
 local meta, jobs, days, set = KEYS[1], KEYS[2], KEYS[3], KEYS[6]
-local now = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
+local now, stamp = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
 rights(meta, 'HDEL', 'ZREM', 'EXISTS', 'HMGET', 'ZMSCORE', 'HSET')
 local ids, gone = {}, 0
 if #ARGV > 4 then
@@ -47,5 +47,5 @@ if #ids > 0 then
   end
   release_dedup(KEYS[4], KEYS[5], digests, owners, math.floor(now / 1000), true)
 end
-redis.call('HSET', meta, 'clock', digits(now))
+redis.call('HSET', meta, 'clock', digits(stamp))
 return { 'ok', digits(now), gone }

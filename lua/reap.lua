@@ -1,12 +1,18 @@
 #!lua flags=allow-oom
 -- reap: processing -> scheduled, or dead. Takes back jobs whose lease ran out: due at once, or dead after the last
--- attempt. Reaps nothing in the grace period after a gap in which no worker could reach Redis.
--- KEYS 1 meta  2 jobs  3 processing  4 days  5 dead  6 dedup  7 dedup:expiry  8 wake  9 bucket
+-- attempt. Takes nothing from living workers: none in the grace period after a restart of the server or a jump ahead of
+-- its clock, and none while the clock shows another time than the caller expects. Shortens leases that end later than
+-- any can: they were given by a clock that was wrong then.
+-- KEYS 1 meta  2 jobs  3 processing  4 days  5 dead  6 dedup  7 dedup:expiry  8 wake  9.. buckets
 -- ARGV 1 now (tests)  2 most jobs to take  3 lease of the caller, ms  4 most dead jobs kept  5 most failures kept
---      6 day of the bucket: the server's today  7 first ms of that day
--- Returns ok | moved | grace, clock in µs, then
+--      6 the clock that the caller expects, µs, '' when it does not know  7 how far the caller saw the clock jump, ms,
+--      '' for not at all, then the number of buckets, for each its day and that day's first ms
+-- Returns ok | moved | grace | doubt, clock in µs, then
+--      moved: nothing; the server's today is not among the buckets
 --      grace: its end in ms
---      ok: how many were looked at, the ids put back on the wheel, the ids that are dead, each joined by spaces
+--      doubt: nothing; the clock is not what the caller expects, by more than a third of its lease
+--      ok: how many were looked at, the ids put back on the wheel, the ids that are dead, each joined by spaces, and
+--      how many leases were shortened
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I4 I6 I7 I8 I9 I10 I11 I19 I26
 --#include clock
@@ -14,6 +20,7 @@
 --#include number
 --#include rights
 --#include contact
+--#include outage
 --#include record
 --#include buckets
 --#include dedup
@@ -21,22 +28,45 @@
 --#include count
 --#include trim
 local meta, jobs, processing, days, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local limit, most, history = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end')
-local now = clock(ARGV[1], stored[1])
+local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end', 'leased',
+  'server')
+local now, stamp = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
 local fire = math.ceil(now / 1000)
-if not in_day(fire, tonumber(ARGV[7])) then
+local today = bucket_of(named(8), fire)
+if not today then
   return { 'moved', digits(now) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HMGET', 'ZMSCORE', 'HDEL', 'ZCARD', 'HINCRBY', 'LLEN', 'RPUSH')
-local grace = contact(meta, now, stored[2], stored[3], stored[4], tonumber(ARGV[3]))
+contact(meta, now, stamp, stored[2])
+local known = longest(meta, now_ms, lease, stored[4], stored[7])
+local restarted = outage(meta, stored[8])
+local told, ahead = jumped(meta, now, stamp, tonumber(ARGV[7]))
+if restarted or ahead then
+  redis.call('HSET', meta, 'grace', digits(now_ms + known), 'leased', digits(now_ms))
+  return { 'grace', digits(now), digits(now_ms + known) }
+end
+local grace = believed(now_ms, stored[3], known)
 if grace > 0 then
   return { 'grace', digits(now), digits(grace) }
 end
+if ARGV[6] ~= '' and math.abs(now - tonumber(ARGV[6])) * 3 > lease * 1000 then
+  return { 'doubt', digits(now) }
+end
+known = forget(meta, now_ms, lease, known, stored[4], told and now_ms or stored[7])
+local latest = '(' .. digits(now_ms + known + 1000)
+local wrong = redis.call('ZRANGE', processing, latest, '+inf', 'BYSCORE', 'LIMIT', 0, limit)
+if #wrong > 0 then
+  local ends = {}
+  for i = 1, #wrong do
+    ends[2 * i - 1], ends[2 * i] = now_ms + known, wrong[i]
+  end
+  redis.call('ZADD', processing, unpack(ends))
+end
 local ids = redis.call('ZRANGE', processing, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
 if #ids == 0 then
-  return { 'ok', digits(now), 0, '', '' }
+  return { 'ok', digits(now), 0, '', '', #wrong }
 end
 local records = redis.call('HMGET', jobs, unpack(ids))
 local fire_text = string.format('%015.0f', fire)
@@ -81,8 +111,8 @@ for i = 1, #ids do
   end
 end
 if #due > 0 then
-  redis.call('ZADD', days, ARGV[6], ARGV[6])
-  redis.call('ZADD', KEYS[9], unpack(due))
+  redis.call('ZADD', days, ARGV[7 + 2 * today], ARGV[7 + 2 * today])
+  redis.call('ZADD', KEYS[8 + today], unpack(due))
 end
 if #times > 0 then
   redis.call('ZADD', dead, unpack(times))
@@ -101,4 +131,4 @@ end
 if orphans > 0 then
   count(meta, 'orphans', orphans)
 end
-return { 'ok', digits(now), #ids, table.concat(back, ' '), table.concat(ended, ' ') }
+return { 'ok', digits(now), #ids, table.concat(back, ' '), table.concat(ended, ' '), #wrong }

@@ -1,9 +1,10 @@
 #!lua
 -- redrive: dead -> scheduled, by a person. The jobs are due at once, with all their attempts before them.
--- KEYS 1 meta  2 replay  3 jobs  4 dead  5 days  6 dedup  7 wake  8 bucket
--- ARGV 1 now (tests)  2 request id  3 day of the bucket: the server's today  4 first ms of that day, then the ids
--- Returns ok | moved, clock in µs, and with ok one letter a job: r redriven, n not dead, k its dedup key is held by
---      another job, u unreadable by this version
+-- KEYS 1 meta  2 replay  3 jobs  4 dead  5 days  6 dedup  7 wake  8.. buckets
+-- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
+--      the ids
+-- Returns ok | moved (the server's today is not among the buckets), clock in µs, and with ok one letter a job:
+--      r redriven, n not dead, k its dedup key is held by another job, u unreadable by this version
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I9 I10 I11 I13
 --#include clock
@@ -17,18 +18,20 @@
 local meta, replay_key, jobs, dead, days, dedup = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local request = ARGV[2]
 local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end')
-local now = clock(ARGV[1], stored[1])
+local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
 local fire = math.ceil(now / 1000)
-if not in_day(fire, tonumber(ARGV[4])) then
+local numbers, first = named(3)
+local today = bucket_of(numbers, fire)
+if not today then
   return { 'moved', digits(now) }
 end
 local ids = {}
-for i = 5, #ARGV do
+for i = first, #ARGV do
   ids[#ids + 1] = ARGV[i]
 end
 local records = redis.call('HMGET', jobs, unpack(ids))
@@ -78,8 +81,8 @@ for i = 1, #ids do
   end
 end
 if #off > 0 then
-  redis.call('ZADD', days, ARGV[3], ARGV[3])
-  redis.call('ZADD', KEYS[8], unpack(due))
+  redis.call('ZADD', days, ARGV[2 + 2 * today], ARGV[2 + 2 * today])
+  redis.call('ZADD', KEYS[7 + today], unpack(due))
   if #owned > 0 then
     redis.call('HSET', dedup, unpack(owned))
   end
@@ -87,7 +90,7 @@ if #off > 0 then
   redis.call('ZREM', dead, unpack(off))
   wake(KEYS[7], fire, math.floor(now / 1000), stored[2], stored[3])
 end
-redis.call('HSET', meta, 'clock', digits(now))
+redis.call('HSET', meta, 'clock', digits(stamp))
 local answer = table.concat(letters)
 remember(replay_key, request, answer)
 return { 'ok', digits(now), answer }

@@ -35,7 +35,7 @@ local schedules, schedules_due = KEYS[10], KEYS[11]
 local mend, tends = ARGV[2] == 'mend', ARGV[2] ~= 'look'
 local bucket_count, digest_count, schedule_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = redis.call('HMGET', meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end')
-local now = clock(ARGV[1], stored[1])
+local now, stamp = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
 if stored[2] and stored[2] ~= '1' then
   return { 'foreign', digits(now), plain(stored[2]) }
@@ -285,7 +285,7 @@ if mend then
     wake(KEYS[9], earliest, now_ms, stored[4], stored[5])
   end
   if new_epoch then
-    redis.call('HSET', meta, 'schema', '1', 'epoch', digits(now))
+    redis.call('HSET', meta, 'schema', '1', 'epoch', digits(stamp))
   end
   if #lapsed > 0 then
     redis.call('HDEL', meta, unpack(lapsed))
@@ -293,7 +293,7 @@ if mend then
   if mended > 0 then
     count(meta, 'orphans', mended)
   end
-  redis.call('HSET', meta, 'clock', digits(now))
+  redis.call('HSET', meta, 'clock', digits(stamp))
 end
 return { 'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters),
   table.concat(look_letters), table.concat(damaged, ' '), plain(stored[2] or '') }

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- retry: processing -> scheduled. The attempt failed; the job comes back at a later time, its attempt counted.
 -- KEYS 1 meta  2 replay  3 jobs  4 processing  5 days  6 wake  7.. buckets
--- ARGV 1 now (tests)  2 request id  3 number of buckets, then for each: day, first ms of the day, number of jobs;
---      then for each job: id, token as 16 digits, when ('<ms>' as 15 digits or '+<delay ms>'), failures as lines of
---      JSON ('' leaves them as they are)
--- Returns ok | moved, clock in µs, and with ok one letter a job: r retried, f fenced, m missing
+-- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
+--      for each job: id, token as 16 digits, when ('<ms>' as 15 digits or '+<delay ms>'), failures as lines of JSON
+--      ('' leaves them as they are)
+-- Returns ok | moved, clock in µs, and with ok one letter a job: r retried, f fenced, m missing; a repeat
+--      adds the clock of the first answer, from which its delays counted
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I4 I5 I8 I9 I10
 --#include clock

@@ -26,6 +26,7 @@ class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
     __slots__ = (
+        "claimed_ns",
         "deadline_ns",
         "ended",
         "headers",
@@ -49,6 +50,8 @@ class Claim:
         self.queue = queue
         #: Monotonic ns at which the lease was last known to begin: when the claim, or the renewal, was sent.
         self.leased_ns = leased_ns
+        #: Monotonic ns at which it was claimed: how long a claim may last counts from here, whatever a clock does.
+        self.claimed_ns = leased_ns
         self.running: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
         #: Whether its outcome is with the settler. The lease is renewed until Redis acknowledged the outcome.

@@ -17,13 +17,14 @@ from typing import Any
 from zwheel import calls
 from zwheel.address import parse_url
 from zwheel.calls import BATCH_LIMIT, Call
-from zwheel.errors import BrokerError, BrokerFull
+from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.outside import escaped
 from zwheel.store import SyncStore
 
 from .beside import Beside
 from .claims import Claim
+from .contact import Contact
 from .runner import Runner
 from .settings import WorkerSettings
 
@@ -46,6 +47,7 @@ class Heartbeat(threading.Thread):
         worker: str,
         runner: Runner,
         describe: Callable[[], dict[str, object]],
+        contact: Contact,
         on_beat: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(name="zwheel-heartbeat", daemon=True)
@@ -55,6 +57,7 @@ class Heartbeat(threading.Thread):
         self._worker = worker
         self._runner = runner
         self._describe = describe
+        self._contact = contact
         self._on_beat = on_beat
         self._loop = asyncio.get_running_loop()
         self._woken = threading.Event()
@@ -76,15 +79,20 @@ class Heartbeat(threading.Thread):
             if self._ending:
                 return
             self._woken.clear()
-            started = time.monotonic()
+            started_ns = time.monotonic_ns()
             if self._on_beat is not None:
                 self._on_beat()
             try:
                 self._beat()
+                self._contact.heard(started_ns)
                 if self.beside.owes or self._is_stuck():
                     self.beside.settle()
-                pause = interval * random.uniform(0.9, 1.0) - (time.monotonic() - started)
+                pause = interval * random.uniform(0.9, 1.0) - (time.monotonic_ns() - started_ns) / 1e9
             except BrokerError as error:
+                if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
+                    self._contact.lost()
+                else:
+                    self._contact.heard(started_ns)
                 if server_is_away(error, self._store.url):
                     self._away_ns = time.monotonic_ns()
                 pause = min(1.0, interval / 5) * random.uniform(0.5, 1.0)
@@ -106,7 +114,7 @@ class Heartbeat(threading.Thread):
         settings = self._settings
         started_ns = time.monotonic_ns()
         asked, self._asked = self._asked, False
-        claims = list(self._runner.held)
+        claims = self._young(started_ns)
         info = self._describe()
         info["beat"] = self._store.session.clock.now_ms()
         news = json.dumps(info)
@@ -119,7 +127,7 @@ class Heartbeat(threading.Thread):
                 parts.append(mine[start : start + BATCH_LIMIT])
                 call = calls.extend(
                     keys, [(claim.id, claim.token) for claim in parts[-1]],
-                    lease_ms=settings.lease_ms, longest_ms=settings.longest_ms, now=self._store.session.now,
+                    lease_ms=settings.lease_ms, now=self._store.session.now,
                 )  # fmt: skip
                 commands.append(call)
             commands.append(("HSET", keys.workers, self._worker, news))
@@ -137,6 +145,17 @@ class Heartbeat(threading.Thread):
             self._tell(self._runner.fill)
         if refused is not None:
             raise refused
+
+    def _young(self, now_ns: int) -> list[Claim]:
+        """The claims to renew. One that runs for longer than any may is given up: somebody else shall try."""
+        longest_ns = self._settings.longest_ms * 1_000_000
+        young = []
+        for claim in list(self._runner.held):
+            if claim.ended or now_ns - claim.claimed_ns < longest_ns:
+                young.append(claim)
+            else:
+                self._tell(self._runner.lost, claim)
+        return young
 
     def _renewed(self, claims: Sequence[Claim], letters: str, started_ns: int) -> None:
         for claim, letter in zip(claims, letters, strict=True):

@@ -116,6 +116,7 @@ def _keep(
 ) -> None:
     store = None
     patience = Patience(parent, settings.drain_ms / 1000)
+    known: dict[tuple[bytes, bytes], int] = {}
     while True:
         ready, _, _ = select.select([pipe], [], [], patience.wait_s(settings.beat_ms / 1000 * _LATE))
         if ready:
@@ -129,7 +130,7 @@ def _keep(
                 store.recorder = None if recorder is None else recorder(store.session)
             with contextlib.suppress(BrokerError):
                 for queue in settings.queues:
-                    renew(store, store.session.keys(queue), worker, settings)
+                    renew(store, store.session.keys(queue), worker, settings, known)
 
 
 class Patience:
@@ -162,8 +163,16 @@ class Patience:
         return True
 
 
-def renew(store: SyncStore, keys: ShardKeys, worker: str, settings: WorkerSettings) -> int:
-    """Renew the leases of one worker that would end within a lease. Returns how many it found."""
+def renew(
+    store: SyncStore, keys: ShardKeys, worker: str, settings: WorkerSettings,
+    known: dict[tuple[bytes, bytes], int] | None = None,
+) -> int:  # fmt: skip
+    """Renew the leases of one worker. Returns how many it found.
+
+    known: when each claim was first met here, monotonic ns: one that lasts for longer than any may is not renewed.
+    """
+    known = {} if known is None else known
+    oldest_ns = time.monotonic_ns() - settings.longest_ms * 1_000_000
     name = worker.encode().ljust(8)
     ids: Sequence[bytes]
     found = 0
@@ -174,8 +183,9 @@ def renew(store: SyncStore, keys: ShardKeys, worker: str, settings: WorkerSettin
             return found
         (records,) = store.send([("HMGET", keys.jobs, *ids)])
         held = [(i, raw[21:37]) for i, raw in zip(ids, records, strict=True) if raw and raw[37:45] == name]
+        held = [pair for pair in held if known.setdefault(pair, time.monotonic_ns()) > oldest_ns]
         if held:
-            call = calls.extend(keys, held, lease_ms=settings.lease_ms, longest_ms=settings.longest_ms)
+            call = calls.extend(keys, held, lease_ms=settings.lease_ms)
             store.send([call])
             found += len(held)
         start += BATCH_LIMIT

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
@@ -69,8 +69,11 @@ class Poller:
     def __init__(
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner,
         observer: Observer | None = None, scheduler: Scheduler | None = None,
+        jumps_counted: Callable[[str, int], None] = lambda queue, jumps: None,
     ) -> None:  # fmt: skip
         self._scheduler = scheduler
+        #: Told how often the server's clock was seen to jump, whenever a claim says it.
+        self._jumps_counted = jumps_counted
         self._store = store
         self._keys = keys
         self._settings = settings
@@ -224,6 +227,7 @@ class Poller:
         if claimed.word in ("ok", "empty"):
             self._laid_down, self._seen_free = (self._role, 0) if self._keeps_a_role() and full else ("", 0)
             self._role = claimed.role
+            self._jumps_counted(self._queue, claimed.jumps)
         if taken or claimed.day:
             self.founding.met_jobs()
         if claimed.word in ("flushed", "foreign"):
@@ -246,7 +250,7 @@ class Poller:
             wait = min(most, max(least, FOLLOWERS_LOOK_S * self._fleet)) * random.uniform(2 / 3, 4 / 3)
             confirm = FOLLOWER_CLAIM_S
         else:
-            # Claims are also what tells a quiet queue from one that no worker could reach: one in each beat.
+            # The role lasts for two beats without a claim.
             confirm = min(self._settings.beat_ms, LONGEST_ROLE_MS // 2) / 1000
             wait = min(BACKSTOP_S, confirm)
             if claimed.next_fire_ms is not None:

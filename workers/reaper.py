@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from zwheel import calls
-from zwheel.errors import BrokerError
+from zwheel.calls import Reaped
+from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.outside import escaped
 from zwheel.store import Store
 
 from .claims import Observer
+from .contact import Contact
 from .settings import WorkerSettings
 
 log = escaped("zwheel.worker")
@@ -21,57 +25,120 @@ log = escaped("zwheel.worker")
 _BATCH = 100
 _PRUNE_EVERY = 12
 _IDLE_FACTOR = 3
+#: A lease that ends so much later than ours could is looked at more closely, ms.
+_AHEAD_MS = 1_000
 #: A worker that is silent for this long is taken off the list, ms.
 _FORGET_MS = 3_600_000
 
 
 class Reaper:
-    """Runs in every worker, jittered; each pass is bounded, and a pass that found much is followed by the next at once."""
+    """Runs in every worker, jittered; each pass is bounded, and a pass that found much is followed by the next at once.
+
+    It also tells the queues what only a worker can know: that the server's clock jumped, and, by looking, that the
+    server was started again.
+    """
 
     def __init__(
         self, store: Store, shards: Sequence[ShardKeys], settings: WorkerSettings, observer: Observer | None,
-        idle: Callable[[], bool] = lambda: False, taken_back: Callable[[str], None] = lambda queue: None,
+        contact: Contact, idle: Callable[[], bool] = lambda: False,
+        taken_back: Callable[[str], None] = lambda queue: None,
     ) -> None:  # fmt: skip
         self._store = store
         self._shards = shards
         self._settings = settings
         self._observer = observer
+        self._contact = contact
         #: Whether this worker has nothing to do and others keep time: then it looks less often than they.
         self._idle = idle
         #: Told of a queue that has due jobs again: the token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
+        self._kicked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def kick(self) -> None:
+        """Look now; from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._kicked.set)
 
     async def run(self) -> None:
         """Reap until cancelled."""
         rounds = random.randrange(_PRUNE_EVERY)
+        breaks = -1
         while True:
-            often = _IDLE_FACTOR if self._idle() else 1
-            await asyncio.sleep(often * self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0))
+            jumps, self._contact.jumps = self._contact.jumps, []
+            if jumps or breaks != self._contact.breaks:
+                breaks = self._contact.breaks
+                await self._each(partial(self._tell, jumps))
+            await self._pause()
             rounds += 1
-            for keys in self._shards:
-                try:
-                    await self._reap(keys)
-                    if rounds % _PRUNE_EVERY == 0:
-                        await self._prune(keys)
-                except BrokerError as error:
-                    log.info("queue %s: reaping waits for Redis: %s", keys.queue, error)
-                except Exception:
-                    log.exception("queue %s: the reaper failed; it goes on", keys.queue)
+            await self._each(self._reap)
+            if rounds % _PRUNE_EVERY == 0 and not self._contact.wait_s():
+                await self._each(self._prune)
 
-    async def _reap(self, keys: ShardKeys) -> None:
-        session = self._store.session
-        (first,) = await self._store.send([("ZRANGE", keys.processing, 0, 0, "WITHSCORES")])
-        if not first or int(float(first[1])) > session.clock.now_ms():
+    async def _pause(self) -> None:
+        """Until the next pass: it comes sooner when there is something to tell, or when what held it back is over."""
+        often = _IDLE_FACTOR if self._idle() else 1
+        pause = often * self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0)
+        held = self._contact.wait_s()
+        try:
+            async with asyncio.timeout(min(pause, held) if held else pause):
+                await self._kicked.wait()
+        except TimeoutError:
             return
+        finally:
+            self._kicked.clear()
+
+    async def _each(self, act: Callable[[ShardKeys], Awaitable[None]]) -> None:
+        """Do it for every shard; the trouble of one is not that of the others."""
+        for keys in self._shards:
+            try:
+                await act(keys)
+            except BrokerError as error:
+                if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
+                    self._contact.lost()
+                log.info("queue %s: reaping waits for Redis: %s", keys.queue, error)
+            except Exception:
+                log.exception("queue %s: the reaper failed; it goes on", keys.queue)
+
+    async def _tell(self, jumps: Sequence[int], keys: ShardKeys) -> None:
+        """Take nothing, but have a restart of the server noticed, and tell of jumps of its clock."""
+        for jumped_ms in jumps or (0,):
+            await self._call(keys, limit=0, jumped_ms=jumped_ms)
+            if jumped_ms and self._observer is not None:
+                self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
+
+    async def _call(self, keys: ShardKeys, *, limit: int, jumped_ms: int = 0) -> Reaped:
+        session = self._store.session
         while True:
             call = calls.reap(
-                keys, limit=_BATCH, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,
-                now_ms=session.clock.now_ms(), now=session.now,
+                keys, limit=limit, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,
+                now_ms=session.clock.now_ms(), expected_us=None if session.now else session.clock.now_us(),
+                jumped_ms=jumped_ms, now=session.now,
             )  # fmt: skip
             (reply,) = await self._store.send([call])
             reaped = calls.read_reap(reply)
-            if reaped is None:
-                continue
+            if reaped is not None:
+                return reaped
+
+    async def _look(self, keys: ShardKeys) -> bool:
+        """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock."""
+        session = self._store.session
+        sent_ns = time.monotonic_ns()
+        ends = ("0", "0"), ("-1", "-1")
+        asks: list[tuple[str, ...]] = [("ZRANGE", keys.processing, *end, "WITHSCORES") for end in ends]
+        first, last, (seconds, micros) = await self._store.send([*asks, ("TIME",)])
+        if not session.now:
+            session.clock.observe(int(seconds) * 1_000_000 + int(micros), sent_ns, time.monotonic_ns())
+        now_ms = session.clock.now_ms()
+        return bool(first) and (
+            float(first[1]) <= now_ms or float(last[1]) > now_ms + self._settings.lease_ms + _AHEAD_MS
+        )
+
+    async def _reap(self, keys: ShardKeys) -> None:
+        if not await self._look(keys) or self._contact.wait_s():
+            return
+        while True:
+            reaped = await self._call(keys, limit=_BATCH)
             if reaped.back or reaped.dead:
                 log.warning(
                     "queue %s: took back %d jobs whose lease ran out, %d of them dead",
@@ -79,16 +146,24 @@ class Reaper:
                 )  # fmt: skip
                 if self._observer is not None:
                     self._observer("reaped", {"back": reaped.back, "dead": reaped.dead})
+            if reaped.shortened:
+                log.warning(
+                    "queue %s: shortened %d leases that ended later than any can: the server's clock was ahead when "
+                    "they were given", keys.queue, reaped.shortened,
+                )  # fmt: skip
             if reaped.back:
                 self._taken_back(keys.queue)
-            if reaped.looked_at < _BATCH:
+            if reaped.looked_at < _BATCH and reaped.shortened < _BATCH:
                 return
 
     async def _prune(self, keys: ShardKeys) -> None:
         session = self._store.session
         taken = _BATCH
         while taken >= _BATCH:
-            call = calls.prune(keys, limit=_BATCH, dead_age_ms=self._settings.dead_age_ms, now=session.now)
+            call = calls.prune(
+                keys, limit=_BATCH, dead_age_ms=self._settings.dead_age_ms,
+                expected_us=None if session.now else session.clock.now_us(), now=session.now,
+            )  # fmt: skip
             (reply,) = await self._store.send([call])
             taken = calls.read_count(reply)
         (entries,) = await self._store.send([("HGETALL", keys.workers)])

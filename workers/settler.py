@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from zwheel import calls
-from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Refile, Reply, Session
+from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Reply, Session
 from zwheel.context import SCHEDULE_HEADER
 from zwheel.errors import LeaseLost
 from zwheel.keys import ShardKeys
@@ -109,21 +109,19 @@ class Settler:
                 keys, [back for _, back in retried], now_ms=session.clock.now_ms(),
                 lane=self._lane(lanes + "retry"), now=session.now,
             )  # fmt: skip
-            taken.append((sent.call, lambda reply: self._read_back(sent, retried, self._retried, reply, "r")))
+            taken.append((sent, lambda reply: self._read_back(sent, retried, self._retried, reply, "r")))
         if released := _some(self._released):
             freed = calls.release(
                 keys, [back for _, back in released], now_ms=session.clock.now_ms(),
                 lane=self._lane(lanes + "release"), now=session.now,
             )  # fmt: skip
-            taken.append((freed.call, lambda reply: self._read_back(freed, released, self._released, reply, "b")))
+            taken.append((freed, lambda reply: self._read_back(freed, released, self._released, reply, "b")))
         return taken
 
     def _lane(self, name: str) -> Lane:
         return Lane(self._worker, name, self._session.request())
 
-    def _read_back(
-        self, sent: Refile, batch: list[tuple[Claim, Back]], waiting: _Backs, reply: Reply, good: str
-    ) -> None:
+    def _read_back(self, sent: Call, batch: list[tuple[Claim, Back]], waiting: _Backs, reply: Reply, good: str) -> None:
         letters = calls.read_refile(sent, reply)
         if letters is None:
             waiting.extendleft(reversed(batch))

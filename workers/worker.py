@@ -33,6 +33,7 @@ from zwheel.store import Store, SyncStore, pause_s
 
 from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
+from .contact import Contact
 from .heartbeat import Heartbeat
 from .isolated import Isolated
 from .poller import Poller
@@ -111,35 +112,30 @@ class Worker:
             lambda queue, job_id: _state_of(store, queue, job_id), self.settings.task_processes,
         )  # fmt: skip
         self._isolated = runner.isolated
+        contact = Contact(self.settings, lambda: reaping.kick())
+        session.clock.on_jump = contact.jumped
         schedulers = [Scheduler(store, keys, self.wheel.codec) for keys in shards]
         self._pollers = pollers = [
-            Poller(store, keys, self.settings, self.id, slots, runner, self._observer, scheduler)
+            Poller(store, keys, self.settings, self.id, slots, runner, self._observer, scheduler, contact.counted)
             for keys, scheduler in zip(shards, schedulers, strict=True)
         ]
         guard = Watch(store, self.settings, self._observer)
-        beat_store = SyncStore(url, Session(namespace, caller=self.id), timeout_s=self._beat_timeout())
-        beat_store.recorder = self.wheel.recorder(beat_store.session)
+        beat_store = self._beat_store(url, session)
         heartbeat = Heartbeat(
-            beat_store,
-            shards,
-            self.settings,
-            self.id,
-            runner,
-            lambda: self._describe(slots),
-            self.on_beat,
+            beat_store, shards, self.settings, self.id, runner, lambda: self._describe(slots), contact, self.on_beat
         )
         runner.renew = heartbeat.kick
+        reaping = Reaper(
+            store, shards, self.settings, self._observer, contact,
+            idle=lambda: not slots.held and all(poller.follows for poller in pollers),
+            taken_back=lambda queue: _look(pollers, queue),
+        )  # fmt: skip
         answered = True
         try:
             if not await self._await_server(store, namespace, guard):
                 return
             heartbeat.start()
             await self._sync(store)
-            reaping = Reaper(
-                store, shards, self.settings, self._observer,
-                idle=lambda: not slots.held and all(poller.follows for poller in pollers),
-                taken_back=lambda queue: _look(pollers, queue),
-            )  # fmt: skip
             reaper = asyncio.create_task(reaping.run())
             watch = asyncio.create_task(heartbeat.watch())
             guarding = asyncio.create_task(guard.run())
@@ -196,8 +192,13 @@ class Worker:
             if names:
                 log.info("schedules of %s: %s %s", owner, what, ", ".join(names))
 
-    def _beat_timeout(self) -> float:
-        return max(0.5, min(5.0, self.settings.beat_ms / 1000))
+    def _beat_store(self, url: str, session: Session) -> SyncStore:
+        """The heartbeat's own connection: with lanes of its own, and one estimate of the server's clock for both."""
+        timeout_s = max(0.5, min(5.0, self.settings.beat_ms / 1000))
+        store = SyncStore(url, Session(session.namespace, caller=self.id), timeout_s=timeout_s)
+        store.session.clock = session.clock
+        store.recorder = self.wheel.recorder(store.session)
+        return store
 
     async def _await_server(self, store: Store, namespace: str, guard: Watch) -> bool:
         """Wait until Redis answers, saying so; False when told to stop meanwhile."""

@@ -1,28 +1,26 @@
--- refile: put claimed jobs back on the wheel, as retry and release do. The batch is laid out as in `buckets`, each job
--- with id, token, when, failures ('' leaves them as they are). back: what to take off the attempt count.
+-- refile: put claimed jobs back on the wheel, as retry and release do. ARGV from 3 on names the buckets as `buckets`
+-- has it, then each job with id, token, when, failures ('' leaves them as they are). back: what to take off the
+-- attempt count.
 -- Returns the script's whole answer; `letter` names a job that moved, f one that is fenced, m one that is missing.
 local function refile(letter, back)
   local meta, replay_key, jobs, processing, days, wake_list = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-  local request, bucket_count = ARGV[2], tonumber(ARGV[3])
+  local request = ARGV[2]
   rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
-  local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end')
-  local now = clock(ARGV[1], stored[1])
+  local stored = redis.call('HMGET', meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
+  local now, stamp = clock(ARGV[1], stored[1])
   local before = replay(replay_key, request)
   if before then
-    return { 'ok', digits(now), before }
+    local at, answer = string.match(before, '^(%S+) (%S+)$')
+    return { 'ok', digits(now), answer, at }
   end
-  local first = 4 + 3 * bucket_count
+  local numbers, first = named(3)
   local ids, records, letters = holders(jobs, first, 4)
   local fires, texts, buckets = {}, {}, {}
-  for b = 1, bucket_count do
-    local start, count = tonumber(ARGV[2 + 3 * b]), tonumber(ARGV[3 + 3 * b])
-    for _ = 1, count do
-      local n = #fires + 1
-      local fire, text = fire_time(ARGV[first + 4 * n - 2], now)
-      if not in_day(fire, start) then
-        return { 'moved', digits(now) }
-      end
-      fires[n], texts[n], buckets[n] = fire, text, b
+  for i = 1, #ids do
+    fires[i], texts[i] = fire_time(ARGV[first + 4 * i - 2], now)
+    buckets[i] = bucket_of(numbers, fires[i])
+    if not buckets[i] then
+      return { 'moved', digits(now) }
     end
   end
   local moved, changes, members, index = {}, {}, {}, {}
@@ -39,8 +37,8 @@ local function refile(letter, back)
       local b = buckets[i]
       if not members[b] then
         members[b] = {}
-        index[#index + 1] = tonumber(ARGV[1 + 3 * b])
-        index[#index + 1] = ARGV[1 + 3 * b]
+        index[#index + 1] = tonumber(ARGV[2 + 2 * b])
+        index[#index + 1] = ARGV[2 + 2 * b]
       end
       members[b][#members[b] + 1] = fires[i]
       members[b][#members[b] + 1] = id
@@ -56,10 +54,10 @@ local function refile(letter, back)
     end
     redis.call('HSET', jobs, unpack(changes))
     redis.call('ZREM', processing, unpack(moved))
-    wake(wake_list, earliest, math.floor(now / 1000), stored[5], stored[6])
+    wake(wake_list, earliest, math.floor(now / 1000), stored[3], stored[4])
   end
-  contact(meta, now, stored[2], stored[3], stored[4], 0)
+  contact(meta, now, stamp, stored[2])
   local answer = table.concat(letters)
-  remember(replay_key, request, answer)
+  remember(replay_key, request, digits(now) .. ' ' .. answer)
   return { 'ok', digits(now), answer }
 end

@@ -61,7 +61,7 @@ def test_a_late_copy_of_another_layout_gives_nobody_the_answer_of_another_job(fr
     end(holder, next(holder), -500)
     batch = [job("a", 400), job("b", 20_000), job("c", 0, HELD), job("d", 0)]
     steps = enqueue_batch(session, batch, known)
-    estimate.said = 10
+    estimate.said = 70_010
     first = next(steps)
     estimate.said = -419
     second = exchange(steps, first, -424)  # the day changed: it is laid out for two days

@@ -62,7 +62,7 @@ async def test_a_caller_that_is_cancelled_in_the_middle_leaves_no_reply_behind_f
 
 
 async def test_a_script_is_loaded_when_redis_does_not_know_it(store: Store, fresh: RedisServer) -> None:
-    call = extend(KEYS, [], lease_ms=1000, longest_ms=10_000)
+    call = extend(KEYS, [], lease_ms=1000)
     for _ in range(3):
         with fresh.client() as client:
             client.script_flush()
@@ -73,7 +73,7 @@ async def test_a_script_is_loaded_when_redis_does_not_know_it(store: Store, fres
 
 
 async def test_the_servers_clock_is_read_from_every_answer(store: Store, fresh: RedisServer) -> None:
-    await store.send([extend(KEYS, [], lease_ms=1000, longest_ms=10_000)])
+    await store.send([extend(KEYS, [], lease_ms=1000)])
     with fresh.client() as client:
         seconds, us = client.time()
     assert abs(store.session.clock.now_us() - (int(seconds) * 1_000_000 + int(us))) < 200_000

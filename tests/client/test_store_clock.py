@@ -20,7 +20,7 @@ DETOUR_S = 0.05
 def batch(session: Session) -> list[Any]:
     """Two calls of different scripts."""
     keys = session.keys("q")
-    return [calls.prune(keys, limit=1, dead_age_ms=1), calls.extend(keys, [], lease_ms=1000, longest_ms=1000)]
+    return [calls.prune(keys, limit=1, dead_age_ms=1), calls.extend(keys, [], lease_ms=1000)]
 
 
 def server_us(server: RedisServer) -> int:

@@ -15,7 +15,8 @@ import pytest
 
 from tests.faults.witness import server_ms
 from tests.lua.shard import KEYS, NOW, Shard, at
-from tests.model.model import Model, Wanted
+from tests.model.entries import Wanted
+from tests.model.model import Model
 from tests.servers import RedisServer
 from tests.workers.harness import Log, one_kind, running
 from zwheel import InvalidTime, JobState, Wheel, calls, current_job

@@ -151,15 +151,15 @@ def _back(shard: Shard, size: int) -> list[Back]:
 
 
 def _retry(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    return retry(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now).call
+    return retry(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now)
 
 
 def _release(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    return release(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now).call
+    return release(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now)
 
 
 def _extend(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    return extend(KEYS, _pairs(_held(shard, size)), lease_ms=LEASE, longest_ms=3_600_000, now=now)
+    return extend(KEYS, _pairs(_held(shard, size)), lease_ms=LEASE, now=now)
 
 
 def _reap(shard: Shard, size: int, lane: Lane, now: str) -> Call:

@@ -16,6 +16,8 @@ NOW_US = NOW * 1000
 YESTERDAY, TODAY, TOMORROW, LATER = "20300316", "20300317", "20300318", "20300319"
 START = NOW - NOW % DAY_MS
 MIDNIGHT = START + DAY_MS
+#: An estimate so long before midnight that the next day is not named too.
+EVENING = MIDNIGHT - 60_001
 
 KEYS = ShardKeys.of("zw", "q")
 WORKER = "w1234567"
@@ -79,6 +81,7 @@ class Shard:
     def __init__(self, client: redis.Redis, kind: str) -> None:
         self.client = client
         self.kind = kind
+        self._run_id = ""
 
     def put(self, keyspace: Keyspace) -> None:
         """Write keys as `keyspace` names them."""
@@ -119,10 +122,20 @@ class Shard:
         for key, ttl, value in zip(keys, values[::2], values[1::2], strict=True):
             name = key.removeprefix(f"{KEYS.tag}:")
             found[name] = _readable(name, value)
+            if name == "meta" and found[name].get("server") == self.run_id():
+                # Which process of the server was seen last: not the same in any two runs.
+                del found[name]["server"]
             assert 0 < ttl <= _REPLAY_S if name.startswith("replay:") else ttl == -1, (
                 f"{name} has the time to live {ttl}"
             )
         return found
+
+    def run_id(self) -> str:
+        """The name of this process of the server."""
+        if not self._run_id:
+            info: Any = {} if self.kind == "memory" else self.client.info("server")
+            self._run_id = str(info.get("run_id", "none"))
+        return self._run_id
 
     def run(self, call: Call) -> Reply:
         """Run a call. A script that the server does not know is loaded first."""
@@ -154,7 +167,9 @@ def _readable(name: str, value: Any) -> Any:
 
 
 def meta(now_us: int = NOW_US, *, beat: bool = False, **fields: Any) -> dict[str, str]:
-    """What `meta` holds after a call: the clock, for a worker's call its beat, and more."""
+    """What `meta` holds after a call: the clock, for a worker's call its beat, with a lease when it was used, and more."""
+    if "lease" in fields:
+        fields = {"leased": NOW} | fields
     return {
         "clock": str(now_us),
         **({"beat": str(now_us)} if beat else {}),

@@ -27,7 +27,17 @@ def as_user(server: RedisServer, keys: list[str], call: Call) -> object:
     """Run a call as a user with these keys."""
     with server.client() as admin:
         admin.execute_command(
-            "ACL", "SETUSER", USER, "reset", "on", "nopass", "+@all", "-@dangerous", "-@admin", *map(pattern, keys)
+            "ACL",
+            "SETUSER",
+            USER,
+            "reset",
+            "on",
+            "nopass",
+            "+@all",
+            "-@dangerous",
+            "-@admin",
+            "+info",
+            *map(pattern, keys),
         )
         admin.script_load(call.script.source)
     with redis.Redis(unix_socket_path=str(server.socket), username=USER, password="any") as client:

@@ -114,12 +114,38 @@ def test_a_token_is_larger_than_any_the_job_had_and_than_the_clock_says(shard: S
     ]
 
 
-@pytest.mark.parametrize("now", [at(NOW), at(NOW - 5_000)], ids=["stands", "was set back"])
-def test_time_moves_on_where_the_clock_stands_or_was_set_back(shard: Shard, now: str) -> None:
-    shard.put(today(a=NOW) | {"meta": worker_meta()})
-    claimed = take(shard, now=now)
-    assert (claimed.now_us, claimed.jobs) == (NOW_US + 1, [b"a", held(NOW_US + 1)])
-    assert shard.keyspace()["meta"]["clock"] == str(NOW_US + 1)
+@pytest.mark.parametrize("back_ms", [0, 400, 5_000], ids=["stands", "is steered", "was set back"])
+def test_tokens_rise_and_all_else_follows_the_clock_where_it_stands_or_was_set_back(shard: Shard, back_ms: int) -> None:
+    now = NOW - back_ms
+    shard.put(today(a=now, b=now + 1) | {"meta": worker_meta()})
+    claimed = take(shard, now=at(now))
+    assert (claimed.now_us, claimed.jobs) == (now * 1000, [b"a", held(NOW_US + 1, fire=now)])
+    assert claimed.next_fire_ms == now + 1
+    after = shard.keyspace()
+    assert after["processing"] == {"a": now + LEASE}
+    assert (after["meta"]["clock"], after["meta"]["beat"]) == (str(NOW_US + 1), str(now * 1000))
+
+
+def test_a_step_back_since_the_last_contact_is_counted_and_told(shard: Shard) -> None:
+    shard.put({"meta": worker_meta(NOW_US + 8_000_000)})
+    assert take(shard).jumps == 1
+    told = {"jumps": 1, "jump": f"{NOW_US} -8000 {NOW_US + 8_000_001}"}
+    shard.leaves(
+        {
+            "meta": worker_meta(NOW_US)
+            | {"clock": str(NOW_US + 8_000_001)}
+            | {k: str(v) for k, v in (told | keeper(NEVER)).items()}
+        }
+    )
+    assert take(shard, now=at(NOW, 1), lane=LANE._replace(request="2")).jumps == 1, "once"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e300", "9e15", "-5", "x", ""])
+@pytest.mark.parametrize("field", ["clock", "beat", "grace", "lease", "leased", "jumps", "keeper_end", "keeper_at"])
+def test_a_field_that_is_no_time_counts_for_nothing(shard: Shard, field: str, text: str) -> None:
+    shard.put(today(a=NOW) | {"meta": worker_meta(NOW_US - 1) | {"keeper": OTHER_WORKER, field: text}})
+    claimed = take(shard)
+    assert (claimed.jobs, claimed.grace_ms, claimed.jumps) == ([b"a", held(NOW_US)], 0, 0)
 
 
 @pytest.mark.parametrize("named", [YESTERDAY, TOMORROW, "19700101"])
@@ -191,12 +217,16 @@ def test_a_worker_that_knows_the_epoch_claims(shard: Shard) -> None:
     assert take(shard, epoch="7").jobs == [b"a", held(NOW_US)]
 
 
-def test_a_gap_opens_a_grace_period_that_the_claim_tells(shard: Shard) -> None:
-    shard.put({"meta": meta(NOW_US - LEASE * 1000, beat=True)})
-    assert take(shard).grace_ms == NOW + LEASE
-    shard.leaves({"meta": worker_meta(grace=NOW + LEASE, **keeper(NEVER))})
-    assert take(shard, now=at(NOW + LEASE // 2)).grace_ms == NOW + LEASE
-    assert take(shard, now=at(NOW + LEASE)).grace_ms == 0
+def test_a_gap_without_a_worker_is_no_outage(shard: Shard) -> None:
+    shard.put({"meta": meta(NOW_US - 10 * LEASE * 1000, beat=True)})
+    assert take(shard).grace_ms == 0
+    shard.leaves({"meta": worker_meta(**keeper(NEVER))})
+
+
+@pytest.mark.parametrize(("end", "told"), [(0, 0), (1, NOW + 1), (LEASE, NOW + LEASE), (LEASE + 1, 0)])
+def test_a_grace_period_is_told_unless_it_ends_later_than_one_can(shard: Shard, end: int, told: int) -> None:
+    shard.put({"meta": worker_meta(NOW_US - 1, grace=NOW + end)})
+    assert take(shard).grace_ms == told
 
 
 def test_members_without_a_record_are_dropped_and_counted(shard: Shard) -> None:
@@ -408,9 +438,9 @@ def test_who_steps_down_gives_up_its_role_and_wakes_another_and_takes_nothing(
 ) -> None:
     wheel = today(a=NOW)
     shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
-    for now_us in (NOW_US, NOW_US + 1):
-        assert take(shard, 0, day="19700101") == Claimed("stepped", now_us, None, "", "none", 0, [])
-        shard.leaves(wheel | {"meta": worker_meta(now_us, **after), "wake": woken or None})
+    for stamp in (NOW_US, NOW_US + 1):
+        assert take(shard, 0, day="19700101") == Claimed("stepped", NOW_US, None, "", "none", 0, [])
+        shard.leaves(wheel | {"meta": worker_meta(**after) | {"clock": str(stamp)}, "wake": woken or None})
 
 
 def test_a_repeat_gives_the_jobs_that_are_still_held_by_that_claim_and_claims_nothing(shard: Shard) -> None:

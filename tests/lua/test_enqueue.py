@@ -12,6 +12,7 @@ from zwheel.record import record_tail
 from .shard import (
     DIGEST,
     DIGEST2,
+    EVENING,
     KEYS,
     LANE,
     MIDNIGHT,
@@ -264,11 +265,11 @@ def test_an_oversized_record_refuses_the_whole_batch(shard: Shard) -> None:
 
 def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(shard: Shard) -> None:
     batch = [new("a"), new("b", None)]
-    now, estimate = at(MIDNIGHT - 1, 1), MIDNIGHT - 1
+    now, estimate = at(MIDNIGHT - 1, 1), EVENING
     assert send(shard, *batch, now=now, estimate=estimate) == [b"moved", now.encode()]
     assert put(shard, *batch, now=now, estimate=estimate) is None
     shard.leaves({})
-    answers = put(shard, *batch, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT)
+    answers = put(shard, *batch, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1)
     assert answers is not None
     assert answers[1].fire_at_ms == MIDNIGHT
 

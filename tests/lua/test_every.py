@@ -47,13 +47,16 @@ def test_a_repeat_gets_the_first_answer_and_changes_nothing(shard: Shard, name: 
     later = (at(NOW + 1_234), *call.args[1:])
     repeat = shard.run(call._replace(args=later))
     assert repeat[0] == first[0]
-    assert _payload(name, repeat) == _payload(name, first)
+    # A delay counts from the clock of the first answer: a repeat tells that one too.
+    counted = [first[1]] if name in ("enqueue", "retry", "release") else []
+    assert _payload(name, repeat) == _payload(name, first) + counted
+    assert repeat[1] == at(NOW + 1_234).encode(), "the clock of an answer is the time as it is"
     shard.leaves(stored)
 
 
 def _payload(name: str, reply: list[Any]) -> list[Any]:
     """What of an answer a repeat must give again; a claim's sleep and role are not asked for a second time."""
-    return reply[6:] if name == "claim" else reply[2:]
+    return reply[7:] if name == "claim" else reply[2:]
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in WITH_LANE])
@@ -101,11 +104,21 @@ def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, na
 
 
 @each
-def test_the_clock_of_the_answer_is_later_than_what_was_seen(shard: Shard, name: str) -> None:
+def test_the_answer_has_the_time_as_it_is_and_the_stamp_is_later_than_the_last(shard: Shard, name: str) -> None:
     call = prepare(name, shard, 3)
-    shard.put({"meta": {"clock": str(NOW_US + 7)}})
-    assert int(shard.run(call)[1]) == NOW_US + 8
-    assert shard.keyspace()["meta"]["clock"] == str(NOW_US + 8)
+    shard.put({"meta": {"clock": str(NOW_US + 3_600_000_007)}})
+    assert int(shard.run(call)[1]) == NOW_US
+    assert shard.keyspace()["meta"]["clock"] == str(NOW_US + 3_600_000_008)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e300", "9000000000000000", "-7", "x"])
+@each
+def test_a_last_stamp_that_is_no_time_counts_for_nothing(shard: Shard, name: str, text: str) -> None:
+    call = prepare(name, shard, 3)
+    shard.put({"meta": {"clock": text}})
+    reply = shard.run(call)
+    assert (reply[0], int(reply[1])) == (b"ok", NOW_US)
+    assert shard.keyspace()["meta"]["clock"] == str(NOW_US)
 
 
 @each

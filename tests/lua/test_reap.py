@@ -9,6 +9,7 @@ from zwheel.calls import Reaped, read_reap, reap
 from .shard import (
     DIGEST,
     DIGEST2,
+    EVENING,
     KEYS,
     MIDNIGHT,
     NOW,
@@ -30,9 +31,13 @@ TOKEN = NOW_US - 60_000_000
 
 
 def run(
-    shard: Shard, *, limit: int = 100, most_dead: int = 100, now: str = at(NOW), estimate: int = NOW
-) -> Reaped | None:
-    call = reap(KEYS, limit=limit, lease_ms=LEASE, most_dead=most_dead, now_ms=estimate, now=now)
+    shard: Shard, *, limit: int = 100, most_dead: int = 100, now: str = at(NOW), estimate: int = NOW,
+    expected: int | None = None, jumped: int = 0,
+) -> Reaped | None:  # fmt: skip
+    call = reap(
+        KEYS, limit=limit, lease_ms=LEASE, most_dead=most_dead, now_ms=estimate, expected_us=expected,
+        jumped_ms=jumped, now=now,
+    )  # fmt: skip
     return read_reap(shard.run(call))
 
 
@@ -75,24 +80,109 @@ def test_a_job_whose_lease_ran_out_is_due_at_once_or_dead_after_its_last_attempt
             "meta": worker_meta(NOW_US + 1),
         }
     )
-    assert run(shard, now=at(NOW, 1)) == Reaped(NOW_US + 2, 0, 0, [], []), "a second send finds nothing more"
+    assert run(shard, now=at(NOW, 1)) == Reaped(NOW_US + 1, 0, 0, [], []), "a second send finds nothing more"
 
 
 def test_nothing_is_reaped_in_the_grace_period_and_everything_after_it(shard: Shard) -> None:
     before: Keyspace = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW - 9_999}}
-    shard.put(before | {"meta": worker_meta(NOW_US - LEASE * 500 - 1)})
+    shard.put(before | {"meta": worker_meta(NOW_US - 1, grace=NOW + LEASE)})
+    for later in (1, LEASE // 2, LEASE - 1):
+        assert run(shard, now=at(NOW + later)) == Reaped(NOW_US + later * 1000, NOW + LEASE, 0, [], [])
+        assert shard.keyspace()["processing"] == before["processing"]
+    assert run(shard, now=at(NOW + LEASE)) == Reaped(NOW_US + LEASE * 1000, 0, 1, ["a"], [])
+
+
+def test_a_grace_period_that_ends_later_than_one_can_holds_up_nothing(shard: Shard) -> None:
+    shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": worker_meta(grace=NOW + LEASE + 1)})
+    assert run(shard) == Reaped(NOW_US, 0, 1, ["a"], [])
+
+
+@pytest.mark.parametrize("silent_ms", [LEASE, 20 * LEASE, 86_400_000 * 30])
+def test_that_no_worker_was_in_contact_is_no_evidence_of_an_outage(shard: Shard, silent_ms: int) -> None:
+    shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": worker_meta(NOW_US - silent_ms * 1000)})
+    assert run(shard) == Reaped(NOW_US, 0, 1, ["a"], [])
+
+
+def test_another_process_of_the_server_than_the_last_opens_one_lease_of_grace(real_shard: Shard) -> None:
+    shard = real_shard
+    before: Keyspace = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}}
+    shard.put(before | {"meta": worker_meta(NOW_US - 1, server="f00d" * 10)})
     assert run(shard) == Reaped(NOW_US, NOW + LEASE, 0, [], [])
     shard.leaves(before | {"meta": worker_meta(grace=NOW + LEASE)})
-    for later in (LEASE // 2, LEASE - 1):
-        assert run(shard, now=at(NOW + later)) == Reaped(NOW_US + later * 1000, NOW + LEASE, 0, [], [])
-        shard.leaves(before | {"meta": worker_meta(NOW_US + later * 1000, grace=NOW + LEASE)})
+    assert run(shard, now=at(NOW + LEASE)) == Reaped(NOW_US + LEASE * 1000, 0, 1, ["a"], []), "once"
+
+
+def test_the_first_process_of_the_server_that_is_seen_opens_none(shard: Shard) -> None:
+    shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}})
+    assert run(shard) == Reaped(NOW_US, 0, 1, ["a"], [])
+    seen = shard.client.hget(KEYS.meta, "server")
+    assert seen == (None if shard.kind == "memory" else shard.run_id().encode())
+
+
+@pytest.mark.parametrize(
+    ("off_us", "doubted"),
+    [(0, False), (LEASE * 1000 // 3, False), (LEASE * 1000 // 3 + 1, True), (-LEASE * 1000 // 3 - 1, True)],
+)
+def test_nothing_is_reaped_while_the_clock_shows_another_time_than_the_caller_expects(
+    shard: Shard, off_us: int, doubted: bool
+) -> None:
+    before: Keyspace = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}}
+    shard.put(before)
+    reaped = run(shard, expected=NOW_US - off_us)
+    nothing = Reaped(NOW_US, 0, 0, [], [], doubted=True)
+    assert reaped == (nothing if doubted else Reaped(NOW_US, 0, 1, ["a"], []))
+    assert ("processing" in shard.keyspace()) == doubted
+
+
+def test_a_jump_ahead_is_counted_once_and_opens_one_lease_of_grace(shard: Shard) -> None:
+    before: Keyspace = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW - 9}}
+    shard.put(before | {"meta": worker_meta(NOW_US - 3_600_000_000)})
+    assert run(shard, jumped=3_600_000) == Reaped(NOW_US, NOW + LEASE, 0, [], [])
+    told: dict[str, Any] = {"jumps": 1, "jump": f"{NOW_US} 3600000 {NOW_US}", "grace": NOW + LEASE}
+    shard.leaves(before | {"meta": worker_meta(**told)})
+    late = run(shard, jumped=3_599_800, now=at(NOW + 5_000))
+    assert late == Reaped(NOW_US + 5_000_000, NOW + LEASE, 0, [], []), "another worker tells of the same one"
+    assert shard.keyspace()["meta"]["jumps"] == "1"
+    run(shard, jumped=-3_600_000, now=at(NOW + 9_000))
+    assert shard.keyspace()["meta"]["jumps"] == "2", "and back again is another one"
+
+
+def test_a_step_back_opens_no_grace_and_shortens_the_leases_that_end_too_late(shard: Shard) -> None:
+    hour = 3_600_000
+    shard.put(
+        {
+            "jobs": {i: held(TOKEN) for i in "abc"},
+            "processing": {"a": NOW + hour, "b": NOW + LEASE + 1_000, "c": NOW - 1},
+            "meta": worker_meta(NOW_US + hour * 1000),
+        }
+    )
+    assert run(shard) == Reaped(NOW_US, 0, 1, ["c"], [], 1)
+    after = shard.keyspace()
+    assert after["processing"] == {"a": NOW + LEASE, "b": NOW + LEASE + 1_000}
+    assert after["meta"]["jumps"] == "1"
     assert run(shard, now=at(NOW + LEASE)) == Reaped(NOW_US + LEASE * 1000, 0, 1, ["a"], [])
+
+
+def test_a_lease_that_nobody_used_for_two_of_them_is_forgotten(shard: Shard) -> None:
+    hour = 3_600_000
+    for unused, left in ((2 * hour, hour), (2 * hour + 1, LEASE)):
+        shard.put({"meta": meta(NOW_US - 1, lease=hour, leased=NOW - unused)})
+        run(shard)
+        assert shard.keyspace()["meta"]["lease"] == str(left)
+
+
+def test_a_longest_lease_that_was_noted_later_than_now_is_kept_from_now_on(shard: Shard) -> None:
+    """The clock was set back: the worker that uses the lease gets two of them to say so again."""
+    hour = 3_600_000
+    shard.put({"meta": meta(NOW_US - 1, lease=hour, leased=NOW + 9 * hour)})
+    run(shard)
+    assert shard.keyspace()["meta"] | {"lease": str(hour), "leased": str(NOW)} == shard.keyspace()["meta"]
 
 
 def test_a_limit_bounds_what_is_looked_at_longest_overdue_first(shard: Shard) -> None:
     shard.put({"jobs": {i: held(TOKEN) for i in "abc"}, "processing": {"a": NOW, "b": NOW - 2, "c": NOW - 1}})
     assert run(shard, limit=2) == Reaped(NOW_US, 0, 2, ["b", "c"], [])
-    assert run(shard, limit=2) == Reaped(NOW_US + 1, 0, 1, ["a"], [])
+    assert run(shard, limit=2) == Reaped(NOW_US, 0, 1, ["a"], [])
 
 
 def test_only_the_last_five_failures_are_kept(shard: Shard) -> None:
@@ -177,9 +267,9 @@ def test_the_oldest_dead_jobs_go_when_there_are_more_than_are_kept(shard: Shard)
 def test_a_new_day_changes_nothing_and_asks_for_another_call(shard: Shard) -> None:
     before = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}}
     shard.put(before)
-    assert run(shard, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) is None
+    assert run(shard, now=at(MIDNIGHT - 1, 1), estimate=EVENING) is None
     shard.leaves(before)
-    assert run(shard, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT) == Reaped(MIDNIGHT * 1000 - 999, 0, 1, ["a"], [])
+    assert run(shard, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) == Reaped(MIDNIGHT * 1000 - 999, 0, 1, ["a"], [])
     assert shard.keyspace()[f"wheel:{TOMORROW}"] == {"a": MIDNIGHT}
 
 

@@ -9,6 +9,7 @@ from zwheel.calls import read_letters, redrive
 from .shard import (
     DIGEST,
     DIGEST2,
+    EVENING,
     KEYS,
     LANE,
     MIDNIGHT,
@@ -125,9 +126,9 @@ def test_a_dedup_key_is_taken_back_unless_another_job_holds_it(shard: Shard) -> 
 def test_a_new_day_changes_nothing_and_asks_for_another_call(shard: Shard) -> None:
     before = {"jobs": {"a": record("x")}, "dead": {"a": NOW}}
     shard.put(before)
-    assert run(shard, "a", now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) is None
+    assert run(shard, "a", now=at(MIDNIGHT - 1, 1), estimate=EVENING) is None
     shard.leaves(before)
-    assert run(shard, "a", now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT) == "r"
+    assert run(shard, "a", now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) == "r"
     assert shard.keyspace()[f"wheel:{TOMORROW}"] == {"a": MIDNIGHT}
 
 

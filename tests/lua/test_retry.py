@@ -8,6 +8,7 @@ from zwheel.calls import Back, read_refile, release, retry
 
 from .shard import (
     DIGEST,
+    EVENING,
     KEYS,
     LANE,
     LATER,
@@ -41,7 +42,7 @@ def back(
 def run(shard: Shard, name: str, batch: list[Back], *, now: str = at(NOW), estimate: int = NOW) -> list[str] | None:
     build = {"retry": retry, "release": release}[name]
     sent = build(KEYS, batch, now_ms=estimate, lane=LANE, now=now)
-    reply = shard.run(sent.call)
+    reply = shard.run(sent)
     assert reply[1] == now.encode()
     return read_refile(sent, reply)
 
@@ -63,7 +64,7 @@ def test_the_job_goes_back_to_the_day_of_its_new_time_and_only_a_retry_counts(
             "days": {TODAY: int(TODAY)},
             "wake": ["1"],
             "meta": meta(beat=True),
-            "replay:caller:0": f"request-1 {LETTER[name]}",
+            "replay:caller:0": f"request-1 {NOW_US} {LETTER[name]}",
         }
     )
 
@@ -90,7 +91,7 @@ def test_failures_stay_as_they_are_when_none_are_given_and_are_replaced_when_som
             "days": {TODAY: int(TODAY)},
             "wake": ["1"],
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 " + 2 * LETTER[name],
+            "replay:caller:0": f"request-1 {NOW_US} " + 2 * LETTER[name],
         }
     )
 
@@ -118,8 +119,7 @@ def test_a_batch_spreads_over_days_and_answers_in_its_own_order(shard: Shard, na
             "days": {TODAY: int(TODAY), TOMORROW: int(TOMORROW), LATER: int(LATER)},
             "wake": ["1"],
             "meta": meta(beat=True),
-            # Bucket by bucket, as the call was laid out: d3; d1, d1b, never; stale, d2.
-            "replay:caller:0": f"request-1 {letter}{letter}{letter}mf{letter}",
+            "replay:caller:0": f"request-1 {NOW_US} {letter}{letter}f{letter}{letter}m",
         }
     )
 
@@ -129,7 +129,7 @@ def test_nothing_goes_to_the_wheel_when_no_job_was_held(shard: Shard, name: str,
     before = {"jobs": {"a": held(TOKEN + 1)}, "processing": {"a": NOW + 1}}
     shard.put(before)
     assert run(shard, name, [back("a"), back("never")]) == ["f", "m"]
-    shard.leaves(before | {"meta": meta(beat=True), "replay:caller:0": "request-1 fm"})
+    shard.leaves(before | {"meta": meta(beat=True), "replay:caller:0": f"request-1 {NOW_US} fm"})
 
 
 @both
@@ -138,9 +138,9 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
 ) -> None:
     before = {"jobs": {"a": held(TOKEN)}, "processing": {"a": MIDNIGHT + 1}}
     shard.put(before)
-    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) is None
+    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=EVENING) is None
     shard.leaves(before)
-    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT) == [LETTER[name]]
+    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) == [LETTER[name]]
     assert shard.keyspace()[f"wheel:{TOMORROW}"] == {"a": MIDNIGHT}
 
 

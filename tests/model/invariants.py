@@ -118,6 +118,12 @@ class History:
         assert token == life.token, f"I5: {job_id} was renewed by the token {token}, the last is {life.token}"
         life.lease_until = until
 
+    def shortened(self, now_ms: int, longest: int) -> None:
+        """Leases that ended later than any can end one lease from now."""
+        for life in self.lives.values():
+            if life.lease_until is not None and life.lease_until > now_ms + longest + 1000:
+                life.lease_until = now_ms + longest
+
     def reaped(self, job_id: str, now_ms: int, *, back: bool) -> None:
         life = self.lives[job_id]
         assert life.lease_until is not None and life.lease_until <= now_ms, f"I4: {job_id} was reaped within its lease"

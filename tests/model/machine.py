@@ -3,67 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.lua.shard import DIGEST, DIGEST2, KEYS, Shard, digits16
+from tests.lua.shard import KEYS, Shard, digits16
 from zwheel import calls
 from zwheel.calls import Back, Call, Lane, NewJob, Reply
 from zwheel.calls.claim import ROLE_MS
-from zwheel.job import JobId, JobState, QueueName
+from zwheel.job import JobId, QueueName
 from zwheel.record import record_tail
-from zwheel.times import DAY_MS, day_of
+from zwheel.times import day_of
 
+from .entries import Held, Sent, Wanted, state_of
 from .invariants import History, check_dedup, check_places, check_step, read
-from .model import Model, Wanted
-from .waiting import Waiting
-
-IDS = tuple("abcde")
-WORKERS = ("w1111111", "w2222222", "w3333333")
-LEASE, LONGEST, MOST_DEAD, DEAD_AGE = 30_000, 90_000, 3, 10 * DAY_MS
-#: Half a second before midnight, so that days change often.
-BEGIN_US = (1_900_000_000_000 // DAY_MS + 1) * DAY_MS * 1000 - 500_000
-WHY = b'{"at":1,"attempt":1,"reason":"error"}\n'
-
-ids = st.sampled_from(IDS)
-id_lists = st.lists(ids, min_size=1, max_size=4)
-workers = st.sampled_from(WORKERS)
-delays = st.sampled_from((0, 0, 0, 0, 1, 400, 1_000, LEASE, DAY_MS))
-offsets = st.sampled_from((None, None, None, None, -2 * DAY_MS, -1, 0, 1, 700, DAY_MS))
-travels = st.sampled_from((1, 999, 1_000, 250_000, 1_000_000, LEASE * 500 + 1, DAY_MS * 1000, -1, -5_000_000))
-wanted = st.builds(
-    lambda id, offset, delay, digest, window, keep, most: (id, offset, delay, digest, window, keep, most),
-    ids, offsets, delays, st.sampled_from(("", DIGEST, DIGEST, DIGEST2)), st.sampled_from((None, 1, 5_000, DAY_MS)),
-    st.sampled_from((0, 60_000)), st.integers(1, 3),
-)  # fmt: skip
-due = wanted.map(lambda want: (want[0], None, 0, *want[3:]))
-whens = st.tuples(offsets, delays)
-picks = st.lists(
-    st.tuples(st.sampled_from(("live", "live", "stale", "any")), st.integers(0, 30)), min_size=1, max_size=3
+from .model import Model
+from .strategies import (
+    BEGIN_US,
+    DEAD_AGE,
+    LEASE,
+    MOST_DEAD,
+    WHY,
+    WORKERS,
+    Ending,
+    due,
+    endings,
+    hows,
+    id_lists,
+    jumps,
+    lanes,
+    offs,
+    picks,
+    travels,
+    wanted,
+    whens,
+    workers,
 )
-lanes = st.integers(0, 1)
-hows = st.sampled_from(("complete", "bury", "r", "b", "extend"))
-Ending = tuple[list[tuple[str, int]], str, tuple[int | None, int], bool]
-endings = st.lists(st.tuples(picks, hows, whens, st.booleans()), max_size=4)
-
-
-class Held(NamedTuple):
-    """A claim as a worker remembers it."""
-
-    id: str
-    token: int
-    attempt: int
-    most: int
-    worker: str
-
-
-class Sent(NamedTuple):
-    """The last request of a lane and what its answer said."""
-
-    call: Call
-    payload: list[Any]
+from .waiting import Waiting
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -98,7 +75,7 @@ class QueueMachine(RuleBasedStateMachine):
     @property
     def now_ms(self) -> int:
         """What a client with a perfect clock would estimate: the ms that a delay of nothing falls into."""
-        return -(-self.model.now(self.given) // 1000)
+        return -(-self.given // 1000)
 
     def may(self, **allowed: bool) -> None:
         """Say what this step may do to the set of jobs."""
@@ -113,7 +90,7 @@ class QueueMachine(RuleBasedStateMachine):
         if lane is not None:
             self.sent.pop(lane, None)
             if reply[0] == b"ok" and reply[2:3] not in ([b"r"], [b"e"], [b"m"], [b"v"]):
-                self.sent[lane] = Sent(call, reply[6:] if call.script.name == "claim" else reply[2:])
+                self.sent[lane] = Sent(call, reply[7:] if call.script.name == "claim" else reply[2:])
         return reply
 
     def pick(self, chosen: Sequence[tuple[str, int]]) -> list[Held]:
@@ -137,7 +114,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def someone_wakes(self, fire: int) -> None:
         """A job that comes on the wheel finds a timekeeper who wakes for it in time, or a token that wakes a worker."""
-        covered = Waiting.read(self.shard).covers(fire, self.model.clock // 1000)
+        covered = Waiting.read(self.shard).covers(fire, self.given // 1000)
         assert covered, "nobody wakes for a new job"
 
     @rule(batch=st.lists(wanted, min_size=1, max_size=4), lane=lanes)
@@ -160,18 +137,17 @@ class QueueMachine(RuleBasedStateMachine):
         ]  # fmt: skip
         sent = calls.enqueue(KEYS, jobs, now_ms=self.now_ms, lane=self.lane(lane), now=self.now)
         reply = self.run(sent.call, lane)
-        expected = self.model.enqueue(self.given, [wants[position] for position in sent.layout.order])
+        expected = self.model.enqueue(self.given, wants)
         if expected is None:
             assert reply[0] == b"full"
             return
         assert reply[0] == b"ok"
         answers = calls.read_enqueue(sent, reply)
         assert answers is not None
-        for index, position in enumerate(sent.layout.order):
-            answer, want = answers[position], expected[index]
+        for index, (answer, want) in enumerate(zip(answers, expected, strict=True)):
             assert reply[2][index : index + 1].decode() == want.letter
             assert (answer.job_id, answer.existed, answer.fire_at_ms) == (want.id, want.letter != "c", want.fire)
-            assert answer.state == calls_state(want.state)
+            assert answer.state == state_of(want.state)
             if want.letter == "c":
                 self.history.enqueued(want.id)
                 self.someone_wakes(want.fire)
@@ -192,7 +168,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert claimed.word == ("ok" if expected else "empty")
         names = [raw.decode() for raw in claimed.jobs[::2]]
         assert names == expected
-        assert claimed.now_us == self.model.clock
+        assert (claimed.now_us, claimed.jumps) == (self.given, self.model.jumps)
         assert claimed.day == self.model.first_day()
         self.remember(claimed.jobs, claimed.now_us // 1000)
         after = waiting.claimed(
@@ -245,7 +221,7 @@ class QueueMachine(RuleBasedStateMachine):
         build = calls.retry if name == "r" else calls.release
         batch = [Back(held.id, digits16(held.token), at, delay, failures) for held in claims]
         sent = build(KEYS, batch, now_ms=self.now_ms, lane=self.lane(lane), now=self.now)
-        letters = calls.read_refile(sent, self.run(sent.call, lane))
+        letters = calls.read_refile(sent, self.run(sent, lane))
         assert letters is not None
         pairs = [(held.id, held.token) for held in claims]
         expected = self.model.refile(self.given, pairs, letter=name, at=at, delay=delay, failures=failures)
@@ -262,15 +238,13 @@ class QueueMachine(RuleBasedStateMachine):
                 self.history.accepted(held.id, held.token, back=back)
         self.forget(claims)
 
-    def extend(self, chosen: list[tuple[str, int]]) -> None:
+    def extend(self, chosen: list[tuple[str, int]], lease: int = LEASE) -> None:
         self.may()
         claims = self.pick(chosen)
         pairs = [(held.id, digits16(held.token)) for held in claims]
-        call = calls.extend(KEYS, pairs, lease_ms=LEASE, longest_ms=LONGEST, now=self.now)
+        call = calls.extend(KEYS, pairs, lease_ms=lease, now=self.now)
         letters = calls.read_letters(self.run(call))
-        expected = self.model.extend(
-            self.given, [(held.id, held.token) for held in claims], lease=LEASE, longest=LONGEST
-        )
+        expected = self.model.extend(self.given, [(held.id, held.token) for held in claims], lease=lease)
         assert letters == expected
         for held, letter in zip(claims, expected, strict=True):
             if letter == "k":
@@ -278,16 +252,26 @@ class QueueMachine(RuleBasedStateMachine):
             else:
                 self.forget([held])
 
-    def reap(self, limit: int) -> None:
+    def reap(self, limit: int, off_us: int | None = None, jumped: int = 0) -> None:
+        """off_us: by how much the clock is not what the caller expects. jumped: how far it saw the clock jump, ms."""
         self.may(deletes=True)
-        call = calls.reap(KEYS, limit=limit, lease_ms=LEASE, most_dead=MOST_DEAD, now_ms=self.now_ms, now=self.now)
+        expected = None if off_us is None else self.given - off_us
+        call = calls.reap(
+            KEYS, limit=limit, lease_ms=LEASE, most_dead=MOST_DEAD, now_ms=self.now_ms, expected_us=expected,
+            jumped_ms=jumped, now=self.now,
+        )  # fmt: skip
         reaped = calls.read_reap(self.run(call))
         assert reaped is not None
-        grace, back, dead = self.model.reap(self.given, lease=LEASE, limit=limit, most_dead=MOST_DEAD)
-        assert (reaped.grace_ms, reaped.back, reaped.dead) == (grace, back, dead)
-        for job_id in back + dead:
-            self.history.reaped(job_id, reaped.now_us // 1000, back=job_id in back)
-        if back:
+        told = self.model.reap(
+            self.given, lease=LEASE, limit=limit, most_dead=MOST_DEAD, expected=expected, jumped=jumped
+        )
+        assert (reaped.grace_ms, reaped.back, reaped.dead) == (told.grace, list(told.back), list(told.dead))
+        assert (reaped.shortened, reaped.doubted) == (told.shortened, told.doubted)
+        if reaped.shortened:
+            self.history.shortened(reaped.now_us // 1000, self.model.lease)
+        for job_id in reaped.back + reaped.dead:
+            self.history.reaped(job_id, reaped.now_us // 1000, back=job_id in reaped.back)
+        if reaped.back:
             self.someone_wakes(-(-reaped.now_us // 1000))
 
     def cancel(self, names: list[str], other_day: bool, lane: int) -> None:
@@ -353,11 +337,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.given = max(BEGIN_US - 10_000_000, self.given + by_us)
 
     def live_until(self, until_us: int) -> None:
-        """Time goes by while some worker lives and says so, so that there is no gap and no grace period."""
-        while self.model.clock < until_us - LEASE * 400:
-            self.given = self.model.clock + LEASE * 400
-            self.run(calls.extend(KEYS, [], lease_ms=LEASE, longest_ms=LONGEST, now=self.now))
-            self.model.extend(self.given, [], lease=LEASE, longest=LONGEST)
+        """Time goes by, with or without a worker."""
         self.given = max(self.given, until_us)
 
     @rule(number=st.integers(0, 9), early_us=st.sampled_from((0, 1, 1_000)))
@@ -367,7 +347,7 @@ class QueueMachine(RuleBasedStateMachine):
         moments = [fire for fire, _ in self.model.scheduled()]
         for place in (self.model.leases, self.model.windows, self.model.kept_until):
             moments += place.values()
-        ahead = sorted(moment for moment in moments if moment * 1000 > self.model.clock)
+        ahead = sorted(moment for moment in moments if moment * 1000 > self.given)
         if ahead:
             self.given = ahead[number % len(ahead)] * 1000 - early_us
 
@@ -384,7 +364,7 @@ class QueueMachine(RuleBasedStateMachine):
         reply = self.shard.run(call._replace(args=(self.now, *call.args[1:])))
         assert reply[0] == b"ok"
         if call.script.name != "claim":
-            assert reply[2:] == payload
+            assert reply[2 : 2 + len(payload)] == payload
             return
         claimed = read({"jobs": dict(zip((i.decode() for i in payload[::2]), payload[1::2], strict=True))})
         first = min(job.token for job in claimed.values())
@@ -394,7 +374,7 @@ class QueueMachine(RuleBasedStateMachine):
             for job_id in claimed
             if (job := self.model.jobs.get(job_id)) and job.state == "p" and job.token >= first and job.worker == worker
         ]
-        assert reply[6:] == [element for pair in still for element in pair]
+        assert reply[7:] == [element for pair in still for element in pair]
 
     @rule(batch=st.lists(due, min_size=1, max_size=4), endings=endings, worker=workers, lane=lanes)
     def work_comes(self, batch: list[tuple[Any, ...]], endings: list[Ending], worker: str, lane: int) -> None:
@@ -413,18 +393,21 @@ class QueueMachine(RuleBasedStateMachine):
             return
         if how in ("complete", "bury"):
             getattr(self, how)(chosen, lane)
-        elif how == "extend":
-            self.extend(chosen)
+        elif how.startswith("extend"):
+            self.extend(chosen, LEASE if how == "extend" else 3 * LEASE)
         else:
             self.go_back(chosen, *when, lane % 2 == 0, lane, how)
 
-    @rule(late=workers, limit=st.sampled_from((1, 100)), early_us=st.sampled_from((-LEASE * 1000, 0, 1, 1_000)))
-    def a_lease_ends(self, late: str, limit: int, early_us: int) -> None:
+    @rule(
+        late=workers, limit=st.sampled_from((1, 100)), early_us=st.sampled_from((-LEASE * 1000, 0, 1, 1_000)),
+        off_us=offs, jumped=jumps,
+    )  # fmt: skip
+    def a_lease_ends(self, late: str, limit: int, early_us: int, off_us: int | None, jumped: int) -> None:
         """A worker dies, and another one reaps: just before the first lease ends, just then, or a lease later."""
         self.crash(late)
         if self.model.leases:
             self.live_until(min(self.model.leases.values()) * 1000 - early_us)
-        self.reap(limit)
+        self.reap(limit, off_us, jumped)
 
     @rule(names=id_lists, when=whens, other_day=st.booleans(), how=st.sampled_from(("cancel", "reschedule", "redrive")))
     def operate(self, names: list[str], when: tuple[int | None, int], other_day: bool, how: str) -> None:
@@ -448,6 +431,13 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             self.purge(how, names)
 
+    @rule()
+    def the_server_starts_again(self) -> None:
+        """Another process of it with the same data: the next reap gives one lease of grace."""
+        self.may()
+        self.shard.client.hset(KEYS.meta, "server", "f00d")
+        self.model.restarted = True
+
     @invariant()
     def both_hold_the_same(self) -> None:
         keyspace = self.shard.keyspace()
@@ -463,14 +453,3 @@ class QueueMachine(RuleBasedStateMachine):
         check_step(self.before, jobs, **self.allowed)
         self.before = jobs
         self.allowed = {"redriven": False, "deletes": False, "adds": False}
-
-
-def calls_state(letter: str) -> JobState:
-    """The state behind a letter."""
-    return {
-        "s": JobState.SCHEDULED,
-        "p": JobState.PROCESSING,
-        "d": JobState.DONE,
-        "x": JobState.DEAD,
-        "c": JobState.CANCELLED,
-    }[letter]

@@ -8,84 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from tests.lua.shard import Keyspace, record
+from tests.lua.shard import Keyspace
 from zwheel.times import day_of
+
+from .entries import Answer, Entry, Reaped, Told, Wanted
 
 FAILURES_KEPT = 5
 LEAST_KEPT_MS = 600_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A job to be enqueued."""
-
-    id: str
-    at: int | None
-    """Fire time, ms; None: `delay` from the server's now."""
-    delay: int
-    digest: str
-    window: int | None
-    keep: int
-    most: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What an enqueue met for one job: c created, i the id exists, k its dedup key is held; and by which job."""
-
-    letter: str
-    id: str
-    state: str
-    fire: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One job."""
-
-    state: str
-    fire: int
-    token: int
-    most: int
-    keep: int
-    digest: str
-    attempt: int = 0
-    worker: str = ""
-    failures: bytes | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self.state in ("s", "p")
-
-    def stored(self) -> bytes:
-        """Its record in Redis; a tombstone has no body."""
-        fields: dict[str, Any] = {"body": b""} if self.state in ("d", "c") else {}
-        return record(
-            self.state, attempt=self.attempt, fire=self.fire, token=self.token, worker=self.worker, most=self.most,
-            digest=self.digest, keep=self.keep, failures=self.failures, **fields,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What becomes of a schedule: its status letter ('' deletes it), when to look again, its text, and jobs with fire times."""
-
-    letter: str
-    due: int | None
-    tail: str
-    jobs: tuple[tuple[str, int], ...] = ()
-
-
 @dataclass(slots=True)
 class Model:
-    """One shard. Times are in ms, but for `clock` and `beat` and what the methods are given, which are in µs."""
+    """One shard. Times are in ms, but for `time`, `clock` and `beat` and what the methods are given, which are in µs."""
 
+    time: int = 0
+    """The server's clock at the last call: what is decided by time is decided by it."""
     clock: int = 0
+    """The last stamp: what tokens are made of."""
     beat: int | None = None
     grace: int | None = None
     lease: int = 0
+    leased: int | None = None
+    """When the longest lease was last noted to be in use."""
+    jumps: int = 0
+    jump: str | None = None
+    restarted: bool = False
+    """Whether the server was started again since a reap looked."""
     cap: int | None = None
     trimmed: int = 0
     epoch: int | None = None
@@ -101,10 +50,6 @@ class Model:
     looks: dict[str, int] = field(default_factory=dict)
     """When each is looked at again, ms."""
 
-    def now(self, given: int) -> int:
-        """The server's clock: always later than what was seen."""
-        return max(given, self.clock + 1)
-
     def scheduled(self) -> list[tuple[int, str]]:
         """Fire time and id of every job on the wheel, in the order they will be claimed."""
         return sorted((job.fire, job_id) for job_id, job in self.jobs.items() if job.state == "s")
@@ -115,17 +60,21 @@ class Model:
         return day_of(wheel[0][0]) if wheel else ""
 
     def _seen(self, given: int) -> int:
-        self.clock = self.now(given)
-        return self.clock // 1000
+        """Something is written: the time, and a stamp later than the last."""
+        self.time = given
+        self.clock = max(given, self.clock + 1)
+        return given // 1000
 
     def contact(self, given: int, lease: int = 0) -> int:
         """A worker reached Redis. Returns the end of the grace period, 0: none."""
         now_ms = self._seen(given)
-        self.lease = max(self.lease, lease)
-        if self.beat is not None and self.lease and self.clock - self.beat > self.lease * 500:
-            self.grace = now_ms + self.lease
-        self.beat = self.clock
-        return self.grace if self.grace is not None and self.grace > now_ms else 0
+        if self.beat is not None and self.beat - given > 500_000:
+            self.jumps += 1
+            self.jump = f"{given} {(given - self.beat) // 1000} {self.clock}"
+        self.beat = given
+        if lease > self.lease or (lease and lease == self.lease and abs(now_ms - (self.leased or 0)) * 2 > lease):
+            self.lease, self.leased = lease, now_ms
+        return self.grace if self.grace is not None and now_ms < self.grace <= now_ms + self.lease else 0
 
     def _free(self, job_id: str, now_ms: int, *, force: bool = False) -> None:
         """Give back the dedup key of a job that ended, unless its window lasts."""
@@ -153,8 +102,8 @@ class Model:
 
     def enqueue(self, given: int, batch: Sequence[Wanted]) -> list[Answer] | None:
         """All of the batch or, with None, nothing: the queue is full."""
-        now = self.now(given)
-        now_ms, next_ms = now // 1000, -(-now // 1000)
+        now_ms, next_ms = given // 1000, -(-given // 1000)
+        stamp = max(given, self.clock + 1)
         new: dict[str, Entry] = {}
         taken: dict[str, str] = {}
         ends: dict[str, int | None] = {}
@@ -171,7 +120,7 @@ class Model:
                 answers.append(Answer(letter="k", id=holder, state=state, fire=at))
             else:
                 new[want.id] = Entry(
-                    state="s", fire=fire, token=now, most=want.most, keep=want.keep, digest=want.digest
+                    state="s", fire=fire, token=stamp, most=want.most, keep=want.keep, digest=want.digest
                 )
                 if want.digest:
                     taken[want.digest] = want.id
@@ -180,9 +129,9 @@ class Model:
         living = sum(job.alive for job in self.jobs.values())
         if new and self.cap is not None and living + len(new) > self.cap:
             return None
-        self.clock = now
+        self._seen(given)
         if self.epoch is None:
-            self.epoch = now
+            self.epoch = stamp
         self.jobs |= new
         self.dedup |= taken
         for digest, end in ends.items():
@@ -198,7 +147,7 @@ class Model:
     def claim(self, given: int, *, worker: str, lease: int, limit: int) -> list[str]:
         """Ids of the jobs that were claimed, from the earliest bucket only."""
         self.contact(given, lease)
-        now_ms = self.clock // 1000
+        now_ms = given // 1000
         day = self.first_day()
         due = [job_id for fire, job_id in self.scheduled() if fire <= now_ms and day_of(fire) == day][:limit]
         for job_id in due:
@@ -225,11 +174,11 @@ class Model:
             letters += refused or "d"
             if not refused:
                 job = self.jobs[job_id]
-                self._free(job_id, self.clock // 1000)
+                self._free(job_id, self.time // 1000)
                 self._delete(job_id)
                 if job.keep:
                     self.jobs[job_id] = replace(job, state="d")
-                    self.kept_until[job_id] = self.clock // 1000 + job.keep
+                    self.kept_until[job_id] = self.time // 1000 + job.keep
         return letters
 
     def bury(self, given: int, claims: Iterable[tuple[str, int]], *, failures: bytes, most_dead: int) -> str:
@@ -246,17 +195,17 @@ class Model:
         return letters
 
     def _die(self, job_id: str, failures: bytes) -> None:
-        self._free(job_id, self.clock // 1000)
+        self._free(job_id, self.time // 1000)
         self.jobs[job_id] = replace(self.jobs[job_id], state="x", failures=failures)
         del self.leases[job_id]
-        self.died[job_id] = self.clock // 1000
+        self.died[job_id] = self.time // 1000
 
     def refile(
         self, given: int, claims: Iterable[tuple[str, int]], *, letter: str, at: int | None, delay: int, failures: bytes
     ) -> str:
         """retry (letter r) and release (letter b): a letter a job, or a refusal."""
         self.contact(given)
-        fire = -(-self.clock // 1000) + delay if at is None else at
+        fire = -(-given // 1000) + delay if at is None else at
         letters = ""
         for job_id, token in claims:
             refused = self._refusal(job_id, token)
@@ -269,27 +218,41 @@ class Model:
                 del self.leases[job_id]
         return letters
 
-    def extend(self, given: int, claims: Iterable[tuple[str, int]], *, lease: int, longest: int) -> str:
-        """A letter a job: k kept, c capped, or a refusal."""
+    def extend(self, given: int, claims: Iterable[tuple[str, int]], *, lease: int) -> str:
+        """A letter a job: k kept, or a refusal."""
         self.contact(given, lease)
-        now_ms = self.clock // 1000
         letters = ""
         for job_id, token in claims:
-            letter = self._refusal(job_id, token)
-            started = token // 1000
-            if not letter:
-                letter = "c" if now_ms - started >= longest else "k"
+            letter = self._refusal(job_id, token) or "k"
             if letter == "k":
-                self.leases[job_id] = min(now_ms + lease, started + longest)
+                self.leases[job_id] = given // 1000 + lease
             letters += letter
         return letters
 
-    def reap(self, given: int, *, lease: int, limit: int, most_dead: int) -> tuple[int, list[str], list[str]]:
-        """End of the grace period, or 0 and the ids that are due again and those that are dead."""
+    def reap(
+        self, given: int, *, lease: int, limit: int, most_dead: int, expected: int | None = None, jumped: int = 0
+    ) -> Reaped:
+        """End of the grace period, or 0 and the ids that are due again and those that are dead; how many leases shrank."""
+        before = self.lease
         grace = self.contact(given, lease)
+        now_ms, next_ms = given // 1000, -(-given // 1000)
+        if jumped and self._is_news(given, jumped):
+            self.jumps += 1
+            self.jump = f"{given} {jumped} {self.clock}"
+            self.leased = now_ms
+        else:
+            jumped = 0
+        if jumped > 0 or self.restarted:
+            self.restarted, self.leased = False, now_ms
+            grace = self.grace = now_ms + self.lease
         if grace:
-            return grace, [], []
-        now_ms, next_ms = self.clock // 1000, -(-self.clock // 1000)
+            return Reaped(grace=grace)
+        if expected is not None and abs(given - expected) * 3 > lease * 1000:
+            return Reaped(doubted=True)
+        self._forget(now_ms, lease, before)
+        wrong = [i for i, until in self.leases.items() if until > now_ms + self.lease + 1000]
+        wrong = sorted(wrong, key=lambda i: (self.leases[i], i))[:limit]
+        self.leases |= dict.fromkeys(wrong, now_ms + self.lease)
         over = sorted((until, job_id) for job_id, until in self.leases.items() if until <= now_ms)[:limit]
         back, dead = [], []
         for _, job_id in over:
@@ -305,7 +268,20 @@ class Model:
                 back.append(job_id)
         if dead:
             self._trim(most_dead)
-        return 0, back, dead
+        return Reaped(back=back, dead=dead, shortened=len(wrong))
+
+    def _is_news(self, given: int, jumped: int) -> bool:
+        """Whether a jump that a worker tells of is another one than the last: not soon after it in the same direction."""
+        if self.jump is None:
+            return True
+        at, by, _ = map(int, self.jump.split())
+        return abs(given - at) >= 60_000_000 or (by > 0) != (jumped > 0)
+
+    def _forget(self, now_ms: int, lease: int, before: int) -> None:
+        """Give up the longest lease when nobody used it for two of them."""
+        noted = self.leased or 0
+        if before and self.lease > lease and (noted > now_ms or now_ms - noted > 2 * self.lease):
+            self.lease, self.leased = self.lease if noted > now_ms else lease, now_ms
 
     def cancel(self, given: int, ids: Iterable[str], *, day: str) -> str:
         """A letter a job: c cancelled, r running, e ended, m missing, v in another bucket."""
@@ -337,7 +313,7 @@ class Model:
         if letter:
             return letter
         self._seen(given)
-        fire = -(-self.clock // 1000) + delay if at is None else at
+        fire = -(-given // 1000) + delay if at is None else at
         self.jobs[job_id] = replace(self.jobs[job_id], fire=fire)
         return "s"
 
@@ -353,7 +329,7 @@ class Model:
                 letters += "k"
             else:
                 letters += "r"
-                fire = -(-self.clock // 1000)
+                fire = -(-given // 1000)
                 self.jobs[job_id] = replace(self.jobs[job_id], state="s", attempt=0, fire=fire)
                 del self.died[job_id]
                 if digest:
@@ -423,7 +399,7 @@ class Model:
         started = [i for i in back if i not in waiting]
         if started:
             return "started", started
-        self.clock = self.now(given)
+        self._seen(given)
         if self.epoch is None:
             self.epoch = self.clock
         for job_id in waiting:
@@ -435,7 +411,8 @@ class Model:
         """What Redis holds, but for replays, roles and wake-up tokens."""
         marks = {
             "clock": self.clock or None, "beat": self.beat, "grace": self.grace, "lease": self.lease or None,
-            "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
+            "leased": self.leased, "jumps": self.jumps or None, "jump": self.jump,
+            "server": "f00d" if self.restarted else None, "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
         }  # fmt: skip
         found: Keyspace = {
             "jobs": {job_id: job.stored() for job_id, job in self.jobs.items()},

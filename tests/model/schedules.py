@@ -11,8 +11,8 @@ from zwheel.calls import Advance, After, NewOccurrence
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS
 
-from .machine import ids, lanes, whens
-from .model import Told
+from .entries import Told
+from .strategies import ids, lanes, whens
 from .waiters import WaitingMachine
 
 SCHEDULES = ("s", "t")

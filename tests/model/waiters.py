@@ -8,7 +8,8 @@ from hypothesis.stateful import rule
 from tests.lua.shard import KEYS
 from zwheel import calls
 
-from .machine import LEASE, QueueMachine, workers
+from .machine import QueueMachine
+from .strategies import LEASE, workers
 from .waiting import LONGEST, Waiting
 
 
@@ -19,7 +20,7 @@ class WaitingMachine(QueueMachine):
     def a_role_ends_too_late(self, name: str, worker: str, ahead: int) -> None:
         """The clock was set back, or a value is damaged: a role ends later than any that begins now."""
         self.may()
-        fields = {name: worker, f"{name}_end": str(self.model.clock // 1000 + LONGEST + ahead)}
+        fields = {name: worker, f"{name}_end": str(self.given // 1000 + LONGEST + ahead)}
         if name == "keeper":
             fields["keeper_at"] = "0"
         self.shard.put({"meta": fields})
@@ -34,7 +35,7 @@ class WaitingMachine(QueueMachine):
         call = calls.claim(KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(9), now=self.now)
         waiting = Waiting.read(self.shard)
         claimed = calls.read_claim(self.run(call))
-        self.model.contact(self.given, LEASE)
+        self.model.contact(self.given, 0 if way == "step down" else LEASE)
         assert claimed.jobs == []
         if way == "step down":
             assert claimed.word == "stepped"

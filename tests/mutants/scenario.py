@@ -177,15 +177,15 @@ class Life:
             self.send(calls.bury(self.keys, graves, most_dead=4, lane=lane, now=self.now), worker)
         elif kind == "retry":
             backs = [Back(job, token, None, self.random.choice((0, 5, 400, DAY_MS)), WHY) for job, token in pairs]
-            self.send(calls.retry(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now).call, worker)
+            self.send(calls.retry(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now), worker)
         else:
             backs = [Back(h.id, b"%016d" % h.token, h.fire, 0, b"") for h in mine]
-            self.send(calls.release(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now).call, worker)
+            self.send(calls.release(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now), worker)
 
     def extend(self) -> None:
         worker, mine = self._some_claims()
         pairs = [(held.id, b"%016d" % held.token) for held in mine]
-        self.send(calls.extend(self.keys, pairs, lease_ms=LEASE, longest_ms=5 * LEASE, now=self.now), worker)
+        self.send(calls.extend(self.keys, pairs, lease_ms=LEASE, now=self.now), worker)
 
     def reap(self) -> None:
         worker = self.random.randint(1, 2)
@@ -307,13 +307,13 @@ class Life:
         pairs = [(held.id, b"%016d" % held.token) for held in mine]
         for _ in range(5):
             self.pass_ms(LEASE)
-            call = calls.extend(self.keys, pairs, lease_ms=LEASE, longest_ms=60 * LEASE, now=self.now)
+            call = calls.extend(self.keys, pairs, lease_ms=LEASE, now=self.now)
             with pytest.raises(BrokerUnavailable):
                 self._nowhere(worker).send([call])
         self.pass_ms(10)
         call = calls.reap(self.keys, limit=50, lease_ms=LEASE, most_dead=4, now_ms=self.now_ms, now=self.now)
         self.send(call, 3 - worker, may_lose=False)
-        call = calls.extend(self.keys, pairs, lease_ms=LEASE, longest_ms=60 * LEASE, now=self.now)
+        call = calls.extend(self.keys, pairs, lease_ms=LEASE, now=self.now)
         self.send(call, worker, may_lose=False)
 
     def _nowhere(self, worker: int) -> SyncStore:

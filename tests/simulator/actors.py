@@ -118,7 +118,10 @@ class Hands:
         self.process = process
         self.worker = worker
         self.concurrency = concurrency
-        self.longest_ms = longest_ms
+        self.longest_us = longest_ms * 1000
+        self.contact = world.contact(process)
+        #: When each claim was given, by this process's own clock, µs.
+        self.since: dict[tuple[str, int], int] = {}
         self.settler = Settler(process.session, KEYS, worker, most_dead)
         self.founding = Founding(KEYS, lambda event, facts: world.mark(f"queue {event}"))
         self.running: dict[tuple[str, int], tuple[Claim, int, str]] = {}
@@ -179,11 +182,13 @@ class Hands:
             pair = (claim.id.decode(), int(claim.token))
             self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
             self.process.held[pair] = claim
+            self.since[pair] = self.world.time_us
             self.world.ever.append((claim.id, claim.token))
         self.rest = claimed
 
     def lose(self, pair: tuple[str, int]) -> None:
-        """A heartbeat said that a claim is lost."""
+        """A claim is lost, or was held for longer than any may be."""
+        self.since.pop(pair, None)
         self.running.pop(pair, None)
         self.process.held.pop(pair, None)
 
@@ -235,16 +240,22 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
 
 def heartbeat(hands: Hands) -> Acting:
     """Renews every lease each third of one; asks again soon when nobody answers."""
-    process = hands.process
+    process, world = hands.process, hands.world
     while True:
+        for pair in [pair for pair in process.held if world.time_us - hands.since[pair] >= hands.longest_us]:
+            hands.lose(pair)
+            world.mark("capped")
         held = list(process.held)
+        sent_us = world.time_us
         pairs = [(job_id.encode(), b"%016d" % token) for job_id, token in held]
-        call = calls.extend(KEYS, pairs, lease_ms=LEASE_MS, longest_ms=hands.longest_ms)
+        call = calls.extend(KEYS, pairs, lease_ms=LEASE_MS)
         try:
             (reply,) = yield (call,)
         except BrokerError:
+            hands.contact.lost()
             yield LEASE_MS / 1000 / 15
             continue
+        hands.contact.heard(sent_us * 1000)
         for pair, letter in zip(held, calls.read_letters(reply) or "", strict=True):
             if letter != "k":
                 hands.lose(pair)
@@ -272,7 +283,7 @@ def zombie(world: World, process: Process, most_dead: int) -> Acting:
             if kind == "complete":
                 call = calls.complete(KEYS, [(job_id, token)], lane=lane)
             elif kind == "extend":
-                call = calls.extend(KEYS, [(job_id, token)], lease_ms=LEASE_MS, longest_ms=60_000)
+                call = calls.extend(KEYS, [(job_id, token)], lease_ms=LEASE_MS)
             elif kind == "bury":
                 call = calls.bury(
                     KEYS, [(job_id, token, b'{"at":1,"attempt":1,"reason":"error"}\n')], most_dead=most_dead, lane=lane
@@ -282,28 +293,59 @@ def zombie(world: World, process: Process, most_dead: int) -> Acting:
                 if kind == "retry" and life is not None and life.attempt >= life.most:
                     continue
                 build = calls.retry if kind == "retry" else calls.release
-                call = build(KEYS, [Back(job_id, token, None, 500, b"")], now_ms=session.clock.now_ms(), lane=lane).call
+                call = build(KEYS, [Back(job_id, token, None, 500, b"")], now_ms=session.clock.now_ms(), lane=lane)
             try:
                 yield from persist((call,), decisions)
             except BrokerError:
                 continue
 
 
-def reaper(world: World, process: Process, most_dead: int) -> Acting:
-    """Takes back jobs whose lease ran out, and prunes now and then."""
-    decisions = world.decisions
+def beat(world: World, process: Process) -> Acting:
+    """The heartbeat of a worker that holds nothing."""
+    contact = process.contact or world.contact(process)
     while True:
-        yield decisions.pick((5.0, 3.0, 4.0))
-        call = calls.reap(
-            KEYS, limit=decisions.pick((100, 100, 1)), lease_ms=LEASE_MS, most_dead=most_dead,
-            now_ms=process.session.clock.now_ms(),
-        )  # fmt: skip
+        sent_us = world.time_us
         try:
-            yield (call,)
-            if decisions.chance(0.1):
-                yield (calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE_MS),)
+            yield (calls.extend(KEYS, [], lease_ms=LEASE_MS),)
+            contact.heard(sent_us * 1000)
+            yield LEASE_MS / 1000 / 3
         except BrokerError:
-            continue
+            contact.lost()
+            yield LEASE_MS / 1000 / 15
+
+
+def reaper(world: World, process: Process, most_dead: int) -> Acting:
+    """Takes back jobs whose lease ran out, as the worker's own does, and prunes now and then."""
+    decisions = world.decisions
+    contact = process.contact or world.contact(process)
+    breaks = -1
+    while True:
+        jumps, contact.jumps = contact.jumps, []
+        told = jumps or ([0] if breaks != contact.breaks else [])
+        breaks = contact.breaks
+        try:
+            for jumped_ms in told:
+                yield (_reap(process, most_dead, 0, jumped_ms),)
+            yield decisions.pick((5.0, 3.0, 4.0))
+            if contact.wait_s():
+                world.mark("reaper held back")
+                # Any answer has a reading of the clock in it.
+                yield (calls.extend(KEYS, [], lease_ms=LEASE_MS),)
+                continue
+            yield (_reap(process, most_dead, decisions.pick((100, 100, 1)), 0),)
+            if decisions.chance(0.1):
+                expected = process.session.clock.now_us()
+                yield (calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE_MS, expected_us=expected),)
+        except BrokerError:
+            contact.lost()
+
+
+def _reap(process: Process, most_dead: int, limit: int, jumped_ms: int) -> Call:
+    clock = process.session.clock
+    return calls.reap(
+        KEYS, limit=limit, lease_ms=LEASE_MS, most_dead=most_dead, now_ms=max(0, clock.now_ms()),
+        expected_us=clock.now_us(), jumped_ms=jumped_ms,
+    )  # fmt: skip
 
 
 def operator(world: World, process: Process) -> Acting:

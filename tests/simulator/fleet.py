@@ -42,7 +42,7 @@ class Fleet:
         self._concurrency = decisions.pick((2, 1, 4))
         # What nobody can read takes places in the dead set, and only the server knows how many.
         self._most_dead = 1000 if world.damage else decisions.pick((100, 2, 1))
-        self._longest_ms = world.longest_ms = decisions.pick((DAY_MS, 50_000, 35_000))
+        self._longest_ms = decisions.pick((DAY_MS, 50_000, 35_000))
         world.faults = [name for name in NETWORK_FAULTS if decisions.chance(0.6)]
         world.fault_rate = decisions.pick((0.0, 0.08, 0.2, 0.35))
         self._events = [name for name in (*EVENTS, "forward", "away") if decisions.chance(0.6)]
@@ -58,7 +58,7 @@ class Fleet:
         for _ in range(1 + decisions.choose(3)):
             self._start_worker()
         for _ in range(1 + decisions.choose(2)):
-            self._start("reaper", lambda world, process: actors.reaper(world, process, self._most_dead))
+            self._start_reaper()
         for _ in range(decisions.choose(3)):
             self._start("operator", actors.operator)
         if decisions.chance(0.6):
@@ -96,6 +96,13 @@ class Fleet:
 
         loop = self._sit(process.name, process, actors.poller(hands, listen))
         self._sit(f"{process.name}♥", process, actors.heartbeat(hands))
+        self._sit(f"{process.name}†", process, actors.reaper(self.world, process, self._most_dead))
+
+    def _start_reaper(self) -> None:
+        """A worker that never has room."""
+        process = self._process("reaper", self._start_reaper)
+        self._sit(process.name, process, actors.reaper(self.world, process, self._most_dead))
+        self._sit(f"{process.name}♥", process, actors.beat(self.world, process))
 
     def run(self, steps: int) -> None:
         """Let everybody move for so many steps, then drain."""
@@ -319,7 +326,7 @@ class Drain:
         world = self._world
         reaped = None
         while reaped is None:
-            today = (max(world.server_us, world.judge.floor + 2) + 999) // 1000
+            today = (world.server_us + 999) // 1000
             call: Call = calls.reap(KEYS, limit=100, lease_ms=LEASE_MS, most_dead=100, now_ms=today)
             (reply,) = world.execute([call], "drain")
             reaped = calls.read_reap(reply)
@@ -327,6 +334,5 @@ class Drain:
             return True
         held = world.backend.keyspace(PREFIX).get("processing", {})
         if held:
-            # Somebody is in contact all the while, else each look would begin a new grace.
             self._advance(reaped.now_us + LEASE_US // 3)
         return bool(held)

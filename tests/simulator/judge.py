@@ -57,7 +57,7 @@ class Judge:
         self.lives: dict[str, Life] = {}
         #: The highest token of each id; it outlives the job.
         self.tokens: dict[str, int] = {}
-        #: The last time that the server keeps, µs; and whether it lost that, so that a deleted id may get an old token.
+        #: The last stamp that the server keeps, µs; and whether it lost that, so that a deleted id may get an old token.
         self.floor = 0
         self.forgetful = False
         self.highest_given = 0
@@ -94,12 +94,13 @@ class Judge:
         if known and known[0] == str(call.args[1]):
             self._repeated(name, known[1], told)
             return True
-        must(now_us >= given, f"the clock of {name} is behind the server's by {given - now_us} µs")
-        must(now_us > self.floor, f"the clock of {name} ran backwards by {self.floor - now_us} µs")
-        must(now_us <= self.highest_given + self.executed, f"the clock of {name} runs ahead")
+        must(now_us == given, f"the clock of {name} is {given - now_us} µs behind the server's")
+        stamp = max(given, self.floor + 1)
         if told.word not in ("moved", "full", "flushed", "stale", "started") or (name, told.word) == ("claim", "moved"):
-            unsaid = name == "reschedule" and told.jobs[0].get("letter") != "s"
-            self.floor = self.floor if unsaid else now_us
+            unsaid = (name, told.word) == ("prune", "doubt") or (
+                name == "reschedule" and told.jobs[0].get("letter") != "s"
+            )
+            self.floor = self.floor if unsaid else stamp
         if told.word in ("ok", "empty", "paused"):
             if lane and (told.jobs or name != "claim") and not (name == "reschedule" and told.jobs[0]["letter"] != "s"):
                 self._lanes[lane] = str(call.args[1]), told
@@ -219,7 +220,7 @@ class Judge:
             must(life.starts <= life.causes, f"I7: {name} started {life.starts} times for {life.causes} causes")
             life.state, life.attempt, life.lease_until = "p", job["attempt"], now_ms + told.args["lease"]
             life.token = self.tokens[name] = job["token"]
-            if job["token"] != now_us:
+            if job["token"] != self.floor:
                 self._mark("token of its own")
 
     def _settled(self, job: Facts, good: str) -> Life | None:
@@ -260,14 +261,17 @@ class Judge:
 
     def _extend(self, call: Call, told: Trace, now_us: int) -> None:
         for job in self._sound(told):
-            life = self._settled(job, "kc")
-            if life and job["letter"] == "k":
-                end = job["token"] // 1000 + told.args["longest"]
-                life.lease_until = min(now_us // 1000 + told.args["lease"], end)
-            elif life:
-                self._mark("capped")
+            life = self._settled(job, "k")
+            if life:
+                life.lease_until = now_us // 1000 + told.args["lease"]
 
     def _reap(self, call: Call, told: Trace, now_us: int) -> None:
+        lease = told.args["lease"]
+        if told.args["shortened"]:
+            self._mark("leases shortened")
+            for held in self.lives.values():
+                if held.state == "p" and held.lease_until > now_us // 1000 + lease + 1000:
+                    held.lease_until = now_us // 1000 + lease
         for job in self._sound(told):
             life, name = self._life(job["id"]), job["id"]
             if life is None or life.state != "p":
@@ -394,7 +398,7 @@ class Judge:
         if facts["before"] and not (before and before.damaged):
             must((word == "b") == active, f"I14: {name} says {word} while the occurrence before is {before}")
             self._mark("busy advance" if active else "free advance")
-        self.schedules[name] = facts["status"], now_us
+        self.schedules[name] = facts["status"], self.floor
         self._placed(told, now_us)
         self._still_waits(facts, told)
         if told.jobs:
@@ -416,7 +420,7 @@ class Judge:
             self.occurrences.discard(job_id)
             self._mark("taken back")
         if facts["status"]:
-            self.schedules[facts["name"]] = facts["status"], now_us
+            self.schedules[facts["name"]] = facts["status"], self.floor
         else:
             self.schedules.pop(facts["name"], None)
             self.waiting.pop(facts["name"], None)

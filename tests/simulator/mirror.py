@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.lua.shard import Keyspace
-from tests.model.model import Model, Told, Wanted
+from tests.model.entries import Told, Wanted
+from tests.model.model import Model
 from tests.simulator.wire import LATE, Command
 from zwheel.calls import Call, Reply
 from zwheel.calls.traces import Facts, trace
@@ -16,7 +17,9 @@ from zwheel.times import DAY_MS, day_of
 
 MODEL_BODY = b"\x01\x00\xff\n"
 #: The parts of `meta` that the model knows.
-MARKS = ("clock", "beat", "grace", "lease", "paused", "cap", "trimmed", "schema", "epoch")
+MARKS = (
+    "clock", "beat", "grace", "lease", "leased", "jumps", "jump", "paused", "cap", "trimmed", "schema", "epoch",
+)  # fmt: skip
 _ANYTHING = object()
 
 
@@ -60,15 +63,14 @@ class Mirror:
         return answer
 
     def _again(self, call: Call, given: int, saved: list[Any]) -> Reply:
-        now = self.model.now(given)
         name = call.script.name
-        if name == "enqueue":
-            return saved
+        if name in ("enqueue", "retry", "release"):
+            return [saved[0], given, *saved[2:], saved[1]]
         if name != "claim":
-            return [saved[0], now, *saved[2:]]
-        answer: list[Any] = ["ok", now, "", "", "none", "0"]
-        least = int(saved[1])
-        for raw_id in saved[6::2]:
+            return [saved[0], given, *saved[2:]]
+        answer: list[Any] = ["ok", given, "", "", "none", "0", ""]
+        least = min((int(raw[21:37]) for raw in saved[8::2]), default=0)
+        for raw_id in saved[7::2]:
             job = self.model.jobs.get(raw_id.decode())
             if job and job.state == "p" and job.token >= least and job.worker == call.args[2]:
                 answer += [raw_id, self._record(raw_id.decode())]
@@ -80,8 +82,7 @@ class Mirror:
         return stored if job.state in "dc" else stored[: -len(MODEL_BODY)] + self._bodies[job_id]
 
     def _enqueue(self, call: Call, given: int) -> Reply:
-        now = self.model.now(given)
-        wants, bodies, at = [], {}, 3 + 3 * int(call.args[2])
+        wants, bodies, at = [], {}, 3 + 2 * int(call.args[2])
         for job in trace(call, None).jobs:
             want = Wanted(
                 id=job["id"], at=job.get("at"), delay=job.get("delay", 0), digest=job.get("digest", ""),
@@ -91,16 +92,17 @@ class Mirror:
             tail: Any = call.args[at + 3]
             bodies[want.id] = tail[tail.index(b"\n") + 1 :]
             at += 4
-        if _moved(call, wants, lambda want: -(-now // 1000) + want.delay if want.at is None else want.at):
-            return ["moved", now]
+        next_ms = -(-given // 1000)
+        if _moved(call, 2, [next_ms + want.delay if want.at is None else want.at for want in wants]):
+            return ["moved", given]
         answers = self.model.enqueue(given, wants)
         if answers is None:
-            return ["full", now, str(self.model.cap)]
+            return ["full", given, str(self.model.cap)]
         existed = " ".join(f"{i + 1} {a.id} {a.state} {a.fire:015d}" for i, a in enumerate(answers) if a.letter != "c")
         for i, answer in enumerate(answers):
             if answer.letter == "c":
                 self._bodies[wants[i].id] = bodies[wants[i].id]
-        return ["ok", now, "".join(a.letter for a in answers), existed]
+        return ["ok", given, "".join(a.letter for a in answers), existed]
 
     def _claim(self, call: Call, given: int) -> Reply:
         model, worker, lease, limit, day = (
@@ -111,30 +113,32 @@ class Mirror:
             call.args[5],
         )
         if limit == 0:
-            model.contact(given, lease)
-            return ["stepped", model.clock]
+            model.contact(given)
+            return ["stepped", model.time]
         founded = str(model.epoch or "")
         if call.args[7] and call.args[7] != founded:
-            return ["flushed", model.now(given), founded]
+            return ["flushed", given, founded]
         if self.paused is not None:
             model.contact(given, lease)
-            return ["paused", model.clock]
+            return ["paused", model.time]
         first = model.first_day()
         if first and first != day:
             model.contact(given, lease)
-            return ["moved", model.clock, first]
+            return ["moved", model.time, first]
         ids = model.claim(given, worker=worker, lease=lease, limit=limit)
         wheel = model.scheduled()
         next_day = day_of(wheel[0][0]) if wheel else ""
         next_fire = str(wheel[0][0]) if wheel and next_day == first else ""
-        grace = model.grace if model.grace is not None and model.grace > model.clock // 1000 else 0
-        answer: list[Any] = ["ok" if ids else "empty", model.clock, next_fire, next_day, _ANYTHING, str(grace)]
+        grace = model.grace if model.grace is not None and 0 < model.grace - given // 1000 <= model.lease else 0
+        answer: list[Any] = [
+            "ok" if ids else "empty", given, next_fire, next_day, _ANYTHING, str(grace), str(model.jumps),
+        ]  # fmt: skip
         for job_id in ids:
             answer += [job_id.encode(), self._record(job_id)]
         return answer
 
     def _letters(self, letters: str) -> Reply:
-        return ["ok", self.model.clock, letters]
+        return ["ok", self.model.time, letters]
 
     def _complete(self, call: Call, given: int) -> Reply:
         return self._letters(self.model.complete(given, _claims(trace(call, None).jobs)))
@@ -153,16 +157,16 @@ class Mirror:
 
     def _refile(self, call: Call, given: int) -> Reply:
         jobs = trace(call, None).jobs
-        now_ms = -(-self.model.now(given) // 1000)
+        next_ms = -(-given // 1000)
 
         def fire(job: Facts) -> int:
-            return int(job["at"]) if "at" in job else now_ms + int(job["delay"])
+            return int(job["at"]) if "at" in job else next_ms + int(job["delay"])
 
-        if _moved(call, jobs, fire):
-            return ["moved", self.model.now(given)]
+        if _moved(call, 2, [fire(job) for job in jobs]):
+            return ["moved", given]
         letter = "r" if call.script.name == "retry" else "b"
         letters = self.model.refile(given, _claims(jobs), letter=letter, at=0, delay=0, failures=b"")
-        at = 6 + 3 * int(call.args[2])
+        at = 6 + 2 * int(call.args[2])
         for job, got in zip(jobs, letters, strict=True):
             if got == letter:
                 self._change(job["id"], fire=fire(job))
@@ -173,37 +177,39 @@ class Mirror:
 
     def _extend(self, call: Call, given: int) -> Reply:
         pairs = _claims(trace(call, None).jobs)
-        return self._letters(self.model.extend(given, pairs, lease=int(call.args[1]), longest=int(call.args[2])))
+        return self._letters(self.model.extend(given, pairs, lease=int(call.args[1])))
 
     def _reap(self, call: Call, given: int) -> Reply:
-        now = self.model.now(given)
-        if not 0 <= -(-now // 1000) - int(call.args[6]) < DAY_MS:
-            return ["moved", now]
-        grace, back, dead = self.model.reap(
-            given, lease=int(call.args[2]), limit=int(call.args[1]), most_dead=int(call.args[3])
-        )
-        if grace:
-            return ["grace", now, str(grace)]
-        return ["ok", now, len(back) + len(dead), " ".join(back), " ".join(dead)]
+        if _moved(call, 7, [-(-given // 1000)]):
+            return ["moved", given]
+        expected, jumped = call.args[5], call.args[6]
+        told = self.model.reap(
+            given, lease=int(call.args[2]), limit=int(call.args[1]), most_dead=int(call.args[3]),
+            expected=None if expected == "" else int(expected), jumped=int(jumped or 0),
+        )  # fmt: skip
+        if told.grace:
+            return ["grace", given, str(told.grace)]
+        if told.doubted:
+            return ["doubt", given]
+        looked = len(told.back) + len(told.dead)
+        return ["ok", given, looked, " ".join(told.back), " ".join(told.dead), told.shortened]
 
     def _cancel(self, call: Call, given: int) -> Reply:
         ids = [job["id"] for job in trace(call, None).jobs]
         return self._letters(self.model.cancel(given, ids, day=str(call.args[2])))
 
     def _reschedule(self, call: Call, given: int) -> Reply:
-        now = self.model.now(given)
         (job,) = trace(call, None).jobs
-        if _in_day(int(call.args[6]), [job["at"] if "at" in job else -(-now // 1000) + job["delay"]]):
-            letter = self.model.reschedule(
-                given, job["id"], day=str(call.args[3]), at=job.get("at"), delay=job.get("delay", 0)
-            )
-            return ["ok", now, letter, str(self.model.jobs[job["id"]].fire) if letter == "s" else ""]
-        return ["moved", now]
+        if _moved(call, 6, [job["at"] if "at" in job else -(-given // 1000) + job["delay"]]):
+            return ["moved", given]
+        letter = self.model.reschedule(
+            given, job["id"], day=str(call.args[3]), at=job.get("at"), delay=job.get("delay", 0)
+        )
+        return ["ok", given, letter, str(self.model.jobs[job["id"]].fire) if letter == "s" else ""]
 
     def _redrive(self, call: Call, given: int) -> Reply:
-        now = self.model.now(given)
-        if not _in_day(int(call.args[3]), [-(-now // 1000)]):
-            return ["moved", now]
+        if _moved(call, 2, [-(-given // 1000)]):
+            return ["moved", given]
         return self._letters(self.model.redrive(given, [job["id"] for job in trace(call, None).jobs]))
 
     def _purge(self, call: Call, given: int) -> Reply:
@@ -222,11 +228,13 @@ class Mirror:
         order = sorted((score, i) for i, score in scores.items() if score <= highest)
         ids = [i for i in named if i in scores] if named else [i for _, i in order[: int(call.args[2])]]
         model.purge(given, ids)
-        return ["ok", model.clock, len(ids)]
+        return ["ok", model.time, len(ids)]
 
     def _prune(self, call: Call, given: int) -> Reply:
+        if call.args[3] != "" and abs(given - int(call.args[3])) > 60_000_000:
+            return ["doubt", given]
         taken = self.model.prune(given, dead_age=int(call.args[2]))
-        return ["ok", self.model.clock, taken]
+        return ["ok", self.model.time, taken]
 
     def _occurrences(self, args: Sequence[Any], at: int) -> tuple[tuple[tuple[str, int], ...], int]:
         """Jobs from their number on, their bodies noted, and where what follows them begins."""
@@ -252,7 +260,7 @@ class Mirror:
         busy = self._told(args, after)[0] if before else None
         word = self.model.advance(given, name, stamp, free, before, busy)
         self._keep_bodies(free if word[0] == "a" else busy, word[1:])
-        return ["ok", self.model.clock, word]
+        return ["ok", self.model.time, word]
 
     def _define(self, call: Call, given: int) -> Reply:
         args: Sequence[Any] = call.args
@@ -271,9 +279,9 @@ class Mirror:
         stamp = None if args[3] == "" else int(args[3])
         letters, started = self.model.define(given, str(args[2]), stamp, told, back)
         if letters in ("stale", "started"):
-            return [letters, self.model.now(given), *started]
+            return [letters, given, *started]
         self._keep_bodies(told, letters)
-        return ["ok", self.model.clock, letters]
+        return ["ok", self.model.time, letters]
 
     def _keep_bodies(self, told: Told | None, letters: str) -> None:
         for (job_id, _), letter in zip(told.jobs if told is not None else (), letters, strict=True):
@@ -360,24 +368,15 @@ def _claims(jobs: Sequence[Facts]) -> list[tuple[str, int]]:
     return [(job["id"], job["token"]) for job in jobs]
 
 
-def _in_day(start: int, fires: Sequence[int]) -> bool:
-    return all(start <= fire < start + DAY_MS for fire in fires)
-
-
-def _moved(call: Call, batch: Sequence[Any], fire: Callable[[Any], int]) -> bool:
-    """Whether a job of a batch belongs to another bucket than the one that the call names for it."""
-    at = 0
-    for b in range(int(call.args[2])):
-        start, count = int(call.args[4 + 3 * b]), int(call.args[5 + 3 * b])
-        if not _in_day(start, [fire(item) for item in batch[at : at + count]]):
-            return True
-        at += count
-    return False
+def _moved(call: Call, at: int, fires: Sequence[int]) -> bool:
+    """Whether a fire time belongs to no bucket that the call names. at: where their number stands among the arguments."""
+    starts = {int(call.args[at + 2 + 2 * b]) for b in range(int(call.args[at]))}
+    return any(fire - fire % DAY_MS not in starts for fire in fires)
 
 
 def _remembered(call: Call, answer: Reply) -> bool:
     if call.script.name == "claim":
-        return bool(answer[0] == "ok" and len(answer) > 6)
+        return bool(answer[0] == "ok" and len(answer) > 7)
     return bool(answer[0] == "ok" and (call.script.name != "reschedule" or answer[2] == "s"))
 
 

@@ -65,8 +65,16 @@ MUTANTS = (
     ),
     Mutant(name="reap knows no grace", scripts=("reap",), old="if grace > 0 then", new="if false then", promises=("I26",)),
     Mutant(
-        name="a gap opens no grace", scripts=("claim", "extend", "reap"), promises=("I26",),
-        old="limit * 500 then", new="limit * 500000000 then",
+        name="a jump ahead opens no grace", scripts=("reap",), promises=("I26",),
+        old="if restarted or ahead then", new="if restarted then",
+    ),
+    Mutant(
+        name="reap believes a clock in doubt", scripts=("reap",), promises=("I26",),
+        old="* 3 > lease * 1000 then", new="* 3 > lease * 1e12 then",
+    ),
+    Mutant(
+        name="all is decided by the last stamp", scripts=WRITERS, promises=("the clock",),
+        old="return now, math.floor(floor) + 1", new="return math.floor(floor) + 1, math.floor(floor) + 1",
     ),
     Mutant(
         name="reap takes a lease that has not ended", scripts=("reap",), promises=("I4",),
@@ -85,7 +93,10 @@ MUTANTS = (
         old="\nlocal now_ms = math.floor(now / 1000)\n", new="\nlocal now_ms = math.floor(now / 1000) + 2000\n",
     ),
     Mutant(name="claim leaves jobs in the bucket", scripts=("claim",), promises=("I4", "I9"), old="redis.call('ZREM', bucket, unpack(ids))", new="local _ = bucket"),
-    Mutant(name="the clock follows the server back", scripts=WRITERS, old="if seen >= now then", new="if false then", promises=("the clock",)),
+    Mutant(
+        name="stamps follow the server back", scripts=WRITERS, promises=("I6", "I14", "I2"),
+        old="if floor and floor >= now and floor < 9e15 then", new="if false then",
+    ),
     Mutant(
         name="enqueue takes a key that is held", scripts=("enqueue",), promises=("I11",),
         old="elseif digest and (holders[d] or taken[digest]) then", new="elseif digest and taken[digest] then",

@@ -17,6 +17,8 @@ from zwheel.clock import ServerClock
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.times import DAY_MS, day_of
+from zwheel.workers.contact import Contact
+from zwheel.workers.settings import WorkerSettings
 
 NAMESPACE, QUEUE = "zw", "q"
 KEYS = ShardKeys.of(NAMESPACE, QUEUE)
@@ -37,18 +39,23 @@ class Crash(Exception):
 class SimClock(ServerClock):
     """A session's estimate of the server's clock: wrong by a constant until an answer corrects it."""
 
-    __slots__ = ("_world", "off_us")
+    __slots__ = ("_world", "off_us", "was_right")
 
     def __init__(self, world: World, off_us: int) -> None:
         super().__init__()
         self._world = world
         self.off_us = off_us
+        #: What the last answer said, whatever is believed since: a jump shows by it.
+        self.was_right: int | None = None
 
     def now_us(self) -> int:
         return self._world.time_us + self.off_us
 
     def correct(self, server_us: int, error_us: int) -> None:
-        self.off_us = server_us - self._world.time_us + error_us
+        before, self.was_right = self.was_right, server_us - self._world.time_us
+        self.off_us = self.was_right + error_us
+        if before is not None and self.on_jump is not None and abs(self.was_right - before) > 500_000:
+            self.on_jump(self.was_right - before)
 
 
 class Entry(NamedTuple):
@@ -72,6 +79,8 @@ class Process:
     held: dict[tuple[str, int], Any] = field(default_factory=dict)
     pending: Any = None
     """What another process has to do again when this one dies."""
+    contact: Contact | None = None
+    """What it knows of its contact with the server; it reaps by it."""
 
 
 @dataclass(slots=True)
@@ -129,7 +138,6 @@ class World:
         self.ever: list[tuple[bytes, bytes]] = []
         self.unfinished: list[Any] = []
         self.ids: list[str] = []
-        self.longest_ms = DAY_MS
         self.fault_rate = 0.0
         self.faults: list[str] = []
 
@@ -149,6 +157,13 @@ class World:
         session = Session(NAMESPACE, caller)
         session.clock = SimClock(self, self.clock_off_us + off_us)
         return session
+
+    def contact(self, process: Process) -> Contact:
+        """What a process knows of its contact: the worker's own, told by this world's clock."""
+        contact = Contact(WorkerSettings(lease_ms=LEASE_MS), now_ns=lambda: self.time_us * 1000)
+        process.session.clock.on_jump = contact.jumped
+        process.contact = contact
+        return contact
 
     def exchange(self, actor: Actor, commands: Sequence[Command]) -> list[Any]:
         """Send commands for an actor. Raises: BrokerUnavailable, OutcomeUnknown, Crash."""
@@ -256,7 +271,7 @@ class World:
 
     def _look(self, call: Call, reply: Any) -> None:
         name, answer = call.script.name, word(reply)
-        if answer in ("moved", "grace", "flushed", "stale", "started"):
+        if answer in ("moved", "grace", "doubt", "flushed", "stale", "started"):
             self.mark(f"{answer} answer to {name}")
         elif answer == "stepped":
             self.mark("stepped down")
@@ -269,8 +284,7 @@ class World:
         self.judge.call(call, reply)
         for pair in held:
             for process in {id(a.process): a.process for a in self.actors}.values():
-                worn = clock_us(reply) // 1000 - pair[1] // 1000 >= self.longest_ms
-                if pair in process.held and not (process.troubled or process.paused_until > self.time_us or worn):
+                if pair in process.held and not (process.troubled or process.paused_until > self.time_us):
                     raise Violation(f"I26: {pair[0]} was reaped while {process.name} lives and beats")
 
     def cut(self, count: int) -> None:

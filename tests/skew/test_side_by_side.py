@@ -49,7 +49,7 @@ def test_a_random_load_of_both_versions_ends_every_job_once(old: Hand, new: Hand
             back = [calls.Back(job_id, token, None, 0, b"") for job_id, token in failing.items()]
             with one.session.lane() as lane:
                 sent = calls.release(one.keys, back, now_ms=one.now_ms(), lane=lane)
-                assert set(calls.read_refile(sent, one.send(sent.call)) or ()) == {"b"}
+                assert set(calls.read_refile(sent, one.send(sent)) or ()) == {"b"}
         fine = {job_id: token for job_id, token in held.items() if job_id not in failing}
         if fine:
             assert set(one.complete(fine)) == {"d"}

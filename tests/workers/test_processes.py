@@ -237,7 +237,7 @@ async def test_a_token_of_a_dead_worker_renews_nothing(wheel: Wheel, stage: Stag
         held = await stage.nth(1)
         store = Store(url, Session("zw"))
         forged = f"{held.token - 1:016d}".encode()
-        call = extend(ShardKeys.of("zw", "default"), [(answer.job_id, forged)], lease_ms=60_000, longest_ms=10**9)
+        call = extend(ShardKeys.of("zw", "default"), [(answer.job_id, forged)], lease_ms=60_000)
         (reply,) = await store.send([call])
         assert read_letters(reply) == "f"
         await store.aclose()

@@ -25,7 +25,7 @@ from zwheel.calls.prune import prune
 from zwheel.calls.purge import purge
 from zwheel.calls.reap import Reaped, read_reap, reap
 from zwheel.calls.redrive import redrive
-from zwheel.calls.refile import Back, Refile, read_refile
+from zwheel.calls.refile import Back, read_refile
 from zwheel.calls.release import release
 from zwheel.calls.repair import REPAIR_DAYS, REPAIR_JOBS, Repaired, read_repair, repair
 from zwheel.calls.reschedule import read_reschedule, reschedule
@@ -45,7 +45,6 @@ __all__ = [
     "NewJob",
     "NewOccurrence",
     "Reaped",
-    "Refile",
     "Repaired",
     "Reply",
     "Session",

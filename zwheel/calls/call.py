@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from zwheel._version import __version__
 from zwheel.clock import ServerClock
@@ -17,10 +17,11 @@ from zwheel.times import DAY_MS, day_of
 
 Reply = list[Any]
 Arg = str | bytes | int
-T = TypeVar("T")
 
 #: The most jobs one call may carry; Lua's unpack and the time a script may take set it.
 BATCH_LIMIT = 1000
+#: An estimate of a fire time that lies this near to midnight, ms, may be of the other day.
+_NEAR_MS = 60_000
 _days: dict[int, str] = {}
 
 
@@ -131,49 +132,32 @@ def day_name(number: int) -> str:
 
 
 class Buckets(NamedTuple):
-    """A batch in the order of its day buckets."""
+    """The day buckets that a call names: the script finds the one of each fire time among them."""
 
     keys: list[str]
     """The buckets' keys."""
     head: list[Arg]
-    """How many buckets there are, then for each: day, its first ms, how many jobs."""
-    order: list[int]
-    """The batch's positions, bucket by bucket."""
+    """How many buckets there are, then for each: day, its first ms."""
 
 
-def buckets(keys: ShardKeys, batch: Sequence[T], fire_ms: Callable[[T], int]) -> Buckets:
-    """Group a batch by the UTC day of each fire time."""
-    if len(batch) == 1:
-        number = fire_ms(batch[0]) // DAY_MS
-        day = day_name(number)
-        return Buckets([keys.wheel(day)], [1, day, number * DAY_MS, 1], [0])
-    groups: dict[int, list[int]] = {}
-    for position, item in enumerate(batch):
-        number = fire_ms(item) // DAY_MS
-        group = groups.get(number)
-        if group is None:
-            groups[number] = [position]
-        else:
-            group.append(position)
-    head: list[Arg] = [len(groups)]
-    order: list[int] = []
+def buckets(keys: ShardKeys, fires_ms: Iterable[tuple[int, bool]]) -> Buckets:
+    """Name the buckets of a batch's fire times. Each comes with whether it is an estimate.
+
+    An estimate near midnight names the day on the other side too: the server's clock decides which of them it is.
+    """
+    numbers: dict[int, None] = {}
+    for fire_ms, estimated in fires_ms:
+        number, into_ms = divmod(fire_ms, DAY_MS)
+        numbers[number] = None
+        if estimated and not _NEAR_MS <= into_ms < DAY_MS - _NEAR_MS:
+            numbers[number - 1 if into_ms < _NEAR_MS else number + 1] = None
     names: list[str] = []
-    for number, group in groups.items():
+    head: list[Arg] = [len(numbers)]
+    for number in numbers:
         day = day_name(number)
         names.append(keys.wheel(day))
-        head += [day, number * DAY_MS, len(group)]
-        order += group
-    return Buckets(names, head, order)
-
-
-def unshuffle(order: Sequence[int], values: Sequence[T]) -> list[T]:
-    """Put values that came bucket by bucket back in the batch's order."""
-    if all(position == index for index, position in enumerate(order)):
-        return list(values)
-    result = list(values)
-    for value, position in zip(values, order, strict=True):
-        result[position] = value
-    return result
+        head += (day, number * DAY_MS)
+    return Buckets(names, head)
 
 
 def foreign_schema(meta: str, found: str) -> SchemaMismatch:
@@ -195,7 +179,9 @@ def read_letters(reply: Reply) -> str | None:
 
 
 def read_count(reply: Reply) -> int:
-    """Read an answer that is a count. Raises: BrokerRefused."""
+    """Read an answer that is a count; 0 where the server's clock was in doubt. Raises: BrokerRefused."""
+    if word(reply) == "doubt":
+        return 0
     if word(reply) != "ok":
         raise BrokerRefused(f"a script answered {word(reply)!r}, which this version does not know")
     return int(reply[2])

@@ -28,11 +28,13 @@ class Claimed:
     role: str
     """timekeeper | second | follower: how to wait; none: do not wait, claim again when there is room."""
     grace_ms: int
-    """End of the grace period after a gap, ms; 0: none."""
+    """End of the grace period after an outage, ms; 0: none."""
     jobs: list[bytes]
     """id, record, id, record, ... as Redis sent them."""
     found: str = ""
     """foreign: the schema there; flushed: the epoch there now, '' when there is none."""
+    jumps: int = 0
+    """How often the server's clock was seen to jump; 0 when the answer does not tell."""
 
 
 def claim(
@@ -64,7 +66,8 @@ def read_claim(reply: Reply) -> Claimed:
             text(reply[3]),
             text(reply[4]),
             int(reply[5]),
-            reply[6:],
+            reply[7:],
+            jumps=int(reply[6] or 0),
         )
     day = text(reply[2]) if answer == "moved" else ""
     found = text(reply[2]) if answer in ("foreign", "flushed") else ""

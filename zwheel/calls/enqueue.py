@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from zwheel.calls.call import Arg, Buckets, Call, Lane, Reply, buckets, clock_us, foreign_schema, text, when_text, word
+from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, foreign_schema, text, when_text, word
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
@@ -51,16 +51,16 @@ class EnqueueCall(NamedTuple):
 
     call: Call
     batch: Sequence[NewJob]
-    layout: Buckets
     queue: QueueName
 
 
 def enqueue(keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane, now: str = "") -> EnqueueCall:
     """Build the call for up to 1000 jobs of one shard. now_ms: the estimate of the server's clock, for the buckets."""
-    layout = buckets(keys, batch, lambda job: now_ms + job.delay_ms if job.at_ms is None else job.at_ms)
+    layout = buckets(
+        keys, [(now_ms + job.delay_ms, True) if job.at_ms is None else (job.at_ms, False) for job in batch]
+    )
     args: list[Arg] = [now, lane.request, *layout.head]
-    for position in layout.order:
-        job = batch[position]
+    for job in batch:
         args += (
             job.id,
             "+0" if job.at_ms is None and not job.delay_ms else when_text(job.at_ms, job.delay_ms),
@@ -71,7 +71,7 @@ def enqueue(keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane
         keys.meta, lane.key(keys), keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
         *layout.keys,
     )  # fmt: skip
-    return EnqueueCall(Call(script("enqueue"), names, args), batch, layout, QueueName(keys.queue))
+    return EnqueueCall(Call(script("enqueue"), names, args), batch, QueueName(keys.queue))
 
 
 # The fields of a frozen dataclass, set at a third of its constructor's cost: this runs once for every job enqueued.
@@ -102,7 +102,7 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     answer = word(reply)
     if answer == "ok" and reply[2] == b"c":
         job = sent.batch[0]
-        fire = -(-clock_us(reply) // 1000) + job.delay_ms if job.at_ms is None else job.at_ms
+        fire = _taken_ms(reply) + job.delay_ms if job.at_ms is None else job.at_ms
         return [_created(job, sent.queue, fire)]
     if answer == "moved":
         return None
@@ -114,22 +114,25 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
         raise PayloadTooLarge(max(len(job.body) for job in sent.batch), 2_097_152)
     if answer != "ok":
         raise BrokerRefused(f"enqueue answered {answer!r}, which this version does not know")
-    now_ms = -(-clock_us(reply) // 1000)
+    now_ms = _taken_ms(reply)
     letters = text(reply[2])
     queue = sent.queue
     batch = sent.batch
     existed = _existed(text(reply[3])) if reply[3] else {}
-    order = sent.layout.order
-    result: list[Enqueued] = [None] * len(batch)  # type: ignore[list-item]
-    for index, position in enumerate(order):
-        job = batch[position]
+    result: list[Enqueued] = []
+    for index, job in enumerate(batch):
         if letters[index] == "c":
             fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
-            result[position] = _created(job, queue, fire)
+            result.append(_created(job, queue, fire))
         else:
             held, state, fire = existed[index]
-            result[position] = Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire)
+            result.append(Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire))
     return result
+
+
+def _taken_ms(reply: Reply) -> int:
+    """When the server took the batch in, the ms from which delays count: a repeat is told the clock of the first answer."""
+    return -(-int(reply[4] if len(reply) > 4 else reply[1]) // 1000)
 
 
 def _existed(words: str) -> dict[int, tuple[JobId, JobState, int]]:

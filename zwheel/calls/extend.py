@@ -9,14 +9,12 @@ from zwheel.keys import ShardKeys
 from zwheel.scripts import script
 
 
-def extend(
-    keys: ShardKeys, held: Sequence[tuple[bytes | str, bytes]], *, lease_ms: int, longest_ms: int, now: str = ""
-) -> Call:
+def extend(keys: ShardKeys, held: Sequence[tuple[bytes | str, bytes]], *, lease_ms: int, now: str = "") -> Call:
     """Build the call. held: (job id, token as 16 digits), up to 1000; none still says that this worker lives.
 
-    Read with `read_letters`: k, c, f, m.
+    Read with `read_letters`: k, f, m.
     """
-    args: list[Arg] = [now, lease_ms, longest_ms]
+    args: list[Arg] = [now, lease_ms]
     for pair in held:
         args += pair
     return Call(script("extend"), (keys.meta, keys.jobs, keys.processing), args)

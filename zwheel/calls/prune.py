@@ -7,7 +7,10 @@ from zwheel.keys import ShardKeys
 from zwheel.scripts import script
 
 
-def prune(keys: ShardKeys, *, limit: int, dead_age_ms: int, now: str = "") -> Call:
-    """Build the call. limit: most of each kind, up to 1000. Read with `read_count`: `limit` means there may be more."""
+def prune(keys: ShardKeys, *, limit: int, dead_age_ms: int, expected_us: int | None = None, now: str = "") -> Call:
+    """Build the call. limit: most of each kind, up to 1000. Read with `read_count`: `limit` means there may be more.
+
+    expected_us: the server's clock by the caller's own; when that cannot be, nothing is taken. None: not known.
+    """
     names = (keys.meta, keys.jobs, keys.done, keys.dead, keys.dedup, keys.dedup_expiry)
-    return Call(script("prune"), names, (now, limit, dead_age_ms))
+    return Call(script("prune"), names, (now, limit, dead_age_ms, "" if expected_us is None else expected_us))

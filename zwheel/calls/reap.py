@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zwheel.calls.call import Call, Reply, clock_us, day_name, text, word
+from zwheel.calls.call import Call, Reply, buckets, clock_us, text, word
 from zwheel.keys import ShardKeys
 from zwheel.record import FAILURES_KEPT
 from zwheel.scripts import script
-from zwheel.times import DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +22,34 @@ class Reaped:
     """Ids that are due again."""
     dead: list[str]
     """Ids that used up their attempts."""
+    shortened: int = 0
+    """How many leases ended later than any can, and were shortened."""
+    doubted: bool = False
+    """Whether nothing was done because the server's clock was not what the caller expected."""
 
 
-def reap(keys: ShardKeys, *, limit: int, lease_ms: int, most_dead: int, now_ms: int, now: str = "") -> Call:
-    """Build the call. now_ms: the estimate of the server's clock, for the bucket of today."""
-    number = now_ms // DAY_MS
-    day = day_name(number)
+def reap(
+    keys: ShardKeys, *, limit: int, lease_ms: int, most_dead: int, now_ms: int, expected_us: int | None = None,
+    jumped_ms: int = 0, now: str = "",
+) -> Call:  # fmt: skip
+    """Build the call. now_ms: the estimate of the server's clock, for the bucket of today.
+
+    expected_us: the server's clock by the caller's own, in µs; None: not known. jumped_ms: how far the caller saw the
+    server's clock jump; 0: it did not.
+    """
+    layout = buckets(keys, [(now_ms, True)])
     names = (
         keys.meta, keys.jobs, keys.processing, keys.days, keys.dead, keys.dedup, keys.dedup_expiry, keys.wake,
-        keys.wheel(day),
+        *layout.keys,
     )  # fmt: skip
-    return Call(script("reap"), names, (now, limit, lease_ms, most_dead, FAILURES_KEPT, day, number * DAY_MS))
+    return Call(
+        script("reap"),
+        names,
+        (
+            now, limit, lease_ms, most_dead, FAILURES_KEPT, "" if expected_us is None else expected_us,
+            jumped_ms or "", *layout.head,
+        ),
+    )  # fmt: skip
 
 
 def read_reap(reply: Reply) -> Reaped | None:
@@ -41,6 +57,8 @@ def read_reap(reply: Reply) -> Reaped | None:
     answer = word(reply)
     if answer == "moved":
         return None
+    if answer == "doubt":
+        return Reaped(clock_us(reply), 0, 0, [], [], doubted=True)
     if answer == "grace":
         return Reaped(clock_us(reply), int(reply[2]), 0, [], [])
-    return Reaped(clock_us(reply), 0, int(reply[2]), text(reply[3]).split(), text(reply[4]).split())
+    return Reaped(clock_us(reply), 0, int(reply[2]), text(reply[3]).split(), text(reply[4]).split(), int(reply[5]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zwheel.calls.call import Arg, Buckets, Call, Lane, Reply, buckets, text, unshuffle, when_text, word
+from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, text, when_text, word
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
 from zwheel.scripts import script
@@ -24,29 +24,23 @@ class Back(NamedTuple):
     """Lines of JSON; b"" leaves them as they are."""
 
 
-class Refile(NamedTuple):
-    """The call with its batch's layout."""
-
-    call: Call
-    layout: Buckets
-
-
-def refile(name: str, keys: ShardKeys, batch: Sequence[Back], *, now_ms: int, lane: Lane, now: str) -> Refile:
+def refile(name: str, keys: ShardKeys, batch: Sequence[Back], *, now_ms: int, lane: Lane, now: str) -> Call:
     """Build the call of `retry` or `release` for up to 1000 jobs."""
-    layout = buckets(keys, batch, lambda back: now_ms + back.delay_ms if back.at_ms is None else back.at_ms)
+    layout = buckets(
+        keys, [(now_ms + back.delay_ms, True) if back.at_ms is None else (back.at_ms, False) for back in batch]
+    )
     args: list[Arg] = [now, lane.request, *layout.head]
-    for position in layout.order:
-        back = batch[position]
+    for back in batch:
         args += (back.job_id, back.token, when_text(back.at_ms, back.delay_ms), back.failures)
     names = (keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.days, keys.wake, *layout.keys)
-    return Refile(Call(script(name), names, args), layout)
+    return Call(script(name), names, args)
 
 
-def read_refile(sent: Refile, reply: Reply) -> list[str] | None:
+def read_refile(sent: Call, reply: Reply) -> list[str] | None:
     """Read one letter a job in the batch's order; None: the day changed, build the call again."""
     answer = word(reply)
     if answer == "moved":
         return None
     if answer != "ok":
-        raise BrokerRefused(f"{sent.call.script.name} answered {answer!r}, which this version does not know")
-    return unshuffle(sent.layout.order, list(text(reply[2])))
+        raise BrokerRefused(f"{sent.script.name} answered {answer!r}, which this version does not know")
+    return list(text(reply[2]))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zwheel.calls.call import Lane
-from zwheel.calls.refile import Back, Refile, refile
+from zwheel.calls.call import Call, Lane
+from zwheel.calls.refile import Back, refile
 from zwheel.keys import ShardKeys
 
 
-def release(keys: ShardKeys, batch: Sequence[Back], *, now_ms: int, lane: Lane, now: str = "") -> Refile:
+def release(keys: ShardKeys, batch: Sequence[Back], *, now_ms: int, lane: Lane, now: str = "") -> Call:
     """Build the call for up to 1000 jobs. Read with `read_refile`: b, f, m."""
     return refile("release", keys, batch, now_ms=now_ms, lane=lane, now=now)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from zwheel.calls.call import Call, Lane, Reply, day_name, text, when_text, word
+from zwheel.calls.call import Call, Lane, Reply, buckets, text, when_text, word
 from zwheel.keys import ShardKeys
 from zwheel.scripts import script
-from zwheel.times import DAY_MS, day_start_ms
+from zwheel.times import day_start_ms
 
 
 def reschedule(
     keys: ShardKeys, job_id: str, *, day: str, at_ms: int | None, delay_ms: int, now_ms: int, lane: Lane, now: str = ""
 ) -> Call:
     """Build the call. day: the bucket the job is in. at_ms: its new fire time; None: delay_ms from the server's now."""
-    number = (now_ms + delay_ms if at_ms is None else at_ms) // DAY_MS
-    target = day_name(number)
+    layout = buckets(keys, [(now_ms + delay_ms, True) if at_ms is None else (at_ms, False)])
     names = (
-        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.wake, keys.wheel(day), keys.wheel(target),
+        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.wake, keys.wheel(day), *layout.keys,
     )  # fmt: skip
     return Call(
         script("reschedule"),
         names,
         (
-            now, lane.request, job_id, day, day_start_ms(day), target, number * DAY_MS, when_text(at_ms, delay_ms),
+            now, lane.request, job_id, day, day_start_ms(day), when_text(at_ms, delay_ms), *layout.head,
         ),
     )  # fmt: skip
 

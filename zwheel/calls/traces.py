@@ -28,7 +28,7 @@ class Trace(NamedTuple):
 
 
 #: Answers after which nothing has changed: the caller builds the call again, or gives up.
-UNCHANGED = frozenset({"moved", "full", "oversized", "foreign", "flushed", "stale", "started"})
+UNCHANGED = frozenset({"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started"})
 
 
 def trace(call: Call, reply: Reply | None) -> Trace:
@@ -62,9 +62,14 @@ def _when(value: Any) -> Facts:
     return {"delay": int(when[1:])} if when.startswith("+") else {"at": int(when)}
 
 
-def _fire(job: Facts, reply: Reply) -> int:
-    """The fire time that a script made of `when`: a delay counts from the next whole ms of its clock."""
-    return int(job["at"]) if "at" in job else -(-int(reply[1]) // 1000) + int(job["delay"])
+def _fire(job: Facts, reply: Reply, at: int) -> int:
+    """The fire time that a script made of `when`: a delay counts from the next whole ms of its clock.
+
+    at: where the answer to a repeat tells the clock of the first answer.
+    """
+    if "at" in job:
+        return int(job["at"])
+    return -(-int(reply[at] if len(reply) > at else reply[1]) // 1000) + int(job["delay"])
 
 
 def _letters(jobs: list[Facts], reply: Reply | None, letters: Sequence[str] | None = None) -> None:
@@ -75,7 +80,7 @@ def _letters(jobs: list[Facts], reply: Reply | None, letters: Sequence[str] | No
 
 
 def _after_buckets(args: Sequence[Any]) -> int:
-    return 3 + 3 * int(args[2])
+    return 3 + 2 * int(args[2])
 
 
 def _enqueue(call: Call, reply: Reply | None) -> Trace:
@@ -97,7 +102,7 @@ def _enqueue(call: Call, reply: Reply | None) -> Trace:
             jobs[int(existed[i]) - 1].update(held=existed[i + 1], state=existed[i + 2])
         for job in jobs:
             if job["letter"] == "c":
-                job["fire"] = _fire(job, reply)
+                job["fire"] = _fire(job, reply, 4)
     return Trace(answer, {}, jobs)
 
 
@@ -122,7 +127,7 @@ def _claim(call: Call, reply: Reply | None) -> Trace:
     args["next"] = int(float(reply[2])) if reply[2] else None
     args.update(role=text(reply[4]), grace=int(reply[5]))
     jobs = []
-    for i in range(6, len(reply), 2):
+    for i in range(7, len(reply), 2):
         raw: bytes = reply[i + 1]
         job: Facts = {
             "id": _text(reply[i]), "token": int(raw[21:37]), "attempt": int(raw[2:6]), "fire": int(raw[6:21]),
@@ -172,24 +177,26 @@ def _refile(call: Call, reply: Reply | None) -> Trace:
         _letters(jobs, reply)
         for job in jobs:
             if job["letter"] in "rb":
-                job["fire"] = _fire(job, reply)
+                job["fire"] = _fire(job, reply, 3)
     return Trace(answer, {}, jobs)
 
 
 def _extend(call: Call, reply: Reply | None) -> Trace:
-    jobs = [job for _, job in _held(call.args, 3, 2)]
+    jobs = [job for _, job in _held(call.args, 2, 2)]
     _letters(jobs, reply)
-    return Trace(_word(reply), {"lease": int(call.args[1]), "longest": int(call.args[2])}, jobs)
+    return Trace(_word(reply), {"lease": int(call.args[1])}, jobs)
 
 
 def _reap(call: Call, reply: Reply | None) -> Trace:
     args: Facts = {"limit": int(call.args[1]), "lease": int(call.args[2])}
+    if call.args[6] != "":
+        args["jumped"] = int(call.args[6])
     answer = _word(reply)
     jobs: list[Facts] = []
     if reply is not None and answer == "grace":
         args["grace"] = int(reply[2])
     elif reply is not None and answer == "ok":
-        args["looked"] = int(reply[2])
+        args["looked"], args["shortened"] = int(reply[2]), int(reply[5])
         jobs += [{"id": name, "letter": "s"} for name in text(reply[3]).split()]
         jobs += [{"id": name, "letter": "x"} for name in text(reply[4]).split()]
     return Trace(answer, args, jobs)
@@ -206,7 +213,7 @@ def _cancel(call: Call, reply: Reply | None) -> Trace:
 
 
 def _reschedule(call: Call, reply: Reply | None) -> Trace:
-    job: Facts = {"id": _text(call.args[2]), **_when(call.args[7])}
+    job: Facts = {"id": _text(call.args[2]), **_when(call.args[5])}
     if reply is not None and word(reply) == "ok":
         job["letter"] = text(reply[2])
         if job["letter"] == "s":
@@ -215,7 +222,7 @@ def _reschedule(call: Call, reply: Reply | None) -> Trace:
 
 
 def _redrive(call: Call, reply: Reply | None) -> Trace:
-    jobs = _ids(call.args, 4)
+    jobs = _ids(call.args, _after_buckets(call.args))
     _letters(jobs, reply)
     return Trace(_word(reply), {}, jobs)
 
@@ -232,7 +239,7 @@ def _purge(call: Call, reply: Reply | None) -> Trace:
 
 def _prune(call: Call, reply: Reply | None) -> Trace:
     args: Facts = {"limit": int(call.args[1]), "dead_age": int(call.args[2])}
-    if reply is not None:
+    if reply is not None and word(reply) == "ok":
         args["count"] = int(reply[2])
     return Trace(_word(reply), args, [])
 

@@ -1,0 +1,111 @@
+"""What the model is made of: jobs, what is asked for, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tests.lua.shard import record
+from zwheel.calls import Call
+from zwheel.job import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A job to be enqueued."""
+
+    id: str
+    at: int | None
+    """Fire time, ms; None: `delay` from the server's now."""
+    delay: int
+    digest: str
+    window: int | None
+    keep: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an enqueue met for one job: c created, i the id exists, k its dedup key is held; and by which job."""
+
+    letter: str
+    id: str
+    state: str
+    fire: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One job."""
+
+    state: str
+    fire: int
+    token: int
+    most: int
+    keep: int
+    digest: str
+    attempt: int = 0
+    worker: str = ""
+    failures: bytes | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("s", "p")
+
+    def stored(self) -> bytes:
+        """Its record in Redis; a tombstone has no body."""
+        fields: dict[str, Any] = {"body": b""} if self.state in ("d", "c") else {}
+        return record(
+            self.state, attempt=self.attempt, fire=self.fire, token=self.token, worker=self.worker, most=self.most,
+            digest=self.digest, keep=self.keep, failures=self.failures, **fields,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What becomes of a schedule: its status letter ('' deletes it), when to look again, its text, and jobs with fire times."""
+
+    letter: str
+    due: int | None
+    tail: str
+    jobs: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped:
+    """What a reap met."""
+
+    grace: int = 0
+    back: Sequence[str] = ()
+    dead: Sequence[str] = ()
+    shortened: int = 0
+    doubted: bool = False
+
+
+class Held(NamedTuple):
+    """A claim as a worker remembers it."""
+
+    id: str
+    token: int
+    attempt: int
+    most: int
+    worker: str
+
+
+class Sent(NamedTuple):
+    """The last request of a lane and what its answer said."""
+
+    call: Call
+    payload: list[Any]
+
+
+def state_of(letter: str) -> JobState:
+    """The state behind a letter."""
+    return {
+        "s": JobState.SCHEDULED,
+        "p": JobState.PROCESSING,
+        "d": JobState.DONE,
+        "x": JobState.DEAD,
+        "c": JobState.CANCELLED,
+    }[letter]

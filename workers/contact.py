@@ -1,0 +1,91 @@
+"""What a worker knows of its contact with Redis: since when it is steady, and how the server's clock jumped.
+
+A reaper takes jobs from workers that it believes dead. They may live and have had no chance to renew a lease: Redis was
+away, or its clock jumped ahead. So nothing is taken back by a worker that was itself cut off or slow a moment ago, or
+that has only just begun: it waits until every worker that lives has had its turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from zwheel.outside import escaped
+
+from .settings import WorkerSettings
+
+log = escaped("zwheel.worker")
+
+_NEVER = float("inf")
+#: A worker that just began waits this much longer than one reaping interval, as a part of it.
+_MARGIN = 1.1
+#: A jump that another worker counted is mentioned when none was seen here for so long, ns.
+_SAME_NS = 60_000_000_000
+
+
+class Contact:
+    """Told by the heartbeat, from its thread, and by the reaper; asked by the reaper."""
+
+    def __init__(
+        self, settings: WorkerSettings, news: Callable[[], None] = lambda: None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:  # fmt: skip
+        """news: called from any thread when there is something to tell the queues at once."""
+        self._now_ns = now_ns
+        self._beat_ns = settings.beat_ms * 1_000_000
+        self._lease_ns = settings.lease_ms * 1_000_000
+        self._news = news
+        #: Steady since then, monotonic ns, and for how long it has to be before anything is taken back.
+        self._since_ns = self._now_ns()
+        self._hold_ns = int(max(settings.reap_ms, settings.beat_ms / 2) * _MARGIN) * 1_000_000
+        #: When the last heartbeat that was answered had been sent; None before the first.
+        self._heard_ns: int | None = None
+        #: How long an answer takes as a rule: a long way is no trouble, a longer one than usual is.
+        self._usual_ns = 0
+        self._jumped_ns = -_SAME_NS
+        self._counted: dict[str, int] = {}
+        #: How often the contact was lost so far.
+        self.breaks = 0
+        #: Jumps of the server's clock that the queues were not told of yet, ms.
+        self.jumps: list[int] = []
+
+    def heard(self, sent_ns: int) -> None:
+        """A heartbeat was answered. One that took longer than usual, or that came late, is no steady contact."""
+        now_ns = self._now_ns()
+        took_ns = now_ns - sent_ns
+        if self._heard_ns is None:
+            self._since_ns, self._usual_ns = now_ns, took_ns
+        elif took_ns - self._usual_ns > self._beat_ns // 2 or sent_ns - self._heard_ns > self._beat_ns * 3 // 2:
+            self.lost()
+        self._usual_ns = min(took_ns, self._usual_ns * 5 // 4 + 1000)
+        self._heard_ns = sent_ns
+
+    def lost(self) -> None:
+        """A call got no answer: Redis is away, for this worker or for all. One lease of steady contact comes next."""
+        self.breaks += 1
+        self._since_ns, self._hold_ns = self._now_ns(), self._lease_ns
+
+    def wait_s(self) -> float:
+        """How long until jobs may be taken back, seconds; 0: now; for ever: not before a heartbeat is answered."""
+        now_ns = self._now_ns()
+        if self._heard_ns is None or now_ns - self._heard_ns > self._beat_ns * 3 // 2:
+            return _NEVER
+        return max(0.0, (self._since_ns + self._hold_ns - now_ns) / 1e9)
+
+    def jumped(self, by_us: int) -> None:
+        """The server's clock jumped, as a reading of it showed: say it, and have the queues told."""
+        log.warning(
+            "the server's clock jumped %s by %.1f s, or this machine stood still: jobs follow the server's clock as it is",
+            "ahead" if by_us > 0 else "back", abs(by_us) / 1e6,
+        )  # fmt: skip
+        self._jumped_ns = self._now_ns()
+        self.jumps.append(by_us // 1000)
+        self._news()
+
+    def counted(self, queue: str, jumps: int) -> None:
+        """A claim told how often the clock was seen to jump, by any worker: say it when it is news."""
+        before = self._counted.get(queue)
+        self._counted[queue] = max(jumps, before or 0)
+        if before is not None and jumps > before and self._now_ns() - self._jumped_ns > _SAME_NS:
+            self._jumped_ns = self._now_ns()
+            log.warning("queue %s: a worker saw the server's clock jump; `zwheel doctor` says how far", queue)
