@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("worker", "Run a worker."),
     "workers": ("workers", "See the workers that serve the queues."),
     "doctor": ("doctor", "Check the server and the queues' keys, and repair them."),
+    "acl": ("acl", "Print the least rights of a Redis user."),
     "server": ("server", "Start, look at and stop the project's private server."),
     "dev": ("dev", "Private server and worker in one, reloaded on change."),
     "demo": ("demo", "Watch jobs fire on time while a worker is killed."),

@@ -52,7 +52,7 @@ async def doctor(
     """
     from zwheel.calls import Session
     from zwheel.config import resolve_url
-    from zwheel.doctor import check_redis, known_queues
+    from zwheel.doctor import check_redis, check_rights, known_queues
     from zwheel.store import Store
 
     names = [check_name(name) for name in dict.fromkeys(queue or ())]
@@ -65,13 +65,15 @@ async def doctor(
         _tell(ctx, found)
         keyspace = await store.drive(known_queues(store.session))
         _tell(ctx, keyspace.findings)
+        rights = await store.drive(check_rights(store.session, names or keyspace.names))
+        _tell(ctx, rights)
         healths = await _look(ctx, store, names or keyspace.names, keyspace)
         if repair and await _repair(ctx, store, healths):
             keyspace = await store.drive(known_queues(store.session))
             healths = await _look(ctx, store, [health.queue for health in healths], keyspace)
     finally:
         await store.aclose()
-    found += [*keyspace.findings, *(finding for health in healths for finding in health.findings)]
+    found += [*rights, *keyspace.findings, *(finding for health in healths for finding in health.findings)]
     levels = [str(finding.level) for finding in found]
     problems, warnings = levels.count("problem"), levels.count("warning")
     ctx.out.note(f"{human_count(problems, 'problem')}, {human_count(warnings, 'warning')}")

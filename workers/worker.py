@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zwheel import __version__
+from zwheel.acl import Role
 from zwheel.calls import Session
 from zwheel.connect import check_server
 from zwheel.errors import (
@@ -25,7 +26,8 @@ from zwheel.errors import (
 )
 from zwheel.ids import _ALPHABET
 from zwheel.job import JobState, QueueName, WorkerId
-from zwheel.keys import queues_key
+from zwheel.operations.produce import join
+from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.outside import escaped
 from zwheel.record import STATES
 from zwheel.registry import Registry
@@ -209,7 +211,9 @@ class Worker:
                 (info,) = await store.send([("INFO", "server")])
                 check_server(_parse_info(info))
                 await guard.admit()
-                await store.send([("HSETNX", queues_key(namespace), queue, 1) for queue in self.settings.queues])
+                await self._ask_rights(store, namespace)
+                for queue in self.settings.queues:
+                    await store.drive(join(store.session, queue))
                 return True
             except BrokerFull as error:
                 log.warning("%s; working on what is there", error)
@@ -227,6 +231,13 @@ class Worker:
                 except TimeoutError:
                     continue
         return False
+
+    async def _ask_rights(self, store: Store, namespace: str) -> None:
+        """Ask what this Redis user may do. Raises: BrokerRefused, naming what is missing, before anything is claimed."""
+        queues = list(dict.fromkeys(self.settings.queues))
+        missing = await store.drive(missing_rights(store.session, Role.WORKER, queues))
+        if missing:
+            raise refusal_of_rights(Role.WORKER, namespace, queues, missing)
 
     async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:
         stopped = asyncio.create_task(self._stop.wait())

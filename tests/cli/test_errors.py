@@ -52,6 +52,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 #: These use no Redis of a URL, or wait until it comes.
 OTHERS = {
     "schedule explain",
+    "acl",
     "completion",
     "verify",
     "server start",

@@ -1,5 +1,6 @@
 """What `zwheel doctor` looks at: the server, and each queue's keys. Steps without I/O, like the operations."""
 
+from zwheel.doctor.access import check_rights
 from zwheel.doctor.eviction import Policy, eviction_policy, refusal
 from zwheel.doctor.finding import Finding, Level
 from zwheel.doctor.keyspace import Keyspace, known_queues
@@ -14,6 +15,7 @@ __all__ = [
     "Policy",
     "check_queue",
     "check_redis",
+    "check_rights",
     "eviction_policy",
     "known_queues",
     "mend_queue",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zwheel.acl import Role
+from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
+from zwheel.operations.rights import missing_rights
 from zwheel.store import Steps
 
 _LOOPBACK = ("127.", "::1", "localhost", "-::1")
@@ -50,6 +53,20 @@ def check_access() -> Steps[list[Finding]]:
         text = f"DEBUG is enabled ({debug}): it can stop the server and read its memory"
         findings.append(warning("access", text, "set `enable-debug-command no`"))
     return findings
+
+
+def check_rights(session: Session, queues: Sequence[str]) -> Steps[list[Finding]]:
+    """Whether this user may do all that the doctor does, in these queues."""
+    try:
+        missing = yield from missing_rights(session, Role.DOCTOR, queues)
+    except BrokerRefused:
+        # Scripts may not be loaded or run, which `check_scripts` says.
+        return []
+    if not missing:
+        return [ok("rights", "this user has every right that looking and repairing need")]
+    text = f"this user lacks {' '.join(missing)}: what needs it is left out here, or refused"
+    options = "".join(f" --queue {queue}" for queue in queues[:5])
+    return [problem("rights", text, f"give it the rules that `zwheel acl doctor{options}` prints")]
 
 
 def _whoami() -> Steps[str | None]:

@@ -29,6 +29,18 @@ def chunks(jobs: Iterable[NewJob], most: int) -> Iterator[list[NewJob]]:
         yield part
 
 
+def join(session: Session, queue: str) -> Steps[None]:
+    """Put a queue on the list of queues before its first jobs, so that one who may not touch the list stores nothing.
+
+    A list that another program's key took the place of costs its jobs nothing: they are stored, and not listed.
+    """
+    try:
+        yield (("HSETNX", queues_key(session.namespace), queue, 1),)
+    except BrokerRefused as error:
+        if error.code != "WRONGTYPE":
+            raise
+
+
 def enqueue_batch(session: Session, batch: Sequence[NewJob], known: set[str]) -> Steps[list[Enqueued]]:
     """Store up to 1000 jobs of one queue, all or none; answers in the batch's order.
 
@@ -37,15 +49,14 @@ def enqueue_batch(session: Session, batch: Sequence[NewJob], known: set[str]) ->
     """
     queue = batch[0].queue
     keys = session.keys(queue)
+    if queue not in known:
+        yield from join(session, queue)
+        known.add(queue)
     with session.lane() as lane:
         for _ in range(_MOVES):
             sent = enqueue(keys, batch, now_ms=session.clock.now_ms(), lane=lane, now=session.now)
-            if queue in known:
-                replies = yield (sent.call,)
-            else:
-                replies = yield (("HSETNX", queues_key(session.namespace), queue, 1), sent.call)
-                known.add(queue)
-            answers = read_enqueue(sent, replies[-1])
+            (reply,) = yield (sent.call,)
+            answers = read_enqueue(sent, reply)
             if answers is not None:
                 return answers
             # Another layout, another request: should a late copy of this one be carried out in its day after all, its

@@ -1,0 +1,56 @@
+"""Asking the server what this user may do, before something is half done without a right."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from zwheel.acl import Role, questions
+from zwheel.calls import Session
+from zwheel.errors import BrokerRefused
+from zwheel.store import Steps
+
+#: Answers with the numbers of the commands in ARGV that are refused to its caller: each is how many words, then these.
+#: A server that cannot be asked (fakeredis) has no users. One whose operator renamed a command does not know it.
+_ASK = """local may, refused, at, number = redis.acl_check_cmd, {}, 1, 0
+while may and ARGV[at] do
+  local words = {}
+  for i = 1, tonumber(ARGV[at]) do
+    words[i] = ARGV[at + i]
+  end
+  at, number = at + #words + 1, number + 1
+  local known, allowed = pcall(may, unpack(words))
+  if not known or not allowed then
+    refused[#refused + 1] = number
+  end
+end
+return refused"""
+
+
+def missing_rights(session: Session, role: Role, queues: Sequence[str]) -> Steps[list[str]]:
+    """Give the rules that this user lacks for a role in these queues, keys first; [] when it has them all.
+
+    Raises: BrokerRefused when scripts may not even be loaded.
+    """
+    asked = questions(role, session.namespace, queues)
+    sha = hashlib.sha1(_ASK.encode(), usedforsecurity=False).hexdigest()
+    words: list[str] = []
+    for _, command in asked:
+        words += [str(len(command)), *command]
+    _, refused = yield (("SCRIPT", "LOAD", _ASK), ("EVALSHA", sha, 0, *words))
+    lacking = list(dict.fromkeys(asked[number - 1][0] for number in refused))
+    keys = [rule for rule in lacking if rule.startswith("~")]
+    # A command was asked about with a key: where that key is refused, its answer says nothing about the command.
+    first = f"~{session.keys(queues[0]).tag}:*" if queues else ""
+    return keys if first in keys else [*keys, *(rule for rule in lacking if rule.startswith("+"))]
+
+
+def refusal_of_rights(role: Role, namespace: str, queues: Sequence[str], missing: Sequence[str]) -> BrokerRefused:
+    """Say in a sentence which rights a user lacks, and how it gets them."""
+    options = "".join(f" --queue {queue}" for queue in queues) + (
+        f" --namespace {namespace}" if namespace != "zw" else ""
+    )
+    return BrokerRefused(
+        f"this Redis user lacks {' '.join(missing)}: `zwheel acl {role}{options}` prints the rules that it needs",
+        "NOPERM",
+    )
