@@ -64,7 +64,7 @@ NEEDS: dict[Role, Needs] = {
         plain=frozenset(
             {
                 "blpop", "exists", "hdel", "hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hscan", "hset",
-                "hsetnx", "info", "rpush", "time", "zmscore", "zrange",
+                "hsetnx", "info", "llen", "rpush", "time", "zmscore", "zrange",
             }
         ),
         queues="RW",
