@@ -15,6 +15,9 @@ COMPLETE_VARIABLE = "_ZWHEEL_COMPLETE"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
+    from .standard import open_closed_streams
+
+    open_closed_streams()
     if os.getpid() == 1:
         from zwheel.workers.init import fork_below_init
 
@@ -32,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         drop_stdout()
         code = ExitCode.BROKEN_PIPE
+    except OSError as error:
+        from .context import drop_stdout
+        from .exits import ExitCode
+
+        drop_stdout()
+        sys.stderr.write(f"zwheel: writing the output failed: {error.strerror}\n")
+        code = ExitCode.UNEXPECTED
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

@@ -6,6 +6,7 @@ error into one sentence on stderr and an exit code.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import sys
@@ -32,6 +33,8 @@ REDIS_TIMEOUT_S = 10.0
 GIVE_UP_S = 1.0
 #: The same for a command that waits for a job anyway, and may outlast a restart of Redis.
 PATIENT_GIVE_UP_S = 30.0
+#: What the system says of a stream that is closed or has no room: nothing for us to mend.
+_NO_FAULT = frozenset({errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,9 @@ class Context:
         elif isinstance(error, OSError) and error.filename is not None:
             code = ExitCode.USAGE
             self.out.error(f"{error.filename}: {error.strerror}", kind=type(error).__name__, exit=int(code))
+        elif isinstance(error, OSError) and error.errno in _NO_FAULT:
+            sentence = f"reading or writing failed: {error.strerror}"
+            self.out.error(sentence, kind=type(error).__name__, exit=int(code))
         else:
             hint = "" if self.debug else "; repeat it with --debug and report what it shows"
             sentence = f"unexpected {type(error).__name__}: {error}{hint}"

@@ -117,7 +117,7 @@ class Stage:
     def spawn(self, *words: str, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         """Start `zwheel` with these words, away from the terminal's signals."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "zwheel.cli", *words],
+            [sys.executable, "-P", "-m", "zwheel.cli", *words],
             cwd=self.home,
             env=self._environment(),
             start_new_session=True,

@@ -80,7 +80,8 @@ async def dev(
         url = server.url
         ctx.out.note(f"zwheel: {'started' if server.started else 'using'} {server} with its data in {server.home}")
     ctx.out.note(f'zwheel: in another terminal: export ZWHEEL_URL="{mask_url(url)}"')
-    words = [sys.executable, "-m", "zwheel.cli", "worker", "--drain", _DRAIN, "--concurrency", str(concurrency)]
+    words = [sys.executable, "-P", "-m", "zwheel.cli", "worker", "--drain", _DRAIN]
+    words += ["--concurrency", str(concurrency)]
     words += [] if name is None else [name]
     words += ["--allow-shell", *(word for one in commands for word in ("--allow", one))] if commands else []
     words += [word for one in queue or [] for word in ("--queue", one)]

@@ -158,4 +158,4 @@ def _one_process(arguments: list[str]) -> list[str]:
             skip = True
         elif not word.startswith("--processes=") and not (word.startswith("-p") and word[2:].isdigit()):
             kept.append(word)
-    return [sys.executable, "-m", "zwheel.cli", *kept]
+    return [sys.executable, "-P", "-m", "zwheel.cli", *kept]

@@ -5,26 +5,38 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 from zwheel.errors import ConfigError
 from zwheel.registry import Registry
 
 
+def add_to_path(directory: str) -> None:
+    """Make a directory importable: after Python's own modules, before what is installed."""
+    stdlib = sysconfig.get_path("stdlib")
+    own = {os.path.realpath(path) for path in (stdlib, os.path.join(stdlib, "lib-dynload"))}
+    # Where it stands before them, as `python -m` puts it there, it moves.
+    entries = [entry for entry in sys.path if entry not in ("", directory)]
+    after = max((n for n, entry in enumerate(entries, 1) if os.path.realpath(entry) in own), default=0)
+    sys.path[:] = [*entries[:after], directory, *entries[after:]]
+
+
 def load_app(name: str) -> Registry:
     """Import `module:attribute` (or `module`, then its attribute `wheel`) and return the wheel found there.
 
-    The current directory is importable; a path such as `examples/app.py` stands for its module.
+    The current directory is importable; a path such as `examples/app.py` stands for its module. What lies there never
+    takes the place of one of Python's own modules: a `secrets.py` beside the app is not Python's `secrets`.
     Raises: ConfigError in one sentence; an exception of the module itself passes through.
     """
     module_name, _, attribute = name.partition(":")
     attribute = attribute or "wheel"
     if module_name.endswith(".py"):
         path = Path(module_name)
-        sys.path.insert(0, str(path.parent.resolve()))
+        add_to_path(str(path.parent.resolve()))
         module_name = path.stem
-    elif os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    else:
+        add_to_path(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -11,6 +11,8 @@ Also read: ZWHEEL_NAMESPACE, ZWHEEL_APP, ZWHEEL_HOME, and ZWHEEL_ENV=production,
     namespace = "zw"
     app = "shop.jobs:wheel"
     home = ".zwheel"             # relative to this file
+
+The file names the code that a worker runs, so it has to be this user's own or root's, and nobody else may write to it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 from zwheel.address import MEMORY_BANNER, mask_url, parse_url
 from zwheel.errors import BrokerUnavailable, ConfigError, InvalidName
 from zwheel.keys import check_name
+from zwheel.trust import distrust
 
 FILE_NAME = "zwheel.toml"
 DEFAULT_NAMESPACE = "zw"
@@ -124,6 +127,7 @@ def _silent(line: str) -> None:
 
 def _read_file(path: Path) -> dict[str, str]:
     try:
+        _check_owner(path)
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
@@ -143,6 +147,19 @@ def _read_file(path: Path) -> dict[str, str]:
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{path}: {name} must be a text that is not empty")
     return table
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a file that somebody else could have written: it names the code that a worker runs.
+
+    A link counts for its owner and for what it leads to. Raises: ConfigError, OSError.
+    """
+    reason = distrust(path.lstat()) or distrust(path.stat())
+    if reason is not None:
+        raise ConfigError(
+            f"{path} is not used, since {reason}: make it your own (chown, chmod go-w), or remove it and set ZWHEEL_URL, "
+            "ZWHEEL_APP and ZWHEEL_NAMESPACE"
+        )
 
 
 def _find_url(url: str | None, env: Mapping[str, str], file: Mapping[str, str]) -> tuple[str | None, str]:
@@ -177,9 +194,13 @@ def _namespace(env: Mapping[str, str], file: Mapping[str, str]) -> str:
 
 def _home(env: Mapping[str, str], file: Mapping[str, str], cwd: Path) -> Path:
     """$ZWHEEL_HOME, else `home` of the file, else ./.zwheel if it exists, else the user's directory for state."""
-    for named in (env.get("ZWHEEL_HOME"), file.get("home")):
-        if named:
-            return cwd / _expanded(named, env)
+    named = env.get("ZWHEEL_HOME")
+    if named:
+        home = cwd / _expanded(named, env)
+        # A person who names a link means where it leads; one that merely lies in the directory is not followed.
+        return home.resolve() if home.is_symlink() else home
+    if file.get("home"):
+        return cwd / _expanded(file["home"], env)
     if (cwd / ".zwheel").is_dir():
         return cwd / ".zwheel"
     state = env.get("XDG_STATE_HOME", "")

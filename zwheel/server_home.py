@@ -2,9 +2,12 @@
 
 start.lock     held while somebody starts, stops or resets the server: several at once end with one server
 server.lock    held by the server itself as long as it lives, so that its data never has two servers
-server.json    who wrote the data (family, version, program) and where its socket is
+server.json    who wrote the data (family, version) and where its socket is
 redis.sock     the socket; in a shorter place when the path is too long for one
 redis-data/    the append-only file; server.log is beside it
+
+The directory may have come with a cloned or copied project. So nothing in it names a program, no link in it is followed,
+and a socket elsewhere is believed only in the one place that we would have chosen.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -21,7 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zwheel.errors import EmbeddedServerError
-from zwheel.server_binary import ServerBinary
+from zwheel.server_binary import ServerBinary, Writer
+from zwheel.trust import distrust
 
 DATA = "redis-data"
 LOCK_S = 60.0
@@ -29,12 +34,24 @@ LOCK_S = 60.0
 POLL_S = 0.005
 SOCKET_PATH_LIMIT = 107 if sys.platform == "linux" else 103
 """In bytes; one more and the system refuses the socket."""
+#: The longest stamp that is read, bytes.
+_STAMP_BYTES = 65_536
+_VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}", re.ASCII)
+_LOCKS = ("start.lock", "server.lock")
+#: With less room than this the reason of a failure is a full disk, bytes.
+_LITTLE = 262_144
 _OWN_FILES = ("server.json", "server.log", "server.log.1", "redis.pid", "redis.sock")
 
 
 def real(home: Path) -> Path:
-    """The one name of a home directory, links and `~` resolved: the socket's place depends on it."""
-    return home.expanduser().resolve()
+    """The one name of a home directory, `~` and the links on the way to it resolved: the socket's place depends on it.
+
+    Raises: EmbeddedServerError when the directory itself is a link.
+    """
+    home = home.expanduser()
+    if home.is_symlink():
+        raise EmbeddedServerError(f"{home} is a link: name the directory itself, by ZWHEEL_HOME")
+    return home.resolve()
 
 
 def prepare(home: Path) -> None:
@@ -71,6 +88,34 @@ def check(home: Path) -> None:
         raise EmbeddedServerError(f"others may write to {home}, so it cannot hold a private server: chmod 700 {home}")
 
 
+def check_inside(home: Path) -> None:
+    """Make sure that what a server is about to write lies in the home: neither it nor Redis may follow a link out of it.
+
+    Raises: EmbeddedServerError with the cure.
+    """
+    found = [home / name for name in (*_OWN_FILES, *_LOCKS, DATA)]
+    data = home / DATA
+    if data.is_dir() and not data.is_symlink():
+        for folder, folders, files in os.walk(data):
+            found += [Path(folder) / name for name in (*folders, *files)]
+    for path in found:
+        try:
+            about = path.lstat()
+        except FileNotFoundError:
+            continue
+        reason = "it is a link" if stat.S_ISLNK(about.st_mode) else distrust(about)
+        if reason is not None:
+            raise EmbeddedServerError(f"{path} cannot be a private server's file, since {reason}: remove it")
+
+
+def is_full(home: Path) -> bool:
+    """Whether the disk of a directory has next to no room left."""
+    try:
+        return shutil.disk_usage(home).free < _LITTLE
+    except OSError:
+        return False
+
+
 def clear(home: Path) -> bool:
     """Delete the server's data and files, and nothing else that may lie there; False when there was nothing.
 
@@ -98,7 +143,7 @@ def socket_path(home: Path) -> Path:
     path = home / "redis.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
         return path
-    name = f"zwheel-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}.sock"
+    name = _short_name(home)
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and _is_private(Path(runtime)):
         path = Path(runtime) / name
@@ -114,6 +159,11 @@ def socket_path(home: Path) -> Path:
     return directory / name
 
 
+def _short_name(home: Path) -> str:
+    """What a home's socket is called in a shorter place."""
+    return f"zwheel-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}.sock"
+
+
 def _is_private(directory: Path) -> bool:
     try:
         found = directory.lstat()
@@ -124,20 +174,31 @@ def _is_private(directory: Path) -> bool:
 
 def recorded_socket(home: Path) -> Path:
     """Where the last server was told to listen: a later process may see another XDG_RUNTIME_DIR."""
+    own = home / "redis.sock"
     try:
-        recorded = json.loads((home / "server.json").read_text())["socket"]
-        return Path(recorded)
+        recorded = Path(json.loads(_read_stamp_file(home))["socket"])
     except (OSError, ValueError, KeyError, TypeError):
-        return home / "redis.sock"
+        return own
+    elsewhere = recorded.name == _short_name(home) and _is_private(recorded.parent)
+    return recorded if elsewhere else own
 
 
-def read_stamp(home: Path) -> ServerBinary | None:
+def is_own_socket(path: Path) -> bool:
+    """Whether a path is a socket of this user, and no link to one."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISSOCK(found.st_mode) and distrust(found) is None
+
+
+def read_stamp(home: Path) -> Writer | None:
     """Who wrote the data; None when there is none."""
     has_data = (home / DATA / "appendonlydir").exists()
     try:
-        stamp = json.loads((home / "server.json").read_text())
-        wrote = ServerBinary(path=Path(stamp["binary"]), family=str(stamp["family"]), version=str(stamp["version"]))
-        known = wrote.family in ("valkey", "redis")
+        stamp = json.loads(_read_stamp_file(home))
+        wrote = Writer(family=str(stamp["family"]), version=str(stamp["version"]))
+        known = wrote.family in ("valkey", "redis") and _VERSION.fullmatch(wrote.version) is not None
     except FileNotFoundError:
         wrote, known = None, not has_data
     except (OSError, ValueError, KeyError, TypeError):
@@ -150,9 +211,15 @@ def read_stamp(home: Path) -> ServerBinary | None:
     return wrote if has_data else None
 
 
+def _read_stamp_file(home: Path) -> bytes:
+    descriptor = os.open(home / "server.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(_STAMP_BYTES)
+
+
 def write_stamp(home: Path, binary: ServerBinary, path: Path) -> None:
     """Say who is about to write the data. Written before the start: a crash in between then errs on the side of refusing."""
-    stamp = {"family": binary.family, "version": binary.version, "binary": str(binary.path), "socket": str(path)}
+    stamp = {"family": binary.family, "version": binary.version, "socket": str(path)}
     restore_stamp(home, (json.dumps(stamp, indent=2) + "\n").encode())
 
 
@@ -163,15 +230,21 @@ def restore_stamp(home: Path, content: bytes | None) -> None:
         target.unlink(missing_ok=True)
         return
     new = home / "server.json.new"
-    new.write_bytes(content)
-    new.replace(target)
+    new.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            file.write(content)
+        new.replace(target)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
 def locked(home: Path) -> Iterator[None]:
     """Hold the start lock; wait for it up to a minute."""
     try:
-        held = os.open(home / "start.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        held = os.open(home / "start.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise EmbeddedServerError(f"{home} cannot be used: {error.strerror}") from error
     try:
@@ -190,7 +263,7 @@ def locked(home: Path) -> Iterator[None]:
 def server_lives(home: Path) -> bool:
     """Whether a server process holds the data, even one whose socket is gone or that is stuck."""
     try:
-        probe = os.open(home / "server.lock", os.O_RDWR)
+        probe = os.open(home / "server.lock", os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

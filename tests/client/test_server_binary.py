@@ -12,7 +12,7 @@ from tests.client.private import client, pretender, put_on_path, valkey
 from tests.servers import RedisServer, binary_of
 from zwheel import embedded, server_binary, server_home
 from zwheel.errors import EmbeddedServerError
-from zwheel.server_binary import ServerBinary, examine, find_binary
+from zwheel.server_binary import ServerBinary, Writer, examine, find_binary
 
 REDIS = binary_of("redis")
 needs_redis = pytest.mark.skipif(REDIS is None, reason="no redis-server on PATH")
@@ -87,16 +87,17 @@ def test_an_older_server_does_not_get_the_data_and_a_newer_one_does(
 
 
 @needs_redis
-def test_the_server_that_wrote_the_data_is_taken_again_though_another_comes_first(
+def test_the_kind_of_server_that_wrote_the_data_is_taken_again_though_another_comes_first(
     home: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert REDIS is not None
-    put_on_path(short, monkeypatch, valkey())
+    put_on_path(short, monkeypatch, REDIS)
     embedded.start(home)
     embedded.stop(home)
-    put_on_path(short, monkeypatch, REDIS)
-    assert find_binary().family == "redis"
-    assert embedded.start(home).family == "valkey"
+    other = put_on_path(short, monkeypatch, valkey()).parent
+    shutil.copy2(REDIS, other / "redis-server")
+    assert find_binary().family == "valkey"
+    assert embedded.start(home).family == "redis"
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"family": "keydb", "version": "6.3", "binary": "/x"}', "[]", None])
@@ -128,7 +129,7 @@ def test_damaged_data_are_reported_in_the_servers_words(home: Path, only: Path) 
 
 def test_a_program_that_fails_leaves_no_stamp(home: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = pretender(short, "valkey-server", "Valkey server v=9.0.0")
-    monkeypatch.setattr(server_binary, "_candidates", lambda wrote: iter([broken]))
+    monkeypatch.setattr(server_binary, "_candidates", lambda: iter([broken]))
     with pytest.raises(EmbeddedServerError, match=r"Valkey 9\.0\.0 .*did not start: exit code 1"):
         embedded.start(home)
     assert not (home / "server.json").exists()
@@ -164,7 +165,7 @@ def test_a_program_is_known_by_what_it_says_not_by_its_name(short: Path) -> None
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    wrote = ServerBinary(path=Path("x"), family="redis", version="7.0.15")
+    wrote = Writer(family="redis", version="7.0.15")
     assert server_binary.may_open(ServerBinary(path=Path("y"), family="redis", version="7.10.0"), wrote)
     assert not server_binary.may_open(ServerBinary(path=Path("y"), family="redis", version="7.0.9"), wrote)
     assert not server_binary.may_open(ServerBinary(path=Path("y"), family="valkey", version="9.0.0"), wrote)
