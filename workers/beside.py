@@ -9,6 +9,7 @@ from zwheel.calls import Call, word
 from zwheel.errors import BrokerError
 from zwheel.store import SyncStore
 
+from .claims import Claim
 from .runner import Runner
 from .settler import Read
 
@@ -24,20 +25,39 @@ class Beside:
         self._runner = runner
         self._loop = loop
         self._under_way: list[tuple[Call, Read]] = []
+        #: Set when the process is about to end: one element, the claim that blocks the loop, or None.
+        self._leaving: tuple[Claim | None, ...] = ()
+        self._left = False
 
     @property
     def owes(self) -> bool:
         """Whether something was sent that got no answer."""
         return bool(self._under_way)
 
+    def abandon(self, culprit: Claim | None) -> None:
+        """Give back what runs with the next round trip, since the process is about to end. Called by the watchdog."""
+        self._leaving = (culprit,)
+
+    def settled(self) -> bool:
+        """Whether all that ended was sent and answered, or is under way from the loop."""
+        waiting = any(settler.waiting for settler in self._runner.held.copy().values())
+        return not (self._leaving or self._under_way or waiting)
+
     def settle(self) -> None:
         """Send what ended, what has not started and what is past its timeout, in one round trip. Raises: BrokerError."""
         if not self._under_way:
             self._runner.rescue()
+            if self._leaving and not self._left:
+                self._runner.abandon(self._leaving[0])
+                self._left = True
             for settler in dict.fromkeys(self._runner.held.copy().values()):
                 self._under_way += settler.take(_LANES)
-        if not self._under_way:
-            return
+        if self._under_way:
+            self._exchange()
+        if self._left:
+            self._leaving = ()
+
+    def _exchange(self) -> None:
         replies = self._store.send([call for call, _ in self._under_way], each=True)
         batch, self._under_way = self._under_way, []
         refused: BrokerError | None = None

@@ -39,6 +39,7 @@ class Claim:
         "running",
         "stop",
         "task_name",
+        "thread",
         "token",
     )
 
@@ -60,6 +61,8 @@ class Claim:
         self.deadline_ns = 0
         #: What its function came to in a thread: nothing yet, or one element, the exception that it raised or None.
         self.returned: tuple[BaseException | None, ...] = ()
+        #: Whether its function was given to a thread.
+        self.thread = False
         self.task_name = ""
         self.headers: dict[str, str] = {}
         #: For an occurrence: how the one before it stood when this one started.

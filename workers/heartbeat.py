@@ -66,8 +66,8 @@ class Heartbeat(threading.Thread):
         self._asked = False
         #: When the server was last seen to be away, monotonic ns.
         self._away_ns = 0
-        #: When the event loop was last seen to turn, monotonic ns.
-        self._turned_ns = time.monotonic_ns()
+        #: Whether a task has blocked the event loop for so long that its outcomes are settled here.
+        self.is_stuck: Callable[[], bool] = lambda: False
         self.beside = Beside(store, runner, self._loop)
 
     def run(self) -> None:
@@ -85,7 +85,7 @@ class Heartbeat(threading.Thread):
             try:
                 self._beat()
                 self._contact.heard(started_ns)
-                if self.beside.owes or self._is_stuck():
+                if self.beside.owes or self.is_stuck():
                     self.beside.settle()
                 pause = interval * random.uniform(0.9, 1.0) - (time.monotonic_ns() - started_ns) / 1e9
             except BrokerError as error:
@@ -100,10 +100,6 @@ class Heartbeat(threading.Thread):
                 log.exception("the heartbeat failed; it goes on")
                 pause = interval / 5
             pause = max(0.0, pause)
-
-    def _is_stuck(self) -> bool:
-        """Whether the event loop has not turned for half a lease: a task blocks it."""
-        return time.monotonic_ns() - self._turned_ns > self._settings.lease_ms * 500_000
 
     def kick(self) -> None:
         """Beat now: a job waits for its lease to be renewed, or the event loop is stuck."""
@@ -174,12 +170,13 @@ class Heartbeat(threading.Thread):
         """
         lease_ns = self._settings.lease_ms * 1_000_000
         limit_ns = int(lease_ns * (1 - _MARGIN))
+        looked_ns = time.monotonic_ns()
         patience = 0
         while True:
             await asyncio.sleep(lease_ns / 1e9 / _LOOKS)
             now_ns = time.monotonic_ns()
-            patience = 3 if now_ns - self._turned_ns > 4 * lease_ns // _LOOKS else max(0, patience - 1)
-            self._turned_ns = now_ns
+            patience = 3 if now_ns - looked_ns > 4 * lease_ns // _LOOKS else max(0, patience - 1)
+            looked_ns = now_ns
             if patience:
                 continue
             for claim in list(self._runner.held):

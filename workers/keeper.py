@@ -4,6 +4,10 @@ The heartbeat's thread writes a byte at every beat. When none came for one and a
 is alive and not stopped, the keeper looks up the jobs its worker holds in Redis and renews those leases itself. A
 worker that was stopped, or that died, gets nothing renewed: its jobs are to run elsewhere.
 
+No longer than it may be, though. A job that is past its timeout is not renewed. When Python did not run in the worker for
+as long as a task may hold it up (`stuck_ms`), or for three leases while a job there is past its timeout, the keeper says
+what the worker holds, and kills it: nothing inside it can. The one who started it starts another.
+
 Signals that ask the worker to stop reach the keeper too, by Python's wake-up descriptor, which works while the GIL is
 held. A worker that does not end in its time is killed.
 """
@@ -25,17 +29,26 @@ from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
+from zwheel.outside import escaped
 from zwheel.store import SyncStore
 
 from .asks import STOP_SIGNALS, Asks, time_left_s
 from .settings import WorkerSettings
+from .timeouts import Timeouts
+from .watchdog import LEASES, dump_after_s
 
 if TYPE_CHECKING:
     from zwheel.history import Recorder
 
+log = escaped("zwheel.worker")
+
 MakeRecorder = Callable[[Session], "Recorder | None"]
 
 _LATE = 1.5
+#: What comes over the pipe beside the numbers of signals: a beat, or that Python runs; and how often that is said.
+_BEAT, _ALIVE, _ALIVE_S = b".", b"-", 1.0
+#: How many jobs are named when a worker is killed.
+_NAMED = 20
 #: How much longer than its own thread the keeper waits before it kills the worker, seconds.
 _KILL_S = 0.5
 #: How long it may take to end, and how often to look, seconds.
@@ -60,9 +73,14 @@ class Keeper:
     """The worker's side of the keeper process."""
 
     def __init__(
-        self, url: str, namespace: str, worker: str, settings: WorkerSettings, recorder: MakeRecorder | None = None
-    ) -> None:
-        """Fork it. Call this before any thread or event loop exists. recorder: makes what writes its history."""
+        self, url: str, namespace: str, worker: str, settings: WorkerSettings, recorder: MakeRecorder | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:  # fmt: skip
+        """Fork it. Call this before any thread or event loop exists.
+
+        recorder: makes what writes its history. timeouts: tells which jobs are past theirs.
+        """
+        self._said_at = 0.0
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         parent = os.getpid()
@@ -73,7 +91,8 @@ class Keeper:
                 os.close(self._writing)
                 for number in (signal.SIGINT, signal.SIGTERM):
                     signal.signal(number, signal.SIG_IGN)
-                _keep(reading, parent, url, namespace, worker, settings, recorder)
+                renewal = Renewal(url, namespace, worker, settings, recorder, timeouts)
+                _keep(reading, Stillness(parent, settings), Patience(parent, settings.drain_ms / 1000), renewal)
                 code = 0
             finally:
                 os._exit(code)
@@ -87,7 +106,15 @@ class Keeper:
     def tick(self) -> None:
         """Say that the heartbeat beats."""
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._writing, b".")
+            os.write(self._writing, _BEAT)
+
+    def alive(self) -> None:
+        """Say, once a second at the most, that Python runs here, whatever the heartbeat waits for."""
+        now = time.monotonic()
+        if now - self._said_at >= _ALIVE_S:
+            self._said_at = now
+            with contextlib.suppress(OSError):
+                os.write(self._writing, _ALIVE)
 
     def close(self) -> None:
         """Let it end, and wait for it; one that waits for Redis is killed: it holds nothing. Twice is once."""
@@ -105,32 +132,119 @@ class Keeper:
                 time.sleep(_LOOK_S)
 
 
-def _keep(
-    pipe: int,
-    parent: int,
-    url: str,
-    namespace: str,
-    worker: str,
-    settings: WorkerSettings,
-    recorder: MakeRecorder | None,
-) -> None:
-    store = None
-    patience = Patience(parent, settings.drain_ms / 1000)
-    known: dict[tuple[bytes, bytes], int] = {}
+def _keep(pipe: int, stillness: Stillness, patience: Patience, renewal: Renewal) -> None:
     while True:
-        ready, _, _ = select.select([pipe], [], [], patience.wait_s(settings.beat_ms / 1000 * _LATE))
+        ready, _, _ = select.select([pipe], [], [], patience.wait_s(stillness.wait_s()))
         if ready:
             said = os.read(pipe, 4096)
             if not said:
                 return
             patience.hear(said)
-        elif not patience.over() and is_running(parent):
-            if store is None:
-                store = SyncStore(url, Session(namespace), timeout_s=max(0.5, settings.beat_ms / 2000))
-                store.recorder = None if recorder is None else recorder(store.session)
-            with contextlib.suppress(BrokerError):
-                for queue in settings.queues:
-                    renew(store, store.session.keys(queue), worker, settings, known)
+            if stillness.hear(said):
+                renewal.held.clear()
+        elif not patience.over() and stillness.begins():
+            overdue = renewal.run()
+            if stillness.too_long(overdue):
+                stillness.end(list(renewal.held))
+
+
+class Stillness:
+    """How long the worker's heartbeat, and Python in it, have been silent."""
+
+    def __init__(self, worker: int, settings: WorkerSettings) -> None:
+        self._worker = worker
+        self._late_s = settings.beat_ms / 1000 * _LATE
+        self._limit_s = max(LEASES * settings.lease_ms, settings.stuck_ms) / 1000
+        # The stacks are written before.
+        self._overdue_s = min(
+            self._limit_s, max(LEASES * settings.lease_ms / 1000, 1.5 * dump_after_s(settings.lease_ms))
+        )
+        self._looked_at = self._alive_at = time.monotonic()
+        self._overdue = False
+
+    def hear(self, said: bytes) -> bool:
+        """Take in what came over the pipe. Returns whether Python runs there."""
+        if _BEAT in said:
+            self._looked_at = time.monotonic()
+        runs = _BEAT in said or _ALIVE in said
+        if runs:
+            self._alive_at = time.monotonic()
+            self._overdue = False
+        return runs
+
+    def wait_s(self) -> float:
+        """How long to wait for the next beat, seconds."""
+        return max(0.0, self._looked_at + self._late_s - time.monotonic())
+
+    def begins(self) -> bool:
+        """Whether a beat is late in a process that runs; it is looked for again as much later."""
+        now = time.monotonic()
+        if now < self._looked_at + self._late_s:
+            return False
+        self._looked_at = now
+        if is_running(self._worker):
+            return True
+        self._alive_at = now
+        return False
+
+    def too_long(self, overdue: bool) -> bool:
+        """Whether Python has not run there for as long as it may not. overdue: a job there is past its timeout."""
+        # Others take that job over in the meantime.
+        self._overdue = self._overdue or overdue
+        return time.monotonic() - self._alive_at > (self._overdue_s if self._overdue else self._limit_s)
+
+    def end(self, held: Sequence[str]) -> None:
+        """Kill the worker, which cannot end itself."""
+        log.error(
+            "worker process %d: Python has not run there for %.0f s: a task holds the GIL. It is killed, to be replaced; "
+            "its stacks are in its own log. It holds %s",
+            self._worker, time.monotonic() - self._alive_at, ", ".join(held[:_NAMED]) or "no job",
+        )  # fmt: skip
+        if os.getppid() == self._worker:
+            os.kill(self._worker, signal.SIGKILL)
+
+
+class Renewal:
+    """Renews what the worker holds by what Redis says, on a connection of its own."""
+
+    def __init__(
+        self, url: str, namespace: str, worker: str, settings: WorkerSettings, recorder: MakeRecorder | None,
+        timeouts: Timeouts | None,
+    ) -> None:  # fmt: skip
+        self._url = url
+        self._namespace = namespace
+        self._worker = worker
+        self._settings = settings
+        self._recorder = recorder
+        self._timeouts = timeouts
+        self._store: SyncStore | None = None
+        self._known: dict[tuple[bytes, bytes], int] = {}
+        self._overdue = 0
+        #: The jobs that the worker held in this silence.
+        self.held: dict[str, None] = {}
+
+    def run(self) -> bool:
+        """Renew once. Returns whether some job is past its timeout."""
+        if self._store is None:
+            self._store = SyncStore(
+                self._url, Session(self._namespace), timeout_s=max(0.5, self._settings.beat_ms / 2000)
+            )
+            self._store.recorder = None if self._recorder is None else self._recorder(self._store.session)
+        self._overdue = 0
+        with contextlib.suppress(BrokerError):
+            for queue in self._settings.queues:
+                keys = self._store.session.keys(queue)
+                renew(self._store, keys, self._worker, self._settings, self._known, self._may)
+        return self._overdue > 0
+
+    def _may(self, job_id: bytes, raw: bytes, since_ns: int) -> bool:
+        """Whether a job may be renewed: not when it was first met here its timeout and a lease ago, or longer."""
+        self.held[job_id.decode("utf-8", "backslashreplace")] = None
+        timeout_ms = None if self._timeouts is None else self._timeouts.of(job_id, raw)
+        if timeout_ms is None or since_ns < (timeout_ms + self._settings.lease_ms) * 1_000_000:
+            return True
+        self._overdue += 1
+        return False
 
 
 class Patience:
@@ -166,13 +280,16 @@ class Patience:
 def renew(
     store: SyncStore, keys: ShardKeys, worker: str, settings: WorkerSettings,
     known: dict[tuple[bytes, bytes], int] | None = None,
+    may: Callable[[bytes, bytes, int], bool] = lambda job_id, raw, since_ns: True,
 ) -> int:  # fmt: skip
     """Renew the leases of one worker. Returns how many it found.
 
     known: when each claim was first met here, monotonic ns: one that lasts for longer than any may is not renewed.
+    may: tells by id, record and the time since then which may be renewed.
     """
     known = {} if known is None else known
-    oldest_ns = time.monotonic_ns() - settings.longest_ms * 1_000_000
+    now_ns = time.monotonic_ns()
+    longest_ns = settings.longest_ms * 1_000_000
     name = worker.encode().ljust(8)
     ids: Sequence[bytes]
     found = 0
@@ -182,10 +299,14 @@ def renew(
         if not ids:
             return found
         (records,) = store.send([("HMGET", keys.jobs, *ids)])
-        held = [(i, raw[21:37]) for i, raw in zip(ids, records, strict=True) if raw and raw[37:45] == name]
-        held = [pair for pair in held if known.setdefault(pair, time.monotonic_ns()) > oldest_ns]
+        mine = [(i, raw) for i, raw in zip(ids, records, strict=True) if raw and raw[37:45] == name]
+        held = []
+        for job_id, raw in mine:
+            since_ns = now_ns - known.setdefault((job_id, raw[21:37]), now_ns)
+            if since_ns < longest_ns and may(job_id, raw, since_ns):
+                held.append((job_id, raw[21:37]))
         if held:
             call = calls.extend(keys, held, lease_ms=settings.lease_ms)
             store.send([call])
-            found += len(held)
+        found += len(mine)
         start += BATCH_LIMIT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 import threading
@@ -21,12 +22,16 @@ from .keeper import Keeper
 from .lifeline import listen, take_line
 from .settings import WorkerSettings
 from .stopping import Stopper, end_now
+from .timeouts import Timeouts
+from .watchdog import Dumper
 from .worker import Worker
 
 log = escaped("zwheel.worker")
 
 #: How long what is left of ended jobs may take to end before the process does, seconds: idle threads; background tasks.
 _THREADS_END_S, _BACKGROUND_S = 0.5, 1.0
+#: How long the log of a stuck process may take to be written, seconds.
+_FLUSHED_S = 1.0
 #: What the names of the threads begin with that run tasks, and what tasks hand to `asyncio.to_thread`.
 TASK_THREAD, TO_THREAD = "zwheel-task", "zwheel-to-thread"
 
@@ -51,8 +56,16 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     factory = _uvloop_factory() if uvloop else None
     worker = Worker(wheel, settings)
     url, namespace = wheel.resolve()
-    keeper = Keeper(url, namespace, worker.id, settings, wheel.recorder)
+    keeper = Keeper(url, namespace, worker.id, settings, wheel.recorder, Timeouts(wheel.tasks, wheel.codec))
     worker.on_beat = keeper.tick
+    dumper = Dumper(settings.lease_ms)
+
+    def look() -> None:
+        keeper.alive()
+        dumper.put_off()
+
+    worker.on_look = look
+    worker.replace = _end_stuck
     stopper = Stopper(worker, settings.drain_ms)
     GARBAGE.settle_in()
     left = _Left()
@@ -69,8 +82,17 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
                     keeper.close()
                     end_now(left.code)
     finally:
+        dumper.close()
         keeper.close()
     return 0
+
+
+def _end_stuck() -> None:
+    """End this process from another thread, while a task blocks the main one, and maybe the log with it."""
+    flushing = threading.Thread(target=logging.shutdown, daemon=True)
+    flushing.start()
+    flushing.join(_FLUSHED_S)
+    os._exit(1)
 
 
 class _Left:

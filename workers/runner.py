@@ -20,7 +20,7 @@ from zwheel.job import Failure, JobState, QueueName, Reason
 from zwheel.outside import escaped
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.retry import Discard, Retry
-from zwheel.tasks import TIMEOUT_HEADER, BaseTask, body_context
+from zwheel.tasks import BaseTask, body_context
 from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Slots, Stop
@@ -28,6 +28,7 @@ from .failure import failure_of
 from .forks import FORKS, Threads
 from .isolated import Isolated, NotStarted
 from .settler import Settler
+from .timeouts import timeout_of
 
 log = escaped("zwheel.worker")
 
@@ -203,7 +204,7 @@ class Runner:
         timeout_ms = task.policy.timeout_ms
         if headers:
             claim.headers = headers
-            timeout_ms = _timeout_of(headers, timeout_ms)
+            timeout_ms = timeout_of(headers, timeout_ms)
             if PREVIOUS_HEADER in headers:
                 await self._look_back(claim)
         apart = task.policy.process and not task.is_async
@@ -285,6 +286,7 @@ class Runner:
         if self._threads is None:
             self._threads = Threads(self._slots.concurrency, thread_name_prefix="zwheel-task")
         context = copy_context()
+        claim.thread = True
 
         def call() -> BaseException | None:
             try:
@@ -437,6 +439,21 @@ class Runner:
                 self._stopped(claim, settler, None)
                 self._loop.call_soon_threadsafe(running.cancel)
 
+    def in_threads(self) -> bool:
+        """Whether functions still run in threads, which need no event loop to end."""
+        return any(claim.thread and not claim.returned and not claim.ended for claim in list(self.held))
+
+    def abandon(self, culprit: Claim | None) -> None:
+        """Give back what runs, before the process ends: all but the claim that blocks the loop.
+
+        Its attempt counts: its lease runs out. When nobody knows whose code blocks it, that is so for every job of the
+        loop. Runs in the heartbeat's thread.
+        """
+        for claim, settler in self.held.copy().items():
+            if not claim.ended and claim is not culprit and (claim.thread or culprit is not None):
+                claim.stop = Stop.DRAIN
+                settler.release(claim)
+
     def _ended_in_thread(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         if error is None:
             self._ended_well(claim, settler)
@@ -469,8 +486,3 @@ class Runner:
             self._look_again.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _timeout_of(headers: dict[str, str], otherwise: int | None) -> int | None:
-    text = headers.get(TIMEOUT_HEADER, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 and int(text) > 0 else otherwise

@@ -38,6 +38,9 @@ class WorkerSettings:
     """Work also on a Redis whose eviction policy may delete queue keys."""
     watch_ms: int = 60_000
     """How often a running worker looks at the eviction policy."""
+    stuck_ms: int = 60_000
+    """How long a task may block the event loop, or hold the GIL, before its worker is replaced; at least three leases.
+    Three leases are enough when the task is past its own timeout."""
 
     def __post_init__(self) -> None:
         if not self.queues:
@@ -47,7 +50,7 @@ class WorkerSettings:
         for name, least in (
             ("concurrency", 1), ("task_processes", 0), ("prefetch", 0), ("lease_ms", 500), ("longest_ms", 1_000), ("reap_ms", 50),
             ("drain_ms", 0), ("unknown_ttl_ms", 0), ("most_dead", 0), ("dead_age_ms", 0),
-            ("watch_ms", 50),
+            ("watch_ms", 50), ("stuck_ms", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(

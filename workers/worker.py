@@ -44,6 +44,7 @@ from .runner import Runner
 from .scheduler import Scheduler
 from .settings import WorkerSettings
 from .watch import Watch
+from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from zwheel.history import Recorder
@@ -73,6 +74,10 @@ class Worker:
         self._observer = observer
         #: Called by the heartbeat's thread after each beat.
         self.on_beat: Callable[[], None] | None = None
+        #: Called by the watchdog's thread, several times a second: Python runs in this process.
+        self.on_look: Callable[[], None] | None = None
+        #: Ends this process when a task blocks the event loop for good; None: it is not for us to end.
+        self.replace: Callable[[], None] | None = None
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
         #: Set when the worker has begun to claim.
@@ -132,11 +137,15 @@ class Worker:
             idle=lambda: not slots.held and all(poller.follows for poller in pollers),
             taken_back=lambda queue: _look(pollers, queue),
         )  # fmt: skip
+        watchdog = Watchdog(self.settings, runner, heartbeat)
+        watchdog.on_look, watchdog.replace = self.on_look, self.replace
+        heartbeat.is_stuck = watchdog.stuck
         answered = True
         try:
             if not await self._await_server(store, namespace, guard):
                 return
             heartbeat.start()
+            watchdog.start()
             await self._sync(store)
             reaper = asyncio.create_task(reaping.run())
             watch = asyncio.create_task(heartbeat.watch())
@@ -153,6 +162,7 @@ class Worker:
                     part.cancel()
                 await asyncio.gather(reaper, watch, guarding, *scheduling, *loops, return_exceptions=True)
         finally:
+            watchdog.stop()
             heartbeat.stop()
             runner.cancel_all(Stop.LOST)
             runner.close()

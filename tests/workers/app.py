@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -31,6 +32,13 @@ async def quick(fate: str = "") -> None:
         raise Retry(fate, delay=3600)
     if fate == "discard":
         raise Discard(fate)
+
+
+@wheel.task(name="clutch", keep=60, retries=0)
+def clutch(name: str) -> None:
+    """Appears, and holds the GIL for longer than any test lasts."""
+    stage.announce(name)
+    ctypes.PyDLL(None).sleep(600)
 
 
 @wheel.task(name="thread", keep=60)

@@ -98,13 +98,17 @@ async def worker_process(
     wait: bool = True,
     app: str = "tests.workers.app:wheel",
     failpoints: str = "",
+    module: str = "zwheel.cli",
 ) -> AsyncIterator[Process]:
-    """Run `zwheel worker`; it is killed at the end of the block if it still runs. failpoints: where it dies or stops."""
+    """Run `zwheel worker`; it is killed at the end of the block if it still runs. failpoints: where it dies or stops.
+
+    module: what runs instead of the command line.
+    """
     words = ["worker", app, "--lease", lease, "--reap", reap, "--drain", drain, *options]
     environment = {**os.environ, "ZWHEEL_URL": url, PATH: str(stage), "PYTHONUNBUFFERED": "1"}
     environment["ZWHEEL_FAILPOINTS"] = failpoints
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "zwheel.cli", *words),
+        *(sys.executable, "-m", module, *words),
         cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     process = Process(child)

@@ -42,6 +42,17 @@ def play_blocking(name: str) -> None:
         connection.recv(1)
 
 
+def announce(name: str) -> None:
+    """Appear, and go on; the connection stays until the process ends."""
+    connection = socket.socket(socket.AF_UNIX)
+    _kept.append(connection)
+    connection.connect(os.environ[PATH])
+    connection.sendall(_hello(name))
+
+
+_kept: list[socket.socket] = []
+
+
 async def pass_by(name: str) -> None:
     """Appear, and go on at once."""
     reader, writer = await asyncio.open_unix_connection(os.environ[PATH])
