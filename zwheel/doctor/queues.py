@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from zwheel import calls
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
 from zwheel.doctor.finding import Finding, ok, problem, warning
+from zwheel.doctor.jumps import check_jumps
 from zwheel.doctor.places import Suspects, look_around
 from zwheel.errors import BrokerRefused
 from zwheel.keys import SCHEMA, ShardKeys, queues_key
@@ -96,6 +97,7 @@ def _check(
         number = f"{suspects.unreadable:,} record{'s'[: suspects.unreadable != 1]}"
         text = f"{number} of another version of zwheel: set aside in the dead set, or there as soon as its time comes"
         say(warning("versions", text, "redrive them with a version that knows them (`zwheel dead redrive`)", queue))
+    health.findings += yield from check_jumps(session, keys)
 
 
 def _confirm(
