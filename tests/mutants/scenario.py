@@ -39,6 +39,7 @@ BEGIN_MS = (1_900_000_000_000 // DAY_MS + 1) * DAY_MS - 500
 LEASE = 1_000
 DIGESTS = ("a" * 32, "b" * 32)
 WHY = b'{"at":1,"attempt":1,"reason":"error"}\n'
+HOUR_MS = 3_600_000
 #: No clock runs here between the calls, so that only the order of things is judged, not their pace.
 BOUNDS = Bounds(reap_ms=DAY_MS * 100, idle_ms=DAY_MS * 100)
 
@@ -102,11 +103,16 @@ class Life:
         if lost:
             FAILPOINTS.arm(f"{call.script.name}.{self.random.choice(('before', 'after', 'after'))}", "lose")
         try:
-            return store.send([call])[0]
+            return store.send([self._stamped(call)])[0]
         except OutcomeUnknown:
             if self.random.random() < 0.3:
                 return None
-            return store.send([call])[0]
+            return store.send([self._stamped(call)])[0]
+
+    def _stamped(self, call: Call) -> Call:
+        """The call at a time of its own: a script takes a few µs."""
+        self.pass_ms(0.003)
+        return call._replace(args=(self.now, *call.args[1:]))
 
     def enqueue(self) -> None:
         pick = self.random
@@ -301,7 +307,7 @@ class Life:
             self.send(sent.call, 0)
 
     def gap(self) -> None:
-        """Redis answers nobody for five leases although a worker lives and tries; then the other one reaps."""
+        """Redis answers nobody for five leases although a worker lives and tries; it starts again, and another reaps."""
         self.claim()
         worker, mine = self._some_claims()
         pairs = [(held.id, b"%016d" % held.token) for held in mine]
@@ -311,7 +317,22 @@ class Life:
             with pytest.raises(BrokerUnavailable):
                 self._nowhere(worker).send([call])
         self.pass_ms(10)
-        call = calls.reap(self.keys, limit=50, lease_ms=LEASE, most_dead=4, now_ms=self.now_ms, now=self.now)
+        self.stores[0].send([("HSET", self.keys.meta, "server", "the process before")])
+        self._others_reap(worker, pairs)
+
+    def jump(self) -> None:
+        """The server's clock jumps ahead by an hour under a worker that lives; another one saw it, tells, and reaps."""
+        self.claim()
+        worker, mine = self._some_claims()
+        pairs = [(held.id, b"%016d" % held.token) for held in mine]
+        self.send(calls.extend(self.keys, pairs, lease_ms=LEASE, now=self.now), worker, may_lose=False)
+        self.pass_ms(HOUR_MS)
+        self._others_reap(worker, pairs, HOUR_MS)
+
+    def _others_reap(self, worker: int, pairs: list[tuple[str, bytes]], jumped_ms: int = 0) -> None:
+        call = calls.reap(
+            self.keys, limit=50, lease_ms=LEASE, most_dead=4, now_ms=self.now_ms, jumped_ms=jumped_ms, now=self.now
+        )
         self.send(call, 3 - worker, may_lose=False)
         call = calls.extend(self.keys, pairs, lease_ms=LEASE, now=self.now)
         self.send(call, worker, may_lose=False)
@@ -332,7 +353,7 @@ class Life:
     def live(self, steps: int) -> None:
         acts = {
             self.enqueue: 22, self.claim: 24, self.settle: 24, self.extend: 14, self.reap: 9, self.cancel: 4,
-            self.reschedule: 3, self.redrive: 4, self.purge: 2, self.prune: 2, self.gap: 1,
+            self.reschedule: 3, self.redrive: 4, self.purge: 2, self.prune: 2, self.gap: 1, self.jump: 1,
             self.tend: 4, self.advance: 10, self.backfill: 1,
         }  # fmt: skip
         self.pass_ms(0)

@@ -95,11 +95,11 @@ class Book:
         self.call(op, t, [facts], proc=by, **more)
 
     def extend(self, job: str, t: float, *, of: float, by: str = "w1", letter: str = "k", **more: Any) -> None:
-        args = {"lease": LEASE, "longest": 3_600_000}
+        args = {"lease": LEASE}
         self.call("extend", t, [{"id": job, "token": token(of), "letter": letter}], proc=by, args=args, **more)
 
     def beat(self, t: float, *, by: str = "w1", **more: Any) -> None:
-        self.call("extend", t, [], proc=by, args={"lease": LEASE, "longest": 3_600_000}, **more)
+        self.call("extend", t, [], proc=by, args={"lease": LEASE}, **more)
 
     def reap(
         self, t: float, back: tuple[str, ...] = (), dead: tuple[str, ...] = (), *, by: str = "w2", **more: Any

@@ -333,7 +333,7 @@ def mass_redelivery(book: Book) -> None:
     for t in range(300, 1_000, 300):
         book.extend("a", t, of=10)
     for t in range(1_200, 5_000, 300):
-        book.call("extend", t, [{"id": "a", "token": token(10)}], phase="fail", args={"lease": 1_000, "longest": 9})
+        book.call("extend", t, [{"id": "a", "token": token(10)}], phase="fail", args={"lease": 1_000})
     book.reap(5_100, ("a",))
     book.extend("a", 5_200, of=10, letter="f")
 

@@ -182,6 +182,8 @@ class QueueLine:
     schedules: list[CallLine] = field(default_factory=list)
     """Changes of schedules that were carried out: `define` and `advance`."""
     graces: list[Span] = field(default_factory=list)
+    jumps: list[Span] = field(default_factory=list)
+    """Jumps ahead of the server's clock that a worker told of: what it showed before, as far as is known, and after."""
     pauses: list[Span] = field(default_factory=list)
     resumes: list[int] = field(default_factory=list)
     began: int = NEVER

@@ -178,14 +178,15 @@ def _due(placed: Event) -> int:
 
 
 def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """After a time in which nobody could renew a lease, jobs of living workers are not taken from them."""
+    """After a time in which nobody could renew a lease, or that no clock but the server's passed, the living keep theirs."""
     disturbed = runs.disturbed()
     for name, queue in runs.queues.items():
         lease_us = (bounds.lease_ms or queue.lease_ms) * 1000
         away = [gap for gap in gaps(queue, lease_us // 2) if _nobody_was_heard(queue, gap, disturbed, lease_us // 2)]
-        if not away:
+        spans = sorted([(first, last, False) for first, last in away] + [(*jump, True) for jump in queue.jumps])
+        if not spans:
             continue
-        ends = [last for _, last in away]
+        ends = [last for _, last, _ in spans]
         for job in runs.jobs.values():
             if job.queue != name or job.shaky:
                 continue
@@ -195,15 +196,21 @@ def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 at = bisect_right(ends, end.us) - 1
                 if at < 0 or end.us - ends[at] >= lease_us:
                     continue
-                first, last = away[at]
+                first, last, jumped = spans[at]
                 deadline, proof = lease_end(job, claim, end.us)
                 times = runs.procs.get(claim.source.proc, [])
                 lived = bisect_left(times, end.us) < len(times)
-                tried = bisect_right(times, last) > bisect_left(times, first + 1)
+                tried = jumped or bisect_right(times, last) > bisect_left(times, first + 1)
                 if deadline >= first and lived and tried:
-                    gone = Clue(f"{clock(first)} Redis answered nobody until {clock(last)}", None)
+                    said = (
+                        f"the server's clock jumped to {clock(last)}"
+                        if jumped
+                        else f"Redis answered nobody until {clock(last)}"
+                    )
+                    gone = Clue(f"{clock(first)} {said}", None)
+                    after = "the server's clock jumped ahead" if jumped else "Redis was away"
                     found.add(
-                        "a job was taken from a living worker right after Redis was away", claim, *proof_of(proof), gone, end,
+                        f"a job was taken from a living worker right after {after}", claim, *proof_of(proof), gone, end,
                         job=name_of(job),
                     )  # fmt: skip
 

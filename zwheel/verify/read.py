@@ -225,6 +225,9 @@ class _File:
             self.runs.receipts_seen += bool(receipt)
             if receipt not in ("", "memory"):
                 self.runs.receipts.append((receipt, line, call.source))
+        jumped_us = int(call.args.get("jumped") or 0) * 1000
+        if jumped_us > 0:
+            queue.jumps.append((call.us - jumped_us, call.us))
         grace = int(call.args.get("grace") or 0) * 1000
         if grace > call.us:
             queue.graces.append((call.us, grace))
@@ -275,6 +278,7 @@ def _settle(runs: Runs) -> None:
         queue.refused.sort()
         queue.unheard.sort()
         queue.claims.sort(key=lambda call: call.us)
+        queue.jumps.sort()
         resumes = sorted(queue.resumes)
         queue.pauses = [(s, next((r for r in resumes if r >= s), NEVER)) for s, _ in queue.pauses]
     if runs.lost_in(0, NEVER):

@@ -167,9 +167,7 @@ def lease_end(job: JobLine, claim: Event, until: int) -> tuple[int, Event | None
     last = None
     for renewal in job.extends:
         if renewal.token == claim.token and renewal.us < until:
-            now_ms = renewal.us // 1000
-            longest = claim.token // 1000 + int(renewal.facts["longest"])
-            renewed = min(now_ms + int(renewal.facts["lease"]), longest) * 1000
+            renewed = (renewal.us // 1000 + int(renewal.facts["lease"])) * 1000
             if renewed != end:
                 end, last = renewed, renewal
     return end, last
