@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 
 from tests.doctor.conftest import Doctor
@@ -212,3 +214,55 @@ def test_jobs_that_move_while_they_are_looked_at_are_no_finding(
     assert moved
     assert health[0].to_mend == 0
     assert [(str(f.level), f.check) for f in health[0].findings] == [("ok", "places")]
+
+
+def test_every_value_that_cannot_be_is_found_and_mended(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    keys, now = hand.keys, hand.now_ms()
+    bucket = keys.wheel(day_of(now))
+    year = 365 * DAY_MS
+    hand.enqueue("below", "never", "runs", "dies")
+    held = hand.claim(1)
+    (runs,) = held
+    wrong: Any = {job: score for job, score in (("below", -5), ("never", float("inf"))) if job != runs}
+    client.zadd(bucket, wrong)
+    client.zadd(keys.processing, {runs: now + year})
+    client.hset(keys.jobs, b"\xff\xfe", _record(client, keys.jobs, "dies"))
+    odd: Any = {b"\xff": 1, "abc": 2}
+    client.zadd(keys.days, odd)
+    client.hset(
+        keys.meta, mapping={"grace": now + year, "keeper_end": "inf", "second_end": "abc", "cap": "-3", "epoch": "é"}
+    )
+    client.rpush(keys.wake, *["1"] * 500)
+    client.hset(keys.schedules, mapping={"lost": _schedule("a"), "off": _schedule("p"), "newer": b"2" + b"a" * 60})
+    due: Any = {"off": 1, "ghost": 1, b"\xff": 1}
+    client.zadd(keys.schedules_due, due)
+    told = doctor(url)
+    assert told.code == 6
+    assert {"places", "times", "days", "meta", "wake", "schedules", "versions"} <= set(told.levels())
+    assert "grace, keeper_end, second_end, cap, epoch" in told.of("meta")["text"]
+    assert "newer" in next(f["text"] for f in told.findings if f.get("check") == "versions")
+    assert all(f["text"].isprintable() for f in told.findings if "text" in f)
+    doctor(url, "--repair", "--yes")
+    again = doctor(url)
+    assert [f for f in again.findings if f.get("level") == "problem"] == []
+    assert {f["check"] for f in again.findings if f.get("level") == "warning" and f.get("queue") == QUEUE} == {
+        "versions"
+    }
+    assert client.zrange(keys.days, 0, -1) == [day_of(now).encode()]
+    assert set(client.zrange(bucket, 0, -1)) | {runs.encode()} == {b"below", b"never", b"runs", b"dies", b"\xff\xfe"}
+    assert set(client.zrange(keys.schedules_due, 0, -1)) == {b"lost"}
+    assert client.llen(keys.wake) <= 2
+    assert float(client.zscore(keys.processing, runs) or 0) < now + DAY_MS
+
+
+def _record(client: redis.Redis, key: str, job: str) -> bytes:
+    return client.hget(key, job) or b""  # type: ignore[return-value]
+
+
+def _schedule(letter: str) -> bytes:
+    """A schedule of this version."""
+    given = '{"kind":{"cron":"@daily"},"name":"NAME","payload":"AQCSkIA=","queue":"q","task":"t"}'
+    name = {"a": "lost", "p": "off"}[letter]
+    return f'1{letter}{5:016d}\n{{"cursor":5,"next":1}}\n{given.replace("NAME", name)}'.encode()

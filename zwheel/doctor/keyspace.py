@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from zwheel.calls import Session
 from zwheel.doctor import probe
-from zwheel.doctor.finding import Finding, ok, unseen
+from zwheel.doctor.finding import Finding, ok, unseen, warning
 from zwheel.errors import BrokerRefused
 from zwheel.operations.read import queues
+from zwheel.outside import Unreadable, shown
 from zwheel.store import Steps
+from zwheel.times import is_day
 
 #: How many keys the server looks at in one step of the scan.
 _SCAN = 2000
@@ -27,6 +29,8 @@ class Keyspace:
     """Each queue of this namespace that has keys -> the days that have a bucket."""
     others: set[str] = field(default_factory=set)
     """Other namespaces that keep queues here."""
+    strange: list[Unreadable] = field(default_factory=list)
+    """What is on that list and no name of a queue."""
     unseen: str = ""
     """Why the keys could not be seen; '' when they could."""
 
@@ -38,6 +42,14 @@ class Keyspace:
     @property
     def findings(self) -> list[Finding]:
         """What is worth a word about the keys as a whole."""
+        found = []
+        if self.strange:
+            few = ", ".join(shown(one.name, 60) for one in self.strange[:3])
+            text = f"{len(self.strange):,} entries of the list of queues are no names of queues ({few})"
+            found.append(warning("keyspace", text, "see which program wrote them, and HDEL them"))
+        return [*found, *self._others()]
+
+    def _others(self) -> list[Finding]:
         if self.unseen:
             return [unseen("keyspace", "keys that nobody listed", self.unseen)]
         if self.others:
@@ -48,7 +60,8 @@ class Keyspace:
 
 def known_queues(session: Session) -> Steps[Keyspace]:
     """Find the queues of this namespace. Walks over the keys once, in bounded steps, where SCAN is allowed."""
-    found = Keyspace(listed=[str(name) for name in (yield from queues(session))])
+    listed = yield from queues(session)
+    found = Keyspace(listed=[str(name) for name in listed], strange=listed.unreadable)
     cursor = 0
     while True:
         try:
@@ -63,7 +76,7 @@ def known_queues(session: Session) -> Steps[Keyspace]:
             namespace, queue, _, name, day = key.groups()
             if namespace != session.namespace:
                 found.others.add(namespace)
-            elif name == "wheel:" and day:
+            elif name == "wheel:" and day and is_day(day):
                 found.buckets.setdefault(queue, set()).add(day)
             elif name in ("jobs", "meta", "days", "processing", "dead", "done"):
                 found.buckets.setdefault(queue, set())

@@ -1,22 +1,30 @@
-"""The first look: every set and every record of a queue once, page by page, for what may not be where it belongs."""
+"""The first look: every set and every record of a queue once, page by page, for what may not be where it belongs.
+
+Names are kept as the bytes that Redis holds: one that is no text must be mended like any other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
-from zwheel.doctor import probe
 from zwheel.errors import UndecodableJob
 from zwheel.job import Job, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
-from zwheel.operations.read import bucket_days
-from zwheel.record import read_record
+from zwheel.operations.read import sorted_days
+from zwheel.outside import as_text, flat, score_ms
+from zwheel.record import MAX_KEEP_MS, read_record
+from zwheel.schedules.state import Status, read_schedule
 from zwheel.store import Steps
 from zwheel.times import day_of
 
 _PAGE = 500
+#: A lease, a death or a tombstone further away from now than this is looked at by the script, ms.
+_SUSPECT_MS = 60_000
+#: A schedule is looked at in the moment of its next time at the latest; this much is left to clocks that differ, ms.
+_LOOK_LATEST_MS = 60_000
 
 
 @dataclass(slots=True)
@@ -27,18 +35,24 @@ class Suspects:
     """How many records there are."""
     unreadable: int = 0
     """How many of them this version cannot read."""
-    ids: dict[str, set[str]] = field(default_factory=dict)
+    ids: dict[bytes, set[str]] = field(default_factory=dict)
     """Job id -> the days of the buckets that it is in, or belongs to."""
-    digests: set[str] = field(default_factory=set)
+    digests: set[bytes] = field(default_factory=set)
     """Every dedup key: who holds it is decided by the script."""
+    odd_days: list[bytes] = field(default_factory=list)
+    """What the index of days names and is no day."""
+    schedules: dict[bytes, int | None] = field(default_factory=dict)
+    """Every name among the schedules and on the list of what is due -> when it must be looked at, ms; None: any time."""
+    strange: list[tuple[bytes, str]] = field(default_factory=list)
+    """Schedules that this version cannot read, with the reason."""
 
-    def add(self, job_id: str, *days: str) -> None:
+    def add(self, job_id: bytes, *days: str) -> None:
         """Suspect one job."""
         self.ids.setdefault(job_id, set()).update(days)
 
-    def groups(self) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    def groups(self) -> Iterator[tuple[tuple[str, ...], list[bytes]]]:
         """Give the suspects in batches for one call each, with the days that the call has to name."""
-        by_days: dict[tuple[str, ...], list[str]] = {}
+        by_days: dict[tuple[str, ...], list[bytes]] = {}
         for job_id, days in sorted(self.ids.items()):
             by_days.setdefault(tuple(sorted(days)[:REPAIR_DAYS]), []).append(job_id)
         for named, ids in by_days.items():
@@ -49,20 +63,24 @@ class Suspects:
 def look_around(
     session: Session, keys: ShardKeys, buckets: set[str], progress: Callable[[int], None] | None
 ) -> Steps[Suspects]:
-    """Walk over the sets, then over the records, then over the dedup keys."""
+    """Walk over the sets, then over the records, then over the dedup keys and the schedules."""
     found = Suspects()
-    days = sorted({*(yield from bucket_days(keys)), *buckets})
+    (index, clock) = yield (("ZRANGE", keys.days, 0, -1), ("TIME",))
+    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    listed = sorted_days(index, keys.queue)
+    found.odd_days = [name for name in index if as_text(name) not in set(listed)]
+    days = sorted({*listed, *buckets})
     places = [(keys.wheel(day), day) for day in days] + [(keys.processing, ""), (keys.dead, ""), (keys.done, "")]
     done = 0
     for zset, day in places:
         cursor = 0
         while True:
             (reply,) = yield (("ZSCAN", zset, cursor, "COUNT", _PAGE),)
-            page = _scored(reply[1])
+            page = dict(flat(reply[1]))
             if page:
                 (records,) = yield (("HMGET", keys.jobs, *page),)
                 for (job_id, score), record in zip(page.items(), records, strict=True):
-                    _look_at_member(keys, found, zset, day, job_id, score, record)
+                    _look_at_member(keys, found, zset, day, job_id, score, record, now_ms)
             done += len(page)
             if progress is not None:
                 progress(done)
@@ -70,28 +88,64 @@ def look_around(
             if cursor == 0:
                 break
     yield from _look_at_records(keys, found, days, done, progress)
-    for command, key in (("HSCAN", keys.dedup), ("ZSCAN", keys.dedup_expiry)):
-        cursor = 0
-        while True:
-            (reply,) = yield ((command, key, cursor, "COUNT", _PAGE),)
-            found.digests |= set(_scored(reply[1]) if command == "ZSCAN" else _hashed(reply[1]))
-            cursor = int(reply[0])
-            if cursor == 0:
-                break
+    for name in (yield from _names("HSCAN", keys.dedup)):
+        found.digests.add(name)
+    for name in (yield from _names("ZSCAN", keys.dedup_expiry)):
+        found.digests.add(name)
+    yield from _look_at_schedules(keys, found, now_ms)
     return found
 
 
+def _names(command: str, key: str) -> Steps[list[bytes]]:
+    """The fields of a hash, or the members of a sorted set."""
+    names: list[bytes] = []
+    cursor = 0
+    while True:
+        (reply,) = yield ((command, key, cursor, "COUNT", _PAGE),)
+        names += [name for name, _ in flat(reply[1])]
+        cursor = int(reply[0])
+        if cursor == 0:
+            return names
+
+
+def _look_at_schedules(keys: ShardKeys, found: Suspects, now_ms: int) -> Steps[None]:
+    """Every schedule with the time until when it must be looked at, and every name on the list of what is due."""
+    cursor = 0
+    while True:
+        (reply,) = yield (("HSCAN", keys.schedules, cursor, "COUNT", _PAGE),)
+        for name, raw in flat(reply[1]):
+            found.schedules[name] = None
+            try:
+                info = read_schedule(raw, as_text(name), keys.queue)
+            except UndecodableJob as error:
+                found.strange.append((name, str(error)))
+                continue
+            if info.status is Status.ACTIVE and info.state.next_ms is not None:
+                found.schedules[name] = max(now_ms, info.state.next_ms) + _LOOK_LATEST_MS
+        cursor = int(reply[0])
+        if cursor == 0:
+            break
+    for name in (yield from _names("ZSCAN", keys.schedules_due)):
+        found.schedules.setdefault(name, None)
+
+
 def _look_at_member(
-    keys: ShardKeys, found: Suspects, zset: str, day: str, job_id: str, score: float, record: bytes | None
-) -> None:
+    keys: ShardKeys, found: Suspects, zset: str, day: str, job_id: bytes, raw_score: Any, record: bytes | None,
+    now_ms: int,
+) -> None:  # fmt: skip
     if record is None:
         found.add(job_id, *([day] if day else []))
         return
     job = _read(keys, job_id, record)
     if job is None:
         return
-    home = _home(keys, job)
-    if home != zset or (day and int(score) != job.fire_at_ms):
+    home, score = _home(keys, job), score_ms(raw_score)
+    if day:
+        wrong = score != job.fire_at_ms or float(raw_score) != score
+    else:
+        latest = now_ms + _SUSPECT_MS + (MAX_KEEP_MS if zset == keys.done else 0)
+        wrong = score is None or score > latest
+    if home != zset or wrong:
         belongs = [day_of(job.fire_at_ms)] if job.state is JobState.SCHEDULED else []
         found.add(job_id, *([day] if day else []), *belongs)
 
@@ -102,10 +156,10 @@ def _look_at_records(
     cursor = 0
     while True:
         (reply,) = yield (("HSCAN", keys.jobs, cursor, "COUNT", _PAGE),)
-        homes: dict[str, list[str]] = {}
-        belongs: dict[str, str] = {}
-        unreadable: list[str] = []
-        for job_id, record in _hashed(reply[1]).items():
+        homes: dict[str, list[bytes]] = {}
+        belongs: dict[bytes, str] = {}
+        unreadable: list[bytes] = []
+        for job_id, record in flat(reply[1]):
             found.jobs += 1
             job = _read(keys, job_id, record)
             if job is None:
@@ -135,9 +189,9 @@ def _look_at_records(
             return
 
 
-def _read(keys: ShardKeys, job_id: str, record: bytes) -> Job | None:
+def _read(keys: ShardKeys, job_id: bytes, record: bytes) -> Job | None:
     try:
-        return read_record(JobId(job_id), QueueName(keys.queue), record)
+        return read_record(JobId(as_text(job_id)), QueueName(keys.queue), record)
     except UndecodableJob:
         return None
 
@@ -147,16 +201,3 @@ def _home(keys: ShardKeys, job: Job) -> str:
     if job.state is JobState.SCHEDULED:
         return keys.wheel(day_of(job.fire_at_ms))
     return {JobState.PROCESSING: keys.processing, JobState.DEAD: keys.dead}.get(job.state, keys.done)
-
-
-def _scored(reply: Any) -> dict[str, float]:
-    """Members with their scores: in turns, or as pairs."""
-    if reply and isinstance(reply[0], (tuple, list)):
-        return {probe.text(member): float(score) for member, score in reply}
-    return {probe.text(member): float(score) for member, score in zip(reply[::2], reply[1::2], strict=True)}
-
-
-def _hashed(reply: Any) -> dict[str, bytes]:
-    """Fields with their values: in turns, or as a mapping."""
-    items = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    return {probe.text(name): value for name, value in items}

@@ -6,7 +6,7 @@ one step, and only what it confirms is reported or mended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,11 +18,14 @@ from zwheel.doctor.places import Suspects, look_around
 from zwheel.errors import BrokerRefused
 from zwheel.keys import SCHEMA, ShardKeys, queues_key
 from zwheel.operations.read import bucket_days
+from zwheel.outside import as_text, shown
 from zwheel.store import Steps
 
 Progress = Callable[[int], None]
 T = TypeVar("T")
 _SHOWN = 3
+#: More wake-up tokens than this are none that a script pushed.
+_MOST_TOKENS = 100
 _CURE = "run `zwheel doctor --repair --queue {}`"
 
 
@@ -38,18 +41,27 @@ class Health:
     """Whether another version wrote it: then nothing here is touched."""
     vanished: bool = False
     """Whether its schema is gone although it has jobs."""
-    jobs: list[tuple[tuple[str, ...], list[str]]] = field(default_factory=list)
+    jobs: list[tuple[tuple[str, ...], list[bytes]]] = field(default_factory=list)
     """Ids of jobs to mend, with the days of the buckets that they may belong to."""
     days: list[str] = field(default_factory=list)
     """Days whose place in the index is wrong."""
-    digests: list[str] = field(default_factory=list)
+    odd_days: list[bytes] = field(default_factory=list)
+    """What the index of days names and is no day."""
+    digests: list[bytes] = field(default_factory=list)
     """Dedup keys that are held by no one."""
+    schedules: list[tuple[bytes, int | None]] = field(default_factory=list)
+    """Schedules whose place on the list of what is due is wrong, and until when each must be looked at, ms."""
+    fields: tuple[str, ...] = ()
+    """Fields of `meta` that say what cannot be."""
+    tokens: int = 0
+    """How many wake-up tokens lie there, when they are too many."""
 
     @property
     def to_mend(self) -> int:
         """How many things a repair would put right."""
-        broken = sum(len(ids) for _, ids in self.jobs) + len(self.days) + len(self.digests)
-        return broken + self.vanished + (not self.listed)
+        lists: tuple[Sized, ...] = (self.days, self.odd_days, self.digests, self.schedules, self.fields)
+        broken = sum(len(ids) for _, ids in self.jobs) + sum(map(len, lists))
+        return broken + self.vanished + (not self.listed) + (self.tokens > 0)
 
 
 def check_queue(
@@ -71,8 +83,12 @@ def _check(
 ) -> Steps[None]:
     queue = health.queue
     say = health.findings.append
-    (meta, has_jobs) = yield (("HMGET", keys.meta, "schema", "epoch", "orphans"), ("EXISTS", keys.jobs))
-    schema = meta[0].decode() if meta[0] else ""
+    if (yield from _other_types(keys, health)):
+        return
+    (meta, has_jobs, tokens) = yield (
+        ("HMGET", keys.meta, "schema", "epoch", "orphans"), ("EXISTS", keys.jobs), ("LLEN", keys.wake),
+    )  # fmt: skip
+    schema = as_text(meta[0]) if meta[0] else ""
     if not health.listed:
         text = "it has keys and is not in the list of queues: commands that look at every queue leave it out"
         say(warning("listed", text, _CURE.format(queue), queue))
@@ -88,7 +104,12 @@ def _check(
             "workers that saw it claim nothing here"
         )
         say(problem("schema", text, _CURE.format(queue) + ", then set its pause and cap again", queue))
+    if tokens > _MOST_TOKENS:
+        health.tokens = tokens
+        text = f"{tokens:,} wake-up tokens lie there, and a few are enough: workers are woken for nothing"
+        say(warning("wake", text, _CURE.format(queue), queue))
     suspects = yield from look_around(session, keys, set(buckets), progress)
+    health.odd_days = suspects.odd_days
     yield from _confirm(session, keys, health, suspects, buckets)
     if not health.findings:
         state = f"schema {SCHEMA}, {suspects.jobs:,} jobs, each in its place" if schema else "not used yet"
@@ -97,13 +118,44 @@ def _check(
         number = f"{suspects.unreadable:,} record{'s'[: suspects.unreadable != 1]}"
         text = f"{number} of another version of zwheel: set aside in the dead set, or there as soon as its time comes"
         say(warning("versions", text, "redrive them with a version that knows them (`zwheel dead redrive`)", queue))
+    if suspects.strange:
+        names = [name for name, _ in suspects.strange]
+        text = (
+            f"{_count(names, 'schedule', 'schedules')} cannot be read by this version{_some(names)}: workers of this "
+        )
+        text += f"version do not fire {'it' if len(names) == 1 else 'them'}: {suspects.strange[0][1]}"
+        cure = "run workers of the version that wrote it, or remove it and add it anew"
+        say(warning("versions", text, cure, queue))
     health.findings += yield from check_jumps(session, keys)
+
+
+def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
+    """Whether a key is kept by another program under our name: then nothing here can be looked at or mended."""
+    wanted = {
+        "hash": (keys.jobs, keys.dedup, keys.meta, keys.workers, keys.schedules), "list": (keys.wake,),
+        "zset": (keys.days, keys.processing, keys.dead, keys.done, keys.dedup_expiry, keys.schedules_due),
+    }  # fmt: skip
+    pairs = [(key, kind) for kind, names in wanted.items() for key in names]
+    try:
+        kinds = yield [("TYPE", key) for key, _ in pairs]
+    except BrokerRefused:
+        return False  # without that right a key of another type is met, and told, when it is read
+    found = False
+    for (key, kind), there in zip(pairs, kinds, strict=True):
+        if as_text(there) not in ("none", kind):
+            found = True
+            text = (
+                f"its key {key} is a {as_text(there)} and not a {kind}: scripts fail on it, and what was there is lost"
+            )
+            cure = f"see which program wrote it, then DEL {key} and run `zwheel doctor --repair --queue {keys.queue}`"
+            health.findings.append(problem("places", text, cure, keys.queue))
+    return found
 
 
 def _confirm(
     session: Session, keys: ShardKeys, health: Health, suspects: Suspects, buckets: Iterable[str]
 ) -> Steps[None]:
-    broken: dict[str, list[str]] = {"o": [], "f": [], "p": []}
+    broken: dict[str, list[bytes]] = {"o": [], "f": [], "p": [], "t": []}
     for days, ids in suspects.groups():
         answer = yield from _repair(keys, days=days, ids=ids, mend=False, now=session.now)
         wrong = [(job, letter) for job, letter in zip(ids, answer.jobs, strict=True) if letter in broken]
@@ -119,14 +171,49 @@ def _confirm(
             if letter in index:
                 index[letter] += 1
                 health.days.append(day)
-    for part in _parts(sorted(suspects.digests), REPAIR_JOBS):
-        answer = yield from _repair(keys, digests=part, mend=False, now=session.now)
-        found = zip(part, answer.digests, strict=True)
+    for keyed in _parts(sorted(suspects.digests), REPAIR_JOBS):
+        answer = yield from _repair(keys, digests=keyed, mend=False, now=session.now)
+        found = zip(keyed, answer.digests, strict=True)
         health.digests += [digest for digest, letter in found if letter == "s"]
+    lists: dict[str, list[bytes]] = {"o": [], "p": [], "l": [], "s": []}
+    for chunk in _parts(sorted(suspects.schedules.items()), REPAIR_JOBS):
+        answer = yield from _repair(keys, schedules=chunk, mend=False, now=session.now)
+        for one, letter in zip(chunk, answer.schedules, strict=True):
+            if letter in lists:
+                lists[letter].append(one[0])
+                health.schedules.append(one)
+    answer = yield from _repair(keys, mend=False, now=session.now)
+    health.fields = answer.fields
     _tell(health, broken, index)
+    _tell_more(health, broken["t"], lists)
 
 
-def _tell(health: Health, broken: dict[str, list[str]], index: dict[str, int]) -> None:
+def _tell_more(health: Health, times: list[bytes], lists: dict[str, list[bytes]]) -> None:
+    queue, cure = health.queue, _CURE.format(health.queue)
+    say = health.findings.append
+    if times:
+        text = (
+            f"{_count(times, 'job', 'jobs')} with a lease, a death or an end at a time that cannot be{_some(times)}: "
+        )
+        say(problem("times", text + "it would never be taken back, or never go", cure, queue))
+    if health.odd_days:
+        text = f"{_count(health.odd_days, 'entry', 'entries')} in the index of days that {_be(health.odd_days)} none"
+        say(problem("days", text + _some(health.odd_days), cure, queue))
+    if health.fields:
+        text = f"its meta says what cannot be in {', '.join(health.fields)}: workers wait for it, or never wait"
+        say(problem("meta", text, cure, queue))
+    for letter, make, text in (
+        ("l", problem, "active and not on the list of what is due: it would never fire"),
+        ("s", problem, "on the list of what is due with a time that cannot be, or too late: it would never fire"),
+        ("o", warning, "on the list of what is due without a record"),
+        ("p", warning, "on the list of what is due although not active"),
+    ):
+        if names := lists[letter]:
+            text = f"{_count(names, 'schedule', 'schedules')} {_be(names)} {text}{_some(names)}"
+            say(make("schedules", text, cure, queue))
+
+
+def _tell(health: Health, broken: dict[str, list[bytes]], index: dict[str, int]) -> None:
     queue, cure = health.queue, _CURE.format(health.queue)
     say = health.findings.append
     if ids := broken["o"]:
@@ -155,7 +242,7 @@ def mend_queue(session: Session, health: Health, progress: Progress | None = Non
     mended = done = 0
 
     def count(letters: str) -> int:
-        return sum(letter in "ofpels" for letter in letters)
+        return sum(letter in "ofptels" for letter in letters)
 
     if health.foreign:
         return 0
@@ -169,18 +256,37 @@ def mend_queue(session: Session, health: Health, progress: Progress | None = Non
         done += len(ids) or len(days)
         if progress is not None:
             progress(done)
-    for part in _parts(health.digests, REPAIR_JOBS):
-        answer = yield from _repair(keys, digests=part, mend=True, now=session.now)
+    for keyed in _parts(health.digests, REPAIR_JOBS):
+        answer = yield from _repair(keys, digests=keyed, mend=True, now=session.now)
         mended += count(answer.digests) + (answer.schema == "" and health.vanished)
-        done += len(part)
+        done += len(keyed)
         if progress is not None:
             progress(done)
     if health.vanished and not (health.jobs or health.days or health.digests):
         answer = yield from _repair(keys, mend=True, now=session.now)
         mended += answer.schema == ""
-    if health.vanished:
-        # Workers that wait for the schema listen here.
+    mended += yield from _mend_more(session, keys, health)
+    if health.vanished or health.fields or health.schedules:
+        # Workers that wait for the schema, or keep the time by what was damaged, listen here.
         yield (("RPUSH", keys.wake, "1"),)
+    return mended
+
+
+def _mend_more(session: Session, keys: ShardKeys, health: Health) -> Steps[int]:
+    """Put right what is no job: fields of meta, the index of days, the list of what is due, the tokens."""
+    mended = 0
+    if health.fields:
+        answer = yield from _repair(keys, mend=True, now=session.now)
+        mended += len(answer.fields)
+    if health.tokens:
+        yield (("LTRIM", keys.wake, 0, 0),)
+        mended += 1
+    for odd in _parts(health.odd_days, REPAIR_JOBS):
+        (gone,) = yield (("ZREM", keys.days, *odd),)
+        mended += int(gone)
+    for chunk in _parts(health.schedules, REPAIR_JOBS):
+        answer = yield from _repair(keys, schedules=chunk, mend=True, now=session.now)
+        mended += sum(letter in "opls" for letter in answer.schedules)
     return mended
 
 
@@ -190,16 +296,16 @@ def _repair(keys: ShardKeys, **named: Any) -> Steps[calls.Repaired]:
     return calls.read_repair(call, reply)
 
 
-def _count(items: Sequence[str], one: str, many: str) -> str:
+def _count(items: Sequence[object], one: str, many: str) -> str:
     return f"{len(items):,} {one if len(items) == 1 else many}"
 
 
-def _be(items: Sequence[str]) -> str:
+def _be(items: Sequence[object]) -> str:
     return "is" if len(items) == 1 else "are"
 
 
-def _some(ids: Sequence[str]) -> str:
-    return f" ({', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
+def _some(ids: Sequence[bytes]) -> str:
+    return f" ({', '.join(shown(name, 60) for name in ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[list[T]]:
