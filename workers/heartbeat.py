@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import logging
 import random
 import threading
 import time
@@ -19,7 +20,7 @@ from zwheel.address import parse_url
 from zwheel.calls import BATCH_LIMIT, Call
 from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
-from zwheel.outside import escaped
+from zwheel.outside import Sayer, escaped
 from zwheel.store import SyncStore
 
 from .beside import Beside
@@ -68,6 +69,7 @@ class Heartbeat(threading.Thread):
         self._away_ns = 0
         #: Whether a task has blocked the event loop for so long that its outcomes are settled here.
         self.is_stuck: Callable[[], bool] = lambda: False
+        self._sayer = Sayer(log)
         self.beside = Beside(store, runner, self._loop)
 
     def run(self) -> None:
@@ -96,8 +98,10 @@ class Heartbeat(threading.Thread):
                 if server_is_away(error, self._store.url):
                     self._away_ns = time.monotonic_ns()
                 pause = min(1.0, interval / 5) * random.uniform(0.5, 1.0)
-            except Exception:
-                log.exception("the heartbeat failed; it goes on")
+            except Exception as error:
+                self._sayer.say(
+                    logging.ERROR, repr(error)[:200], "the heartbeat failed; it goes on: %r", error, trace=True
+                )
                 pause = interval / 5
             pause = max(0.0, pause)
 
@@ -136,7 +140,14 @@ class Heartbeat(threading.Thread):
                 if not isinstance(reply, BrokerFull):
                     refused = reply
             elif part:
-                self._renewed(part, calls.read_letters(reply) or "", started_ns)
+                try:
+                    self._renewed(part, calls.read_letters(reply) or "", started_ns)
+                except (BrokerError, ValueError, LookupError, TypeError) as error:
+                    # What cannot be read renews nothing here, and nothing else is lost by it.
+                    self._sayer.say(
+                        logging.ERROR, repr(error)[:200], "queue %s: a renewal was answered by what cannot be read: %r",
+                        part[0].queue, error,
+                    )  # fmt: skip
         if asked:
             self._tell(self._runner.fill)
         if refused is not None:

@@ -231,9 +231,10 @@ class Renewal:
             )
             self._store.recorder = None if self._recorder is None else self._recorder(self._store.session)
         self._overdue = 0
-        with contextlib.suppress(BrokerError):
-            for queue in self._settings.queues:
-                keys = self._store.session.keys(queue)
+        for queue in self._settings.queues:
+            keys = self._store.session.keys(queue)
+            # What is wrong with one queue keeps no other from being renewed.
+            with contextlib.suppress(BrokerError, ValueError, LookupError, TypeError):
                 renew(self._store, keys, self._worker, self._settings, self._known, self._may)
         return self._overdue > 0
 

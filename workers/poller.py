@@ -14,6 +14,7 @@ holds no room: what its claim reserved is given back until the answer comes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.errors import BrokerError
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys, queues_key
-from zwheel.outside import escaped
+from zwheel.outside import Sayer, as_text, escaped, flat, score_ms, whole
 from zwheel.store import Listener, Store, pause_s
 from zwheel.times import DAY_MS
 
@@ -59,6 +60,12 @@ HALTED_BACKSTOP_S = (1.0, 3.0)
 _LISTEN_S = 30.0
 #: How often an absent Redis is mentioned in the log, seconds.
 _SAY_S = 10.0
+#: So many claims or tokens in a row may be in vain before they are slowed down; a token that waited less came at once.
+_VAIN = 20
+_AT_ONCE_S = 0.05
+#: A poller that failed waits at the most so long, and one that worked for so long counts as well again, seconds.
+_LONGEST_S = 5.0
+_CALM_S = 60.0
 #: How often a worker that stops with nothing in its hands repeats a claim that gets no answer.
 _LAST_TRIES = 5
 
@@ -102,6 +109,11 @@ class Poller:
         #: How many workers serve this shard, and when they were counted, monotonic seconds.
         self._fleet = 1
         self._counted_at = 0.0
+        #: Claims in a row that took nothing and asked for another at once; tokens in a row that came without a pause.
+        self._vain = 0
+        self._tokens = 0
+        self._sayer = Sayer(log)
+        self._said = 0.0
 
     def _occurrence_ended(self, schedule: str) -> None:
         if self._scheduler is not None:
@@ -132,7 +144,25 @@ class Poller:
         self.kick()
 
     async def run(self) -> None:
-        """Work until `stop`, and until nothing is left to settle."""
+        """Work until `stop`, and until nothing is left to settle. What goes wrong here costs this queue alone."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._work()
+                return
+            except Exception as error:
+                # An answer that no script gives, or a fault of our own: said, and tried again ever less often.
+                failures = 1 if time.monotonic() - began > _CALM_S else failures + 1
+                self._give_room_back()
+                self._sayer.say(
+                    logging.ERROR, repr(error)[:200], "queue %s: its poller failed; it goes on: %r",
+                    self._queue, error, trace=True,
+                )  # fmt: skip
+                await asyncio.sleep(min(_LONGEST_S, 0.05 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0))
+                self._due = True
+
+    async def _work(self) -> None:
         try:
             while True:
                 self._kicked.clear()
@@ -239,6 +269,10 @@ class Poller:
             self._due = True
         else:
             self._rest(claimed)
+        self._vain = self._vain + 1 if self._due and not taken else 0
+        if self._vain > _VAIN:
+            # Whatever is wrong there: asking faster does not help.
+            self._sleep(min(1.0, 0.01 * 2.0 ** min(self._vain - _VAIN, 10)))
 
     def _rest(self, claimed: Claimed) -> None:
         """Nothing more is due: sleep in the role that the claim gave, until its fire time or the backstop."""
@@ -276,10 +310,10 @@ class Poller:
         if not replies or answer is None or self._due:
             return
         if counts:
-            self._fleet, self._counted_at = int(str(replies[-1])), now
-        day = replies[0][0].decode() if replies[0] else ""
-        head = replies[1][1] if self._day and replies[1] else None
-        fire_ms = None if head is None else int(float(head))
+            self._fleet, self._counted_at = whole(replies[-1], 1) or 1, now
+        day = as_text(replies[0][0]) if replies[0] else ""
+        head = next((score for _, score in flat(replies[1])), None) if self._day else None
+        fire_ms = None if head is None else score_ms(head)
         overdue = fire_ms is not None and self._store.session.clock.seconds_until(fire_ms) < -_OVERDUE_S
         if (day, fire_ms) == (answer.day, answer.next_fire_ms) and not overdue:
             self._rest(answer)
@@ -328,7 +362,7 @@ class Poller:
             asks = [("HGET", self._keys.meta, end), ("LLEN", self._keys.wake)]
             ends, tokens = await self._store.send(asks)
             # A token that lies there means that nobody listens: all have as little room as we have.
-            left = self._store.session.clock.seconds_until(int(ends or 0))
+            left = self._store.session.clock.seconds_until(whole(ends) or 0)
             taken = tokens or 0 < left <= LONGEST_ROLE_MS / 1000
             if not taken:
                 await self._store.send([("RPUSH", self._keys.wake, "1")])
@@ -347,6 +381,10 @@ class Poller:
         failures = 0
         try:
             while not self._stopping and not self._due:
+                if self._tokens > _VAIN:
+                    # More tokens than any script pushes: each is still worth a look, but not thousands in a second.
+                    await asyncio.sleep(min(0.25, 0.005 * 2.0 ** min(self._tokens - _VAIN, 10)))
+                began = time.monotonic()
                 try:
                     token = await self._listener.listen(self._keys.wake, _LISTEN_S)
                     failures = 0
@@ -356,42 +394,86 @@ class Poller:
                     continue
                 if not token:
                     continue
+                self._tokens = self._tokens + 1 if time.monotonic() - began < _AT_ONCE_S else 0
                 if self._stopping or self._slots.room() <= 0:
                     await self._store.send([("RPUSH", self._keys.wake, "1")])
                 self._due = True
                 self.kick()
                 if self._scheduler is not None:
                     self._scheduler.kick()
-        except BrokerError as error:
-            log.warning("queue %s: a wake-up token could not be handed on: %s", self._queue, error)
+        except Exception as error:
+            self._sayer.say(
+                logging.WARNING, "token", "queue %s: a wake-up token could not be handed on: %s", self._queue, error
+            )
         finally:
             self._listening = None
 
     async def _exchange(self, batch: list[tuple[Call, Read]]) -> None:
-        """One round trip, sent again until it is answered; then each reply goes to its reader."""
-        settles = len(batch) > 1 or not self._reserved
-        replies = await self._persist([call for call, _ in batch], settles)
-        for (_, read), reply in zip(batch, replies, strict=False):
-            read(reply)
+        """One round trip, sent again until all is answered; each reply goes to its reader.
 
-    async def _persist(self, commands: Sequence[Call | tuple[str, ...]], settles: bool) -> list[Reply]:
-        """Send until it is answered. Only a claim of a worker that stops and holds nothing is given up: no replies."""
+        What is refused is sent again alone: it does not keep what was carried out from being known.
+        """
+        settles = len(batch) > 1 or not self._reserved
+        left = batch
         failures = 0
-        said = 0.0
+        while left:
+            replies = await self._persist([call for call, _ in left], settles, each=True)
+            refused: list[tuple[Call, Read]] = []
+            for (call, read), reply in zip(left, replies, strict=False):
+                if isinstance(reply, BrokerError):
+                    refused.append((call, read))
+                    self._say_waiting(reply)
+                    continue
+                try:
+                    read(reply)
+                except Exception as error:
+                    self._give_room_back()
+                    self._sayer.say(
+                        logging.ERROR, repr(error)[:200], "queue %s: %s was answered by what cannot be read: %r",
+                        self._queue, call.script.name, error, trace=True,
+                    )  # fmt: skip
+                    self._vain = max(self._vain, _VAIN) + 1
+            if not replies:
+                return
+            left = refused
+            if left:
+                failures += 1
+                self._give_room_back()
+                settles = any(call.script.name != "claim" for call, _ in left)
+                if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
+                    return
+                await self._pause(failures)
+            elif failures:
+                log.warning("queue %s: Redis answers again", self._queue)
+
+    def _say_waiting(self, error: BrokerError) -> None:
+        now = time.monotonic()
+        if now - self._said > _SAY_S:
+            self._said = now
+            log.warning("queue %s: waiting for Redis: %s", self._queue, error)
+
+    async def _pause(self, failures: int) -> None:
+        # What waits here is not kept alive any more: it must be told well within the grace after an outage.
+        await asyncio.sleep(min(pause_s(failures), self._settings.beat_ms / 2000))
+
+    async def _persist(
+        self, commands: Sequence[Call | tuple[str, ...]], settles: bool, *, each: bool = False
+    ) -> list[Reply]:
+        """Send until it is answered. Only a claim of a worker that stops and holds nothing is given up: no replies.
+
+        each: what is refused is answered too, by its BrokerError.
+        """
+        failures = 0
         while True:
             try:
-                replies = await self._store.send(commands)
+                replies = await self._store.send(commands, each=each)
             except BrokerError as error:
                 failures += 1
                 self._give_room_back()
                 if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
                     return []
-                now = time.monotonic()
-                if now - said > _SAY_S:
-                    said = now
-                    log.warning("queue %s: waiting for Redis: %s", self._queue, error)
-                # What waits here is not kept alive any more: it must be told well within the grace after an outage.
-                await asyncio.sleep(min(pause_s(failures), self._settings.beat_ms / 2000))
+                self._say_waiting(error)
+                await self._pause(failures)
             else:
                 if failures:
                     log.warning("queue %s: Redis answers again", self._queue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +14,7 @@ from zwheel import calls
 from zwheel.calls import Reaped
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
-from zwheel.outside import escaped
+from zwheel.outside import Sayer, escaped, flat, whole
 from zwheel.store import Store
 
 from .claims import Observer
@@ -50,6 +51,7 @@ class Reaper:
         self._contact = contact
         #: Whether this worker has nothing to do and others keep time: then it looks less often than they.
         self._idle = idle
+        self._sayer = Sayer(log)
         #: Told of a queue that has due jobs again: the token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
         self._kicked = asyncio.Event()
@@ -96,9 +98,16 @@ class Reaper:
             except BrokerError as error:
                 if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
                     self._contact.lost()
-                log.info("queue %s: reaping waits for Redis: %s", keys.queue, error)
-            except Exception:
-                log.exception("queue %s: the reaper failed; it goes on", keys.queue)
+                    log.info("queue %s: reaping waits for Redis: %s", keys.queue, error)
+                    continue
+                self._sayer.say(
+                    logging.WARNING, (keys.queue, str(error)), "queue %s: reaping waits: %s", keys.queue, error
+                )
+            except Exception as error:
+                self._sayer.say(
+                    logging.ERROR, (keys.queue, repr(error)[:200]), "queue %s: the reaper failed; it goes on: %r",
+                    keys.queue, error, trace=True,
+                )  # fmt: skip
 
     async def _tell(self, jumps: Sequence[int], keys: ShardKeys) -> None:
         """Take nothing, but have a restart of the server noticed, and tell of jumps of its clock."""
@@ -167,15 +176,17 @@ class Reaper:
             (reply,) = await self._store.send([call])
             taken = calls.read_count(reply)
         (entries,) = await self._store.send([("HGETALL", keys.workers)])
-        items = entries.items() if isinstance(entries, dict) else zip(entries[::2], entries[1::2], strict=True)
-        limit = session.clock.now_ms() - _FORGET_MS
-        gone = [name for name, value in items if _beat_of(value) < limit]
+        now_ms = session.clock.now_ms()
+        gone = [
+            name for name, value in flat(entries) if not now_ms - _FORGET_MS <= _beat_of(value) <= now_ms + _FORGET_MS
+        ]
         if gone:
             await self._store.send([("HDEL", keys.workers, *gone)])
 
 
 def _beat_of(value: bytes) -> int:
+    """When a worker beat last, ms; 0 for what no worker of this version wrote."""
     try:
-        return int(json.loads(value)["beat"])
-    except (ValueError, KeyError, TypeError):
+        return whole(json.loads(value)["beat"]) or 0
+    except Exception:
         return 0

@@ -14,7 +14,7 @@ from zwheel.calls import foreign_schema
 from zwheel.doctor import Policy, eviction_policy, refusal
 from zwheel.errors import BrokerError, BrokerRefused, SchemaMismatch
 from zwheel.keys import SCHEMA, ShardKeys
-from zwheel.outside import escaped
+from zwheel.outside import as_text, escaped, is_text
 from zwheel.store import Store
 
 from .claims import Observer
@@ -38,7 +38,7 @@ class Founding:
         self._keys = keys
         self._observer = observer
         #: The epoch that claims name; '' while the queue was never seen in use.
-        self.epoch = ""
+        self.epoch: str | bytes = ""
         #: Why claims stopped, as a person may read it; None while they go on.
         self.halted: SchemaMismatch | None = None
         self._seen = False
@@ -67,8 +67,8 @@ class Founding:
         """Take in what `meta` says now, and decide whether claims go on. Returns whether the queue was founded anew."""
         (schema, epoch), has_jobs = replies
         self._unsure = False
-        if schema is not None and schema.decode() != SCHEMA:
-            self._halt(foreign_schema(self._keys.meta, schema.decode()))
+        if schema is not None and as_text(schema) != SCHEMA:
+            self._halt(foreign_schema(self._keys.meta, as_text(schema)))
         elif schema is None and (self._seen or has_jobs):
             what = "its meta key is gone and its jobs are there" if has_jobs else "all its keys are gone"
             self._halt(
@@ -82,7 +82,8 @@ class Founding:
                 )
             )
         elif schema is not None:
-            now = (epoch or b"").decode()
+            # Also one that is no text is named by claims just as it is.
+            now = as_text(epoch or b"") if is_text(epoch or b"") else epoch
             anew = self._seen and now != self.epoch
             if anew:
                 log.error(

@@ -345,7 +345,7 @@ async def _state_of(store: Store, queue: QueueName, job_id: str) -> JobState | N
         (raw,) = await store.send([("HGET", store.session.keys(queue).jobs, job_id)])
     except BrokerError:
         return None
-    return STATES.get(chr(raw[1])) if raw else None
+    return STATES.get(chr(raw[1])) if raw and len(raw) > 1 else None
 
 
 def _look(pollers: list[Poller], queue: str) -> None:

@@ -121,8 +121,11 @@ class Store(_Shell):
         self._connecting = 0
         self._turn = 0
 
-    async def send(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
-        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds."""
+    async def send(self, commands: Sequence[Call | tuple[Any, ...]], *, each: bool = False) -> list[Any]:
+        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
+
+        each: what is refused does not raise: its BrokerError stands in the place of its reply.
+        """
         commands = self._known(commands)
         span = None if self.recorder is None else self.recorder.invoke(commands)
         replies: list[Any] = []
@@ -137,7 +140,7 @@ class Store(_Shell):
                 await self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
                 for i, reply in zip(missing, await self._exchange(again), strict=True):
                     replies[i] = reply
-            self._observe(commands, replies, sent)
+            self._observe(commands, replies, sent, each)
             if FAILPOINTS.active:
                 _reach(commands, "after")
         except BaseException as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from zwheel.calls.call import Call, Lane, Reply, clock_us, text, word
 from zwheel.keys import ShardKeys
+from zwheel.outside import score_ms, whole
 from zwheel.scripts import script
 
 ROLE_MS = 3_000
@@ -39,7 +40,7 @@ class Claimed:
 
 def claim(
     keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS,
-    epoch: str = "", now: str = "",
+    epoch: str | bytes = "", now: str = "",
 ) -> Call:  # fmt: skip
     """Build the call. day: the bucket thought to be the earliest. limit: up to 1000; 0 steps down from waiting.
 
@@ -62,12 +63,12 @@ def read_claim(reply: Reply) -> Claimed:
         return Claimed(
             answer,
             clock_us(reply),
-            int(float(next_fire)) if next_fire else None,
+            score_ms(next_fire) if next_fire else None,
             text(reply[3]),
             text(reply[4]),
-            int(reply[5]),
+            whole(reply[5]) or 0,
             reply[7:],
-            jumps=int(reply[6] or 0),
+            jumps=whole(reply[6]) or 0,
         )
     day = text(reply[2]) if answer == "moved" else ""
     found = text(reply[2]) if answer in ("foreign", "flushed") else ""
