@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from zwheel.connect import open_descriptors
 from zwheel.errors import ConfigError
-from zwheel.outside import escaped
+from zwheel.outside import Lines, escaped
 from zwheel.registry import Registry
 
 from .forks import FORKS, Threads, loop_descriptors
@@ -38,7 +38,7 @@ TASK_THREAD, TO_THREAD = "zwheel-task", "zwheel-to-thread"
 
 def set_up_logging(level: str) -> None:
     """Write the log to stderr, times in UTC."""
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(process)d %(message)s", "%H:%M:%S")
+    formatter = Lines("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(process)d %(message)s", "%H:%M:%S")
     formatter.converter = time.gmtime
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)

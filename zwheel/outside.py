@@ -21,6 +21,7 @@ T = TypeVar("T")
 SHOWN_CHARACTERS = 200
 LINE_CHARACTERS = 4_000
 TRACEBACK_CHARACTERS = 20_000
+RECORD_CHARACTERS = 100_000
 #: C0, DEL, C1, soft hyphen, bidi marks and overrides, invisible joiners, line separators, BOM, surrogates, tags.
 UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -157,6 +158,15 @@ def escaped(name: str) -> logging.Logger:
     if not any(isinstance(known, Escaping) for known in found.filters):
         found.addFilter(Escaping())
     return found
+
+
+class Lines(logging.Formatter):
+    """Formats records of any logger for stderr: what tasks and libraries log may have several lines, and forges none."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Indent all lines but the first, and escape each."""
+        lines = cut(super().format(record), RECORD_CHARACTERS).split("\n")
+        return "\n    ".join(escape(line) for line in lines)
 
 
 class Sayer:
