@@ -218,6 +218,9 @@ for f = 1, #field_names do
     damaged[#damaged + 1] = field_names[f]
     if field_names[f] == 'epoch' then
       new_epoch = true
+    elseif field_names[f] == 'clock' then
+      -- Tokens go on from the time as it is; those of a record still rise from its last one.
+      stamp = now
     else
       lapsed[#lapsed + 1] = field_names[f]
     end

@@ -257,6 +257,19 @@ def test_every_value_that_cannot_be_is_found_and_mended(
     assert float(client.zscore(keys.processing, runs) or 0) < now + DAY_MS
 
 
+def test_a_clock_that_was_remembered_far_ahead_is_found_and_mended(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    keys = hand.keys
+    hand.enqueue("a")
+    ahead = (hand.now_ms() + 365 * DAY_MS) * 1000
+    client.hset(keys.meta, "clock", ahead)
+    assert "clock" in doctor(url).of("meta")["text"]
+    doctor(url, "--repair", "--yes")
+    assert int(client.hget(keys.meta, "clock") or 0) < ahead
+    assert "meta" not in doctor(url).levels()
+
+
 def _record(client: redis.Redis, key: str, job: str) -> bytes:
     return client.hget(key, job) or b""  # type: ignore[return-value]
 
