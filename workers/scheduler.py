@@ -20,7 +20,7 @@ from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, REPAIR_JOBS
 from zwheel.calls.advance import Advance
 from zwheel.codec import Codec
-from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown, SchemaMismatch
+from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown, SchemaMismatch
 from zwheel.keys import ShardKeys
 from zwheel.occurrence import advance_of
 from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown
@@ -149,7 +149,14 @@ class Scheduler:
                 self._keys, schedules=[(name, None) for name in part], mend=False, tend=True,
                 now=self._store.session.now,
             )  # fmt: skip
-            (reply,) = await self._store.send([call])
+            try:
+                (reply,) = await self._store.send([call])
+            except BrokerRefused as error:
+                # Without the right to mend the list the others are served all the same.
+                self._sayer.say(logging.WARNING, "tend", "queue %s: %s", self.queue, error)
+                for name in part if leave else ():
+                    self._leave(name)
+                continue
             letters = calls.read_repair(call, reply).schedules
             for name, letter in zip(part, letters, strict=True):
                 if leave and letter in "cu":
@@ -279,7 +286,7 @@ class Scheduler:
             jobs += len(one.free.jobs)
             batch.append(one)
         if wrong:
-            await self._tend(wrong)
+            await self._tend(wrong, leave=True)
             done += len(wrong)
         if batch:
             done += await self._carry_out(batch)

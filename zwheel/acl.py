@@ -60,6 +60,7 @@ NEEDS: dict[Role, Needs] = {
     Role.WORKER: Needs(
         scripts=(
             "claim", "complete", "retry", "bury", "release", "extend", "reap", "prune", "advance", "define",
+            "repair",
         ),
         plain=frozenset(
             {
@@ -80,7 +81,7 @@ NEEDS: dict[Role, Needs] = {
         plain=frozenset(
             {
                 "acl|getuser", "acl|whoami", "config|get", "exists", "hkeys", "hmget", "hscan", "hsetnx", "info",
-                "rpush", "scan", "time", "zmscore", "zrange", "zscan",
+                "llen", "ltrim", "rpush", "scan", "time", "type", "zmscore", "zrange", "zrem", "zscan",
             }
         ),
         queues="RW",
