@@ -9,7 +9,7 @@ from zwheel.calls import Call, word
 from zwheel.errors import BrokerError
 from zwheel.store import SyncStore
 
-from .claims import Claim
+from .claims import Claim, Stop
 from .runner import Runner
 from .settler import Read
 
@@ -38,6 +38,10 @@ class Beside:
         """Give back what runs with the next round trip, since the process is about to end. Called by the watchdog."""
         self._leaving = (culprit,)
 
+    def in_threads(self) -> bool:
+        """Whether functions still run in threads, which need no event loop to end."""
+        return any(claim.thread and not claim.returned and not claim.ended for claim in list(self._runner.held))
+
     def settled(self) -> bool:
         """Whether all that ended was sent and answered, or is under way from the loop."""
         waiting = any(settler.waiting for settler in self._runner.held.copy().values())
@@ -46,9 +50,10 @@ class Beside:
     def settle(self) -> None:
         """Send what ended, what has not started and what is past its timeout, in one round trip. Raises: BrokerError."""
         if not self._under_way:
-            self._runner.rescue()
+            for claim, settler in self._runner.held.copy().items():
+                self._runner.rescue(claim, settler)
             if self._leaving and not self._left:
-                self._runner.abandon(self._leaving[0])
+                self._abandon(self._leaving[0])
                 self._left = True
             for settler in dict.fromkeys(self._runner.held.copy().values()):
                 self._under_way += settler.take(_LANES)
@@ -56,6 +61,17 @@ class Beside:
             self._exchange()
         if self._left:
             self._leaving = ()
+
+    def _abandon(self, culprit: Claim | None) -> None:
+        """Give back what runs: all but the claim that blocks the loop.
+
+        Its attempt counts: its lease runs out. When nobody knows whose code blocks it, that is so for every job of the
+        loop.
+        """
+        for claim, settler in self._runner.held.copy().items():
+            if not claim.ended and claim is not culprit and (claim.thread or culprit is not None):
+                claim.stop = Stop.DRAIN
+                settler.release(claim)
 
     def _exchange(self) -> None:
         replies = self._store.send([call for call, _ in self._under_way], each=True)

@@ -23,6 +23,7 @@ from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask, body_context
 from zwheel.times import DAY_MS
 
+from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
 from .failure import failure_of
 from .forks import FORKS, Threads
@@ -89,6 +90,7 @@ class Runner:
         #: Those of them whose functions did not begin. Whoever pops one decides what becomes of it: its first step
         #: starts it, and the heartbeat's thread gives it back while the loop is blocked.
         self._unstarted: dict[Claim, Callable[[], None]] = {}
+        self._apart = Apart(self._loop, self.fill)
         #: Asks the heartbeat to beat at once: something waits for its lease to be renewed.
         self.renew: Callable[[], None] = _nothing
 
@@ -96,6 +98,9 @@ class Runner:
         """Take a claimed job; it starts when a slot is free. `settled` is called once its outcome is with `settler`."""
         self.held[claim] = settler
         self._unstarted[claim] = settled
+        if not claim.plain and not self._giving_back and is_suspect(claim):
+            self._meet(claim, settler, settled)
+            return
         if self._slots.running < self._slots.concurrency and not (
             self._ready or self._giving_back or self._stale(claim)
         ):
@@ -107,8 +112,19 @@ class Runner:
         else:
             self.fill()
 
+    def _meet(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
+        """Take a job in that may have killed a process, or send it away if there is such a one here."""
+        if self._apart.admit(claim):
+            self._not_yet.append((claim, settler, settled))
+        else:
+            del self._unstarted[claim]
+            settler.release(claim, self._apart.away_ms())
+            self._left("released", claim, settled)
+
     def _start(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         self._slots.running += 1
+        if claim is self._apart.suspect:
+            self._apart.started(claim)
         # Its first step puts the task into the claim.
         self._loop.create_task(self._run(claim, settler, settled), context=self._context.copy())
 
@@ -121,6 +137,7 @@ class Runner:
         After a pause of this process, or with Redis away, a lease may have run out. A job whose lease is older than the
         heartbeat lets it become starts only when that has renewed it, and not at all when it is lost.
         """
+        stale = False
         for waiting in (self._not_yet, self._ready):
             for _ in range(len(waiting)):
                 if self._slots.running >= self._slots.concurrency:
@@ -128,11 +145,12 @@ class Runner:
                 entry = waiting.popleft()
                 if entry[0] not in self._unstarted:
                     continue
-                if self._stale(entry[0]):
+                stale = stale or self._stale(entry[0])
+                if self._stale(entry[0]) or self._apart.waits(entry[0]):
                     self._not_yet.append(entry)
                 else:
                     self._start(*entry)
-        if self._not_yet and self._look_again is None:
+        if stale and self._look_again is None:
             self.renew()
             self._look_again = self._loop.call_later(self._fresh_ns / 1e10, self._on_look_again)
 
@@ -412,47 +430,31 @@ class Runner:
     def settled(self, claims: Sequence[Claim]) -> None:
         """Redis has acknowledged these outcomes."""
         for claim in claims:
-            self._drop(claim)
+            self.held.pop(claim, None)
+        self._apart.gone(claims)
 
     def _drop(self, claim: Claim) -> None:
-        self.held.pop(claim, None)
+        self.settled((claim,))
 
-    def rescue(self) -> None:
+    def rescue(self, claim: Claim, settler: Settler) -> None:
         """Hand to the settler what does not need the event loop, which a task blocks. Runs in the heartbeat's thread.
 
         What has not started goes back, unharmed. What ended in a thread is settled as it ended. What is past its timeout
         has failed, although it may still run: the blocked loop cannot cancel it.
         """
-        now_ns = time.monotonic_ns()
-        for claim, settler in self.held.copy().items():
-            running = claim.running
-            settled = self._unstarted.pop(claim, None)
-            if settled is not None:
-                settler.release(claim)
-                self._loop.call_soon_threadsafe(self._left, "released", claim, settled)
-            elif claim.ended or claim.stop is not None or running is None:
-                continue
-            elif claim.returned:
-                self._ended_in_thread(claim, settler, claim.returned[0])
-            elif claim.deadline_ns and now_ns > claim.deadline_ns:
-                claim.stop = Stop.TIMEOUT
-                self._stopped(claim, settler, None)
-                self._loop.call_soon_threadsafe(running.cancel)
-
-    def in_threads(self) -> bool:
-        """Whether functions still run in threads, which need no event loop to end."""
-        return any(claim.thread and not claim.returned and not claim.ended for claim in list(self.held))
-
-    def abandon(self, culprit: Claim | None) -> None:
-        """Give back what runs, before the process ends: all but the claim that blocks the loop.
-
-        Its attempt counts: its lease runs out. When nobody knows whose code blocks it, that is so for every job of the
-        loop. Runs in the heartbeat's thread.
-        """
-        for claim, settler in self.held.copy().items():
-            if not claim.ended and claim is not culprit and (claim.thread or culprit is not None):
-                claim.stop = Stop.DRAIN
-                settler.release(claim)
+        running = claim.running
+        settled = self._unstarted.pop(claim, None)
+        if settled is not None:
+            settler.release(claim)
+            self._loop.call_soon_threadsafe(self._left, "released", claim, settled)
+        elif claim.ended or claim.stop is not None or running is None:
+            return
+        elif claim.returned:
+            self._ended_in_thread(claim, settler, claim.returned[0])
+        elif claim.deadline_ns and time.monotonic_ns() > claim.deadline_ns:
+            claim.stop = Stop.TIMEOUT
+            self._stopped(claim, settler, None)
+            self._loop.call_soon_threadsafe(running.cancel)
 
     def _ended_in_thread(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         if error is None:

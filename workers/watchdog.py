@@ -167,7 +167,7 @@ class Watchdog(threading.Thread):
             return
         self._say_once_more(seconds, "this worker gives its jobs back and ends with exit code 1, to be replaced")
         until = time.monotonic() + self._drain_s
-        while self._asked_at and time.monotonic() < until and self._runner.in_threads():
+        while self._asked_at and time.monotonic() < until and self._heartbeat.beside.in_threads():
             self._heartbeat.kick()
             self._end.wait(self._look_s)
         if not self._asked_at:

@@ -27,7 +27,7 @@ _TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 def _required() -> frozenset[str]:
     ranges = {
-        "K": (*range(1, 17), *range(20, 24)), "Z": (*range(1, 13), 14), "S": (*range(1, 6), *range(8, 20), 21),
+        "K": (*range(1, 17), *range(20, 24)), "Z": range(1, 15), "S": (*range(1, 6), *range(8, 20), 21),
         "N": (*range(1, 8), 9, 10), "T": range(1, 17), "P": range(1, 11), "V": (1, 2, 3, 4, 6, 8, 9),
         "D": (1, 2, 3, 4, 6, 7, 9, 10), "X": (1, 2, 4), "H": (1, 2, 3, 4, 7, 8), "O": (1,),
         "W": range(1, 7), "F": range(1, 6),

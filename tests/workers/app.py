@@ -77,6 +77,13 @@ async def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@wheel.task(name="poison")
+async def poison(seconds: float) -> None:
+    """Takes its process along, a little later than it began."""
+    await asyncio.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @wheel.task(name="pass", keep=60)
 async def pass_by(name: str) -> None:
     await stage.pass_by(name)

@@ -16,7 +16,10 @@ from zwheel import Discard, JobState, Reason, Wheel, current_job
 from zwheel.calls import Session
 from zwheel.calls.traces import trace
 from zwheel.codec import DEFAULT
-from zwheel.job import QueueName
+from zwheel.job import Failure, QueueName
+from zwheel.record import write_failures
+from zwheel.workers import apart
+from zwheel.workers.apart import is_suspect
 from zwheel.workers.claims import Claim, Slots, Stop
 from zwheel.workers.runner import Runner
 from zwheel.workers.settler import Settler
@@ -148,10 +151,21 @@ class _Hands:
         self.settler = Settler(session, session.keys("default"), "w" * 8, 100, settled=self.runner.settled)
         self.wheel = wheel
 
-    def claim(self, task: str, *, token: int = 1, age_ms: int = 0, args: Sequence[object] = ()) -> Claim:
+    def claim(
+        self, task: str, *, token: int = 1, age_ms: int = 0, args: Sequence[object] = (), attempt: int = 1,
+        reasons: Sequence[Reason] = (),
+    ) -> Claim:  # fmt: skip
         job = self.wheel.new_job(task, args=args)
-        raw = f"1p0001{1:015d}{token:016d}".encode() + b"w" * 8 + job.tail[8:] + job.body
+        tail = job.tail[8:]
+        if reasons:
+            lines = write_failures([Failure(at_ms=1, attempt=n, reason=reason) for n, reason in enumerate(reasons)])
+            tail = tail[:4] + b"04" + b"%05d" % len(lines) + lines + tail[6:]
+        raw = f"1p{attempt:04d}{1:015d}{token:016d}".encode() + b"w" * 8 + tail + job.body
         return Claim(job.id.encode(), raw, QueueName("default"), time.monotonic_ns() - age_ms * 1_000_000)
+
+    def rescue(self) -> None:
+        for claim, settler in self.runner.held.copy().items():
+            self.runner.rescue(claim, settler)
 
     def submit(self, claim: Claim) -> None:
         self.slots.held += 1
@@ -290,7 +304,7 @@ async def test_what_needs_no_event_loop_is_handed_over_while_a_task_blocks_it(wh
         while not thread.returned or time.monotonic_ns() <= loop.deadline_ns:
             time.sleep(0.001)  # noqa: ASYNC251 - it blocks the loop
         # The heartbeat's thread does this.
-        rescuer = threading.Thread(target=hands.runner.rescue)
+        rescuer = threading.Thread(target=hands.rescue)
         rescuer.start()
         rescuer.join()
 
@@ -322,6 +336,82 @@ def _nothing_runs(hands: _Hands) -> Callable[[], Awaitable[bool]]:
         return hands.slots.running == 0
 
     return look
+
+
+LAPSED, FAILED, UNKNOWN = Reason.LEASE_EXPIRED, Reason.ERROR, Reason.UNKNOWN_TASK
+
+
+@pytest.mark.parametrize(
+    ("attempt", "reasons", "suspect"),
+    [
+        (1, [], False),
+        (2, [LAPSED], False),
+        (3, [LAPSED, LAPSED], True),
+        (3, [LAPSED, FAILED], False),
+        (3, [FAILED, LAPSED], False),
+        (5, [FAILED, LAPSED, LAPSED], True),
+        (3, [LAPSED, LAPSED, UNKNOWN], True),
+        (10, [FAILED, LAPSED], False),
+        (11, [FAILED, LAPSED], True),
+        (11, [LAPSED, FAILED], False),
+    ],
+)
+async def test_whoever_ended_with_its_process_twice_or_may_do_so_for_the_last_time_is_a_suspect(
+    wheel: Wheel, attempt: int, reasons: list[Reason], suspect: bool
+) -> None:
+    assert is_suspect(_Hands(wheel, 1).claim("t", attempt=attempt, reasons=reasons)) is suspect
+
+
+async def test_one_suspect_runs_at_a_time_and_starts_when_the_others_are_back_on_the_wheel(
+    wheel: Wheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = asyncio.Event()
+
+    @wheel.task(name="t")
+    async def task() -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(apart, "CLEARED_S", 0.05)
+    hands = _Hands(wheel, 10)
+    first, second, third, other = (hands.claim("t", attempt=3, reasons=[LAPSED] * 2) for _ in range(4))
+    plain = [hands.claim("t") for _ in range(2)]
+    for claim in (plain[0], first, second, plain[1], third):
+        hands.submit(claim)
+    await hands.log.seen("start", count=2)
+    # Those that nothing is known of run; the others go away for a while, unharmed.
+    assert hands.log.starts() == {claim.job_id: 1 for claim in plain}
+    assert [about["job"] for about in hands.log.of("released")] == [second.job_id, third.job_id]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert hands.log.of("start", first.job_id) == []
+    taken = hands.settler.take()
+    delays = [job["delay"] for call, _ in taken for job in trace(call, None).jobs]
+    assert len(delays) == 2
+    assert all(500 <= delay <= 2000 for delay in delays)
+    taken[0][1](["ok", 1, "bb"])
+    await hands.log.seen("start", first.job_id)
+    # One that has run for long without harm is no suspect any more: the next one may start.
+    await asyncio.sleep(0.06)
+    hands.submit(other)
+    await hands.log.seen("start", other.job_id)
+    gate.set()
+    await hands.log.seen("done", count=4)
+
+
+async def test_the_next_suspect_starts_when_the_outcome_of_the_last_one_is_acknowledged(wheel: Wheel) -> None:
+    @wheel.task(name="t")
+    async def task() -> None:
+        pass
+
+    hands = _Hands(wheel, 10)
+    first, second, third = (hands.claim("t", attempt=3, reasons=[LAPSED] * 2) for _ in range(3))
+    hands.submit(first)
+    await hands.log.seen("done", first.job_id)
+    hands.submit(second)
+    await hands.log.seen("released", second.job_id)
+    assert sorted(hands.waiting) == ["complete", "release"]
+    hands.submit(third)
+    await hands.log.seen("done", third.job_id)
 
 
 async def test_no_claim_is_started_once_the_worker_gives_back(wheel: Wheel) -> None:
