@@ -27,6 +27,7 @@ from zwheel.outside import escaped
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
 
+from .asks import STOP_SIGNALS
 from .failure import Elsewhere, Reported, printable
 from .frames import LONGEST_ANSWER, Frames, pack
 from .isolated_child import PLAIN, class_name
@@ -46,6 +47,8 @@ _CHUNK_BYTES, _CHUNKS = 65_536, 16
 #: How long a process may wait for its next job, seconds.
 _IDLE_S = 300.0
 _KILLED_S = 2.0
+#: How a process ends that was told to stop before it could leave that to its worker.
+_STOPPED = frozenset(-number for number in STOP_SIGNALS)
 
 
 class ProcessDied(Reported):
@@ -118,7 +121,7 @@ class Isolated:
             if ended is not None:
                 break
             if fresh:
-                raise ProcessDied("its process ended before it had begun", child.last_words())
+                raise child.stillborn()
             # One that ended while it waited for a job never saw this one.
         self._put_aside(child)
         if not ended["ok"]:
@@ -297,6 +300,13 @@ class _Child:
             return None
         how = "unknown" if code is None else describe_exit(code)
         raise ProcessDied(f"its process ended: {how}", self.last_words())
+
+    def stillborn(self) -> Exception:
+        """Why it ended before it took its first job: told to stop with the whole unit, or unable to run here."""
+        how = describe_exit(self._process.returncode or 0)
+        if self._process.returncode in _STOPPED:
+            return NotStarted(f"its process was ended by {how} before it had begun")
+        return ProcessDied(f"its process ended before it had begun: {how}", self.last_words())
 
     def last_words(self) -> str:
         """What it printed last."""

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,22 @@ async def test_the_process_of_a_task_ends_with_its_worker(wheel: Wheel, stage: S
             return is_running(actor.pid)
 
         await eventually(lives, lambda living: not living)
+
+
+async def test_a_signal_that_finds_the_process_before_it_has_begun_costs_no_attempt(
+    wheel: Wheel, stage: Stage, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python imports this before anything else: as if the signal to the whole unit came in that moment.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        f"if sys.orig_argv[1:3] == ['-P', '-c'] and not os.path.exists({str(tmp_path / 'once')!r}):\n"
+        f"    open({str(tmp_path / 'once')!r}, 'w').close()\n"
+        "    os.kill(os.getpid(), 15)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with worker_process(url, stage.path, app=APP):
+        answer = await wheel.enqueue("held", args=["held"], keep=60, retries=0)
+        (await stage.nth(1)).go()
+        job = await wheel.wait(answer.job_id, timeout=10)
+    assert (tmp_path / "once").exists()
+    assert (job.state, job.attempt, job.failures) == (JobState.DONE, 1, ())
