@@ -147,20 +147,21 @@ class Worker:
             heartbeat.start()
             watchdog.start()
             await self._sync(store)
-            reaper = asyncio.create_task(reaping.run())
-            watch = asyncio.create_task(heartbeat.watch())
-            guarding = asyncio.create_task(guard.run())
-            scheduling = [asyncio.create_task(scheduler.run()) for scheduler in schedulers]
+            runs = {"reaper": reaping.run(), "watch over leases": heartbeat.watch(), "watch over Redis": guard.run()}
+            runs |= {f"scheduler of {scheduler.queue}": scheduler.run() for scheduler in schedulers}
+            parts = [asyncio.create_task(run, name=name) for name, run in runs.items()]
             loops = [asyncio.create_task(poller.run()) for poller in pollers]
             self.ready.set()
             log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
             try:
-                await self._until_stopped(loops)
+                failed = await self._until_stopped(loops, parts)
                 answered = await self._drain(pollers, loops, runner)
             finally:
-                for part in (reaper, watch, guarding, *scheduling, *loops):
+                for part in (*parts, *loops):
                     part.cancel()
-                await asyncio.gather(reaper, watch, guarding, *scheduling, *loops, return_exceptions=True)
+                await asyncio.gather(*parts, *loops, return_exceptions=True)
+            if failed is not None:
+                raise failed
         finally:
             watchdog.stop()
             heartbeat.stop()
@@ -249,13 +250,22 @@ class Worker:
         if missing:
             raise refusal_of_rights(Role.WORKER, namespace, queues, missing)
 
-    async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:
+    async def _until_stopped(
+        self, loops: list[asyncio.Task[None]], parts: list[asyncio.Task[None]]
+    ) -> BaseException | None:
+        """Wait until it is told to stop, or a part of it fails, which is said here and ends it after a drain."""
         stopped = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopped, *loops, *parts], return_when=asyncio.FIRST_COMPLETED)
             for loop in loops:
                 if loop.done():
                     await loop
+            for part in parts:
+                if part.done():
+                    error = part.exception() or RuntimeError(f"the {part.get_name()} ended by itself")
+                    log.error("worker %s: its %s failed: it drains and ends", self.id, part.get_name(), exc_info=error)
+                    return error
+            return None
         finally:
             stopped.cancel()
 
