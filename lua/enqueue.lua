@@ -51,7 +51,7 @@ if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap
     return { 'moved', digits(now) }
   end
   local record = '1s0000' .. text .. string.format('%016.0f', stamp) .. ARGV[JOB_AT + 3]
-  if redis.call('HEXISTS', jobs, id) == 0 then
+  if not redis.call('HMGET', jobs, id)[1] then
     local at = digits(now)
     redis.call('ZADD', days, day, day)
     redis.call('ZADD', KEYS[BUCKET_AT], fire, id)

@@ -305,12 +305,12 @@ class Poller:
         if self._day:
             asks.append(("ZRANGE", self._keys.wheel(self._day), "0", "0", "WITHSCORES"))
         if counts:
-            asks.append(("HLEN", self._keys.workers))
+            asks.append(("HKEYS", self._keys.workers))
         replies = await self._persist(asks, settles=False)
         if not replies or answer is None or self._due:
             return
         if counts:
-            self._fleet, self._counted_at = whole(replies[-1], 1) or 1, now
+            self._fleet, self._counted_at = len(replies[-1]) or 1, now
         day = as_text(replies[0][0]) if replies[0] else ""
         head = next((score for _, score in flat(replies[1])), None) if self._day else None
         fire_ms = None if head is None else score_ms(head)

@@ -220,7 +220,7 @@ class Scheduler:
         if any_due or (self._empty and random.random() > _LOOK_AGAIN):
             return
         self._empty = True
-        (count,) = await self._store.send([("HLEN", self._keys.schedules)])
+        (count,) = await self._store.send([("EXISTS", self._keys.schedules)])
         if count:
             await self._recheck()
 

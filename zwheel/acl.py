@@ -50,7 +50,7 @@ class Needs:
 
 _READS = frozenset(
     {
-        "hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hscan", "ping", "time", "zcard", "zcount", "zmscore",
+        "hget", "hgetall", "hkeys", "hmget", "hscan", "ping", "time", "zcard", "zcount", "zmscore",
         "zrange", "zrevrange", "zscore",
     }
 )  # fmt: skip
@@ -64,7 +64,7 @@ NEEDS: dict[Role, Needs] = {
         ),
         plain=frozenset(
             {
-                "blpop", "exists", "hdel", "hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hscan", "hset",
+                "blpop", "exists", "hdel", "hget", "hgetall", "hkeys", "hmget", "hscan", "hset",
                 "hsetnx", "info", "llen", "rpush", "time", "zmscore", "zrange",
             }
         ),
@@ -73,7 +73,7 @@ NEEDS: dict[Role, Needs] = {
     Role.READER: Needs(scripts=(), plain=_READS, queues="R"),
     Role.OPERATOR: Needs(
         scripts=("enqueue", "cancel", "reschedule", "redrive", "purge", "define"),
-        plain=_READS | {"del", "hdel", "hset", "hsetnx", "rpush"},
+        plain=_READS | {"del", "hdel", "hexists", "hset", "hsetnx", "rpush"},
         queues="RW",
     ),
     Role.DOCTOR: Needs(

@@ -32,9 +32,9 @@ MODULES: dict[Role, tuple[str, ...]] = {
 #: What a role needs besides: through modules that serve several roles.
 BESIDES: dict[Role, frozenset[str]] = {
     # Sync at the start reads and writes the schedules of its application; it listens by the store.
-    Role.WORKER: frozenset({"blpop", "hexists", "hget", "hkeys", "hlen", "hscan", "time"}),
+    Role.WORKER: frozenset({"blpop", "hget", "hkeys", "hscan", "time"}),
     # A schedule is looked at by the readers of schedules.py.
-    Role.READER: frozenset({"hexists", "hlen", "hscan"}),
+    Role.READER: frozenset({"hscan"}),
     Role.DOCTOR: frozenset({"hkeys", "zrange"}),
 }
 #: Optional for a worker: a server that does not tell its settings is warned about.

@@ -67,13 +67,14 @@ def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo
     found: Listing[ScheduleInfo] = Listing()
     counts: list[Any] = []
     for start in range(0, len(names), 1000):
-        counts += yield from each_alone([("HLEN", session.keys(n).schedules) for n in names[start : start + 1000]])
+        part = names[start : start + 1000]
+        counts += yield from each_alone([("HSCAN", session.keys(n).schedules, 0, "COUNT", 1) for n in part])
     for name, count in zip(names, counts, strict=True):
         if isinstance(count, BrokerRefused):
             # A key of another type, or without the right to read it, hides the schedules of this queue alone.
             found.unreadable.append(Unreadable(name=EVERY, queue=name, reason=str(count)))
             continue
-        stored = (yield from _stored(session, name)) if count else {}
+        stored = (yield from _stored(session, name)) if int(count[0]) or count[1] else {}
         for field, raw in sorted(stored.items()):
             try:
                 found.append(read_schedule(raw, as_text(field), name))
