@@ -70,8 +70,9 @@ class _Retried(Elsewhere, Retry):
 class Isolated:
     """The processes of one worker."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, lease_ms: int) -> None:
         """most: how many may run at a time; 0: as many as there are CPUs for this process."""
+        self._lease_ms = lease_ms
         self._limit = CapacityLimiter(most or cpus())
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
@@ -109,7 +110,7 @@ class Isolated:
         )
         while True:
             fresh = not self._idle
-            child = await _start() if fresh else self._idle.pop()
+            child = await _start(self._lease_ms) if fresh else self._idle.pop()
             self._busy.add(child)
             try:
                 ended = await child.run(request, job.id)
@@ -221,7 +222,7 @@ class _Output:
             self._dropped = 0
 
 
-async def _start() -> _Child:
+async def _start(lease_ms: int) -> _Child:
     """Start a process. Raises: NotStarted when the system has no room for another."""
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
@@ -242,7 +243,8 @@ async def _start() -> _Child:
         os.close(writing)
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     child = _Child(process, ours, reading)
-    child.greeting = pack("settings", level=logging.getLogger().getEffectiveLevel(), main=main or "")
+    level = logging.getLogger().getEffectiveLevel()
+    child.greeting = pack("settings", level=level, main=main or "", lease_ms=lease_ms)
     return child
 
 

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextvars import copy_context
 from typing import Any
 
@@ -27,6 +28,7 @@ from zwheel.job import JobState
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
 
+from .alive import is_running
 from .asks import STOP_SIGNALS
 from .failure import describe_error
 from .forks import FORKS
@@ -36,6 +38,8 @@ from .frames import Frames, pack
 PLAIN = Codec(limit=2**31, compress_over=None)
 _PR_SET_PDEATHSIG = 1
 _LOG_CHARS = 8_000
+#: How often in a lease a process looks whether its worker runs, and for what part of one it may be stopped.
+_LOOKS, _PATIENCE = 20, 0.4
 #: What the worker's own script is called here: its `if __name__ == "__main__"` does not run again.
 _MAIN = "__mp_main__"
 
@@ -108,6 +112,22 @@ def _end_with(parent: int) -> None:
         os._exit(0)
 
 
+def _watch_over(parent: int, lease_s: float) -> None:
+    """End this process when its worker is stopped (SIGSTOP, Ctrl-Z) for so long that another may soon have the job.
+
+    A heartbeat comes every third of a lease: two thirds are left when a worker is stopped.
+    """
+    stopped = 0.0
+    while True:
+        time.sleep(lease_s / _LOOKS)
+        if is_running(parent):
+            stopped = 0.0
+        elif not stopped:
+            stopped = time.monotonic()
+        elif time.monotonic() - stopped > lease_s * _PATIENCE:
+            _end_group()
+
+
 def _ignore_stop_signals() -> None:
     """Leave it to the worker what becomes of a job when SIGTERM or SIGINT reaches every process of a unit.
 
@@ -128,6 +148,8 @@ def main(descriptor: int, parent: int) -> None:
         if reconfigure is not None:
             reconfigure(line_buffering=True, errors="backslashreplace")
     settings = line.frames.get()
+    watching = threading.Thread(target=_watch_over, args=(parent, settings["lease_ms"] / 1000), daemon=True)
+    watching.start()
     root = logging.getLogger()
     root.handlers[:] = [_ToWorker(line)]
     root.setLevel(settings["level"])

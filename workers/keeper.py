@@ -19,10 +19,8 @@ import math
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zwheel import calls
@@ -32,6 +30,7 @@ from zwheel.keys import ShardKeys
 from zwheel.outside import escaped
 from zwheel.store import SyncStore
 
+from .alive import is_running
 from .asks import STOP_SIGNALS, Asks, time_left_s
 from .settings import WorkerSettings
 from .timeouts import Timeouts
@@ -53,20 +52,6 @@ _NAMED = 20
 _KILL_S = 0.5
 #: How long it may take to end, and how often to look, seconds.
 _CLOSE_S, _LOOK_S = 0.5, 0.005
-_STOPPED = frozenset("TtZX")
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is not stopped; where the system does not tell, a process that exists is running."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        if not sys.platform.startswith("linux"):
-            with contextlib.suppress(OSError):
-                os.kill(pid, 0)
-                return True
-        return False
-    return stat.rpartition(")")[2].split()[0] not in _STOPPED
 
 
 class Keeper:

@@ -83,7 +83,7 @@ class Runner:
         self._ready: deque[_Entry] = deque()
         self._not_yet: deque[_Entry] = deque()
         self._threads: Threads | None = None
-        self.isolated = Isolated(task_processes)
+        self.isolated = Isolated(task_processes, lease_ms)
         #: Every claim of this process until its outcome is acknowledged, read by the heartbeat's thread, and what takes
         #: its outcome. Two queues may use the same job id.
         self.held: dict[Claim, Settler] = {}

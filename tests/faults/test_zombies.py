@@ -17,7 +17,7 @@ from tests.workers.harness import Log, eventually, one_kind, running
 from tests.workers.processes import Process, worker_process
 from tests.workers.stage import Stage
 from zwheel import JobState, Wheel, current_job
-from zwheel.workers.keeper import is_running
+from zwheel.workers.alive import is_running
 
 pytestmark = [pytest.mark.anyio, one_kind]
 

@@ -15,8 +15,8 @@ from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
 from tests.workers.test_stopping import family, signal_all
 from zwheel import JobState, Reason, Wheel
+from zwheel.workers.alive import is_running
 from zwheel.workers.isolated import cpus
-from zwheel.workers.keeper import is_running
 
 pytestmark = [pytest.mark.anyio, one_kind]
 APP = "tests.workers.isolated_app:wheel"
@@ -165,3 +165,21 @@ async def test_a_signal_that_finds_the_process_before_it_has_begun_costs_no_atte
         job = await wheel.wait(answer.job_id, timeout=10)
     assert (tmp_path / "once").exists()
     assert (job.state, job.attempt, job.failures) == (JobState.DONE, 1, ())
+
+
+async def test_the_process_of_a_task_does_not_go_on_beside_its_successor_when_its_worker_is_stopped(
+    wheel: Wheel, stage: Stage, url: str
+) -> None:
+    async with worker_process(url, stage.path, app=APP, lease="3s") as first:
+        answer = await wheel.enqueue("held", args=["held"], keep=60)
+        old = await stage.nth(1)
+        first.signal(signal.SIGSTOP)
+        async with worker_process(url, stage.path, app=APP, lease="3s"):
+            new = await stage.nth(2, within=20)
+            # Asked at once: by then it had to be gone.
+            assert not is_running(old.pid)
+            first.signal(signal.SIGCONT)
+            await first.says(f"{answer.job_id}.*lease|lease.*{answer.job_id}")
+            new.go()
+            job = await wheel.wait(answer.job_id, timeout=10)
+    assert (job.state, job.attempt, job.token) == (JobState.DONE, 2, new.token)

@@ -14,7 +14,8 @@ from zwheel.calls import Session, claim, day_name, read_claim
 from zwheel.store import SyncStore
 from zwheel.times import DAY_MS
 from zwheel.workers import WorkerSettings
-from zwheel.workers.keeper import Keeper, is_running, renew
+from zwheel.workers.alive import is_running
+from zwheel.workers.keeper import Keeper, renew
 
 
 def _claim_one(url: str, worker: str, lease_ms: int) -> tuple[SyncStore, Session, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.workers.harness import eventually
-from zwheel.workers.keeper import is_running
+from zwheel.workers.alive import is_running
 from zwheel.workers.supervisor import Supervisor
 
 pytestmark = pytest.mark.anyio
