@@ -74,7 +74,8 @@ class ServerClock:
         self._known = _Known(low, high, received_ns, abs(by_us))
         self._offset_us = (low + high) // 2
         slept, self._boot_us = _slept_us() - self._boot_us, _slept_us()
-        if abs(by_us) > _JUMP_US and abs(by_us - slept) > _SLEPT_US and self.on_jump is not None:
+        here = slept > _SLEPT_US // 10 and abs(by_us - slept) <= _SLEPT_US
+        if abs(by_us) > _JUMP_US and not here and self.on_jump is not None:
             self.on_jump(by_us)
 
     def now_us(self) -> int:

@@ -44,10 +44,10 @@ async def test_a_missing_script_in_a_batch_does_not_spoil_the_clock(
     store = Store(fresh.url, session)
     exchange = store._exchange
 
-    async def detour(commands: Sequence[Any]) -> list[Any]:
+    async def detour(commands: Sequence[Any], *more: Any) -> list[Any]:
         if commands[0][0] == "SCRIPT":
             await asyncio.sleep(DETOUR_S)
-        return await exchange(commands)
+        return await exchange(commands, *more)
 
     other = Store(fresh.url, Session("zw"))
     await other.send(batch(other.session)[:1])
@@ -63,10 +63,10 @@ def test_nor_does_it_that_of_the_blocking_store(fresh: RedisServer, monkeypatch:
     store = SyncStore(fresh.url, session)
     exchange = store._exchange
 
-    def detour(commands: Sequence[Any]) -> list[Any]:
+    def detour(commands: Sequence[Any], *more: Any) -> list[Any]:
         if commands[0][0] == "SCRIPT":
             time.sleep(DETOUR_S)
-        return exchange(commands)
+        return exchange(commands, *more)
 
     other = SyncStore(fresh.url, Session("zw"))
     other.send(batch(other.session)[:1])

@@ -1,0 +1,100 @@
+"""What a worker knows of its contact with Redis, and so whether it may take jobs back from others."""
+
+from __future__ import annotations
+
+import pytest
+
+from zwheel.workers.contact import Contact
+from zwheel.workers.settings import WorkerSettings
+
+LEASE_S, BEAT_S, REAP_S = 30.0, 10.0, 5.0
+NEVER = float("inf")
+
+
+class Played:
+    """A contact at a time that is given."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.news = 0
+        self.contact = Contact(WorkerSettings(), self._told, now_ns=lambda: int(self.now_s * 1e9))
+
+    def _told(self) -> None:
+        self.news += 1
+
+    def beat(self, took_s: float = 0.001) -> None:
+        sent = self.now_s
+        self.now_s += took_s
+        self.contact.heard(int(sent * 1e9))
+
+    def beats(self, seconds: float, took_s: float = 0.001) -> None:
+        until = self.now_s + seconds
+        while self.now_s < until:
+            self.now_s = min(until, self.now_s + BEAT_S - took_s)
+            self.beat(took_s)
+
+
+@pytest.fixture
+def played() -> Played:
+    return Played()
+
+
+def test_one_that_just_began_waits_for_a_reaping_interval_from_its_first_answer_on(played: Played) -> None:
+    assert played.contact.wait_s() == NEVER
+    played.now_s += 300
+    played.beat()
+    assert REAP_S <= played.contact.wait_s() <= 1.2 * REAP_S
+    played.now_s += 1.2 * REAP_S
+    assert played.contact.wait_s() == 0
+
+
+def test_steady_beats_let_it_reap_and_silence_does_not(played: Played) -> None:
+    played.beat()
+    played.beats(60)
+    assert played.contact.wait_s() == 0
+    played.now_s += 1.4 * BEAT_S
+    assert played.contact.wait_s() == 0
+    played.now_s += 0.2 * BEAT_S
+    assert played.contact.wait_s() == NEVER
+
+
+@pytest.mark.parametrize("how", ["failed", "slow", "late"])
+def test_after_trouble_comes_one_lease_of_steady_contact(played: Played, how: str) -> None:
+    played.beat()
+    played.beats(60)
+    if how == "failed":
+        played.contact.lost()
+    elif how == "slow":
+        played.beat(took_s=0.6 * BEAT_S)
+    else:
+        played.now_s += 1.6 * BEAT_S
+    played.beat()
+    assert played.contact.breaks == 1
+    assert LEASE_S - 1 <= played.contact.wait_s() <= LEASE_S
+    played.beats(LEASE_S)
+    assert played.contact.wait_s() == 0
+
+
+def test_a_way_that_is_always_long_is_no_trouble(played: Played) -> None:
+    played.beats(600, took_s=0.7 * BEAT_S)
+    assert played.contact.breaks == 0
+    assert played.contact.wait_s() == 0
+
+
+def test_a_jump_is_kept_for_the_queues_and_they_are_told_at_once(played: Played) -> None:
+    played.beat()
+    played.contact.jumped(3_600_000_000)
+    played.contact.jumped(-3_600_000_000)
+    assert played.contact.jumps == [3_600_000, -3_600_000]
+    assert played.news == 2
+
+
+def test_a_jump_that_a_claim_tells_of_is_said_when_it_is_news(played: Played, caplog: pytest.LogCaptureFixture) -> None:
+    played.contact.counted("q", 3)
+    assert caplog.messages == [], "it was before this worker"
+    played.contact.counted("q", 4)
+    assert len(caplog.messages) == 1
+    played.contact.counted("q", 4)
+    played.contact.counted("other", 4)
+    played.contact.counted("other", 5)
+    assert len(caplog.messages) == 1, "the same jump, in another queue of the server"
