@@ -296,8 +296,7 @@ if mend then
   if mended > 0 then
     count(meta, 'orphans', mended)
   end
-  -- A last stamp that lies ahead goes back to now, and only here: a person decided that no claim of that time lives.
-  redis.call('HSET', meta, 'clock', digits(between(stored[1], 0, now + 60000000) and stamp or now))
+  redis.call('HSET', meta, 'clock', digits(stamp))
 end
 return { 'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters),
   table.concat(look_letters), table.concat(damaged, ' '), plain(stored[2] or '') }

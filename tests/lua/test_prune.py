@@ -34,6 +34,21 @@ def test_what_is_past_its_retention_goes_and_the_rest_stays(shard: Shard) -> Non
     )
 
 
+@pytest.mark.parametrize(("off_us", "gone"), [(0, 2), (60_000_000, 2), (60_000_001, 0), (-(10**15), 0)])
+def test_nothing_is_pruned_while_the_clock_is_in_doubt(shard: Shard, off_us: int, gone: int) -> None:
+    """A clock that jumped ahead by years would take every dead job and every tombstone along."""
+    shard.put(
+        {
+            "jobs": {"d": record("d", body=b""), "c": record("c", body=b""), "x": record("x")},
+            "done": {"d": NOW, "c": NOW},
+            "dead": {"x": NOW - AGE},
+        }
+    )
+    call = prune(KEYS, limit=9, dead_age_ms=AGE, expected_us=NOW_US - off_us, now=at(NOW))
+    assert read_count(shard.run(call)) == gone
+    assert ("jobs" in shard.keyspace()) == (not gone)
+
+
 @pytest.mark.parametrize(
     ("holder", "stays"),
     [

@@ -6,9 +6,14 @@ import re
 
 import pytest
 
-from tests.faults.matrix import PAGE, REQUIRED, RESULTS, ROOT, Row, filled, functions, outcomes, rows
+from tests.faults.matrix import PAGE, REQUIRED, RESULTS, ROOT, Row, catalogue, filled, functions, outcomes, rows
 
 TEXT = PAGE.read_text(encoding="utf-8")
+#: How many faults each section has, and how many promises and invariants there are. None is ever taken out.
+WHOLE = {
+    "K": 23, "Z": 14, "S": 21, "N": 12, "C": 8, "T": 16, "P": 10, "V": 10, "D": 10, "X": 10, "H": 11, "L": 7, "O": 6,
+    "W": 6, "F": 5, "G": 11, "I": 26,
+}  # fmt: skip
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.a" name="test_one[x]"/>
 <testcase classname="tests.a" name="test_one[y]"><skipped message="no server"/></testcase>
@@ -25,7 +30,27 @@ TWO = """| id | fault | expected | shown by | last result |
 
 def test_every_fault_has_one_row() -> None:
     ids = [row.id for row in rows(TEXT)]
-    assert sorted(ids) == sorted(REQUIRED)
+    assert len(ids) == len(set(ids))
+    assert set(ids) >= REQUIRED, "shown by no row"
+    coming = {name for name, word in catalogue().items() if word == "open"}
+    assert set(ids) <= REQUIRED | coming, "a row that the catalogue does not know as shown"
+
+
+def test_no_fault_promise_or_invariant_of_the_catalogue_was_left_out() -> None:
+    known = catalogue()
+    sections: dict[str, list[int]] = {}
+    for name in known:
+        letter, number = re.fullmatch(r"([A-Z])-?(\d+)", name).groups()  # type: ignore[union-attr]
+        sections.setdefault(letter, []).append(int(number))
+    assert sections == {letter: list(range(1, count + 1)) for letter, count in WHOLE.items()}
+    assert {word for word in known.values() if not re.fullmatch(r"shown|open|later [a-z-]+", word)} == set()
+
+
+def test_the_invariants_that_are_shown_are_known_to_the_checker_or_to_the_scripts() -> None:
+    shown = {name for name, word in catalogue().items() if name.startswith("I") and word == "shown"}
+    read = (ROOT / "lua" / "README.md", ROOT / "docs" / "history.md", ROOT / "tests" / "simulator" / "judge.py")
+    told = "\n".join(page.read_text(encoding="utf-8") for page in read)
+    assert [name for name in sorted(shown) if not re.search(rf"\b{name}\b", told)] == []
 
 
 @pytest.mark.parametrize("row", rows(TEXT), ids=lambda row: row.id)
