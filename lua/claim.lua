@@ -84,8 +84,8 @@ if stored[5] then
   return { 'paused', digits(now) }
 end
 local first, start = earliest(days)
-if first and first ~= day then
-  return { 'moved', digits(now), first }
+if first and (first ~= day or not start) then
+  return { 'moved', digits(now), plain(first) }
 end
 
 local deadline = digits(now_ms + lease)

@@ -28,9 +28,18 @@ ZwheelError
 
 from __future__ import annotations
 
+from zwheel.plain import cut, escape
+
+#: No message needs to be longer, characters.
+_LONGEST = 4_000
+
 
 class ZwheelError(Exception):
-    """Root of every error raised by zwheel."""
+    """Root of every error raised by zwheel. Its text is one line, whatever ids, names and answers it quotes."""
+
+    def __str__(self) -> str:
+        """The message: control characters escaped, cut when something in it is huge."""
+        return escape(cut(super().__str__(), _LONGEST))
 
 
 class InvalidInput(ZwheelError, ValueError):

@@ -8,25 +8,24 @@ a value may be a megabyte long.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from zwheel.plain import UNSAFE, as_text, cut, escape, shown
 from zwheel.times import MAX_MS
 
+__all__ = [
+    "UNSAFE", "Escaping", "Lines", "Listing", "Sayer", "Unreadable", "as_text", "cut", "escape", "escaped", "fenced",
+    "flat", "is_text", "score_ms", "shown", "whole",
+]  # fmt: skip
+
 T = TypeVar("T")
-#: A value in a message is cut after this many characters, a whole line of a log after that many.
-SHOWN_CHARACTERS = 200
+#: A value in a line of a log is cut after this many characters, a traceback and a whole record after so many.
 LINE_CHARACTERS = 4_000
 TRACEBACK_CHARACTERS = 20_000
 RECORD_CHARACTERS = 100_000
-#: C0, DEL, C1, soft hyphen, bidi marks and overrides, invisible joiners, line separators, BOM, surrogates, tags.
-UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +47,6 @@ class Listing(list[T]):
         super().__init__(found)
         #: What could not be read, each with the reason.
         self.unreadable: list[Unreadable] = list(unreadable)
-
-
-def as_text(value: object) -> str:
-    """A reply's element as text; bytes that are no text are escaped."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def is_text(value: object) -> bool:
@@ -99,28 +93,6 @@ def flat(reply: Any) -> list[tuple[Any, Any]]:
     if reply and isinstance(reply[0], (list, tuple)):
         return [(pair[0], pair[1]) for pair in reply if len(pair) == 2]
     return list(zip(reply[::2], reply[1::2], strict=False))
-
-
-def escape(text: str) -> str:
-    r"""Escape what could forge a line or steer a terminal: `\n` for a line feed, `\x1b` for an escape."""
-    if text.isascii() and text.isprintable():
-        return text
-    return UNSAFE.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
-
-
-def cut(text: str, limit: int) -> str:
-    """Cut a text, and say how much is missing."""
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text) - limit:,} more characters)"
-
-
-def shown(value: object, limit: int = SHOWN_CHARACTERS) -> str:
-    """A value from outside, fit for one line of a message: as text, cut, and escaped."""
-    try:
-        text = as_text(value[: limit * 4 + 4] if isinstance(value, bytes) else value)
-    except Exception as error:
-        return f"(it cannot be shown: {type(error).__name__})"
-    text = cut(text, limit)
-    return escape(text)
 
 
 class Escaping(logging.Filter):

@@ -17,6 +17,7 @@ end
 
 -- earliest: the earliest day of the index and its first ms, nil when there is none. What is no day, or stands elsewhere
 -- than at its own number, would hide the days behind it: it goes, or is put right, up to 10,000 of them in one call.
+-- Where there are more, what comes first then has no first ms: the next call goes on with the rest.
 local function earliest(days)
   for _ = 1, 10 do
     local head = redis.call('ZRANGE', days, 0, 0, 'WITHSCORES')
@@ -44,5 +45,5 @@ local function earliest(days)
       redis.call('ZREM', days, unpack(wrong))
     end
   end
-  return nil
+  return redis.call('ZRANGE', days, 0, 0)[1]
 end

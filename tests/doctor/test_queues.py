@@ -279,3 +279,16 @@ def _schedule(letter: str) -> bytes:
     given = '{"kind":{"cron":"@daily"},"name":"NAME","payload":"AQCSkIA=","queue":"q","task":"t"}'
     name = {"a": "lost", "p": "off"}[letter]
     return f'1{letter}{5:016d}\n{{"cursor":5,"next":1}}\n{given.replace("NAME", name)}'.encode()
+
+
+def test_a_list_of_queues_that_another_program_wrote_is_a_problem_and_hides_no_queue(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    hand.enqueue("a")
+    client.delete("zw:queues")
+    client.set("zw:queues", "mine")
+    told = doctor(url)
+    assert told.code == 6
+    assert told.of("keyspace")["level"] == "problem"
+    assert told.of("listed")["queue"] == QUEUE
+    client.delete("zw:queues")

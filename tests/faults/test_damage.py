@@ -140,7 +140,7 @@ DAMAGE: dict[str, Damage] = {
     "a record in no set": Damage(lambda c, now: c.hset(KEYS.jobs, "x", record(fire=now)), "places"),
     "a job in two sets": Damage(two_sets, "places"),
     "days that are none": Damage(lambda c, now: c.zadd(KEYS.days, {"abc": 1, b"\xff": 2, "20269999": 3, "-1": 4})),
-    "5,000 days that are none": Damage(lambda c, now: c.zadd(KEYS.days, {f"d{n}": n for n in range(5000)})),
+    "30,000 days that are none": Damage(lambda c, now: c.zadd(KEYS.days, {f"d{n}": n for n in range(30_000)})),
     "a day with another score": Damage(lambda c, now: c.zadd(KEYS.days, {day_of(now + 86_400_000): -INF})),
     "a lease that never ends": Damage(lambda c, now: held(c, now, INF)),
     "a lease that ends in a year": Damage(lambda c, now: held(c, now, now + YEAR_MS)),

@@ -13,6 +13,7 @@ import pytest
 from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import Wheel
 from zwheel.calls import read_claim
+from zwheel.errors import ZwheelError
 from zwheel.outside import Escaping, Lines, Sayer, escape, escaped, shown
 from zwheel.workers import poller as pollers
 from zwheel.workers import reaper as reapers
@@ -121,6 +122,19 @@ def test_what_tasks_and_libraries_log_forges_no_record_on_stderr() -> None:
     text = formatter.format(record)
     assert text.startswith("INFO two\n    lines\\x1b[2J xxx")
     assert len(text) < 110_000
+
+
+def every_error(kind: type[ZwheelError] = ZwheelError) -> list[type[ZwheelError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in every_error(child))]
+
+
+def test_the_text_of_an_error_is_one_line_whatever_it_quotes() -> None:
+    evil = "a\nERROR forged\x1b[2J\u202e" + "x" * 100_000
+    for kind in every_error():
+        error = Exception.__new__(kind)
+        error.args = (evil,)
+        assert str(error).startswith("a\\nERROR forged\\x1b[2J\\u202exxx"), kind
+        assert len(str(error)) < 5_000
 
 
 class Unshowable:

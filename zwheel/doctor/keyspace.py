@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from zwheel.calls import Session
 from zwheel.doctor import probe
-from zwheel.doctor.finding import Finding, ok, unseen, warning
+from zwheel.doctor.finding import Finding, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
 from zwheel.operations.read import queues
 from zwheel.outside import Unreadable, shown
@@ -31,6 +31,8 @@ class Keyspace:
     """Other namespaces that keep queues here."""
     strange: list[Unreadable] = field(default_factory=list)
     """What is on that list and no name of a queue."""
+    closed: str = ""
+    """Why that list cannot be read; '' when it can."""
     unseen: str = ""
     """Why the keys could not be seen; '' when they could."""
 
@@ -43,6 +45,9 @@ class Keyspace:
     def findings(self) -> list[Finding]:
         """What is worth a word about the keys as a whole."""
         found = []
+        if self.closed:
+            text = f"the list of queues cannot be read, and commands that look at every queue fail: {self.closed}"
+            found.append(problem("keyspace", text, "see which program wrote that key, DEL it, then enqueue or repair"))
         if self.strange:
             few = ", ".join(shown(one.name, 60) for one in self.strange[:3])
             text = f"{len(self.strange):,} entries of the list of queues are no names of queues ({few})"
@@ -60,8 +65,12 @@ class Keyspace:
 
 def known_queues(session: Session) -> Steps[Keyspace]:
     """Find the queues of this namespace. Walks over the keys once, in bounded steps, where SCAN is allowed."""
-    listed = yield from queues(session)
-    found = Keyspace(listed=[str(name) for name in listed], strange=listed.unreadable)
+    found = Keyspace()
+    try:
+        listed = yield from queues(session)
+        found.listed, found.strange = [str(name) for name in listed], listed.unreadable
+    except BrokerRefused as error:
+        found.closed = str(error)
     cursor = 0
     while True:
         try:

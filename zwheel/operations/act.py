@@ -9,7 +9,8 @@ from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerRefused, InvalidInput
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
-from zwheel.keys import check_job_id, queues_key
+from zwheel.keys import check_job_id
+from zwheel.operations.produce import join
 from zwheel.operations.read import bucket_days, get, snapshot
 from zwheel.store import Steps
 from zwheel.times import day_of
@@ -75,10 +76,8 @@ def reschedule(
 def pause(session: Session, queue: str) -> Steps[None]:
     """Stop claims of a queue; what runs goes on. After this returns no new claim succeeds."""
     keys = session.keys(queue)
-    yield (
-        ("HSETNX", queues_key(session.namespace), queue, 1),
-        ("HSET", keys.meta, "paused", str(session.clock.now_ms())),
-    )
+    yield from join(session, queue)
+    yield (("HSET", keys.meta, "paused", str(session.clock.now_ms())),)
 
 
 def resume(session: Session, queue: str) -> Steps[None]:
@@ -95,7 +94,8 @@ def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
     elif cap < 1:
         raise InvalidInput(f"a cap of {cap} is not a positive number of jobs")
     else:
-        yield (("HSETNX", queues_key(session.namespace), queue, 1), ("HSET", keys.meta, "cap", cap))
+        yield from join(session, queue)
+        yield (("HSET", keys.meta, "cap", cap),)
 
 
 def purge(session: Session, queue: str, state: JobState, progress: Progress | None) -> Steps[int]:

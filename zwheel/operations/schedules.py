@@ -20,8 +20,9 @@ from zwheel.errors import (
     ZwheelError,
 )
 from zwheel.job import Enqueued, JobId, QueueName
-from zwheel.keys import ShardKeys, check_name, queues_key
+from zwheel.keys import ShardKeys, check_name
 from zwheel.occurrence import after_of, occurrence_job
+from zwheel.operations.produce import join
 from zwheel.operations.read import each_alone, queues
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.record import STATES
@@ -145,6 +146,7 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
     """
     keys = session.keys(queue)
     started: set[int] = set()
+    yield from join(session, queue)
     for _ in range(_TRIES):
         raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
         info = None if raw is None else read_schedule(raw, name, queue)
@@ -169,7 +171,7 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
                 keys, name, stamp=info.stamp if info is not None else "", after=after,
                 back=[(occurrence_id(name, at), fire) for at, fire in back], lane=lane, now=session.now,
             )  # fmt: skip
-            _, reply = yield (("HSETNX", queues_key(session.namespace), queue, 1), call)
+            (reply,) = yield (call,)
         met = calls.read_define(call, reply)
         if met.word == "ok":
             return ScheduleInfo(definition=definition, state=outcome.state, stamp=info.stamp if info else "")
