@@ -56,7 +56,7 @@ def held(client: Any, now: int, score: float, raw: bytes | None = None) -> None:
 
 def two_sets(client: Any, now: int) -> None:
     bucket(client, now, "x", now + 60_000, record(fire=now + 60_000))
-    client.zadd(KEYS.dead, {"x": 1})
+    client.zadd(KEYS.dead, {"x": now - 1000})
 
 
 def ghosts(client: Any, now: int) -> None:
