@@ -6,7 +6,7 @@
 
     encode(["anna"], {"n": 2})  ->  01 00  92  91 a4 'anna'  81 a1 'n' 02
 
-Whoever can write to Redis can write a body, so decoding trusts nothing: version, flags, length, counts, depth and
+Whoever can write to Redis can write a body, so decoding trusts nothing: version, flags, length, counts, depth, hashes and
 text are checked, memory is bounded, and any fault is UndecodableJob. Encoding refuses whatever decoding would refuse:
 a job that was accepted can be read. `zwheel/extensions.py` has the types beyond plain msgpack.
 """
@@ -22,6 +22,7 @@ from msgpack import ExtraData, Packer, StackError
 from zwheel.compression import compress, decompress
 from zwheel.errors import ConfigError, PayloadError, PayloadTooLarge, UndecodableJob
 from zwheel.extensions import MAX_DEPTH, MAX_ITEMS, NATIVE, pack_rich, register, to_wire, unpack_rich
+from zwheel.spread import Colliding
 
 __all__ = ["DEFAULT", "Cipher", "Codec", "describe_body", "register"]
 
@@ -177,6 +178,8 @@ class Codec:
             unpack_rich(packed)
         except (MemoryError, PayloadTooLarge):
             raise
+        except Colliding as error:
+            raise PayloadError(f"the arguments cannot be encoded: {error}") from error
         except Exception as error:
             raise PayloadError(
                 explain(content[0], content[1]) or f"the arguments cannot be encoded: {error}"
@@ -281,7 +284,7 @@ def _fault(error: Exception) -> str:
     if isinstance(error, TypeError) and "unhashable" in str(error):
         return "a map key or a set member is not a plain value"
     text = str(error)
-    text = text if type(error) in (ValueError, PayloadError) and text else f"{type(error).__name__}: {text}"
+    text = text if type(error) in (ValueError, PayloadError, Colliding) and text else f"{type(error).__name__}: {text}"
     text = text.encode("ascii", "backslashreplace").decode().replace("\n", " ")
     return text if len(text) <= 200 else text[:197] + "..."
 

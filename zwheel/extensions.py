@@ -32,6 +32,7 @@ from zoneinfo import ZoneInfo
 from msgpack import ExtType, Packer, Timestamp, unpackb
 
 from zwheel.errors import ConfigError, PayloadError
+from zwheel.spread import build_map, build_set
 
 T = TypeVar("T")
 
@@ -164,7 +165,7 @@ def _name(kind: type[Any]) -> str:
 
 
 def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    found = dict(pairs)
+    found = build_map(pairs)
     if len(found) != len(pairs):
         raise ValueError("a map names a key twice")
     return found
@@ -243,7 +244,7 @@ def _members(data: bytes, level: int) -> tuple[Any, ...]:
 
 def _set(data: bytes, level: int) -> set[Any]:
     members = _members(data, level)
-    found = set(members)
+    found = build_set(members)
     if len(found) != len(members):
         raise ValueError("a set names a member twice")
     return found

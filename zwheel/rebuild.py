@@ -33,6 +33,8 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
+from zwheel.spread import Colliding, build_map, build_set
+
 Rebuild = Callable[[Any], Any]
 
 _ARRAYS = (
@@ -135,8 +137,10 @@ def _array(item: Rebuild | None, kind: type[Any]) -> Rebuild:
         if item is None and type(value) is kind:
             return value
         try:
-            return kind(_each(item, value))
-        except TypeError as error:
+            if kind is list or kind is tuple:
+                return kind(_each(item, value))
+            return kind(build_set(list(_each(item, value))))
+        except (TypeError, Colliding) as error:
             raise Misfit(f"cannot become a {kind.__name__}: {error}") from error
 
     return rebuild
@@ -166,7 +170,11 @@ def _map(key: Rebuild | None, item: Rebuild | None) -> Rebuild | None:
     def rebuild(value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise Misfit(f"is {_a(value)}, not a map")
-        return {_at(f" key {name!r}", key, name): _at(f"[{name!r}]", item, each) for name, each in value.items()}
+        pairs = [(_at(f" key {name!r}", key, name), _at(f"[{name!r}]", item, each)) for name, each in value.items()]
+        try:
+            return build_map(pairs)
+        except Colliding as error:
+            raise Misfit(f"cannot become a map: {error}") from error
 
     return rebuild
 
