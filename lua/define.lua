@@ -1,15 +1,19 @@
 #!lua
--- define: nothing, scheduled -> scheduled, nothing. Writes a schedule's record, or deletes it: takes what still waits
--- of its occurrences off the wheel and puts those of the new definition there, all at once or not at all.
--- KEYS 1 meta  2 replay  3 jobs  4 days  5 wake  6 schedules  7 schedules:due  8.. buckets
+-- define: nothing, scheduled, processing -> scheduled, nothing. Writes a schedule's record, or deletes it: takes what
+-- still waits of its occurrences off the wheel and puts those of the new definition there, all at once or not at all.
+-- A worker that claimed an occurrence too late to start it gives it back to its schedule in the same way.
+-- KEYS 1 meta  2 replay  3 jobs  4 days  5 wake  6 schedules  7 schedules:due  8.. buckets (and processing)
 -- ARGV 1 now (tests)  2 request id  3 name  4 stamp that was read, '' when there must be none  5 status letter, '' to
 --      delete  6 when to look again in ms or ''  7 the record from its line feed on  8 number of buckets, then their
---      days; then how many occurrences to take back, for each: id, fire time as 15 digits, number of its bucket; then
---      how many jobs, for each: id, fire time as 15 digits, number of its bucket, record from the worker's field on
--- Returns ok | stale | started | foreign, clock in µs, then
+--      days, '' for processing; then how many occurrences to take back, for each: id, fire time as 15 digits, number
+--      of its bucket, ''; or, for one that is held: id, token as 16 digits, number of processing, the latest ms at
+--      which it may start; then how many jobs, for each: id, fire time as 15 digits, number of its bucket, record from
+--      the worker's field on
+-- Returns ok | stale | started | early | foreign, clock in µs, then
 --      foreign: the schema that another version wrote
 --      stale: nothing; the record is not the one that the caller built on, or it exists already
---      started: ids of occurrences to take back that have left their place on the wheel
+--      started: ids of occurrences to take back that have left their place on the wheel, or their holder
+--      early: ids of occurrences that are held and may still start
 --      ok: a letter a job: c created, i the id exists
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I1 I2 I9 I10 I14
@@ -50,7 +54,7 @@ local back, ids = {}, {}
 for _ = 1, tonumber(ARGV[at]) do
   back[#back + 1] = at + 1
   ids[#ids + 1] = ARGV[at + 1]
-  at = at + 3
+  at = at + 4
 end
 at = at + 1
 local new = {}
@@ -68,12 +72,18 @@ if #ids > 0 then
 end
 -- Only what still waits for the time that the caller knows can be taken back. All else is decided: it runs or ran, and
 -- may be forgotten by now, or a person moved, cancelled or purged it.
-local started, gone, taken = {}, {}, {}
+local started, early, gone, taken = {}, {}, {}, {}
 for _, b in ipairs(back) do
-  local id = ARGV[b]
+  local id, bucket = ARGV[b], tonumber(ARGV[b + 2])
   local found = here[id] and string.sub(here[id], 2, 21)
-  if found == 's0000' .. ARGV[b + 1] then
-    local bucket = tonumber(ARGV[b + 2])
+  local there = found == 's0000' .. ARGV[b + 1]
+  if days_of[bucket] == '' then
+    there = here[id] and string.sub(here[id], 1, 2) .. string.sub(here[id], 22, 37) == '1p' .. ARGV[b + 1]
+    if there and math.floor(now / 1000) <= tonumber(ARGV[b + 3]) then
+      early[#early + 1] = id
+    end
+  end
+  if there then
     gone[#gone + 1] = id
     taken[bucket] = taken[bucket] or {}
     taken[bucket][#taken[bucket] + 1] = id
@@ -84,6 +94,9 @@ for _, b in ipairs(back) do
 end
 if #started > 0 then
   return { 'started', digits(now), unpack(started) }
+end
+if #early > 0 then
+  return { 'early', digits(now), unpack(early) }
 end
 
 local token = string.format('%016.0f', stamp)
@@ -130,7 +143,7 @@ for bucket, members_of in pairs(taken) do
   end
 end
 for bucket in pairs(taken) do
-  if not members[bucket] and redis.call('EXISTS', keys[bucket]) == 0 then
+  if days_of[bucket] ~= '' and not members[bucket] and redis.call('EXISTS', keys[bucket]) == 0 then
     redis.call('ZREM', days, days_of[bucket])
   end
 end

@@ -84,8 +84,10 @@ for i = 1, #ids do
   else
     local digest, _, failures = fields(record)
     local attempt = tonumber(string.sub(record, 3, 6))
-    failures = failures .. '{"at":' .. digits(now_ms) .. ',"attempt":' .. attempt
-      .. ',"reason":"lease_expired","worker":"' .. string.gsub(string.sub(record, 38, 45), '[^%w]', '') .. '"}\n'
+    local claimed = math.floor((tonumber(string.sub(record, 22, 37)) or 0) / 1000)
+    failures = failures .. '{"at":' .. digits(now_ms) .. ',"attempt":' .. attempt .. ',"reason":"lease_expired"'
+      .. ',"worker":"' .. string.gsub(string.sub(record, 38, 45), '[^%w]', '') .. '","claimed":' .. digits(claimed)
+      .. '}\n'
     local _, lines = string.gsub(failures, '\n', '\n')
     while lines > history or #failures > 90000 do
       failures = string.sub(failures, string.find(failures, '\n', 1, true) + 1)

@@ -26,6 +26,7 @@ class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
     __slots__ = (
+        "began",
         "claimed_ns",
         "deadline_ns",
         "ended",
@@ -64,6 +65,8 @@ class Claim:
         #: Whether its function was given to a thread.
         self.thread = False
         self.task_name = ""
+        #: Whether its function was called.
+        self.began = False
         self.headers: dict[str, str] = {}
         #: For an occurrence: how the one before it stood when this one started.
         self.previous_outcome: JobState | None = None

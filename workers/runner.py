@@ -7,16 +7,16 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
 from zwheel.calls import Session
 from zwheel.codec import Codec
-from zwheel.context import PREVIOUS_HEADER, SCHEDULE_HEADER, current
+from zwheel.context import SCHEDULE_HEADER, current
 from zwheel.errors import BadArguments, UndecodableJob, UnknownTask
 from zwheel.failpoints import FAILPOINTS
-from zwheel.job import Failure, JobState, QueueName, Reason
+from zwheel.job import Failure, Reason
 from zwheel.outside import escaped
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.retry import Discard, Retry
@@ -28,6 +28,7 @@ from .claims import Claim, Observer, Slots, Stop
 from .failure import failure_of
 from .forks import FORKS, Threads
 from .isolated import Isolated, NotStarted
+from .occurrences import NO_WAY_BACK, Occurrences, begun_at_ms
 from .settler import Settler
 from .timeouts import timeout_of
 
@@ -59,11 +60,10 @@ class Runner:
         unknown_ttl_ms: int,
         lease_ms: int,
         observer: Observer | None = None,
-        state_of: Callable[[QueueName, str], Awaitable[JobState | None]] | None = None,
         task_processes: int = 0,
+        occurrences: Occurrences | None = None,
     ) -> None:
-        #: Reads how another job stands: an occurrence's handler is told of the one before it.
-        self._state_of = state_of
+        self._occurrences = occurrences
         self._tasks = {name.encode(): task for name, task in tasks.items()}
         self._codec = codec
         self._session = session
@@ -223,8 +223,8 @@ class Runner:
         if headers:
             claim.headers = headers
             timeout_ms = timeout_of(headers, timeout_ms)
-            if PREVIOUS_HEADER in headers:
-                await self._look_back(claim)
+            if SCHEDULE_HEADER in headers and not await self._may_start(claim, settler):
+                return None
         apart = task.policy.process and not task.is_async
         if apart and not await self._has_place(claim, settler):
             return None
@@ -237,6 +237,7 @@ class Runner:
         if FAILPOINTS.active:
             FAILPOINTS.reach("handler.before")
         current.set(claim)
+        claim.began = True
         future: asyncio.Future[Any] | None = None
         try:
             if task.is_async:
@@ -289,14 +290,20 @@ class Runner:
         settler.release(claim, random.randint(*_HANDED_BACK_MS))
         self._observe("released", claim)
 
-    async def _look_back(self, claim: Claim) -> None:
-        """Learn how the occurrence before this one stands."""
-        schedule, previous = claim.headers.get(SCHEDULE_HEADER), claim.headers[PREVIOUS_HEADER]
-        if self._state_of is None or not schedule or not previous.isdigit():
-            return
-        from zwheel.schedules.definition import occurrence_id
-
-        claim.previous_outcome = await self._state_of(claim.queue, occurrence_id(schedule, int(previous)))
+    async def _may_start(self, claim: Claim, settler: Settler) -> bool:
+        """Whether an occurrence may start; one that may not any more is its schedule's again, or dead."""
+        if self._occurrences is None:
+            return True
+        try:
+            if await self._occurrences.may_start(claim):
+                return True
+            self._observe("missed", claim)
+        except NO_WAY_BACK as error:
+            if claim.stop is None:
+                self._bury(claim, settler, error, Reason.MISSED)
+            else:
+                self._stopped(claim, settler, error)
+        return False
 
     def _in_thread(
         self, claim: Claim, task: BaseTask[Any, Any], args: Any, kwargs: dict[str, Any]
@@ -319,7 +326,7 @@ class Runner:
 
     def _stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         if claim.stop is Stop.DRAIN:
-            settler.release(claim)
+            settler.release(claim, at_ms=begun_at_ms(claim))
             self._observe("released", claim)
         elif claim.stop is Stop.TIMEOUT:
             self._again_or_bury(

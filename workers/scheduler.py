@@ -5,6 +5,9 @@ moment, the others a little later, so that one of a hundred workers does the wor
 fraction of a second. The script lets each advance through once, whoever asks. Occurrences go on the wheel seconds ahead
 of their time and fire with the wheel's own precision; only those that must not overlap with the one before are decided
 at their time.
+
+At the start, when the server's clock was set, and about once a minute by one worker of the shard, all records are looked
+at, for what no due time tells.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from zwheel import calls
@@ -23,9 +26,12 @@ from zwheel.codec import Codec
 from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown, SchemaMismatch
 from zwheel.keys import ShardKeys
 from zwheel.occurrence import advance_of
-from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown
-from zwheel.schedules.plan import plan
-from zwheel.schedules.state import Status, read_schedule
+from zwheel.operations.late import any_waits, give_back, late_in
+from zwheel.operations.schedules import awaken
+from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown, whole
+from zwheel.schedules.plan import drawn_back, plan
+from zwheel.schedules.promise import is_stale
+from zwheel.schedules.state import ScheduleInfo, Status, read_schedule
 from zwheel.store import Store, pause_s
 
 log = escaped("zwheel.scheduler")
@@ -41,8 +47,11 @@ _FAR_S = 30.0
 _BATCH = 20
 #: A schedule that cannot be advanced here is tried again after this, seconds.
 _PUT_OFF_S = 30.0
-#: All schedules are compared with the list of what is due this often, seconds, in case somebody changed it.
-RECHECK_S = (1800.0, 5400.0)
+#: One worker of the shard looks at all schedules this often, seconds: somebody may have changed the list of what is due,
+#: or the server's clock was wrong for a moment.
+RECHECK_S = 60.0
+#: The server's clock was set when it moves this much against the monotonic one here, µs.
+_JUMP_US = 1_000_000
 #: How probable that is at each look at a list that is still empty.
 _LOOK_AGAIN = 0.15
 _TIME = ("TIME",)
@@ -67,6 +76,10 @@ class Scheduler:
         self._fruitless = 0
         #: Whether nothing was due at the last look: the list of what is due may have been deleted.
         self._empty = False
+        #: When to look at all schedules, loop time, and whether whatever others did.
+        self._check_at, self._own = 0.0, True
+        #: The server's clock less the monotonic one here at the last look, µs.
+        self._offset_us: int | None = None
 
     @property
     def queue(self) -> str:
@@ -85,13 +98,10 @@ class Scheduler:
     async def run(self) -> None:
         """Advance what is due until cancelled."""
         failures = 0
-        check_at = 0.0
         while True:
             self._kicked.clear()
             try:
-                if asyncio.get_running_loop().time() >= check_at:
-                    await self._recheck()
-                    check_at = asyncio.get_running_loop().time() + random.uniform(*RECHECK_S)
+                await self._check()
                 wait = await self._turn()
                 failures = 0
             except BrokerFull as error:
@@ -118,25 +128,67 @@ class Scheduler:
                 except TimeoutError:
                     continue
 
-    async def _recheck(self) -> None:
-        """Find the schedules whose next time is another by the zone data of this process, and plan them anew.
+    def _watch_clock(self, clock: Any = None) -> None:
+        """Notice that the server's clock was set: what was planned by a clock that was wrong is planned anew."""
+        estimate = self._store.session.clock
+        if clock is None and estimate.error_us() >= _JUMP_US:
+            return
+        now_us = estimate.now_us() if clock is None else int(clock[0]) * 1_000_000 + int(clock[1])
+        before, self._offset_us = self._offset_us, now_us - time.monotonic_ns() // 1000
+        if before is not None and abs(self._offset_us - before) > _JUMP_US:
+            self._check_at, self._own = 0.0, True
 
-        Without it a time that new data moved to an earlier hour would be looked at in the old one.
+    async def _check(self) -> None:
+        """Look at all schedules when it is time to; once a minute is enough for all workers together."""
+        self._watch_clock()
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time < self._check_at:
+            return
+        meta = self._keys.meta
+        last, clock = await self._store.send([("HGET", meta, "rechecked"), _TIME])
+        now_ms, last_ms = int(_seconds(clock) * 1000), whole(last)
+        if self._own or last_ms is None or not 0 <= now_ms - last_ms < RECHECK_S * 1000:
+            await self._recheck()
+            await self._store.send([("HSET", meta, "rechecked", now_ms)])
+        self._check_at, self._own = loop_time + RECHECK_S * random.uniform(1.0, 1.5), False
+
+    async def _recheck(self) -> None:
+        """Look at all schedules, and plan those anew whose next time is another by the data or the clock of now.
+
+        A time that new zone data moved to an earlier hour would be looked at in the old one, and one that was planned
+        while the server's clock was an hour ahead would be silent for that hour.
         """
         cursor: Any = 0
+        keys = self._keys
         while True:
-            (reply,) = await self._store.send([("HSCAN", self._keys.schedules, cursor, "COUNT", _BATCH)])
+            (reply,) = await self._store.send([("HSCAN", keys.schedules, cursor, "COUNT", _BATCH)])
             cursor, entries = reply
             page = [(name, raw) for name, raw in flat(entries) if is_text(name)]
-            for name in [as_text(name) for name, raw in page if _moved(as_text(name), raw, self.queue)]:
-                log.info("schedule %s: its next time is another by the zone data of this machine", name)
-                await self._advance([name], anew=True)
-            active = [name for name, raw in page if raw[:2] == b"1a"]
-            if active:
-                (scores,) = await self._store.send([("ZMSCORE", self._keys.schedules_due, *active)])
-                await self._tend([n for n, score in zip(active, scores, strict=True) if score_ms(score) is None])
+            if page:
+                ask = ("ZMSCORE", keys.schedules_due, *(name for name, _ in page))
+                scores, clock = await self._store.send([ask, _TIME])
+                now_ms, lost = int(_seconds(clock) * 1000), []
+                for (name, raw), score in zip(page, map(score_ms, scores), strict=True):
+                    if score is None and raw[:2] == b"1a":
+                        lost.append(name)
+                    await self._look_at(as_text(name), raw, score, now_ms)
+                await self._tend(lost)
             if int(cursor) == 0:
                 return
+
+    async def _look_at(self, name: str, raw: bytes, score: int | None, now_ms: int) -> None:
+        try:
+            info = read_schedule(raw, name, self.queue)
+            wrong = _wrong(info, score, now_ms)
+        except Exception:
+            return  # it says so when it is due
+        if not wrong:
+            return
+        self._sayer.say(logging.WARNING, (name, wrong), "queue %s: schedule %s %s", self.queue, name, wrong)
+        if info.status is Status.ACTIVE:
+            await self._advance([name], anew=True)
+        else:
+            await self._store.drive(awaken(self._store.session, self.queue, name))
 
     async def _tend(self, names: Sequence[bytes], *, leave: bool = False) -> None:
         """Let the script put right when these schedules are looked at, each decided in one step by its record.
@@ -199,6 +251,7 @@ class Scheduler:
         if self._far:
             return random.uniform(*BACKSTOP_S)
         (clock,) = clocks or await self._store.send([_TIME])
+        self._watch_clock(clock)
         until = due_ms / 1000 - _seconds(clock)
         if until <= 0:
             if await self._due(clock):
@@ -253,7 +306,10 @@ class Scheduler:
         return moved or bool(strange)
 
     async def _advance(self, names: list[str], *, again: bool = False, anew: bool = False) -> bool:
-        """Advance these. Returns whether anything became of any: it was advanced, put off, or taken off the list."""
+        """Advance these. Returns whether anything became of any: it was advanced, put off, or taken off the list.
+
+        again: those that wait for the one before them. anew: whenever they are due.
+        """
         keys = self._keys
         raws, scores, clock = await self._store.send(
             [("HMGET", keys.schedules, *names), ("ZMSCORE", keys.schedules_due, *names), _TIME]
@@ -274,8 +330,12 @@ class Scheduler:
                 info = read_schedule(raw, name, self.queue)
                 if info.status is not Status.ACTIVE or (again and info.state.buffered_ms is None):
                     continue
-                state = replace(info.state, next_ms=None) if anew else info.state
-                one = advance_of(info, self._codec, plan(info.definition, state, now_ms))
+                if await self._gave_back(info, now_ms):
+                    done += 1
+                    continue
+                one = advance_of(info, self._codec, plan(info.definition, info.state, now_ms))
+            except BrokerError:
+                raise
             except Exception as error:
                 # Written by a newer version, damaged, or it needs what is missing here: the others go on.
                 self._cannot(name, error)
@@ -291,6 +351,20 @@ class Scheduler:
         if batch:
             done += await self._carry_out(batch)
         return done > 0
+
+    async def _gave_back(self, info: ScheduleInfo, now_ms: int) -> bool:
+        """Whether some of its occurrences waited too long on the wheel: they are taken back, and it is due again."""
+        ask = late_in(self._keys, info, now_ms)
+        if ask is None:
+            return False
+        (records,) = await self._store.send([ask])
+        if not any_waits(info, now_ms, records):
+            return False
+        log.warning(
+            "schedule %s: no worker started its occurrences in time; it decides what becomes of them", info.name
+        )
+        await self._store.drive(give_back(self._store.session, self.queue, info.name, {}))
+        return True
 
     def _cannot(self, name: str, error: Exception) -> None:
         self._leave(name.encode())
@@ -326,18 +400,20 @@ class Scheduler:
         return moved
 
 
-def _moved(name: str, raw: bytes, queue: str) -> bool:
-    """Whether a stored schedule names another next time than its rhythm has here."""
-    try:
-        info = read_schedule(raw, name, queue)
-        definition, state = info.definition, info.state
-        if info.status is not Status.ACTIVE or state.next_ms is None or state.buffered_ms is not None:
-            return False
-        after = max(state.cursor_ms, (definition.start_ms or 0) - 1)
-        following = next(iter(info.rhythm().after(after)), None)
-    except Exception:  # it is said when it is due
-        return False
-    return following is None or following.at_ms != state.next_ms
+def _wrong(info: ScheduleInfo, score: int | None, now_ms: int) -> str:
+    """What is wrong with when a schedule is looked at, in words; '' when nothing is."""
+    state, definition = info.state, info.definition
+    if info.status is Status.PAUSED:
+        return ""
+    if drawn_back(definition, state, now_ms) is not state:
+        return "was planned while the server's clock was ahead: planned anew"
+    if info.status is not Status.ACTIVE or state.next_ms is None or state.buffered_ms is not None:
+        return ""
+    if score is not None and score > state.next_ms:
+        return "was to be looked at later than it is due: looked at now"
+    if is_stale(info.rhythm(), state, max(state.cursor_ms, (definition.start_ms or 0) - 1)):
+        return "has another next time by the zone data or the holidays of this machine: planned anew"
+    return ""
 
 
 def _back_off(failures: int) -> float:

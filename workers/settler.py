@@ -71,10 +71,13 @@ class Settler:
         claim.ended = True
         self._retried.append((claim, Back(claim.id, claim.token, None, delay_ms, failures)))
 
-    def release(self, claim: Claim, delay_ms: int | None = None, failures: bytes = b"") -> None:
-        """The job goes back unharmed: to its own fire time, or to `delay_ms` from now."""
+    def release(
+        self, claim: Claim, delay_ms: int | None = None, failures: bytes = b"", at_ms: int | None = None
+    ) -> None:
+        """The job goes back unharmed: to its own fire time, to `at_ms`, or to `delay_ms` from now."""
         claim.ended = True
-        at_ms = claim.fire_at_ms if delay_ms is None else None
+        if at_ms is None and delay_ms is None:
+            at_ms = claim.fire_at_ms
         self._released.append((claim, Back(claim.id, claim.token, at_ms, delay_ms or 0, failures)))
 
     def bury(self, claim: Claim, failures: bytes) -> None:

@@ -25,11 +25,10 @@ from zwheel.errors import (
     ZwheelError,
 )
 from zwheel.ids import _ALPHABET
-from zwheel.job import JobState, QueueName, WorkerId
+from zwheel.job import QueueName, WorkerId
 from zwheel.operations.produce import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.outside import escaped
-from zwheel.record import STATES
 from zwheel.registry import Registry
 from zwheel.store import Store, SyncStore, pause_s
 
@@ -38,6 +37,7 @@ from .claims import Observer, Slots, Stop
 from .contact import Contact
 from .heartbeat import Heartbeat
 from .isolated import Isolated
+from .occurrences import Occurrences
 from .poller import Poller
 from .reaper import Reaper
 from .runner import Runner
@@ -116,7 +116,7 @@ class Worker:
         runner = Runner(
             self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms,
             self.settings.lease_ms, _both(self._observer, store.recorder),
-            lambda queue, job_id: _state_of(store, queue, job_id), self.settings.task_processes,
+            self.settings.task_processes, Occurrences(store, lambda queue: _advance(schedulers, queue)),
         )  # fmt: skip
         self._isolated = runner.isolated
         contact = Contact(self.settings, lambda: reaping.kick())
@@ -349,13 +349,10 @@ def _both(observer: Observer | None, recorder: Recorder | None) -> Observer | No
     return observe
 
 
-async def _state_of(store: Store, queue: QueueName, job_id: str) -> JobState | None:
-    """Read how a job stands; None when it is not kept any more, or Redis does not answer."""
-    try:
-        (raw,) = await store.send([("HGET", store.session.keys(queue).jobs, job_id)])
-    except BrokerError:
-        return None
-    return STATES.get(chr(raw[1])) if raw and len(raw) > 1 else None
+def _advance(schedulers: list[Scheduler], queue: str) -> None:
+    for scheduler in schedulers:
+        if scheduler.queue == queue:
+            scheduler.kick()
 
 
 def _look(pollers: list[Poller], queue: str) -> None:

@@ -14,9 +14,11 @@ from zwheel.job import JobId, JobState, QueueName
 from zwheel.times import to_datetime
 
 #: Headers of an occurrence's envelope: its schedule, its nominal time and that of the one before it in ms, whether it is
-#: run after it was missed, and the zone of its schedule.
+#: run after it was missed, the zone of its schedule, and the fire time that it was given with the latest time at which it
+#: may start, both ms.
 SCHEDULE_HEADER, NOMINAL_HEADER, PREVIOUS_HEADER = "zwheel-schedule", "zwheel-nominal-ms", "zwheel-previous-ms"
 CATCH_UP_HEADER, ZONE_HEADER = "zwheel-catch-up", "zwheel-zone"
+START_BY_HEADER = "zwheel-start-by"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

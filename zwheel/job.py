@@ -53,6 +53,8 @@ class Reason(StrEnum):
     """No worker knew the task within `unknown_ttl`."""
     UNDECODABLE = "undecodable"
     """The stored body or record cannot be read."""
+    MISSED = "missed"
+    """An occurrence that no worker started in time, whose schedule is gone or cannot be read here."""
     BAD_ARGUMENTS = "bad_arguments"
     """The arguments do not fit the task's signature."""
 
@@ -75,6 +77,8 @@ class Failure:
     """The last frames, shortened; empty when none."""
     worker: str = ""
     """The worker that held the job."""
+    claimed_ms: int | None = None
+    """When that worker had claimed it, by its token; only for a lease that ran out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

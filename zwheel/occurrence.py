@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from zwheel.calls.advance import Advance, After, NewOccurrence
 from zwheel.calls.enqueue import NewJob
 from zwheel.codec import Codec
-from zwheel.context import CATCH_UP_HEADER, NOMINAL_HEADER, PREVIOUS_HEADER, SCHEDULE_HEADER, ZONE_HEADER
+from zwheel.context import (
+    CATCH_UP_HEADER,
+    NOMINAL_HEADER,
+    PREVIOUS_HEADER,
+    SCHEDULE_HEADER,
+    START_BY_HEADER,
+    ZONE_HEADER,
+)
 from zwheel.job import JobId
 from zwheel.record import MAX_KEEP_MS, record_tail
 from zwheel.schedules import state as records
@@ -39,6 +46,8 @@ def _record(definition: Definition, codec: Codec, job_id: str, due: Due, kept_ms
         headers[PREVIOUS_HEADER] = str(due.previous_ms)
     if due.catch_up:
         headers[CATCH_UP_HEADER] = "1"
+    if due.by_ms is not None:
+        headers[START_BY_HEADER] = f"{due.fire_ms} {due.by_ms}"
     body = codec.encode(args, kwargs, headers, context=body_context(definition.task, job_id))
     return record_tail(definition.task, max_attempts=definition.max_attempts, keep_ms=kept_ms), body
 

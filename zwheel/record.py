@@ -144,6 +144,8 @@ def _failure_line(failure: Failure) -> bytes:
         entry["traceback"] = failure.traceback[-TRACEBACK_CHARS:]
     if failure.worker:
         entry["worker"] = failure.worker
+    if failure.claimed_ms is not None:
+        entry["claimed"] = failure.claimed_ms
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 
 
@@ -167,6 +169,7 @@ def _parse_failure(line: bytes) -> Failure:
             message=str(entry.get("message", "")),
             traceback=str(entry.get("traceback", "")),
             worker=str(entry.get("worker", "")),
+            claimed_ms=int(entry["claimed"]) if "claimed" in entry else None,
         )
     except Exception:
         return Failure(at_ms=0, attempt=0, reason="unreadable", message=line[:100].decode("utf-8", "backslashreplace"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zwheel.job import Failure
@@ -15,7 +17,7 @@ ValueError: \x1b[31mno\x1b[0m
 """
 
 
-def failed(attempt: int, message: str = "no", **fields: str) -> Failure:
+def failed(attempt: int, message: str = "no", **fields: Any) -> Failure:
     return Failure(
         at_ms=1_795_000_000_000 + attempt, attempt=attempt, reason="error", kind="ValueError", message=message, **fields
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from zwheel.calls import After, define, read_define
-from zwheel.calls.define import Defined
+from zwheel.calls.define import Defined, Late
 from zwheel.times import DAY_MS
 
 from .batches import STAMP, TAIL, schedule
@@ -142,3 +142,53 @@ def test_a_job_of_a_paused_schedule_wakes_a_worker(shard: Shard) -> None:
     shard.put({"schedules": {"s": schedule(letter="p")}, "meta": FOUNDED})
     assert run(shard, After("p", None, TAIL, [job("s@1", NOW)])) == Defined("ok", "c")
     assert shard.keyspace()["wake"] == ["1"]
+
+
+def give_back(shard: Shard, *late: Late, back: dict[str, int] | None = None) -> Defined:
+    after = After("a", NOW, NEXT)
+    call = define(
+        KEYS, "s", stamp=STAMP, after=after, back=list((back or {}).items()), late=late, lane=LANE, now=at(NOW)
+    )
+    return read_define(call, shard.run(call))
+
+
+def test_what_was_claimed_too_late_goes_back_to_its_schedule_with_what_waits_as_late(shard: Shard) -> None:
+    shard.put(
+        {
+            "schedules": {"s": schedule()}, "schedules:due": {"s": NOW + 9}, "meta": FOUNDED,
+            "jobs": {"s@1": held(7), "s@2": record(fire=NOW - 9), "other": held(8)},
+            "processing": {"s@1": NOW + 1, "other": NOW + 1},
+            f"wheel:{TODAY}": {"s@2": NOW - 9}, "days": {TODAY: int(TODAY)},
+        }
+    )  # fmt: skip
+    assert give_back(shard, Late("s@1", f"{7:016d}", NOW - 1), back={"s@2": NOW - 9}) == Defined("ok", "")
+    shard.leaves(
+        {
+            "schedules": {"s": f"1a{TOKEN}{NEXT}"}, "schedules:due": {"s": NOW},
+            "jobs": {"other": held(8)}, "processing": {"other": NOW + 1},
+            "wake": ["1"], "meta": meta(**FOUNDED), "replay:caller:0": "request-1 ",
+        }
+    )  # fmt: skip
+
+
+def test_what_another_holds_or_nobody_is_not_given_back(shard: Shard) -> None:
+    before: Keyspace = {
+        "schedules": {"s": schedule()}, "schedules:due": {"s": NOW}, "meta": FOUNDED,
+        "jobs": {"s@1": held(7), "s@2": record(fire=NOW - 9)}, "processing": {"s@1": NOW + 1},
+        f"wheel:{TODAY}": {"s@2": NOW - 9}, "days": {TODAY: int(TODAY)},
+    }  # fmt: skip
+    shard.put(before)
+    late = [Late(job_id, f"{6:016d}", NOW - 1) for job_id in ("s@1", "s@2", "gone")]
+    assert give_back(shard, *late) == Defined("started", started=("s@1", "s@2", "gone"))
+    shard.leaves(before)
+
+
+def test_what_may_still_start_is_not_given_back(shard: Shard) -> None:
+    before: Keyspace = {
+        "schedules": {"s": schedule()}, "schedules:due": {"s": NOW}, "meta": FOUNDED,
+        "jobs": {"s@1": held(7), "s@2": held(7)}, "processing": {"s@1": NOW + 1, "s@2": NOW + 1},
+    }  # fmt: skip
+    shard.put(before)
+    late = [Late("s@1", f"{7:016d}", NOW), Late("s@2", f"{7:016d}", NOW - 1)]
+    assert give_back(shard, *late) == Defined("early", started=("s@1",))
+    shard.leaves(before)

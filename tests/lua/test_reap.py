@@ -42,7 +42,8 @@ def run(
 
 
 def expired(attempt: int, at_ms: int = NOW, worker: str = WORKER) -> bytes:
-    line = f'{{"at":{at_ms},"attempt":{attempt},"reason":"lease_expired","worker":"{worker}"}}\n'
+    claimed = TOKEN // 1000
+    line = f'{{"at":{at_ms},"attempt":{attempt},"reason":"lease_expired","worker":"{worker}","claimed":{claimed}}}\n'
     return line.encode()
 
 
@@ -204,7 +205,7 @@ def test_a_worker_that_could_spoil_the_failures_text_is_named_without_its_odd_ch
     shard.put({"jobs": {"a": held(TOKEN, worker='ab"\\{}\n1')}, "processing": {"a": NOW}})
     assert run(shard)
     raw = shard.keyspace()["jobs"]["a"]
-    assert raw.count(b'"worker":"ab1"}\n') == 1
+    assert raw.count(b'"worker":"ab1","claimed":') == 1
 
 
 def test_a_dedup_key_of_a_dead_job_is_given_back_unless_its_window_lasts_and_a_living_job_keeps_its_own(

@@ -257,7 +257,8 @@ class Model:
         back, dead = [], []
         for _, job_id in over:
             job = self.jobs[job_id]
-            line = f'{{"at":{now_ms},"attempt":{job.attempt},"reason":"lease_expired","worker":"{job.worker}"}}\n'
+            line = f'{{"at":{now_ms},"attempt":{job.attempt},"reason":"lease_expired","worker":"{job.worker}",'
+            line += f'"claimed":{job.token // 1000}}}\n'
             failures = b"".join([*(job.failures or b"").splitlines(keepends=True), line.encode()][-FAILURES_KEPT:])
             if job.attempt >= job.most:
                 self._die(job_id, failures)
@@ -386,9 +387,12 @@ class Model:
         return ("b" if active else "a") + self._place(told)
 
     def define(
-        self, given: int, name: str, stamp: int | None, told: Told, back: Mapping[str, int]
-    ) -> tuple[str, list[str]]:
-        """The letters of the jobs, or `stale`, or `started` with those that have left the wheel; then nothing changed."""
+        self, given: int, name: str, stamp: int | None, told: Told, back: Mapping[str, int],
+        late: Mapping[str, tuple[int, int]] | None = None,
+    ) -> tuple[str, list[str]]:  # fmt: skip
+        """The letters of the jobs, or `stale`, `started` with those that have left the wheel, `early` with those that may
+        still start; then nothing changed. late: tokens and latest starts of those that are held."""
+        late = late or {}
         known = self.schedules.get(name)
         if (known[1] if known else None) != stamp:
             return "stale", []
@@ -396,13 +400,20 @@ class Model:
             i for i, fire in back.items()
             if i in self.jobs and (self.jobs[i].state, self.jobs[i].attempt, self.jobs[i].fire) == ("s", 0, fire)
         ]  # fmt: skip
-        started = [i for i in back if i not in waiting]
+        held = [
+            i for i, (token, _) in late.items()
+            if i in self.jobs and self.jobs[i].state == "p" and self.jobs[i].token == token
+        ]  # fmt: skip
+        started = [i for i in (*back, *late) if i not in waiting and i not in held]
         if started:
             return "started", started
+        early = [i for i in held if given // 1000 <= late[i][1]]
+        if early:
+            return "early", early
         self._seen(given)
         if self.epoch is None:
             self.epoch = self.clock
-        for job_id in waiting:
+        for job_id in (*waiting, *held):
             self._delete(job_id)
         self._tell(name, told)
         return self._place(told), []

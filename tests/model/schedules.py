@@ -8,6 +8,7 @@ from hypothesis.stateful import rule
 from tests.lua.shard import KEYS
 from zwheel import calls
 from zwheel.calls import Advance, After, NewOccurrence
+from zwheel.calls.define import Late
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS
 
@@ -54,12 +55,13 @@ class ScheduleMachine(WaitingMachine):
         name=st.sampled_from(SCHEDULES), stale=st.booleans(), jobs=st.lists(st.tuples(ids, whens), max_size=3),
         back=st.lists(ids, max_size=3, unique=True), letter=st.sampled_from(("a", "a", "p", "")), lane=lanes,
         what=st.sampled_from(("waits", "waits", "any", "moved")), other_day=st.booleans(),
+        claims=st.lists(st.tuples(ids, st.sampled_from((0, 0, 1)), st.sampled_from((-1, -1, 0))), max_size=2),
     )  # fmt: skip
     def define(
         self, name: str, stale: bool, jobs: list[tuple[str, tuple[int | None, int]]], back: list[str], letter: str,
-        lane: int, what: str, other_day: bool,
+        lane: int, what: str, other_day: bool, claims: list[tuple[str, int, int]],
     ) -> None:  # fmt: skip
-        """A person writes a schedule or deletes it, and takes back what waits of it."""
+        """A person writes a schedule or deletes it, and takes back what waits of it; or a worker what it got too late."""
         self.may(adds=True, deletes=True)
         known = self.model.schedules.get(name)
         stamp = None if known is None else known[1] - stale
@@ -72,12 +74,17 @@ class ScheduleMachine(WaitingMachine):
         fires = {i: jobs_now[i].fire if i in jobs_now else self.now_ms for i in back}
         if what == "moved" and fires:  # the caller knows one's time from before somebody moved it, to another day too
             fires[back[0]] += DAY_MS if other_day else 1
+        late = {
+            i: (jobs_now[i].token - older, self.now_ms + by) for i, older, by in claims
+            if i in jobs_now and jobs_now[i].state == "p" and not jobs_now[i].digest and i not in fires
+        }  # fmt: skip
         call = calls.define(
             KEYS, name, stamp="" if stamp is None else f"{stamp:016d}", after=self.after(told),
-            back=list(fires.items()), lane=self.lane(lane), now=self.now,
+            back=list(fires.items()), late=[Late(i, f"{token:016d}", by) for i, (token, by) in late.items()],
+            lane=self.lane(lane), now=self.now,
         )  # fmt: skip
         met = calls.read_define(call, self.run(call, lane))
-        letters, started = self.model.define(self.given, name, stamp, told, fires)
+        letters, started = self.model.define(self.given, name, stamp, told, fires, late)
         assert (met.letters if met.word == "ok" else met.word, list(met.started)) == (letters, started)
         if met.word == "ok":
             self.placed(told, letters)

@@ -58,8 +58,10 @@ MUTANTS = {
     "two advance one record": ("advance", "or string.sub(record, 3, 18) ~= stamps[n] then", "then"),
     "an occurrence is written over": ("advance", "if here or seen[id] then", "if seen[id] then"),
     "an occurrence overlaps": ("advance", "if state == 's' or state == 'p' then", "if state == 's' then"),
-    "an edit takes back what was claimed": ("define", "if found == 's0000' .. ARGV[b + 1] then", "if string.sub(found or '', 1, 1) == 's' and string.sub(found, 6) == '0' .. ARGV[b + 1] then"),
-    "an edit takes back what was moved": ("define", "if found == 's0000' .. ARGV[b + 1] then", "if string.sub(found or '', 1, 5) == 's0000' then"),
+    "an edit takes back what was claimed": ("define", "local there = found == 's0000' .. ARGV[b + 1]", "local there = string.sub(found or '', 1, 1) == 's' and string.sub(found, 6) == '0' .. ARGV[b + 1]"),
+    "an edit takes back what was moved": ("define", "local there = found == 's0000' .. ARGV[b + 1]", "local there = string.sub(found or '', 1, 5) == 's0000'"),
+    "an occurrence is given back by an old token": ("define", ".. string.sub(here[id], 22, 37) == '1p' .. ARGV[b + 1]", "== '1p'"),
+    "an occurrence is given back before it is late": ("define", "if there and math.floor(now / 1000) <= tonumber(ARGV[b + 3]) then", "if false then"),
     "what is taken back stays on the wheel": ("define", "redis.call('ZREM', keys[bucket], unpack(off))", ""),
     "a purged day stays in the index": ("purge", "if ARGV[2] ~= '' and", "if false and"),
 }  # fmt: skip

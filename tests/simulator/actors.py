@@ -9,9 +9,13 @@ from tests.simulator.decisions import Decisions
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
 from zwheel import calls, operations
 from zwheel.calls import Back, Call, Claimed, Lane, NewJob, Session, day_name
+from zwheel.calls.define import Late
+from zwheel.codec import DEFAULT
+from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, QueueFull
 from zwheel.job import Failure, JobId, JobState, QueueName, Reason
-from zwheel.record import failures_of, write_failures
+from zwheel.operations.late import give_back
+from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.store import Steps
 from zwheel.tasks import JobOptions, TaskPolicy, make_job
 from zwheel.times import DAY_MS, to_datetime
@@ -28,6 +32,7 @@ POLICY = TaskPolicy(queue=QueueName(QUEUE), retries=2)
 #: Longer than a real poller's, so that a run is not all looking.
 BACKSTOP_S = 4.0
 DEAD_AGE_MS = 10 * DAY_MS
+_TIME = ("TIME",)
 
 
 def persist(
@@ -56,6 +61,24 @@ def drive(steps: Steps[T], decisions: Decisions) -> Generator[Any, list[Any], T]
     except StopIteration as end:
         result: T = end.value
         return result
+    finally:
+        steps.close()
+
+
+def timed(steps: Steps[Any], process: Process) -> Steps[Any]:
+    """An operation that is told the time as its process believes it, wrong as that may be."""
+    try:
+        ask = next(steps)
+        while True:
+            if isinstance(ask, (int, float)):
+                yield ask
+                ask = steps.send([])
+                continue
+            replies = iter((yield [c for c in ask if c != _TIME]) if any(c != _TIME for c in ask) else [])
+            us = max(0, process.session.clock.now_us())
+            ask = steps.send([(us // SECOND_US, us % SECOND_US) if c == _TIME else next(replies) for c in ask])
+    except StopIteration as end:
+        return end.value
     finally:
         steps.close()
 
@@ -126,6 +149,8 @@ class Hands:
         self.founding = Founding(KEYS, lambda event, facts: world.mark(f"queue {event}"))
         self.running: dict[tuple[str, int], tuple[Claim, int, str]] = {}
         self.rest: Claimed | None = None
+        #: Occurrences that were claimed too late, of each schedule: they go back to it.
+        self.late: dict[str, dict[int, Late]] = {}
         self._day = ""
 
     def finish(self) -> None:
@@ -180,11 +205,37 @@ class Hands:
         for i in range(0, len(claimed.jobs), 2):
             claim = Claim(claimed.jobs[i], claimed.jobs[i + 1], QueueName(QUEUE), 0)
             pair = (claim.id.decode(), int(claim.token))
+            self._sort_out(claim)
             self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
             self.process.held[pair] = claim
             self.since[pair] = self.world.time_us
             self.world.ever.append((claim.id, claim.token))
         self.rest = claimed
+
+    def _sort_out(self, claim: Claim) -> None:
+        """Keep apart what may not start any more, as it seems here, or not even that."""
+        task, body = task_and_body(claim.raw)
+        if b"@" not in claim.id or task != b"mail.send":
+            return
+        _, _, claim.headers = DEFAULT.decode(body)
+        fire, _, by = claim.headers.get(START_BY_HEADER, "").partition(" ")
+        now_ms = self.process.session.clock.now_ms()
+        if by and int(fire) == claim.fire_at_ms and (now_ms > int(by) or self.world.decisions.chance(0.1)):
+            late = Late(claim.job_id, claim.token.decode(), int(by))
+            self.late.setdefault(claim.headers[SCHEDULE_HEADER], {})[int(claim.headers[NOMINAL_HEADER])] = late
+
+    def give_back(self) -> Acting:
+        """Give late occurrences back to their schedules; what Redis does not take now runs."""
+        late, self.late = self.late, {}
+        for name, held in late.items():
+            steps = give_back(self.process.session, QUEUE, name, held)
+            try:
+                given = yield from drive(timed(steps, self.process), self.world.decisions)
+            except BrokerError:
+                self.world.mark("gave up giving back")
+                continue
+            for at in given.gone:
+                self.lose((held[at].id, int(held[at].token)))
 
     def lose(self, pair: tuple[str, int]) -> None:
         """A claim is lost, or was held for longer than any may be."""
@@ -215,6 +266,7 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
             replies = yield from persist([call for call, _ in batch], world.decisions, ever=True)
             for (_, read), reply in zip(batch, replies, strict=True):
                 read(reply)
+        yield from hands.give_back()
         if claim is None and due and world.decisions.chance(0.1):
             yield from persist([hands.step_down()], world.decisions, ever=True)
         if hands.settler.waiting:

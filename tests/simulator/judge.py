@@ -96,7 +96,10 @@ class Judge:
             return True
         must(now_us == given, f"the clock of {name} is {given - now_us} µs behind the server's")
         stamp = max(given, self.floor + 1)
-        if told.word not in ("moved", "full", "flushed", "stale", "started") or (name, told.word) == ("claim", "moved"):
+        if told.word not in ("moved", "full", "flushed", "stale", "started", "early") or (name, told.word) == (
+            "claim",
+            "moved",
+        ):
             unsaid = (name, told.word) == ("prune", "doubt") or (
                 name == "reschedule" and told.jobs[0].get("letter") != "s"
             )
@@ -410,11 +413,15 @@ class Judge:
         known = self.schedules.get(facts["name"])
         stamp = int(facts["stamp"]) if facts["stamp"] else None
         must((known[1] if known else None) == stamp, f"I14: {facts['name']} was written on {stamp}, it is {known}")
+        late = facts.get("late", {})
         for job_id in facts["back"]:
             life = self._life(job_id)
             if self._damaged(job_id):
                 continue
             right = life is not None and (life.state, life.attempt) == ("s", 0)
+            if job_id in late:
+                right = life is not None and (life.state, life.token) == ("p", late[job_id])
+                self._mark("given back late")
             must(right, f"I14: {job_id} was taken back, and it is {life}")
             self._gone(job_id)
             self.occurrences.discard(job_id)

@@ -266,19 +266,21 @@ class Mirror:
         args: Sequence[Any] = call.args
         at = 8 + int(args[7])
         count = int(args[at])
-        back = {str(args[i]): int(args[i + 1]) for i in range(at + 1, at + 1 + 3 * count, 3)}
+        given_back = range(at + 1, at + 1 + 4 * count, 4)
+        back = {str(args[i]): int(args[i + 1]) for i in given_back if args[i + 3] == ""}
+        late = {str(args[i]): (int(args[i + 1]), int(args[i + 3])) for i in given_back if args[i + 3] != ""}
         self._waiting = {}
-        jobs, _ = self._occurrences(args, at + 1 + 3 * count)
+        jobs, _ = self._occurrences(args, at + 1 + 4 * count)
         for job_id in back:
             # What is taken back may be put there anew by the same call.
-            for i in range(at + 1 + 3 * count, len(args)):
+            for i in range(at + 1 + 4 * count, len(args)):
                 if args[i] == job_id and isinstance(args[i + 3], bytes):
                     self._waiting[job_id] = args[i + 3][args[i + 3].index(b"\n") + 1 :]
         due = None if args[5] == "" else int(args[5])
         told = Told(letter=str(args[4]), due=due, tail=str(args[6]), jobs=jobs)
         stamp = None if args[3] == "" else int(args[3])
-        letters, started = self.model.define(given, str(args[2]), stamp, told, back)
-        if letters in ("stale", "started"):
+        letters, started = self.model.define(given, str(args[2]), stamp, told, back, late)
+        if letters in ("stale", "started", "early"):
             return [letters, given, *started]
         self._keep_bodies(told, letters)
         return ["ok", self.model.time, letters]

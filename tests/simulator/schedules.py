@@ -4,39 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.simulator.actors import drive, persist
-from tests.simulator.world import KEYS, QUEUE, SECOND_US, Acting, Process, World
+from tests.simulator.actors import drive, persist, timed
+from tests.simulator.world import KEYS, QUEUE, Acting, Process, World
 from zwheel import calls
 from zwheel.codec import DEFAULT
 from zwheel.declare import make_definition
 from zwheel.errors import BrokerError, ScheduleNotFound
 from zwheel.occurrence import advance_of
 from zwheel.operations import schedules as ops
+from zwheel.operations.late import give_back
 from zwheel.schedules.definition import Definition
 from zwheel.schedules.plan import plan
 from zwheel.schedules.state import Status, read_schedule
 from zwheel.store import Steps
 
 NAMES = ("tick", "tock")
-_TIME = ("TIME",)
-
-
-def timed(steps: Steps[Any], process: Process) -> Steps[Any]:
-    """An operation that is told the time as its process believes it, wrong as that may be."""
-    try:
-        ask = next(steps)
-        while True:
-            if isinstance(ask, (int, float)):
-                yield ask
-                ask = steps.send([])
-                continue
-            replies = iter((yield [c for c in ask if c != _TIME]) if any(c != _TIME for c in ask) else [])
-            us = max(0, process.session.clock.now_us())
-            ask = steps.send([(us // SECOND_US, us % SECOND_US) if c == _TIME else next(replies) for c in ask])
-    except StopIteration as end:
-        return end.value
-    finally:
-        steps.close()
 
 
 def scheduler(world: World, process: Process) -> Acting:
@@ -53,6 +35,8 @@ def scheduler(world: World, process: Process) -> Acting:
             if info.status is not Status.ACTIVE and not decisions.chance(0.3):
                 continue
             now_ms = max(0, process.session.clock.now_ms())
+            if decisions.chance(0.5):
+                yield from drive(timed(give_back(process.session, QUEUE, name, {}), process), decisions)
             call = calls.advance(KEYS, [advance_of(info, DEFAULT, plan(info.definition, info.state, now_ms))])
             yield decisions.pick((0.0, 0.0, 0.3))
             yield from persist([call], decisions)

@@ -18,6 +18,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
     Role.WORKER: (
         "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/keeper.py", "workers/poller.py",
         "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/produce.py",
+        "zwheel/operations/late.py", "workers/occurrences.py",
     ),
     Role.READER: ("zwheel/operations/read.py", "zwheel/operations/overview.py"),
     Role.OPERATOR: (

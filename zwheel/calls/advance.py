@@ -11,6 +11,9 @@ from zwheel.keys import ShardKeys
 from zwheel.scripts import script
 from zwheel.times import DAY_MS
 
+#: No day has this number.
+_PROCESSING = -1
+
 
 class NewOccurrence(NamedTuple):
     """An occurrence's job, ready to be put on the wheel: id, fire time in ms, record from the worker's field on."""
@@ -56,15 +59,20 @@ class Days:
         """The number of a fire time's bucket, counted from 1."""
         return self._numbers.setdefault(fire_ms // DAY_MS, len(self._numbers) + 1)
 
+    def processing(self) -> int:
+        """The number of the set of claimed jobs, which stands among the buckets with no day."""
+        return self._numbers.setdefault(_PROCESSING, len(self._numbers) + 1)
+
     @property
     def head(self) -> list[Arg]:
         """How many buckets there are, and their days."""
-        return [len(self._numbers), *(day_name(number) for number in self._numbers)]
+        return [len(self._numbers), *("" if n == _PROCESSING else day_name(n) for n in self._numbers)]
 
     @property
     def names(self) -> list[str]:
         """The buckets' keys."""
-        return [self._keys.wheel(day_name(number)) for number in self._numbers]
+        keys = self._keys
+        return [keys.processing if n == _PROCESSING else keys.wheel(day_name(n)) for n in self._numbers]
 
     def jobs(self, jobs: Sequence[NewOccurrence]) -> list[Arg]:
         """How many jobs there are, and each with its bucket."""

@@ -12,15 +12,26 @@ from zwheel.keys import ShardKeys
 from zwheel.scripts import script
 
 
+class Late(NamedTuple):
+    """An occurrence that a worker claimed too late: who holds it, and until when it may still start."""
+
+    id: str
+    token: str
+    """The token of the claim, 16 digits."""
+    by_ms: int
+    """It is taken back only when the server's clock is past this."""
+
+
 class Defined(NamedTuple):
     """What a `define` met."""
 
     word: str
-    """ok, stale or started."""
+    """ok, stale, started or early."""
     letters: str = ""
     """With ok, a letter a job: c created, i the id exists."""
     started: tuple[str, ...] = ()
-    """With started, the occurrences to take back that have left their place on the wheel: they count as decided."""
+    """With started, the occurrences to take back that have left their place on the wheel: they count as decided. With
+    early, those that may still start."""
 
 
 def define(
@@ -30,14 +41,20 @@ def define(
     stamp: str,
     after: After,
     back: Sequence[tuple[str, int]] = (),
+    late: Sequence[Late] = (),
     lane: Lane,
     now: str = "",
 ) -> Call:
-    """Build the call. stamp: '' when there must be no such schedule; back: ids and fire times (ms) to take back."""
+    """Build the call. stamp: '' when there must be no such schedule; back: ids and fire times (ms) to take back.
+
+    late: further ones to take back, which their holder claimed too late.
+    """
     days = Days(keys)
-    taken: list[Arg] = [len(back)]
+    taken: list[Arg] = [len(back) + len(late)]
     for job_id, fire_ms in back:
-        taken += [job_id, f"{fire_ms:015d}", days.number(fire_ms)]
+        taken += [job_id, f"{fire_ms:015d}", days.number(fire_ms), ""]
+    for job_id, token, by_ms in late:
+        taken += [job_id, token, days.processing(), by_ms]
     jobs = days.jobs(after.jobs)
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names,
@@ -55,8 +72,8 @@ def read_define(call: Call, reply: Reply) -> Defined:
         raise foreign_schema(call.keys[0], text(reply[2]))
     if answer == "stale":
         return Defined("stale")
-    if answer == "started":
-        return Defined("started", started=tuple(text(found) for found in reply[2:]))
+    if answer in ("started", "early"):
+        return Defined(answer, started=tuple(text(found) for found in reply[2:]))
     if answer != "ok":
         raise BrokerRefused(f"define answered {answer!r}, which this version does not know")
     return Defined("ok", letters=text(reply[2]))

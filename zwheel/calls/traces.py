@@ -28,7 +28,7 @@ class Trace(NamedTuple):
 
 
 #: Answers after which nothing has changed: the caller builds the call again, or gives up.
-UNCHANGED = frozenset({"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started"})
+UNCHANGED = frozenset({"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started", "early"})
 
 
 def trace(call: Call, reply: Reply | None) -> Trace:
@@ -305,8 +305,12 @@ def _define(call: Call, reply: Reply | None) -> Trace:
     facts: Facts = {"name": _text(args[2]), "stamp": _text(args[3]), **_schedule(*args[4:7])}
     at = 8 + int(args[7])
     count = int(args[at])
-    facts["back"] = [_text(args[i]) for i in range(at + 1, at + 1 + 3 * count, 3)]
-    jobs, _ = _occurrences(args, at + 1 + 3 * count)
+    back = range(at + 1, at + 1 + 4 * count, 4)
+    facts["back"] = [_text(args[i]) for i in back]
+    late = {_text(args[i]): int(args[i + 1]) for i in back if args[i + 3] != ""}
+    if late:
+        facts["late"] = late
+    jobs, _ = _occurrences(args, at + 1 + 4 * count)
     for job in jobs:
         job["schedule"] = facts["name"]
     _letters(jobs, reply)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from zwheel.operations.read import each_alone, queues
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.record import STATES
 from zwheel.schedules.definition import Definition, occurrence_id
-from zwheel.schedules.plan import Due, Outcome, replan
+from zwheel.schedules.plan import Due, Outcome, drawn_back, replan
 from zwheel.schedules.state import (
     RECENT,
     Decided,
@@ -38,6 +38,7 @@ from zwheel.schedules.state import (
     Verdict,
     read_schedule,
     record_tail,
+    undecided,
     unreadable_schedule,
 )
 from zwheel.store import Steps
@@ -45,7 +46,6 @@ from zwheel.store import Steps
 _TRIES = 50
 #: The name of a listing's entry for the schedules of a whole queue.
 EVERY = "(all)"
-_RAN = frozenset({Verdict.FIRED, Verdict.CATCH_UP, Verdict.BUFFERED})
 #: What a change makes of a schedule as it is read: the new definition and state, or None to leave it.
 Change = Callable[[ScheduleInfo | None], tuple[Definition, State] | None]
 
@@ -127,17 +127,6 @@ def _now_ms(reply: Any) -> int:
     return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
 
-def _without(state: State, taken: Sequence[tuple[int, int]]) -> State:
-    """A state before the occurrences that are taken back were decided."""
-    gone = {at for at, _ in taken}
-    recent = tuple(d for d in state.recent if d.at_ms not in gone or d.verdict is Verdict.TRIGGERED)
-    last = state.last_ms
-    if last in gone:
-        ran = [d.at_ms for d in recent if d.verdict in _RAN]
-        last = max(ran) if ran else None
-    return replace(state, recent=recent, last_ms=last, fired=max(0, state.fired - len(gone)))
-
-
 def _write(session: Session, codec: Codec, queue: str, name: str, change: Change) -> Steps[ScheduleInfo | None]:
     """Write a schedule as `change` makes it, taking back what waits of it and planning anew.
 
@@ -160,7 +149,10 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
         kept = tuple(pair for pair in ahead if pair[0] in started and pair[0] > now_ms)
         again = tuple(at for at, _ in back if at <= now_ms)
         cursor = min(state.cursor_ms, now_ms) or now_ms
-        state = replace(_without(state, back), cursor_ms=cursor, next_ms=None, ahead=kept)
+        state = replace(
+            undecided(state, {at for at, _ in back}), cursor_ms=cursor, next_ms=None, next_wall="", owed=(), ahead=kept,
+            newest=state.newest if state.cursor_ms else None,
+        )  # fmt: skip
         if state.status is Status.ACTIVE:
             outcome = replan(definition, state, now_ms, again)
         else:
@@ -265,7 +257,10 @@ def pause_schedule(session: Session, codec: Codec, name: str, queue: str | None)
 def resume_schedule(
     session: Session, codec: Codec, name: str, queue: str | None, catch_up: bool
 ) -> Steps[ScheduleInfo]:
-    """Let a paused schedule go on from now, or with `catch_up` treat what it left out as missed."""
+    """Let a paused schedule go on from now, or with `catch_up` treat what it left out as missed.
+
+    What was due before the pause and had not started is owed in any case: it follows the misfire policy.
+    """
     found = yield from schedule(session, name, queue)
     if found.status is not Status.PAUSED:
         return found
@@ -275,7 +270,7 @@ def resume_schedule(
     def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
         if info is None or info.status is not Status.PAUSED:
             return None
-        return info.definition, replace(info.state, status=Status.ACTIVE, cursor_ms=0, taken=())
+        return info.definition, replace(info.state, status=Status.ACTIVE, cursor_ms=0)
 
     return (yield from _known(session, codec, name, found.queue, change))
 
@@ -290,7 +285,7 @@ def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[Sche
         info = read_schedule(raw, found.name, found.queue)
         if info.status is not Status.PAUSED:
             return info
-        state = replace(info.state, status=Status.ACTIVE, next_ms=None)
+        state = replace(info.state, status=Status.ACTIVE, next_ms=None, next_wall="", owed=())
         after = After(Status.ACTIVE.letter, _now_ms(clock), record_tail(state, info.definition))
         with session.lane() as lane:
             call = calls.define(keys, found.name, stamp=info.stamp, after=after, lane=lane, now=session.now)
@@ -298,6 +293,21 @@ def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[Sche
         if calls.read_define(call, reply).word == "ok":
             return replace(info, state=state)
     raise BrokerRefused(f"schedule {found.name} changes faster than it can be written")
+
+
+def awaken(session: Session, queue: str, name: str) -> Steps[None]:
+    """Let a schedule go on that was finished by a clock that was ahead: a worker looks at it at once."""
+    keys = session.keys(queue)
+    raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
+    if raw is None:
+        return
+    info = read_schedule(raw, name, queue)
+    state = drawn_back(info.definition, info.state, _now_ms(clock))
+    if state.status is not Status.ACTIVE:
+        return
+    after = After(state.status.letter, _now_ms(clock), record_tail(state, info.definition))
+    with session.lane() as lane:
+        yield (calls.define(keys, name, stamp=info.stamp, after=after, lane=lane, now=session.now),)
 
 
 def remove_schedule(session: Session, name: str, queue: str | None) -> Steps[None]:

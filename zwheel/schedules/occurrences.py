@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from itertools import islice
 
 from zwheel.errors import InvalidTime
 from zwheel.schedules.calendars import LONGEST_MOVE_DAYS, Calendar, OnBlocked
@@ -18,6 +19,8 @@ from zwheel.times import MAX_MS, to_datetime
 _DAY_S = 86_400
 #: Where nothing runs for this long, nothing is looked for any more: every day is blocked.
 _HORIZON_MS = 60 * 366 * _DAY_S * 1000
+#: How far other zone data may move a wall time, and how many occurrences are looked at to find it again.
+_NEAR_MS, _NEAR_MOST = 26 * 3600 * 1000, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,17 @@ class Rhythm:
             if len(kept) >= limit or start == after_ms:
                 return list(kept), True
             span *= 2
+
+    def at_wall(self, wall: datetime, near_ms: int) -> Occurrence | None:
+        """The occurrence that stands for a wall time; one that a calendar moves is looked for around `near_ms`."""
+        for instant in place(wall, self._tz, self._gap, self._fold):
+            for occurrence in self.between(instant.at_s * 1000 - 1, instant.at_s * 1000, 1):
+                if occurrence.wall == wall:
+                    return occurrence
+        if not self._moves:
+            return None
+        nearby = islice(self.after(near_ms - _NEAR_MS), _NEAR_MOST)
+        return next((o for o in nearby if o.wall == wall and o.at_ms <= near_ms + _NEAR_MS), None)
 
     def rhythm_words(self) -> str:
         """The rhythm in English."""

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from zwheel.schedules import promise
 from zwheel.schedules.definition import MISFIRE_CAP, Definition, Misfire, Overlap, jitter_of
 from zwheel.schedules.occurrences import Occurrence, Rhythm
-from zwheel.schedules.state import RECENT, Decided, State, Status, Verdict
+from zwheel.schedules.state import RAN, RECENT, Decided, Promise, State, Status, Verdict
 
 #: Occurrences go on the wheel up to this much before their time, and at least half of it, ms.
 AHEAD_MS = 10_000
@@ -21,6 +22,10 @@ AHEAD_MS = 10_000
 MOST_AHEAD = 100
 #: How soon a schedule with a waiting occurrence is looked at again, in case nobody tells that the one before ended, ms.
 BUFFER_LOOK_MS = 1_000
+#: An occurrence may start this late in any case, ms: as late as the death of one worker can make it.
+LEAST_GRACE_MS = 1_000
+#: A time that lies further ahead than planning explains, and this, was written by a clock that was wrong, ms.
+_CLOCK_SLACK_MS = 1_000
 
 
 #: An occurrence that goes on the wheel, and why.
@@ -34,6 +39,8 @@ class Due(NamedTuple):
     fire_ms: int
     catch_up: bool
     previous_ms: int | None
+    by_ms: int | None = None
+    """The latest time at which it may start, ms; None: any time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,25 +66,28 @@ def plan(definition: Definition, state: State, now_ms: int, again: Iterable[int]
 
     again: nominal times, up to now, that an edit took off the wheel: they fire if the definition still has them.
     """
+    state = drawn_back(definition, state, now_ms)
     rhythm, end = definition.rhythm(state.anchor_ms), _end(definition)
-    past, upcoming, reached, cut = _undecided(definition, rhythm, state, now_ms)
-    fires, dropped = _choose(definition, [o for o in past if _delayed_ms(definition, o) <= now_ms], now_ms)
-    missed = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.MISSED) for o in dropped]
-    delayed = (o for o in past if _delayed_ms(definition, o) > now_ms)
-    fires += [(o, Verdict.FIRED) for o in (*_kept(definition, rhythm, again), *delayed, *upcoming)]
+    left = _undecided(definition, rhythm, state, now_ms)
+    due = [o for o in left.past if _delayed_ms(definition, o) <= now_ms]
+    fires, dropped = _choose(definition, state, due, now_ms)
+    missed = sorted([*(o.at_ms for o in dropped), *left.lost])
+    delayed = (o for o in left.past if _delayed_ms(definition, o) > now_ms)
+    fires += [(o, Verdict.FIRED) for o in (*_kept(definition, rhythm, again), *delayed, *left.upcoming)]
     fires.sort(key=lambda fire: fire[0].at_ms)
     if definition.max_count is not None:
         fires = fires[: max(0, definition.max_count - state.fired)]
     moved = replace(
-        state, cursor_ms=reached, missed=state.missed + len(dropped) + cut, recent=_recent(state.recent, missed),
-        taken=(),
+        state, cursor_ms=left.reached_ms, missed=state.missed + len(missed) + left.cut, taken=(), owed=left.owed,
+        recent=_recent(state.recent, [Decided(at_ms=at, fire_ms=0, verdict=Verdict.MISSED) for at in missed]),
+        newest=_newest(state, [*left.past, *left.upcoming]), caught=_caught(definition, state, fires, now_ms),
     )  # fmt: skip
     if definition.overlap is not Overlap.ALLOW:
         return _guarded(definition, rhythm, moved, fires, now_ms, end)
     if state.buffered_ms is not None:  # it waited under another policy, and need not any more
         fires.insert(0, _waiting(state.buffered_ms))
         moved = replace(moved, buffered_ms=None)
-    return Plan(free=_settle(definition, rhythm, moved, fires, now_ms, end))
+    return Plan(free=_settle(definition, rhythm, moved, fires, now_ms, end, first=state.taken))
 
 
 def replan(definition: Definition, state: State, now_ms: int, again: Iterable[int]) -> Outcome:
@@ -96,24 +106,88 @@ def replan(definition: Definition, state: State, now_ms: int, again: Iterable[in
     return replace(outcome, state=replace(outcome.state, status=Status.ACTIVE), due_ms=now_ms)
 
 
-def _undecided(
-    definition: Definition, rhythm: Rhythm, state: State, now_ms: int
-) -> tuple[list[Occurrence], list[Occurrence], int, bool]:
-    """The past ones and those ahead, the new cursor, and whether there are more past ones than can be counted."""
+def drawn_back(definition: Definition, state: State, now_ms: int) -> State:
+    """A state as if the server's clock had not been ahead, where it was; any other as it is.
+
+    A cursor that lies ahead of the time beyond what planning ahead explains was written by such a clock. Example: the
+    clock jumps from 10:00 to 11:00 for two seconds, and meanwhile all of that hour is decided. What of it runs is
+    remembered as on the wheel already; what was missed was not.
+    """
+    furthest = max(now_ms + AHEAD_MS, (definition.start_ms or 0) - 1) + _CLOCK_SLACK_MS
+    if state.cursor_ms <= furthest and state.anchor_ms <= now_ms + _CLOCK_SLACK_MS:
+        return state
+    state = replace(state, anchor_ms=min(state.anchor_ms, now_ms), created_ms=min(state.created_ms, now_ms))
+    coming = [d for d in state.recent if d.at_ms > now_ms and d.verdict is not Verdict.TRIGGERED]
+    ran = {d.at_ms: max(d.at_ms, d.fire_ms) for d in coming if d.verdict in RAN}
+    until = min(state.cursor_ms, _end(definition))
+    found, cut = definition.rhythm(state.anchor_ms).newest(now_ms, until, MISFIRE_CAP + 1)
+    others = len(found) + cut - len(ran)
+    missed = others if any(d.verdict is Verdict.MISSED for d in coming) else 0
+    return replace(
+        state, cursor_ms=min(state.cursor_ms, now_ms), next_ms=None, next_wall="", owed=(), newest=None, caught=(0, 0),
+        status=Status.ACTIVE if state.status is Status.FINISHED else state.status,
+        taken=tuple(at for at in state.taken if at <= now_ms), ahead=tuple(sorted({**dict(state.ahead), **ran}.items())),
+        recent=tuple(d for d in state.recent if d not in coming),
+        missed=max(0, state.missed - missed), fired=max(0, state.fired - (0 if missed else max(0, others))),
+    )  # fmt: skip
+
+
+class _Left(NamedTuple):
+    """What is not decided yet."""
+
+    past: list[Occurrence]
+    upcoming: list[Occurrence]
+    lost: list[int]
+    """What was promised or taken back, and is no occurrence by the data here, ms."""
+    owed: tuple[Promise, ...]
+    reached_ms: int
+    """The new cursor."""
+    cut: bool
+    """Whether there are more past ones than can be counted."""
+
+
+def _undecided(definition: Definition, rhythm: Rhythm, state: State, now_ms: int) -> _Left:
     after, end = max(state.cursor_ms, (definition.start_ms or 0) - 1), _end(definition)
     past: list[Occurrence] = []
     cut = False
-    if now_ms > after and (state.next_ms is None or state.next_ms <= now_ms):
+    if now_ms > after:
         past, cut = rhythm.newest(after, min(now_ms, end), MISFIRE_CAP + 1)
     reached = max(after, now_ms)
+    until = now_ms
     upcoming: list[Occurrence] = []
     if definition.overlap is Overlap.ALLOW:  # any other is decided at its time
-        upcoming = rhythm.between(reached, min(now_ms + AHEAD_MS, end), MOST_AHEAD)
+        until = now_ms + AHEAD_MS
+        upcoming = rhythm.between(reached, min(until, end), MOST_AHEAD)
     if upcoming:
         reached = upcoming[-1].at_ms
-    known = {at for at, _ in state.ahead}
-    past, upcoming = ([o for o in some if o.at_ms not in known] for some in (past, upcoming))
-    return [*_kept(definition, rhythm, state.taken), *past], upcoming, reached, cut
+    promised = promise.kept(rhythm, state, [*past, *upcoming], after, reached, until)
+    past += [o for o in promised.runs if o.at_ms <= now_ms]
+    upcoming += [o for o in promised.runs if o.at_ms > now_ms]
+    known = {*(at for at, _ in state.ahead), *state.taken}
+    past, upcoming = (
+        sorted((o for o in some if o.at_ms not in known and promise.is_open(rhythm, state, o)), key=lambda o: o.at_ms)
+        for some in (past, upcoming)
+    )
+    taken = _kept(definition, rhythm, state.taken)
+    lost = [*promised.lost, *({*state.taken} - {o.at_ms for o in taken})]
+    return _Left([*taken, *past], upcoming, lost, promised.owed, promised.reached_ms, cut)
+
+
+def _newest(state: State, decided: Sequence[Occurrence]) -> Promise | None:
+    """The newest that follows a wall clock."""
+    newest = max((o for o in decided if o.wall is not None), key=lambda o: o.at_ms, default=None)
+    if newest is None or (state.newest is not None and newest.at_ms <= state.newest.at_ms):
+        return state.newest
+    return Promise(newest.at_ms, promise.wall_text(newest.wall))
+
+
+def _caught(definition: Definition, state: State, fires: Sequence[Fire], now_ms: int) -> tuple[int, int]:
+    """Count what is caught up, so that those which come back one by one share one limit."""
+    caught = [o.at_ms for o, verdict in fires if verdict is Verdict.CATCH_UP]
+    if definition.misfire is not Misfire.FIRE_ALL or not caught:
+        return state.caught
+    until, count = state.caught
+    return (until, count + len(caught)) if caught[-1] <= until else (now_ms, len(caught))
 
 
 def _end(definition: Definition) -> int:
@@ -131,7 +205,9 @@ def _delayed_ms(definition: Definition, occurrence: Occurrence) -> int:
     return occurrence.at_ms + jitter_of(definition.name, occurrence.at_ms, definition.jitter_ms)
 
 
-def _choose(definition: Definition, past: Sequence[Occurrence], now_ms: int) -> tuple[list[Fire], list[Occurrence]]:
+def _choose(
+    definition: Definition, state: State, past: Sequence[Occurrence], now_ms: int
+) -> tuple[list[Fire], list[Occurrence]]:
     """Tell which of the past occurrences still run, and as what, and which do not."""
     if not past:
         return [], []
@@ -143,9 +219,15 @@ def _choose(definition: Definition, past: Sequence[Occurrence], now_ms: int) -> 
     if definition.misfire is Misfire.SKIP:
         runs = []
     elif definition.misfire is Misfire.FIRE_ONCE:
-        runs = [] if on_time else eligible[-1:]
+        # A newer one that is on the wheel already, or ran, stands for those before it.
+        newest = eligible[-1].at_ms if eligible else now_ms
+        covered = on_time or any(newest < d.at_ms <= now_ms for d in state.recent if d.verdict in RAN)
+        runs = [] if covered else eligible[-1:]
     else:
-        runs = eligible[-min(definition.misfire_limit, MISFIRE_CAP) :]
+        until, count = state.caught
+        used = count if eligible and eligible[-1].at_ms <= until else 0
+        limit = max(0, min(definition.misfire_limit, MISFIRE_CAP) - used)
+        runs = eligible[-limit:] if limit else []
     kept = {o.at_ms for o in runs}
     dropped = [o for o in missed if o.at_ms not in kept]
     fires = [(o, Verdict.CATCH_UP) for o in runs]
@@ -169,16 +251,28 @@ def _fire_ms(definition: Definition, occurrence: Occurrence, verdict: Verdict, n
     return _delayed_ms(definition, occurrence)
 
 
+def late_after_ms(definition: Definition, fire_ms: int) -> int:
+    """The latest time at which an occurrence may start, ms."""
+    return fire_ms + max(definition.grace_ms, LEAST_GRACE_MS)
+
+
 def _settle(
-    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[Fire], now_ms: int, end: int
-) -> Outcome:
-    """Put these on the wheel, and say when to look again."""
+    definition: Definition, rhythm: Rhythm, state: State, fires: Sequence[Fire], now_ms: int, end: int,
+    first: Iterable[int] = (),
+) -> Outcome:  # fmt: skip
+    """Put these on the wheel, and say when to look again. first: missed ones that run before what is due since."""
+    returned = set(first)
     jobs: list[Due] = []
     decided: list[Decided] = []
     previous = state.last_ms
     for occurrence, verdict in fires:
         fire = _fire_ms(definition, occurrence, verdict, now_ms)
-        jobs.append(Due(occurrence.at_ms, fire, verdict is Verdict.CATCH_UP, previous))
+        by = late_after_ms(definition, fire)
+        if occurrence.at_ms in returned:
+            fire = min(fire, _delayed_ms(definition, occurrence))
+        jobs.append(
+            Due(occurrence.at_ms, fire, verdict is Verdict.CATCH_UP, previous, max(by, now_ms + LEAST_GRACE_MS))
+        )
         decided.append(Decided(at_ms=occurrence.at_ms, fire_ms=fire, verdict=verdict))
         previous = occurrence.at_ms
     ahead = sorted(pair for pair in (*state.ahead, *((job.at_ms, job.fire_ms) for job in jobs)) if pair[1] > now_ms)
@@ -192,12 +286,20 @@ def _settle(
 def _look_again(definition: Definition, rhythm: Rhythm, state: State, jobs: tuple[Due, ...], end: int) -> Outcome:
     """Find what comes after the cursor, and from when on it can go on the wheel."""
     counted = definition.max_count is not None and state.fired >= definition.max_count
-    following = None if counted else next(iter(rhythm.after(state.cursor_ms)), None)
-    if following is None or following.at_ms > end:
+    open_ = (o for o in rhythm.after(state.cursor_ms) if promise.is_open(rhythm, state, o))
+    following = None if counted else next(open_, None)
+    coming = [] if counted else [p for p in state.owed if p.at_ms > state.cursor_ms]
+    if following is not None and following.at_ms <= end:
+        coming.append(Promise(following.at_ms, promise.wall_text(following.wall)))
+    if not coming:
         status = state.status if state.buffered_ms is not None else Status.FINISHED
-        return Outcome(state=replace(state, next_ms=None, status=status), due_ms=None, jobs=jobs)
+        state = replace(state, next_ms=None, next_wall="", owed=(), status=status)
+        return Outcome(state=state, due_ms=None, jobs=jobs)
+    first, *owed = sorted(dict.fromkeys(coming))
+    owed = [p for p in owed if following is None or p.at_ms != following.at_ms]
     lead = AHEAD_MS // 2 if definition.overlap is Overlap.ALLOW else 0
-    return Outcome(state=replace(state, next_ms=following.at_ms), due_ms=max(0, following.at_ms - lead), jobs=jobs)
+    state = replace(state, next_ms=first.at_ms, next_wall=first.wall, owed=tuple(owed))
+    return Outcome(state=state, due_ms=max(0, first.at_ms - lead), jobs=jobs)
 
 
 def _guarded(

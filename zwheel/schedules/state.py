@@ -11,9 +11,10 @@ Scripts read the first 18 characters and nothing else.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from zwheel.errors import UndecodableJob
 from zwheel.job import JobId, QueueName
@@ -59,6 +60,8 @@ class Verdict(StrEnum):
     """Started by hand."""
 
 
+#: Verdicts of what went on the wheel at its time or afterwards.
+RAN = frozenset({Verdict.FIRED, Verdict.CATCH_UP, Verdict.BUFFERED})
 _LETTERS = {
     Verdict.FIRED: "f", Verdict.CATCH_UP: "c", Verdict.SKIPPED: "o", Verdict.MISSED: "m", Verdict.BUFFERED: "b",
     Verdict.TRIGGERED: "t",
@@ -73,6 +76,13 @@ class Decided:
     at_ms: int
     fire_ms: int
     verdict: Verdict
+
+
+class Promise(NamedTuple):
+    """An occurrence that a record names: its nominal time, ms, and the wall time that it stands for ('' for none)."""
+
+    at_ms: int
+    wall: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +107,28 @@ class State:
     """Nominal and fire times of what may still wait on the wheel; an edit takes it back. All that is decided and has
     its nominal time before it is in here."""
     taken: tuple[int, ...] = ()
-    """Nominal times up to the cursor that a pause took off the wheel again: missed, when it goes on as if they were."""
+    """Nominal times up to the cursor that are to be decided again as missed ones: a pause took them off the wheel when
+    they were due, or no worker started them in time."""
+    caught: tuple[int, int] = (0, 0)
+    """For fire_all: how many of the missed ones up to a time (ms) are caught up already. They may come back one by one,
+    and are counted together."""
     recent: tuple[Decided, ...] = ()
     """The newest decided ones, oldest first."""
     next_ms: int | None = None
     """Nominal time of the first that is not decided; None: none."""
+    next_wall: str = ""
+    """The wall time that it stands for, by the zone data of who wrote it; '' when it follows no wall clock."""
+    owed: tuple[Promise, ...] = ()
+    """Further ones that were promised, and are none by the data of who wrote this."""
+    newest: Promise | None = None
+    """The newest that was decided, with its wall time: the same wall time is not decided again under another time."""
     declared: str = ""
     """Digest of the definition as its owner last gave it: an edit by hand stays until the owner changes its own."""
+
+    @property
+    def promise(self) -> Promise | None:
+        """The next one, as it was promised."""
+        return None if self.next_ms is None else Promise(self.next_ms, self.next_wall)
 
     def text(self) -> str:
         """Write it as JSON on one line; what is empty is left out."""
@@ -111,10 +136,35 @@ class State:
             "created": self.created_ms, "anchor": self.anchor_ms, "cursor": self.cursor_ms, "last": self.last_ms,
             "buffered": self.buffered_ms, "fired": self.fired, "skipped": self.skipped, "missed": self.missed,
             "ahead": [list(pair) for pair in self.ahead], "taken": list(self.taken),
+            "caught": list(self.caught) if self.caught[0] else [],
             "recent": [[d.at_ms, d.fire_ms, _LETTERS[d.verdict]] for d in self.recent], "next": self.next_ms,
-            "declared": self.declared,
+            "wall": self.next_wall, "owed": [list(one) for one in self.owed],
+            "newest": list(self.newest) if self.newest else [], "declared": self.declared,
         }  # fmt: skip
         return json.dumps({k: v for k, v in given.items() if v not in (None, "", [], 0)}, separators=(",", ":"))
+
+
+def undecided(state: State, times: Collection[int]) -> State:
+    """A state before the occurrences at these times, which were put on the wheel, were decided."""
+    recent = tuple(d for d in state.recent if d.at_ms not in times or d.verdict is Verdict.TRIGGERED)
+    last = state.last_ms
+    if last in times:
+        ran = [d.at_ms for d in recent if d.verdict in RAN]
+        last = max(ran) if ran else None
+    return replace(state, recent=recent, last_ms=last, fired=max(0, state.fired - len(times)))
+
+
+def given_back(state: State, times: Collection[int]) -> State:
+    """A state in which occurrences that did not start in time are to be decided again, as missed ones.
+
+    A schedule that was finished is not, until that is done.
+    """
+    state = undecided(state, times)
+    return replace(
+        state, taken=tuple(sorted({*state.taken, *times})),
+        ahead=tuple(pair for pair in state.ahead if pair[0] not in times),
+        status=Status.ACTIVE if state.status is Status.FINISHED else state.status,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +201,15 @@ class ScheduleInfo:
         """When it fires next, ms; None when paused or finished."""
         if self.status is not Status.ACTIVE:
             return None
-        return self.state.ahead[0][0] if self.state.ahead else self.state.next_ms
+        coming = [at for at, _ in self.state.ahead[:1]]
+        return min([*coming, *([] if self.state.next_ms is None else [self.state.next_ms])], default=None)
 
     def next_after(self, now_ms: int) -> int | None:
         """When it fires next after a time, ms; None when paused or finished, or when nothing is known to follow."""
         if self.status is Status.PAUSED:
             return None
-        return next((at for at, _ in self.state.ahead if at > now_ms), self.state.next_ms)
+        coming = [at for at, _ in self.state.ahead if at > now_ms][:1]
+        return min([*coming, *([] if self.state.next_ms is None else [self.state.next_ms])], default=None)
 
     def rhythm(self) -> Rhythm:
         """What enumerates its occurrences."""
@@ -229,11 +281,13 @@ def _state(text: str, status: Status) -> State:
         buffered_ms=_maybe(given.get("buffered")), fired=_count(given.get("fired", 0)),
         skipped=_count(given.get("skipped", 0)), missed=_count(given.get("missed", 0)),
         ahead=tuple((_time(a), _time(b)) for a, b in given.get("ahead", ())),
-        taken=tuple(_time(at) for at in given.get("taken", ())),
+        taken=tuple(_time(at) for at in given.get("taken", ())), caught=_caught(given.get("caught")),
         recent=tuple(
             Decided(at_ms=_time(a), fire_ms=_time(b), verdict=_VERDICTS[letter]) for a, b, letter in given.get("recent", ())
         ),
-        next_ms=_maybe(given.get("next")), declared=str(given.get("declared", "")),
+        next_ms=_maybe(given.get("next")), next_wall=str(given.get("wall", "")),
+        owed=tuple(Promise(_time(at), str(wall)) for at, wall in given.get("owed", ())),
+        newest=_promise(given.get("newest")), declared=str(given.get("declared", "")),
     )  # fmt: skip
 
 
@@ -242,6 +296,14 @@ def _time(value: object) -> int:
     if type(value) is not int or not 0 <= value <= MAX_MS:
         raise ValueError(f"{value!r} is not a time")
     return value
+
+
+def _caught(given: Any) -> tuple[int, int]:
+    return (_time(given[0]), _count(given[1])) if given else (0, 0)
+
+
+def _promise(given: Any) -> Promise | None:
+    return Promise(_time(given[0]), str(given[1])) if given else None
 
 
 def _maybe(value: object) -> int | None:

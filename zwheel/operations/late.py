@@ -1,0 +1,103 @@
+"""Occurrences that no worker started in time go back to their schedule, which decides by its misfire policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from zwheel import calls
+from zwheel.calls import Session
+from zwheel.calls.advance import After
+from zwheel.calls.define import Late
+from zwheel.errors import BrokerRefused
+from zwheel.keys import ShardKeys
+from zwheel.schedules.definition import occurrence_id
+from zwheel.schedules.plan import late_after_ms
+from zwheel.schedules.state import ScheduleInfo, Status, given_back, read_schedule, record_tail
+from zwheel.store import Steps
+
+_TRIES = 50
+
+
+class GivenBack(NamedTuple):
+    """What became of the occurrences that a worker holds."""
+
+    gone: frozenset[int]
+    """Nominal times of those that the worker holds no more: they are the schedule's again, or another's."""
+    early: frozenset[int]
+    """Of those that may start, by the server's clock."""
+    schedule: bool = True
+    """Whether the schedule is there."""
+
+
+def late_ones(info: ScheduleInfo, now_ms: int) -> list[tuple[int, int]]:
+    """Nominal and fire times of what was put on the wheel and may not start any more, if it still waits there."""
+    return [(at, fire) for at, fire in info.state.ahead if late_after_ms(info.definition, fire) < now_ms]
+
+
+def give_back(session: Session, queue: str, name: str, held: Mapping[int, Late]) -> Steps[GivenBack]:
+    """Give occurrences back to their schedule: those that a worker holds, and all that wait on the wheel and are as late.
+
+    Where they are told together, a policy such as "the newest one runs" is decided over all of them. Safe to repeat.
+    held: by nominal time. Raises: UndecodableJob, when this version cannot read the schedule.
+    """
+    keys = session.keys(queue)
+    early: set[int] = set()
+    for _ in range(_TRIES):
+        raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
+        if raw is None:
+            return GivenBack(frozenset(), frozenset(early), schedule=False)
+        info = read_schedule(raw, name, queue)
+        now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        waiting = [pair for pair in late_ones(info, now_ms) if pair[0] not in held]
+        ids = [*(late.id for late in held.values()), *(occurrence_id(name, at) for at, _ in waiting)]
+        (records,) = (yield (("HMGET", keys.jobs, *ids),)) if ids else ([],)
+        mine = {
+            at for (at, late), record in zip(held.items(), records[: len(held)], strict=True) if _held(record, late)
+        }
+        waits = [pair for pair, record in zip(waiting, records[len(held) :], strict=True) if _waits(record, pair[1])]
+        times = [*(mine - early), *(at for at, _ in waits)]
+        if not times:
+            return GivenBack(frozenset(held) - mine, frozenset(early & mine))
+        back = [(occurrence_id(name, at), fire) for at, fire in waits]
+        late_now = [held[at] for at in mine - early]
+        with session.lane() as lane:
+            call = calls.define(
+                keys, name, stamp=info.stamp, after=_after(info, times, now_ms), back=back, late=late_now, lane=lane,
+                now=session.now,
+            )  # fmt: skip
+            (reply,) = yield (call,)
+        met = calls.read_define(call, reply)
+        if met.word == "ok":
+            return GivenBack(frozenset(held) - (mine & early), frozenset(early & mine))
+        if met.word == "early":
+            early |= {at for at, late in held.items() if late.id in met.started}
+    raise BrokerRefused(f"schedule {name} changes faster than an occurrence can be given back to it")
+
+
+def _after(info: ScheduleInfo, times: Sequence[int], now_ms: int) -> After:
+    state = given_back(info.state, times)
+    if state.status is Status.ACTIVE:  # looked at at once: a worker applies the misfire policy
+        return After(state.status.letter, now_ms, record_tail(state, info.definition))
+    return After(state.status.letter, None, record_tail(replace(state), info.definition))
+
+
+def _held(record: bytes | None, late: Late) -> bool:
+    return record is not None and record[:2] == b"1p" and record[21:37] == late.token.encode()
+
+
+def _waits(record: bytes | None, fire_ms: int) -> bool:
+    return record is not None and record[:21] == b"1s0000%015d" % fire_ms
+
+
+def late_in(keys: ShardKeys, info: ScheduleInfo, now_ms: int) -> tuple[Any, ...] | None:
+    """The question which of the late ones of a schedule still wait on the wheel; None when there are none."""
+    ids = [occurrence_id(info.name, at) for at, _ in late_ones(info, now_ms)]
+    return ("HMGET", keys.jobs, *ids) if ids else None
+
+
+def any_waits(info: ScheduleInfo, now_ms: int, records: Sequence[bytes | None]) -> bool:
+    """Whether one of those that `late_in` asked for waits."""
+    pairs = zip(late_ones(info, now_ms), records, strict=True)
+    return any(_waits(record, fire) for (_, fire), record in pairs)
