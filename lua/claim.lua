@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- claim: scheduled -> processing. Takes due jobs of the earliest bucket, oldest first, under a lease, each with a
 -- token larger than any before; when nothing more is due, says until when to sleep and in which role.
--- KEYS 1 meta  2 replay  3 jobs  4 days  5 processing  6 dead  7 wake  8 bucket
+-- KEYS 1 meta  2 replay  3 jobs  4 days  5 processing  6 dead  7 wake  8 bucket  9 offered
 -- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take; 0: step down from
 --      waiting  6 day of the bucket  7 how long a role lasts without a further claim, ms  8 the epoch that the worker
 --      serves, '' when it does not know
@@ -28,6 +28,7 @@
 --#include index
 --#include count
 --#include astray
+--#include offered
 local meta, replay_key, jobs, days, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local wake_list, bucket = KEYS[7], KEYS[8]
 local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -89,12 +90,14 @@ if first and (first ~= day or not start) then
 end
 
 local deadline = digits(now_ms + lease)
-local claimed = {}
 local token_text = string.format('%016.0f', stamp)
 local token_least = token_text
-local ids = {}
+local claimed, taken, ids = {}, 0, {}
 if first then
-  ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
+  claimed, taken = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline, token_text, worker)
+end
+if first and taken < limit then
+  ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit - taken)
   if ids.err then
     -- Another program keeps something else under the bucket's name: the days behind it are served all the same.
     redis.call('ZREM', days, first)
@@ -142,7 +145,13 @@ if #ids > 0 then
     end
     astray(meta, bucket, dead, processing, start, odd, odd_records, now_ms, deadline)
   end
-  claimed = changes
+  if taken == 0 then
+    claimed = changes
+  else
+    for i = 1, #changes do
+      claimed[#claimed + 1] = changes[i]
+    end
+  end
 end
 
 local next_fire, next_day = '', ''
@@ -168,7 +177,7 @@ end
 
 local fire = tonumber(next_fire)
 local role = 'none'
-if #ids == limit or fire and fire <= now_ms then
+if #ids + taken == limit or fire and fire <= now_ms then
   hand_on(meta, wake_list, roles, worker, fire, next_day ~= '', now_ms)
 elseif fire or next_day == '' then
   role = take_up(meta, wake_list, roles, worker, fire or NEVER, now_ms, role_ms)

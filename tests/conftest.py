@@ -121,7 +121,9 @@ def _declared() -> re.Pattern[str]:
     not_keys = {"namespace", "queue", "shard", "tag"}
     fields = [str(getattr(keys, f.name)) for f in dataclasses.fields(keys) if f.name not in not_keys]
     names = "|".join(re.escape(name.removeprefix(f"{keys.tag}:")) for name in fields)
-    return re.compile(rf"\{{zw:[^{{}}:]+:\d+\}}:(?:{names}|wheel:\d{{8}})|{re.escape(queues_key('zw'))}")
+    return re.compile(
+        rf"\{{zw:[^{{}}:]+:\d+\}}:(?:{names}|wheel:\d{{8}}|(?:offered|call):[0-9a-f]{{16}})|{re.escape(queues_key('zw'))}"
+    )
 
 
 def undeclared_keys(client: Any) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import traceback
 
+from zwheel.errors import UndecodableJob
 from zwheel.job import Failure, Reason
-from zwheel.record import MESSAGE_CHARS, TRACEBACK_CHARS
+from zwheel.record import MESSAGE_CHARS, TRACEBACK_CHARS, failures_of
 
 from .claims import Claim
 
@@ -66,3 +67,11 @@ def failure_of(claim: Claim, error: BaseException | None, reason: Reason, at_ms:
     return Failure(
         at_ms=at_ms, attempt=claim.attempt, reason=reason, kind=kind, message=message, traceback=report, worker=worker
     )
+
+
+def earlier_failures(claim: Claim) -> tuple[Failure, ...]:
+    """The failures that a claimed job carries; none where they cannot be read."""
+    try:
+        return failures_of(claim.raw)
+    except (ValueError, UndecodableJob):
+        return ()

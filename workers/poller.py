@@ -76,8 +76,10 @@ class Poller:
     def __init__(
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner,
         observer: Observer | None = None, scheduler: Scheduler | None = None,
-        jumps_counted: Callable[[str, int], None] = lambda queue, jumps: None,
+        jumps_counted: Callable[[str, int], None] = lambda queue, jumps: None, group: str = "none",
     ) -> None:  # fmt: skip
+        #: Of the workers that know the same tasks: what is offered to it is claimed first.
+        self._group = group
         self._scheduler = scheduler
         #: Told how often the server's clock was seen to jump, whenever a claim says it.
         self._jumps_counted = jumps_counted
@@ -225,6 +227,7 @@ class Poller:
         call = calls.claim(
             self._keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
             lane=Lane(self._worker, "claim", session.request()), epoch=self.founding.epoch, now=session.now,
+            group=self._group,
             role_ms=min(LONGEST_ROLE_MS, max(ROLE_MS, 2 * self._settings.beat_ms)),
         )  # fmt: skip
         return call, lambda reply: self._claimed(read_claim(reply), sent_ns, limit)
@@ -379,6 +382,7 @@ class Poller:
     async def _listen(self) -> None:
         """Hold one blocked connection. A token that comes when there is no room is handed on."""
         failures = 0
+        hears = (self._keys.wake, self._keys.call(self._group))
         try:
             while not self._stopping and not self._due:
                 if self._tokens > _VAIN:
@@ -386,7 +390,7 @@ class Poller:
                     await asyncio.sleep(min(0.25, 0.005 * 2.0 ** min(self._tokens - _VAIN, 10)))
                 began = time.monotonic()
                 try:
-                    token = await self._listener.listen(self._keys.wake, _LISTEN_S)
+                    token = await self._listener.listen(hears, _LISTEN_S)
                     failures = 0
                 except BrokerError:
                     failures += 1
@@ -396,7 +400,7 @@ class Poller:
                     continue
                 self._tokens = self._tokens + 1 if time.monotonic() - began < _AT_ONCE_S else 0
                 if self._stopping or self._slots.room() <= 0:
-                    await self._store.send([("RPUSH", self._keys.wake, "1")])
+                    await self._store.send([("RPUSH", token, "1")])
                 self._due = True
                 self.kick()
                 if self._scheduler is not None:

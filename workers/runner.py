@@ -16,26 +16,26 @@ from zwheel.codec import Codec
 from zwheel.context import SCHEDULE_HEADER, current
 from zwheel.errors import BadArguments, UndecodableJob, UnknownTask
 from zwheel.failpoints import FAILPOINTS
-from zwheel.job import Failure, Reason
+from zwheel.job import QueueName, Reason
 from zwheel.outside import escaped
-from zwheel.record import failures_of, task_and_body, write_failures
+from zwheel.record import task_and_body, write_failures
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask, body_context
 from zwheel.times import DAY_MS
 
 from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
-from .failure import failure_of
+from .failure import earlier_failures, failure_of
 from .forks import FORKS, Threads
 from .isolated import Isolated, NotStarted
 from .occurrences import NO_WAY_BACK, Occurrences, begun_at_ms
+from .peers import Peers
 from .settler import Settler
 from .timeouts import timeout_of
+from .unknown import FIRST_MS, judge
 
 log = escaped("zwheel.worker")
 
-#: How long a job waits before it is offered again to a worker that may know its task, ms.
-_UNKNOWN_FIRST_MS, _UNKNOWN_LONGEST_MS = 1_000, 60_000
 #: How long a job waits here for a free process, seconds, and for how long it is handed back when there is none, ms.
 _PATIENCE_S, _HANDED_BACK_MS = 1.0, (500, 1_000)
 #: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
@@ -62,8 +62,11 @@ class Runner:
         observer: Observer | None = None,
         task_processes: int = 0,
         occurrences: Occurrences | None = None,
+        peers: Callable[[QueueName], Peers | None] = lambda queue: None,
     ) -> None:
         self._occurrences = occurrences
+        #: Tells which others know a task.
+        self._peers = peers
         self._tasks = {name.encode(): task for name, task in tasks.items()}
         self._codec = codec
         self._session = session
@@ -205,7 +208,7 @@ class Runner:
             return None
         task = self._tasks.get(name)
         if task is None:
-            self._unknown(claim, settler, name.decode("utf-8", "backslashreplace"))
+            await self._unknown(claim, settler, name.decode("utf-8", "backslashreplace"))
             return None
         claim.task_name = task.name
         try:
@@ -365,7 +368,7 @@ class Runner:
             return
         delay_ms = error.delay_ms if isinstance(error, Retry) else None
         if delay_ms is None:
-            delay_ms = task.policy.backoff.delay_ms(attempt) if task is not None else _UNKNOWN_FIRST_MS
+            delay_ms = task.policy.backoff.delay_ms(attempt) if task is not None else FIRST_MS
         delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
         settler.retry(claim, delay_ms, self._failures(claim, error, reason))
         log.info("job %s: attempt %d of %d failed, again in %d ms", claim.job_id, attempt, claim.max_attempts, delay_ms)
@@ -378,32 +381,28 @@ class Runner:
 
     def _failures(self, claim: Claim, error: BaseException | None, reason: Reason) -> bytes:
         failure = failure_of(claim, error, reason, self._session.clock.now_ms(), self._worker)
-        return write_failures([*self._earlier(claim), failure])
+        return write_failures([*earlier_failures(claim), failure])
 
-    def _earlier(self, claim: Claim) -> tuple[Failure, ...]:
-        try:
-            return failures_of(claim.raw)
-        except (ValueError, UndecodableJob):
-            return ()
-
-    def _unknown(self, claim: Claim, settler: Settler, name: str) -> None:
-        """Offer it to others, later; dead only when no worker knew the task for `unknown_ttl`. No attempt is counted."""
+    async def _unknown(self, claim: Claim, settler: Settler, name: str) -> None:
+        """Offer it to those that know it; dead only when no worker knew the task for `unknown_ttl`. No attempt counts."""
         claim.task_name = name
-        now_ms = self._session.clock.now_ms()
-        # The last failure opened this wait, unless it is of another kind, or the end of an earlier wait.
-        last = self._earlier(claim)[-1:]
-        seen = bool(last) and last[0].reason is Reason.UNKNOWN_TASK and not last[0].kind
-        age_ms = now_ms - last[0].at_ms if seen else 0
-        if seen and age_ms >= self._unknown_ttl_ms:
-            unknown = UnknownTask(f"no worker knew the task {name!r} for {age_ms / 1000:g} s")
+        peers = self._peers(claim.queue)
+        found = await judge(peers, claim, name, self._session.clock.now_ms(), self._unknown_ttl_ms)
+        if found.groups and peers is not None and claim.stop is None:
+            settler.offer(claim, found.groups, found.failures)
+            peers.offered(found.groups)
+            self._observe("offered", claim)
+            return
+        if found.dead:
+            unknown = UnknownTask(f"no worker knew the task {name!r} for {found.age_ms / 1000:g} s")
             self._bury(claim, settler, unknown, Reason.UNKNOWN_TASK)
             return
-        failures = b"" if seen else self._failures(claim, None, Reason.UNKNOWN_TASK)
-        if not seen:
+        if found.fresh:
             log.warning(
                 "job %s: task %r is not registered here; it is left for a worker that knows it", claim.job_id, name
             )
-        settler.release(claim, min(_UNKNOWN_LONGEST_MS, max(_UNKNOWN_FIRST_MS, age_ms)), failures)
+        failures = self._failures(claim, None, Reason.UNKNOWN_TASK) if found.fresh else b""
+        settler.release(claim, found.delay_ms, failures)
         self._observe("unknown", claim)
 
     def _observe(self, event: str, claim: Claim) -> None:

@@ -29,7 +29,7 @@ class WorkerSettings:
     drain_ms: int = 30_000
     """How long running jobs may take to end after a stop was asked for."""
     unknown_ttl_ms: int = 600_000
-    """How long a job whose task no worker knows goes round before it is dead."""
+    """How long a job whose task no living worker knows goes round before it is dead."""
     most_dead: int = 10_000
     """How many dead jobs a queue keeps; the oldest go first, and are counted."""
     dead_age_ms: int = 90 * 86_400_000

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from zwheel import calls
-from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Reply, Session
+from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Offer, Reply, Session
 from zwheel.context import SCHEDULE_HEADER
 from zwheel.errors import LeaseLost
 from zwheel.keys import ShardKeys
@@ -42,6 +42,7 @@ class Settler:
         self._retried: _Backs = deque()
         self._released: _Backs = deque()
         self._buried: deque[tuple[Claim, bytes]] = deque()
+        self._offered: deque[tuple[Claim, Offer, tuple[str, ...]]] = deque()
         self.lost = 0
         #: Told of the schedules whose occurrences ended, once Redis knows it: another may wait for that.
         self._occurrence_ended = occurrence_ended
@@ -80,6 +81,11 @@ class Settler:
             at_ms = claim.fire_at_ms
         self._released.append((claim, Back(claim.id, claim.token, at_ms, delay_ms or 0, failures)))
 
+    def offer(self, claim: Claim, groups: tuple[str, ...], failures: bytes = b"") -> None:
+        """The job goes back unharmed, and is offered to groups of workers that know its task."""
+        claim.ended = True
+        self._offered.append((claim, Offer(claim.id, claim.token, failures), groups))
+
     def bury(self, claim: Claim, failures: bytes) -> None:
         """The job is dead; the last of its failures says why."""
         claim.ended = True
@@ -89,7 +95,7 @@ class Settler:
     @property
     def waiting(self) -> bool:
         """Whether there is anything to send."""
-        return bool(self._done or self._retried or self._released or self._buried)
+        return bool(self._done or self._retried or self._released or self._buried or self._offered)
 
     def take(self, lanes: str = "") -> list[tuple[Call, Read]]:
         """Turn what waits into calls, each with what reads its reply.
@@ -119,7 +125,24 @@ class Settler:
                 lane=self._lane(lanes + "release"), now=session.now,
             )  # fmt: skip
             taken.append((freed, lambda reply: self._read_back(freed, released, self._released, reply, "b")))
+        if offered := _some(self._offered):
+            # One call goes to one set of groups: the others wait for the next round trip.
+            groups = offered[0][2]
+            self._offered.extendleft(reversed([one for one in offered if one[2] != groups]))
+            mine = [one for one in offered if one[2] == groups]
+            call = calls.offer(
+                keys, [one for _, one, _ in mine], groups=groups, now_ms=session.clock.now_ms(),
+                lane=self._lane(lanes + "offer"), now=session.now,
+            )  # fmt: skip
+            taken.append((call, lambda reply: self._read_offered(mine, reply)))
         return taken
+
+    def _read_offered(self, batch: list[tuple[Claim, Offer, tuple[str, ...]]], reply: Reply) -> None:
+        letters = calls.read_letters(reply)
+        if letters is None:
+            self._offered.extendleft(reversed(batch))
+        else:
+            self._read([claim for claim, _, _ in batch], letters, "o")
 
     def _lane(self, name: str) -> Lane:
         return Lane(self._worker, name, self._session.request())

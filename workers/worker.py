@@ -38,6 +38,7 @@ from .contact import Contact
 from .heartbeat import Heartbeat
 from .isolated import Isolated
 from .occurrences import Occurrences
+from .peers import Peers, about_tasks, group_of
 from .poller import Poller
 from .reaper import Reaper
 from .runner import Runner
@@ -86,6 +87,8 @@ class Worker:
         self.stuck = 0
         self._pollers: list[Poller] = []
         self._isolated: Isolated | None = None
+        #: What it publishes of its tasks.
+        self._tasks: dict[str, object] = {}
 
     @property
     def halted(self) -> dict[QueueName, SchemaMismatch]:
@@ -113,17 +116,16 @@ class Worker:
         store.recorder = self.wheel.recorder(session)
         shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
-        runner = Runner(
-            self.wheel.tasks, self.wheel.codec, session, slots, self.id, self.settings.unknown_ttl_ms,
-            self.settings.lease_ms, _both(self._observer, store.recorder),
-            self.settings.task_processes, Occurrences(store, lambda queue: _advance(schedulers, queue)),
-        )  # fmt: skip
-        self._isolated = runner.isolated
+        self._tasks, group = about_tasks(self.wheel.tasks), group_of(self.wheel.tasks)
+        peers = {QueueName(keys.queue): Peers(store, keys, self.id, group) for keys in shards}
+        runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
         contact = Contact(self.settings, lambda: reaping.kick())
         session.clock.on_jump = contact.jumped
         schedulers = [Scheduler(store, keys, self.wheel.codec) for keys in shards]
         self._pollers = pollers = [
-            Poller(store, keys, self.settings, self.id, slots, runner, self._observer, scheduler, contact.counted)
+            Poller(
+                store, keys, self.settings, self.id, slots, runner, self._observer, scheduler, contact.counted, group
+            )
             for keys, scheduler in zip(shards, schedulers, strict=True)
         ]
         guard = Watch(store, self.settings, self._observer)
@@ -173,9 +175,19 @@ class Worker:
                 await asyncio.gather(
                     asyncio.to_thread(heartbeat.join, within_s),
                     self._leave(store, [keys.workers for keys in shards], within_s),
+                    *(others.aclose() for others in peers.values()),
                 )
             beat_store.close()
             await store.aclose()
+
+    def _runner(self, store: Store, slots: Slots, occurrences: Occurrences, peers: dict[QueueName, Peers]) -> Runner:
+        runner = Runner(
+            self.wheel.tasks, self.wheel.codec, store.session, slots, self.id, self.settings.unknown_ttl_ms,
+            self.settings.lease_ms, _both(self._observer, store.recorder), self.settings.task_processes, occurrences,
+            peers.get,
+        )  # fmt: skip
+        self._isolated = runner.isolated
+        return runner
 
     async def _sync(self, store: Store) -> None:
         """Make the schedules in Redis those that the application declares."""
@@ -333,6 +345,8 @@ class Worker:
             "running": slots.running,
             "started": self._started_ms,
             "version": __version__,
+            "lease": self.settings.lease_ms,
+            **self._tasks,
         }
 
 

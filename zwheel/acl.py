@@ -59,13 +59,13 @@ NEEDS: dict[Role, Needs] = {
     Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"hsetnx"}), queues="W"),
     Role.WORKER: Needs(
         scripts=(
-            "claim", "complete", "retry", "bury", "release", "extend", "reap", "prune", "advance", "define",
-            "repair",
+            "claim", "complete", "retry", "bury", "release", "offer", "extend", "reap", "prune", "advance",
+            "define", "repair",
         ),
         plain=frozenset(
             {
                 "blpop", "exists", "hdel", "hget", "hgetall", "hkeys", "hmget", "hscan", "hset",
-                "hsetnx", "info", "llen", "rpush", "time", "zmscore", "zrange",
+                "hsetnx", "info", "llen", "rpush", "time", "zcard", "zmscore", "zrange", "zrem",
             }
         ),
         queues="RW",

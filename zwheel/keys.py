@@ -94,6 +94,14 @@ class ShardKeys:
         """ZSET job id -> fire time, ms: the bucket of one UTC day, `yyyymmdd`. Never given a TTL."""
         return f"{self.tag}:wheel:{day}"
 
+    def offered(self, group: str) -> str:
+        """ZSET `id`, fire time and token of jobs that only workers of this group know -> until when, ms."""
+        return f"{self.tag}:offered:{group}"
+
+    def call(self, group: str) -> str:
+        """LIST of wake-up tokens for the workers of one group, at most one."""
+        return f"{self.tag}:call:{group}"
+
     def replay(self, caller: str, lane: int | str) -> str:
         """STRING with a TTL: the last request of one caller on one lane and its answer, given again to a repeat."""
         return f"{self.tag}:replay:{caller}:{lane}"

@@ -243,11 +243,14 @@ class Listener:
         self.url = url
         self._client: redis.asyncio.Redis = connect_blocking(url)
 
-    async def listen(self, key: str, timeout_s: float) -> bool:
-        """Wait for a token; False when none came in time. Raises: BrokerError and its kinds."""
+    async def listen(self, keys: Sequence[str], timeout_s: float) -> str:
+        """Wait for a token; give the list it came from, '' when none came in time. Raises: BrokerError and its kinds."""
         try:
             async with asyncio.timeout(timeout_s + 10):
-                return await self._client.execute_command("BLPOP", key, f"{timeout_s:.3f}") is not None
+                found = await self._client.execute_command("BLPOP", *keys, f"{timeout_s:.3f}")
+            if found is None:
+                return ""
+            return found[0].decode() if isinstance(found[0], bytes) else str(found[0])
         except (RedisError, OSError, TimeoutError) as error:
             raise translate(error, self.url) from error
 

@@ -118,7 +118,7 @@ def _count_again(job: JobLine, why: _Causes, again: Counter[str], twice: Counter
             claim = None
         elif move.op == "retry":
             cause, failed = "it failed, a retry", True
-        elif move.op == "release":
+        elif move.op in ("release", "offer"):
             cause, failed = "given back unharmed", not ran
         elif move.op == "redrive":
             cause, failed = "redriven by the operator", True

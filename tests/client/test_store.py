@@ -141,18 +141,18 @@ async def test_driving_gives_up_in_time_and_says_what_is_known(own_server: Any) 
 
 async def test_a_listener_hears_a_token_and_the_lack_of_one(url: str, fresh: RedisServer) -> None:
     listener = Listener(url)
-    assert await listener.listen(KEYS.wake, 0.05) is False
-    waiting = asyncio.create_task(listener.listen(KEYS.wake, 5))
+    assert await listener.listen((KEYS.wake,), 0.05) == ""
+    waiting = asyncio.create_task(listener.listen((KEYS.wake,), 5))
     with fresh.client() as client:
         client.rpush(KEYS.wake, "1")
-    assert await waiting is True
+    assert await waiting == KEYS.wake
     await listener.aclose()
 
 
 async def test_a_listener_whose_connection_is_killed_says_so_and_listens_again(url: str, fresh: RedisServer) -> None:
     listener = Listener(url)
-    assert await listener.listen(KEYS.wake, 0.01) is False
-    waiting = asyncio.create_task(listener.listen(KEYS.wake, 5))
+    assert await listener.listen((KEYS.wake,), 0.01) == ""
+    waiting = asyncio.create_task(listener.listen((KEYS.wake,), 5))
     with fresh.client() as client:
 
         async def blocked() -> int:
@@ -163,21 +163,21 @@ async def test_a_listener_whose_connection_is_killed_says_so_and_listens_again(u
         with pytest.raises(BrokerError):
             await waiting
         client.rpush(KEYS.wake, "1")
-    assert await listener.listen(KEYS.wake, 5) is True
+    assert await listener.listen((KEYS.wake,), 5) == KEYS.wake
     await listener.aclose()
 
 
 async def test_a_cancelled_listener_can_listen_again(url: str, fresh: RedisServer) -> None:
     listener = Listener(url)
     for _ in range(5):
-        waiting = asyncio.create_task(listener.listen(KEYS.wake, 5))
+        waiting = asyncio.create_task(listener.listen((KEYS.wake,), 5))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
     with fresh.client() as client:
         client.rpush(KEYS.wake, "1")
-    assert await listener.listen(KEYS.wake, 2) is True
+    assert await listener.listen((KEYS.wake,), 2) == KEYS.wake
     await listener.aclose()
 
 

@@ -14,6 +14,7 @@ from zwheel.calls import (
     Lane,
     NewJob,
     NewOccurrence,
+    Offer,
     advance,
     bury,
     cancel,
@@ -22,6 +23,7 @@ from zwheel.calls import (
     define,
     enqueue,
     extend,
+    offer,
     prune,
     purge,
     reap,
@@ -40,6 +42,8 @@ from .shard import KEYS, LANE, LATER, MIDNIGHT, NOW, NOW_US, TODAY, TOMORROW, WO
 LEASE = 30_000
 TOKEN = NOW_US - 60_000_000
 WHY = b'{"at":1900000000000,"attempt":1,"reason":"error","kind":"ValueError"}\n'
+
+GROUPS = ("0123456789abcdef", "fedcba9876543210")
 
 Fields = dict[str, Any]
 
@@ -158,6 +162,12 @@ def _release(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     return release(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now)
 
 
+def _offer(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    ids = _held(shard, size)
+    batch = [Offer(name, digits16(TOKEN), (b"", b"none", WHY)[n % 3]) for n, name in enumerate(ids)]
+    return offer(KEYS, batch, groups=GROUPS, now_ms=NOW, lane=lane, now=now)
+
+
 def _extend(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     return extend(KEYS, _pairs(_held(shard, size)), lease_ms=LEASE, now=now)
 
@@ -274,6 +284,7 @@ PREPARE: dict[str, Prepare] = {
     "retry": _retry,
     "bury": _bury,
     "release": _release,
+    "offer": _offer,
     "extend": _extend,
     "reap": _reap,
     "cancel": _cancel,

@@ -111,7 +111,7 @@ class Shard:
             pipe.ttl(key)
             if name.startswith("replay:"):
                 pipe.get(key)
-            elif name == "wake":
+            elif name == "wake" or name.startswith("call:"):
                 pipe.lrange(key, 0, -1)
             elif name in _HASHES:
                 pipe.hgetall(key)
@@ -157,7 +157,7 @@ class Shard:
 def _readable(name: str, value: Any) -> Any:
     if name.startswith("replay:"):
         return value.decode()
-    if name == "wake":
+    if name == "wake" or name.startswith("call:"):
         return [token.decode() for token in value]
     if name == "jobs":
         return {job_id.decode(): raw for job_id, raw in value.items()}

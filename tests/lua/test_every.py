@@ -17,9 +17,21 @@ from .batches import PREPARE, prepare
 from .shard import KEYS, LANE, NOW, NOW_US, Keyspace, Shard, at
 
 #: They carry a request id; the others do what is left when they are sent again.
-WITH_LANE = ("enqueue", "claim", "complete", "retry", "bury", "release", "cancel", "reschedule", "redrive", "define")
+WITH_LANE = (
+    "enqueue",
+    "claim",
+    "complete",
+    "retry",
+    "bury",
+    "release",
+    "offer",
+    "cancel",
+    "reschedule",
+    "redrive",
+    "define",
+)
 #: They let a job end, or another worker have it, or make room.
-WHEN_FULL = ("claim", "complete", "retry", "bury", "release", "extend", "reap", "purge", "prune", "repair")
+WHEN_FULL = ("claim", "complete", "retry", "bury", "release", "offer", "extend", "reap", "purge", "prune", "repair")
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -96,7 +108,7 @@ def test_a_full_batch_of_a_thousand_works(shard: Shard, name: str) -> None:
 def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, name: str) -> None:
     call = prepare(name, shard, 1)
     before = shard.keyspace()
-    fixed = {"complete": 2, "bury": 3, "cancel": 5, "redrive": 4}.get(name)
+    fixed = {"complete": 2, "offer": 5, "bury": 3, "cancel": 5, "redrive": 4}.get(name)
     empty = call.args[:fixed] if fixed else (call.args[0], call.args[1], 0)
     with pytest.raises(redis.exceptions.ResponseError):
         shard.run(call._replace(args=empty))

@@ -42,6 +42,8 @@ from .strategies import (
 )
 from .waiting import Waiting
 
+GROUP = "0123456789abcdef"
+
 
 class QueueMachine(RuleBasedStateMachine):
     """Every transition, workers that die or come late, repeats, and a clock that jumps both ways."""
@@ -152,19 +154,20 @@ class QueueMachine(RuleBasedStateMachine):
                 self.history.enqueued(want.id)
                 self.someone_wakes(want.fire)
 
-    @rule(worker=workers, limit=st.integers(1, 4), lane=lanes, woken=st.booleans())
-    def claim(self, worker: str, limit: int, lane: int, woken: bool) -> None:
+    @rule(worker=workers, limit=st.integers(1, 4), lane=lanes, woken=st.booleans(), knows=st.booleans())
+    def claim(self, worker: str, limit: int, lane: int, woken: bool, knows: bool = False) -> None:
         """A worker with room claims, by itself or because it took a wake-up token."""
         self.may()
         if woken:
             self.shard.client.lpop(KEYS.wake)
         day = self.model.first_day() or "20300318"
         call = calls.claim(
-            KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(lane), now=self.now
-        )
+            KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(lane), now=self.now,
+            group=GROUP if knows else "none",
+        )  # fmt: skip
         waiting = Waiting.read(self.shard)
         claimed = calls.read_claim(self.run(call, lane))
-        expected = self.model.claim(self.given, worker=worker, lease=LEASE, limit=limit)
+        expected = self.model.claim(self.given, worker=worker, lease=LEASE, limit=limit, knows=knows)
         assert claimed.word == ("ok" if expected else "empty")
         names = [raw.decode() for raw in claimed.jobs[::2]]
         assert names == expected
@@ -442,11 +445,14 @@ class QueueMachine(RuleBasedStateMachine):
     def both_hold_the_same(self) -> None:
         keyspace = self.shard.keyspace()
         meta = {f: v for f, v in keyspace.get("meta", {}).items() if not f.startswith(("keeper", "second"))}
-        seen = {n: v for n, v in keyspace.items() if n != "wake" and not n.startswith("replay:")} | {"meta": meta}
+        seen = {
+            n: v for n, v in keyspace.items() if n != "wake" and not n.startswith(("replay:", "call:", "offered:"))
+        } | {"meta": meta}
         if not meta:
             del seen["meta"]
         assert seen == self.model.keyspace()
         assert len(keyspace.get("wake", [])) <= 1
+        assert keyspace.get(f"offered:{GROUP}", {}) == {note: told[2] for note, told in self.model.offers.items()}
         jobs = read(keyspace)
         check_places(keyspace, jobs)
         check_dedup(keyspace, jobs)

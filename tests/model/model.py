@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.lua.shard import Keyspace
-from zwheel.times import day_of
+from zwheel.times import DAY_MS, day_of
 
 from .entries import Answer, Entry, Reaped, Told, Wanted
 
@@ -47,6 +47,8 @@ class Model:
     windows: dict[str, int] = field(default_factory=dict)
     schedules: dict[str, tuple[str, int, str]] = field(default_factory=dict)
     """Status letter, stamp and text of each."""
+    offers: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """By `id fire token`, as it is noted: fire time, token, and until when."""
     looks: dict[str, int] = field(default_factory=dict)
     """When each is looked at again, ms."""
 
@@ -144,12 +146,17 @@ class Model:
         holder = self.dedup.get(digest)
         return holder if self._keeps(holder, digest) or self.windows.get(digest, 0) > now_ms else None
 
-    def claim(self, given: int, *, worker: str, lease: int, limit: int) -> list[str]:
-        """Ids of the jobs that were claimed, from the earliest bucket only."""
+    def claim(self, given: int, *, worker: str, lease: int, limit: int, knows: bool = False) -> list[str]:
+        """Ids of the jobs that were claimed, from the earliest bucket only: what is offered to it first."""
         self.contact(given, lease)
         now_ms = given // 1000
         day = self.first_day()
-        due = [job_id for fire, job_id in self.scheduled() if fire <= now_ms and day_of(fire) == day][:limit]
+        taken = self._take_offered(now_ms, day, limit) if knows and day else []
+        due = [
+            job_id for fire, job_id in self.scheduled()
+            if fire <= now_ms and day_of(fire) == day and job_id not in taken
+        ]  # fmt: skip
+        due = taken + due[: limit - len(taken)]
         for job_id in due:
             job = self.jobs[job_id]
             self.jobs[job_id] = replace(
@@ -157,6 +164,37 @@ class Model:
             )
             self.leases[job_id] = now_ms + lease
         return due
+
+    def _take_offered(self, now_ms: int, day: str, limit: int) -> list[str]:
+        """The first jobs that are offered, with the fire times that they had; notes that say something else go."""
+        taken: list[str] = []
+        for note in sorted(self.offers, key=lambda note: (self.offers[note][2], note))[:limit]:
+            fire, token, until = self.offers[note]
+            job = self.jobs.get(note.split()[0])
+            holds = job is not None and (job.state, job.token, job.fire) == ("s", token, until)
+            if not holds or until <= now_ms or fire > now_ms:
+                del self.offers[note]
+            elif day_of(until) == day:
+                taken.append(note.split()[0])
+                del self.offers[note]
+                self.jobs[taken[-1]] = replace(self.jobs[taken[-1]], fire=fire)
+        return taken
+
+    def offer(self, given: int, claims: Iterable[tuple[str, int]], *, stands: int) -> str:
+        """Put back for later, and noted for those that know the task: a letter a job, or a refusal."""
+        self.contact(given)
+        now_ms = given // 1000
+        until = min(-(-given // 1000) + stands, now_ms - now_ms % DAY_MS + DAY_MS - 1)
+        letters = ""
+        for job_id, token in claims:
+            refused = self._refusal(job_id, token)
+            letters += refused or "o"
+            if not refused:
+                job = self.jobs[job_id]
+                self.offers[f"{job_id} {job.fire:015d} {token:016d}"] = job.fire, token, until
+                self.jobs[job_id] = replace(job, state="s", attempt=max(0, job.attempt - 1), fire=until)
+                del self.leases[job_id]
+        return letters
 
     def _refusal(self, job_id: str, token: int) -> str:
         """f fenced, m missing, '' when the token holds the job."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.lua.shard import KEYS
+from tests.lua.shard import KEYS, digits16
 from zwheel import calls
+from zwheel.calls import Offer
 
-from .machine import QueueMachine
-from .strategies import LEASE, workers
+from .machine import GROUP, QueueMachine
+from .strategies import LEASE, lanes, picks, workers
 from .waiting import LONGEST, Waiting
 
 
@@ -24,6 +25,34 @@ class WaitingMachine(QueueMachine):
         if name == "keeper":
             fields["keeper_at"] = "0"
         self.shard.put({"meta": fields})
+
+    @rule(chosen=picks, lane=lanes, stands=st.sampled_from((60_000, 60_000, 400, 0)))
+    def offer(self, chosen: list[tuple[str, int]], lane: int, stands: int) -> None:
+        """A worker does not know the tasks of what it claimed."""
+        self.may()
+        claims = self.pick(chosen)
+        if not claims:
+            return
+        batch = [Offer(held.id, digits16(held.token), b"") for held in claims]
+        now_ms = self.given // 1000
+        call = calls.offer(
+            KEYS, batch, groups=[GROUP], now_ms=now_ms, lane=self.lane(lane), stands_ms=stands, now=self.now
+        )
+        letters = calls.read_letters(self.run(call, lane))
+        pairs = [(held.id, held.token) for held in claims]
+        assert letters == self.model.offer(self.given, pairs, stands=stands)
+        self.settled(claims, letters, "o", back=True)
+        if "o" in letters:
+            assert self.shard.client.llen(KEYS.call(GROUP)), "nobody is called for what is offered"
+        for held, letter in zip(claims, letters, strict=True):
+            if letter == "o":
+                self.someone_wakes(self.model.jobs[held.id].fire)
+
+    @rule(worker=workers, limit=st.integers(1, 4))
+    def take_what_is_offered(self, worker: str, limit: int) -> None:
+        """A worker that knows the tasks was called."""
+        self.shard.client.lpop(KEYS.call(GROUP))
+        self.claim(worker, limit, 0, False, True)
 
     def claim_that_takes_nothing(self, worker: str, way: str) -> None:
         self.may()

@@ -158,6 +158,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("the second keeps its role when full", "include/roles.lua", "roles[4] == worker\n  if keeps", "false\n  if keeps", "claim", first="tables"),
     _mutant("a role that is laid down calls nobody", "include/roles.lua", "if had or alone then", "if alone then", "claim", first="tables"),
     _mutant("a full claim hides the next job", "include/roles.lua", "if had or alone then", "if had then", "claim", first="tables"),
+    _mutant("what is offered calls nobody", "offer.lua", "push_token(KEYS[k + 1])", "local _ = k", first="tables"),
+    _mutant("a void offer is believed", "include/offered.lua", "string.sub(record, 22, 37) ~= tokens[i]", "false", "claim", "offer", first="tables"),
     _mutant("two keep time", "include/roles.lua", "if roles[1] == worker or not lasts(roles[3], now_ms) or number(roles[2], wanted + 1) > wanted then", "if true then", "claim", first="tables"),
     _mutant("a role lasts for ever", "include/wake.lua", "return at > now_ms and at <= now_ms + LONGEST_ROLE", "return at > now_ms", "claim", first="tables"),
     _mutant("unreadable records are dropped", "include/astray.lua", "redis.call('ZADD', dead, 'NX', unpack(aside))", "local _ = dead", "claim", first="tables"),

@@ -338,7 +338,11 @@ class World:
         damaged = {job_id for job_id, life in self.judge.lives.items() if life.damaged}
         if damaged:
             return self._look_at_damage(held, damaged)
-        unknown = [n for n in held if not n.startswith("wheel:") and not hasattr(KEYS, n.replace(":", "_"))]
+        unknown = [
+            n
+            for n in held
+            if not n.startswith(("wheel:", "offered:", "call:")) and not hasattr(KEYS, n.replace(":", "_"))
+        ]
         must(not unknown, f"I20: the keys {unknown} are not declared")
         jobs = read(held)
         told = {job_id: life.state for job_id, life in self.judge.lives.items() if life.state != "g"}

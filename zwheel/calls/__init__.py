@@ -21,6 +21,7 @@ from zwheel.calls.complete import complete
 from zwheel.calls.define import define, read_define
 from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, read_enqueue
 from zwheel.calls.extend import extend
+from zwheel.calls.offer import GROUPS_LIMIT, OFFER_MS, Offer, offer
 from zwheel.calls.prune import prune
 from zwheel.calls.purge import purge
 from zwheel.calls.reap import Reaped, read_reap, reap
@@ -33,6 +34,8 @@ from zwheel.calls.retry import retry
 
 __all__ = [
     "BATCH_LIMIT",
+    "GROUPS_LIMIT",
+    "OFFER_MS",
     "REPAIR_DAYS",
     "REPAIR_JOBS",
     "Advance",
@@ -44,6 +47,7 @@ __all__ = [
     "Lane",
     "NewJob",
     "NewOccurrence",
+    "Offer",
     "Reaped",
     "Repaired",
     "Reply",
@@ -59,6 +63,7 @@ __all__ = [
     "enqueue",
     "extend",
     "foreign_schema",
+    "offer",
     "prune",
     "purge",
     "read_advance",

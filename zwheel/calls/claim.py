@@ -40,16 +40,18 @@ class Claimed:
 
 def claim(
     keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS,
-    epoch: str | bytes = "", now: str = "",
+    epoch: str | bytes = "", group: str = "none", now: str = "",
 ) -> Call:  # fmt: skip
     """Build the call. day: the bucket thought to be the earliest. limit: up to 1000; 0 steps down from waiting.
 
+    group: of the worker: what is offered to it is claimed first.
     epoch: what `meta.epoch` is known to say; nothing is claimed when it says something else. '' when not known.
     """
     return Call(
         script("claim"),
         (
             keys.meta, lane.key(keys), keys.jobs, keys.days, keys.processing, keys.dead, keys.wake, keys.wheel(day),
+            keys.offered(group),
         ),
         (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch),
     )  # fmt: skip

@@ -119,6 +119,7 @@ def _tail(value: Any) -> Facts:
 
 def _claim(call: Call, reply: Reply | None) -> Trace:
     args: Facts = {"worker": _text(call.args[2]), "lease": int(call.args[3]), "limit": int(call.args[4])}
+    args["group"] = call.keys[8].rpartition(":")[2]
     answer = _word(reply)
     if reply is None:
         return Trace(answer, args, [])
@@ -179,6 +180,14 @@ def _refile(call: Call, reply: Reply | None) -> Trace:
             if job["letter"] in "rb":
                 job["fire"] = _fire(job, reply, 3)
     return Trace(answer, {}, jobs)
+
+
+def _offer(call: Call, reply: Reply | None) -> Trace:
+    """Without a fire time: that of the job stays what it was for those to whom it is offered."""
+    groups = [key.rpartition(":")[2] for key in call.keys[7::2]]
+    jobs = [{**job, "groups": groups} for _, job in _held(call.args, 5, 3)]
+    _letters(jobs, reply)
+    return Trace(_word(reply), {}, jobs)
 
 
 def _extend(call: Call, reply: Reply | None) -> Trace:
@@ -327,6 +336,7 @@ _TRACES: dict[str, Callable[[Call, Reply | None], Trace]] = {
     "retry": _refile,
     "bury": _bury,
     "release": _refile,
+    "offer": _offer,
     "extend": _extend,
     "reap": _reap,
     "cancel": _cancel,

@@ -91,7 +91,7 @@ def _causes(job: JobLine, redelivered: dict[str, int], duplicates: dict[str, int
             cause = "unknown"
         elif move.op == "enqueue":
             cause, ran = "", False
-        elif move.op in ("retry", "release", "redrive"):
+        elif move.op in ("retry", "release", "offer", "redrive"):
             cause = move.op
         elif move.op == "reap":
             cause = "lease_expired"

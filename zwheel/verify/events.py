@@ -14,11 +14,11 @@ NEVER = 1 << 62
 
 #: What an accepted change of each kind answers.
 ACCEPTED = {
-    "enqueue": "c", "complete": "d", "retry": "r", "release": "b", "bury": "x", "reap": "sx", "cancel": "c",
+    "enqueue": "c", "complete": "d", "retry": "r", "release": "b", "offer": "o", "bury": "x", "reap": "sx", "cancel": "c",
     "reschedule": "s", "redrive": "r", "extend": "k",
 }  # fmt: skip
 #: What ends a claim, by its token.
-SETTLES = frozenset({"complete", "retry", "release", "bury"})
+SETTLES = frozenset({"complete", "retry", "release", "offer", "bury"})
 #: What may undo acknowledged writes: the changes in its window may be gone.
 LOSSES = frozenset({"aof_cut", "flush", "failover", "no_persistence", "eviction", "loss"})
 #: What happens to one process only: the others are to go on as if nothing were.

@@ -63,7 +63,7 @@ def _spells(job: JobLine) -> Iterator[tuple[Event, Event | None]]:
         elif held is not None and (move.op == "reap" or move.token == held.token):
             yield held, move
             held = None
-    if held is not None and not job.may_have({"complete", "retry", "release", "bury"}, NEVER, held.token):
+    if held is not None and not job.may_have({"complete", "retry", "release", "offer", "bury"}, NEVER, held.token):
         yield held, None
 
 
@@ -112,9 +112,13 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
             for since, until, first, last in _waits(job, final.us if final is not None else runs.last_us):
                 if until - since <= limit_us:
                     continue
+                groups = first.facts.get("groups")
                 for span, call in idle[bisect_left(ends, since) :]:
                     if span[0] >= until:
                         break
+                    if groups is not None and call.args.get("group") not in groups:
+                        # It was offered to those that know its task: the others may sleep.
+                        continue
                     both = max(span[0], since), min(span[1], until)
                     wasted = both[1] - both[0] - overlap(excused, *both) if both[1] > both[0] else 0
                     if wasted > limit_us:

@@ -8,7 +8,7 @@ from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import NEVER, SETTLES, Event, JobLine, Runs, Snapshot
 from zwheel.verify.report import Clue, Findings, clock
 
-_BACK = frozenset({"retry", "release", "reap", "redrive", "enqueue", "reschedule", "repair"})
+_BACK = frozenset({"retry", "release", "offer", "reap", "redrive", "enqueue", "reschedule", "repair"})
 
 
 def name_of(job: JobLine) -> str:
@@ -265,7 +265,7 @@ def i8_attempts(runs: Runs, bounds: Bounds, found: Findings) -> None:
                     found.add("an attempt was counted that never was", last, move, job=name_of(job))
                 least = most = move.attempt
                 last = move
-            elif move.op == "release":
+            elif move.op in ("release", "offer"):
                 least, most = max(0, least - 1), max(0, most - 1)
             elif move.op in ("redrive", "enqueue"):
                 least = most = 0

@@ -34,7 +34,7 @@ _LASTING = frozenset(
         "schedules:due",
     }
 )
-_BUCKET = re.compile(r"wheel:\d{8}")
+_BUCKET = re.compile(r"wheel:\d{8}|(?:offered|call):[0-9a-f]{16}")
 
 
 def take_snapshot(store: SyncStore, queues: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
