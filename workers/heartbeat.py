@@ -26,6 +26,7 @@ from zwheel.store import SyncStore
 from .beside import Beside
 from .claims import Claim
 from .contact import Contact
+from .parts import PartThread
 from .runner import Runner
 from .settings import WorkerSettings
 
@@ -37,7 +38,7 @@ _MARGIN = 0.1
 _LOOKS = 20
 
 
-class Heartbeat(threading.Thread):
+class Heartbeat(PartThread):
     """Beats every third of a lease, all queues in one round trip. Tells the event loop of each claim that was lost."""
 
     def __init__(
@@ -51,7 +52,7 @@ class Heartbeat(threading.Thread):
         contact: Contact,
         on_beat: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(name="zwheel-heartbeat", daemon=True)
+        super().__init__("zwheel-heartbeat")
         self._store = store
         self._shards = shards
         self._settings = settings
@@ -60,7 +61,6 @@ class Heartbeat(threading.Thread):
         self._describe = describe
         self._contact = contact
         self._on_beat = on_beat
-        self._loop = asyncio.get_running_loop()
         self._woken = threading.Event()
         self._ending = False
         #: Whether the runner waits for the next beat.
@@ -72,7 +72,7 @@ class Heartbeat(threading.Thread):
         self._sayer = Sayer(log)
         self.beside = Beside(store, runner, self._loop)
 
-    def run(self) -> None:
+    def work(self) -> None:
         """Beat until `stop`."""
         interval = self._settings.beat_ms / 1000
         pause = 0.0

@@ -26,6 +26,7 @@ from zwheel.outside import escaped, fenced
 from . import runner as runner_module
 from .claims import Claim
 from .heartbeat import Heartbeat
+from .parts import PartThread
 from .runner import Runner
 from .settings import WorkerSettings
 
@@ -42,18 +43,17 @@ _FRAMES = 20
 _DEBUGGERS = frozenset({"pdb", "bdb", "pydevd", "IPython"})
 
 
-class Watchdog(threading.Thread):
+class Watchdog(PartThread):
     """Asks the event loop to turn, again and again, and acts when it does not."""
 
     def __init__(self, settings: WorkerSettings, runner: Runner, heartbeat: Heartbeat) -> None:
-        super().__init__(name="zwheel-watchdog", daemon=True)
+        super().__init__("zwheel-watchdog")
         self._runner = runner
         self._heartbeat = heartbeat
         self._lease_s = settings.lease_ms / 1000
         self._limit_s = max(LEASES * self._lease_s, settings.stuck_ms / 1000)
         self._drain_s = settings.drain_ms / 1000
         self._look_s = min(LOOK_S, self._lease_s / 8)
-        self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._end = threading.Event()
         #: When the loop was asked to turn and did not yet, monotonic seconds; 0: it turned.
@@ -65,7 +65,7 @@ class Watchdog(threading.Thread):
         #: Ends the process; None: nobody would start another, so that the worker can only be told of.
         self.replace: Callable[[], None] | None = None
 
-    def run(self) -> None:
+    def work(self) -> None:
         """Look until `stop`."""
         looked = time.monotonic()
         while not self._end.is_set():
@@ -76,12 +76,15 @@ class Watchdog(threading.Thread):
             looked = now
             if self.on_look is not None:
                 self.on_look()
-            if self._asked_at:
-                self._blocked(now - self._asked_at)
-            elif not self._loop.is_closed():
-                self._asked_at, self._kicked = now, False
-                self._loop.call_soon_threadsafe(self._turned)
+            self._look(now)
             self._end.wait(self._look_s)
+
+    def _look(self, now: float) -> None:
+        if self._asked_at:
+            self._blocked(now - self._asked_at)
+        elif not self._loop.is_closed():
+            self._asked_at, self._kicked = now, False
+            self._loop.call_soon_threadsafe(self._turned)
 
     def _turned(self) -> None:
         self._asked_at = 0.0

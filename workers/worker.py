@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from zwheel import __version__
@@ -38,6 +38,7 @@ from .contact import Contact
 from .heartbeat import Heartbeat
 from .isolated import Isolated
 from .occurrences import Occurrences
+from .parts import PartEnded, end_parts, failed_part
 from .peers import Peers, about_tasks, group_of
 from .poller import Poller
 from .reaper import Reaper
@@ -59,6 +60,8 @@ _TOLD_S, _SIGN_OFF_S = 1.0, 2.0
 _EARLIER_S = 1.5
 #: How long the last steps may take when Redis did not answer before, seconds.
 _SILENT_S = 0.3
+#: How often to look whether the heartbeat's thread has told Redis, seconds.
+_LOOK_S = 0.02
 #: Refusals that end without us: after a failover, or when a disk or a replica is back.
 _PASSING = frozenset({"READONLY", "MISCONF", "NOREPLICAS"})
 
@@ -139,9 +142,7 @@ class Worker:
             idle=lambda: not slots.held and all(poller.follows for poller in pollers),
             taken_back=lambda queue: _look(pollers, queue),
         )  # fmt: skip
-        watchdog = Watchdog(self.settings, runner, heartbeat)
-        watchdog.on_look, watchdog.replace = self.on_look, self.replace
-        heartbeat.is_stuck = watchdog.stuck
+        watchdog = self._watchdog(runner, heartbeat)
         answered = True
         try:
             if not await self._await_server(store, namespace, guard):
@@ -149,21 +150,17 @@ class Worker:
             heartbeat.start()
             watchdog.start()
             await self._sync(store)
-            runs = {"reaper": reaping.run(), "watch over leases": heartbeat.watch(), "watch over Redis": guard.run()}
-            runs |= {f"scheduler of {scheduler.queue}": scheduler.run() for scheduler in schedulers}
-            parts = [asyncio.create_task(run, name=name) for name, run in runs.items()]
-            loops = [asyncio.create_task(poller.run()) for poller in pollers]
+            loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers)
             self.ready.set()
             log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
             try:
-                failed = await self._until_stopped(loops, parts)
+                threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
+                failure = await self._until_stopped({**parts, **threads}, heartbeat)
                 answered = await self._drain(pollers, loops, runner)
+                if failure is not None:
+                    raise failure
             finally:
-                for part in (*parts, *loops):
-                    part.cancel()
-                await asyncio.gather(*parts, *loops, return_exceptions=True)
-            if failed is not None:
-                raise failed
+                await end_parts(parts.values())
         finally:
             watchdog.stop()
             heartbeat.stop()
@@ -262,22 +259,25 @@ class Worker:
         if missing:
             raise refusal_of_rights(Role.WORKER, namespace, queues, missing)
 
-    async def _until_stopped(
-        self, loops: list[asyncio.Task[None]], parts: list[asyncio.Task[None]]
-    ) -> BaseException | None:
-        """Wait until it is told to stop, or a part of it fails, which is said here and ends it after a drain."""
+    def _watchdog(self, runner: Runner, heartbeat: Heartbeat) -> Watchdog:
+        watchdog = Watchdog(self.settings, runner, heartbeat)
+        watchdog.on_look, watchdog.replace = self.on_look, self.replace
+        heartbeat.is_stuck = watchdog.stuck
+        return watchdog
+
+    async def _until_stopped(self, parts: Mapping[str, asyncio.Future[Any]], heartbeat: Heartbeat) -> PartEnded | None:
+        """Wait for a stop. Returns the failure of a part that ended before, which is said here."""
         stopped = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait([stopped, *loops, *parts], return_when=asyncio.FIRST_COMPLETED)
-            for loop in loops:
-                if loop.done():
-                    await loop
-            for part in parts:
-                if part.done():
-                    error = part.exception() or RuntimeError(f"the {part.get_name()} ended by itself")
-                    log.error("worker %s: its %s failed: it drains and ends", self.id, part.get_name(), exc_info=error)
-                    return error
-            return None
+            ends: list[asyncio.Future[Any]] = [stopped, *parts.values()]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            failure = None if self._stop.is_set() else failed_part(parts)
+            if failure is not None and failure.at_once:
+                self.abort()
+                # Without a poller outcomes have no other way.
+                heartbeat.is_stuck = lambda: True
+                heartbeat.kick()
+            return failure
         finally:
             stopped.cancel()
 
@@ -287,7 +287,7 @@ class Worker:
         for poller in pollers:
             poller.stop()
         aborted = asyncio.create_task(self._abort.wait())
-        everything = asyncio.gather(*loops)
+        everything = asyncio.gather(*loops, return_exceptions=True)
         try:
             grace = self.settings.drain_ms / 1000
             if not runner.held:
@@ -296,11 +296,10 @@ class Worker:
             if not self._abort.is_set():
                 waited: set[asyncio.Future[Any]] = {everything, aborted}
                 await asyncio.wait(waited, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            if not everything.done():
+            if runner.held or not everything.done():
                 await self._cancel(runner, everything)
             if everything.done():
-                everything.result()
-                return True
+                return not any(everything.result())
             self.stuck = sum(claim.running is not None for claim in runner.held)
             if runner.held:
                 log.error(
@@ -324,6 +323,10 @@ class Worker:
             await asyncio.wait(running, timeout=CANCELLED_S)
         if runner.held or self._abort.is_set():
             await asyncio.wait([everything], timeout=_TOLD_S)
+        deadline = time.monotonic() + _TOLD_S
+        # A poller ended by a fault: the heartbeat's thread tells what became of its jobs.
+        while runner.held and everything.done() and time.monotonic() < deadline:  # noqa: ASYNC110 - seldom, and short
+            await asyncio.sleep(_LOOK_S)
 
     async def _leave(self, store: Store, lists: list[str], within_s: float) -> None:
         try:
@@ -348,6 +351,21 @@ class Worker:
             "lease": self.settings.lease_ms,
             **self._tasks,
         }
+
+
+def _start(
+    pollers: list[Poller], reaping: Reaper, heartbeat: Heartbeat, guard: Watch, schedulers: list[Scheduler]
+) -> tuple[list[asyncio.Task[None]], dict[str, asyncio.Task[None]]]:
+    """Start what runs in the event loop. Returns the pollers' tasks, and all tasks by their names."""
+    loops = [asyncio.create_task(poller.run()) for poller in pollers]
+    parts: dict[str, asyncio.Task[None]] = {
+        "reaper": asyncio.create_task(reaping.run()),
+        "watch over leases": asyncio.create_task(heartbeat.watch()),
+        "watch over Redis": asyncio.create_task(guard.run()),
+        **{f"scheduler of {s.queue}": asyncio.create_task(s.run()) for s in schedulers},
+        **{f"poller of {p.queue}": loop for p, loop in zip(pollers, loops, strict=True)},
+    }
+    return loops, parts
 
 
 def _both(observer: Observer | None, recorder: Recorder | None) -> Observer | None:

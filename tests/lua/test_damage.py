@@ -23,7 +23,11 @@ _FIELDS = re.compile(r"redis\.call\('HMGET', meta,([^)]*)\)|redis\.call\('HGET',
 def numbers_of(name: str) -> list[str]:
     """The numbers of `meta` that a script reads."""
     found = _FIELDS.findall(script(name).source)
-    return sorted({field for pair in found for text in pair for field in re.findall(r"\w+", text)} - TEXTS - {"field_names", "unpack"})
+    return sorted(
+        {field for pair in found for text in pair for field in re.findall(r"\w+", text)}
+        - TEXTS
+        - {"field_names", "unpack"}
+    )
 
 
 CASES = [(name, field) for name in NAMES for field in [*numbers_of(name), "orphans", "trimmed"]]
