@@ -35,8 +35,7 @@ _FORGET_MS = 3_600_000
 class Reaper:
     """Runs in every worker, jittered; each pass is bounded, and a pass that found much is followed by the next at once.
 
-    It also tells the queues what only a worker can know: that the server's clock jumped, and, by looking, that the
-    server was started again.
+    It also tells the queues what only a worker can know: that the server's clock jumped.
     """
 
     def __init__(
@@ -65,11 +64,9 @@ class Reaper:
     async def run(self) -> None:
         """Reap until cancelled."""
         rounds = random.randrange(_PRUNE_EVERY)
-        breaks = -1
         while True:
             jumps, self._contact.jumps = self._contact.jumps, []
-            if jumps or breaks != self._contact.breaks:
-                breaks = self._contact.breaks
+            if jumps:
                 await self._each(partial(self._tell, jumps))
             await self._pause()
             rounds += 1
@@ -110,10 +107,10 @@ class Reaper:
                 )  # fmt: skip
 
     async def _tell(self, jumps: Sequence[int], keys: ShardKeys) -> None:
-        """Take nothing, but have a restart of the server noticed, and tell of jumps of its clock."""
-        for jumped_ms in jumps or (0,):
+        """Take nothing, but tell of jumps of the server's clock."""
+        for jumped_ms in jumps:
             await self._call(keys, limit=0, jumped_ms=jumped_ms)
-            if jumped_ms and self._observer is not None:
+            if self._observer is not None:
                 self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
 
     async def _call(self, keys: ShardKeys, *, limit: int, jumped_ms: int = 0) -> Reaped:
@@ -144,7 +141,12 @@ class Reaper:
         )
 
     async def _reap(self, keys: ShardKeys) -> None:
-        if not await self._look(keys) or self._contact.wait_s():
+        if not await self._look(keys):
+            return
+        if self._contact.wait_s():
+            # Something is to be taken back, and not by this worker now: a history shall know that.
+            if self._observer is not None:
+                self._observer("held", {"queue": keys.queue})
             return
         while True:
             reaped = await self._call(keys, limit=_BATCH)

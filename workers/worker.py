@@ -138,7 +138,7 @@ class Worker:
         )
         runner.renew = heartbeat.kick
         reaping = Reaper(
-            store, shards, self.settings, self._observer, contact,
+            store, shards, self.settings, _both(self._observer, store.recorder), contact,
             idle=lambda: not slots.held and all(poller.follows for poller in pollers),
             taken_back=lambda queue: _look(pollers, queue),
         )  # fmt: skip

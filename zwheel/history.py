@@ -124,9 +124,12 @@ class Recorder:
         self._history.write([line], sync=self._history.fsync)
 
     def observe(self, event: str, facts: Mapping[str, object]) -> None:
-        """Take what a worker's parts tell: the attempts among it become lines."""
+        """Take what a worker's parts tell: the attempts among it become lines, and that a reaper held itself back."""
         if event == "start":
             self.attempt("start", facts)
+        elif event == "held":
+            line = self._line(self._history.number(), "hold", "ok") | {"queue": facts["queue"], "jobs": []}
+            self._history.write([line | self._estimate() | self._stamps()])
         elif "token" in facts:
             self.attempt("end", facts, event)
 

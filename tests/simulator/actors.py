@@ -370,13 +370,10 @@ def reaper(world: World, process: Process, most_dead: int) -> Acting:
     """Takes back jobs whose lease ran out, as the worker's own does, and prunes now and then."""
     decisions = world.decisions
     contact = process.contact or world.contact(process)
-    breaks = -1
     while True:
         jumps, contact.jumps = contact.jumps, []
-        told = jumps or ([0] if breaks != contact.breaks else [])
-        breaks = contact.breaks
         try:
-            for jumped_ms in told:
+            for jumped_ms in jumps:
                 yield (_reap(process, most_dead, 0, jumped_ms),)
             yield decisions.pick((5.0, 3.0, 4.0))
             if contact.wait_s():

@@ -105,7 +105,14 @@ class Book:
         self, t: float, back: tuple[str, ...] = (), dead: tuple[str, ...] = (), *, by: str = "w2", **more: Any
     ) -> None:
         jobs = [{"id": job, "letter": "s"} for job in back] + [{"id": job, "letter": "x"} for job in dead]
-        self.call("reap", t, jobs, proc=by, args={"lease": LEASE, "limit": 100, "looked": len(jobs)}, **more)
+        args = {"lease": LEASE, "limit": 100, "looked": len(jobs)}
+        if "jumped" in more:
+            args["jumped"] = more.pop("jumped")
+        self.call("reap", t, jobs, proc=by, args=args, **more)
+
+    def hold(self, t: float, *, by: str = "w2") -> None:
+        self.seq += 1
+        self._line("hold", "ok", self.seq, by, jobs=[], est_us=us(t), err_us=0)
 
     def schedule(
         self, op: str, t: float, *, on: float | None, cursor: float, fires: tuple[int, ...] = (),

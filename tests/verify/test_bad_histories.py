@@ -338,6 +338,31 @@ def mass_redelivery(book: Book) -> None:
     book.extend("a", 5_200, of=10, letter="f")
 
 
+def taken_in_a_jump_ahead(book: Book) -> None:
+    """The server's clock jumps ahead by an hour; a worker that saw it tells, and takes the job of one that lives."""
+    hour = 3_600_000
+    book.enqueue("a")
+    book.claim("a", 10)
+    book.extend("a", 300, of=10)
+    book.reap(hour + 400, ("a",), jumped=hour)
+    book.extend("a", hour + 500, of=10, letter="f")
+
+
+def early_after_a_step_back(book: Book) -> None:
+    """The server's clock was set back by 8 s, and the script went by the last time it saw: the token tells."""
+    book.enqueue("a", fire=6_000)
+    book.claim("a", 900, fire=6_000, token=token(8_001))
+
+
+def late_after_a_restart(book: Book) -> None:
+    """A single worker died and was started again: from then on nothing holds its job up."""
+    book.enqueue("a")
+    book.claim("a", 10)
+    for t in range(5_000, 7_000, 300):
+        book.beat(t, by="w2")
+    book.reap(7_000, ("a",))
+
+
 def a_second_missing(book: Book) -> None:
     book.schedule("define", 500, on=None, cursor=500)
     book.schedule("advance", 600, on=500, cursor=3_000, fires=(1_000, 3_000))
@@ -462,7 +487,10 @@ BAD: dict[str, Bad] = {
     "never recovered": ({"I23"}, 2, never_recovered),
     "late": ({"I24"}, 1, late),
     "idle while due": ({"I25"}, 3, idle_while_due),
+    "late after a restart": ({"I23"}, 2, late_after_a_restart),
     "mass redelivery": ({"I26"}, 4, mass_redelivery),
+    "taken in a jump ahead": ({"I26"}, 4, taken_in_a_jump_ahead),
+    "early after a step back": ({"I3"}, 1, early_after_a_step_back),
 }
 
 

@@ -184,6 +184,30 @@ def reaped_late_for_redis_was_away(book: Book) -> None:
     book.snapshot(9_900)
 
 
+def back_with_the_first_worker_that_starts_again(book: Book) -> None:
+    book.enqueue("a")
+    book.claim("a", 10)
+    book.hold(5_000)
+    for t in range(5_300, 6_000, 300):
+        book.beat(t, by="w2")
+    book.reap(5_550, ("a",))
+    book.run("a", 5_600, attempt=2, fire=5_550, by="w2")
+    book.snapshot(9_900)
+
+
+def reaped_late_by_one_that_was_cut_off(book: Book) -> None:
+    """No fault is on record: its own calls failed for a while, so it gives the others a lease to renew."""
+    book.enqueue("a")
+    book.claim("a", 10)
+    for t in range(300, 2_400, 300):
+        book.beat(t, by="w2")
+    book.hold(900)
+    book.hold(1_500)
+    book.reap(2_300, ("a",))
+    book.run("a", 2_400, attempt=2, fire=2_300, by="w2")
+    book.snapshot(9_900)
+
+
 def taken_from_a_dead_worker_after_a_gap(book: Book) -> None:
     book.enqueue("a")
     book.claim("a", 10)
@@ -295,6 +319,7 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death,
     purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, taken_from_a_dead_worker_after_a_gap,
+    back_with_the_first_worker_that_starts_again, reaped_late_by_one_that_was_cut_off,
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_workers_that_are_full, buried_with_a_reason,
     kept_promise_of_a_receipt, scheduled, waited_through_an_edit,
     taken_off_by_a_pause_and_before_the_new_start, advanced_without_an_answer,

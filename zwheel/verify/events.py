@@ -182,6 +182,10 @@ class QueueLine:
     schedules: list[CallLine] = field(default_factory=list)
     """Changes of schedules that were carried out: `define` and `advance`."""
     graces: list[Span] = field(default_factory=list)
+    reaps: list[tuple[str, int, bool]] = field(default_factory=list)
+    """Process, time, and whether it held itself back, of each reap."""
+    holds: list[Span] = field(default_factory=list)
+    """When a worker took nothing back, since it had been cut off, or had only just begun."""
     jumps: list[Span] = field(default_factory=list)
     """Jumps ahead of the server's clock that a worker told of: what it showed before, as far as is known, and after."""
     pauses: list[Span] = field(default_factory=list)

@@ -23,7 +23,7 @@ def i23_recovery(runs: Runs, bounds: Bounds, found: Findings) -> None:
     limit_us = (bounds.reap_ms + bounds.slack_ms) * 1000
     disturbed = runs.disturbed()
     for name, queue in runs.queues.items():
-        silent = gaps(queue, max(limit_us // 2, 1_000_000)) + queue.graces + disturbed
+        silent = gaps(queue, max(limit_us // 2, 1_000_000)) + queue.graces + queue.holds + disturbed
         final = runs.final(name)
         for job in runs.jobs.values():
             if job.queue != name or job.shaky:

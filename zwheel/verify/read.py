@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from zwheel.errors import InvalidInput
-from zwheel.verify.events import ACCEPTED, NEVER, SETTLES, CallLine, Event, Fault, Runs, Snapshot, Source
+from zwheel.verify.events import (
+    ACCEPTED,
+    NEVER,
+    SETTLES,
+    CallLine,
+    Event,
+    Fault,
+    QueueLine,
+    Runs,
+    Snapshot,
+    Source,
+    Span,
+)
 
 Line = dict[str, Any]
 
@@ -111,6 +123,8 @@ class _File:
             self._fault(line, source)
         elif op in _HANDLER:
             self._handler(line, source)
+        elif op == "hold":
+            self.runs.queue(line["queue"]).reaps.append((source.proc, us, True))
         elif phase == "invoke":
             self.open[line["seq"]] = (line, source)
         else:
@@ -225,6 +239,8 @@ class _File:
             self.runs.receipts_seen += bool(receipt)
             if receipt not in ("", "memory"):
                 self.runs.receipts.append((receipt, line, call.source))
+        if op == "reap":
+            queue.reaps.append((call.source.proc, call.us, False))
         jumped_us = int(call.args.get("jumped") or 0) * 1000
         if jumped_us > 0:
             queue.jumps.append((call.us - jumped_us, call.us))
@@ -270,6 +286,20 @@ def _latest(line: Line) -> int:
     return int(line["est_us"]) + int(line.get("err_us", 0))
 
 
+def _holds(queue: QueueLine) -> list[Span]:
+    """From each time that a worker held itself back to its next reap, or to the longest time it may wait for that."""
+    longest_us = queue.lease_ms * 1000 * 4 // 3
+    spans: list[Span] = []
+    since: dict[str, int] = {}
+    for proc, us, held in sorted(queue.reaps, key=lambda reap: reap[1]):
+        before = since.pop(proc, None)
+        if before is not None:
+            spans.append((before, min(us, before + longest_us)))
+        if held:
+            since[proc] = us
+    return spans + [(us, us + longest_us) for us in since.values()]
+
+
 def _settle(runs: Runs) -> None:
     for times in runs.procs.values():
         times.sort()
@@ -279,6 +309,7 @@ def _settle(runs: Runs) -> None:
         queue.unheard.sort()
         queue.claims.sort(key=lambda call: call.us)
         queue.jumps.sort()
+        queue.holds = _holds(queue)
         resumes = sorted(queue.resumes)
         queue.pauses = [(s, next((r for r in resumes if r >= s), NEVER)) for s, _ in queue.pauses]
     if runs.lost_in(0, NEVER):
