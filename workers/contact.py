@@ -8,6 +8,7 @@ that has only just begun: it waits until every worker that lives has had its tur
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from zwheel.outside import escaped
@@ -21,6 +22,8 @@ _NEVER = float("inf")
 _MARGIN = 1.1
 #: A jump that another worker counted is mentioned when none was seen here for so long, ns.
 _SAME_NS = 60_000_000_000
+#: So long after a jump nothing is deleted for its age, ns.
+_CALM_NS = 600_000_000_000
 
 
 class Contact:
@@ -42,12 +45,12 @@ class Contact:
         self._heard_ns: int | None = None
         #: How long an answer takes as a rule: a long way is no trouble, a longer one than usual is.
         self._usual_ns = 0
-        self._jumped_ns = -_SAME_NS
+        self._jumped_ns = self._since_ns - _CALM_NS
         self._counted: dict[str, int] = {}
         #: How often the contact was lost so far.
         self.breaks = 0
-        #: Jumps of the server's clock that the queues were not told of yet, ms.
-        self.jumps: list[int] = []
+        #: Jumps of the server's clock that the reaper did not take in yet, ms. Any thread adds to them.
+        self.jumps: deque[int] = deque()
 
     def heard(self, sent_ns: int) -> None:
         """A heartbeat was answered. One that took longer than usual, or that came late, is no steady contact."""
@@ -71,6 +74,11 @@ class Contact:
         if self._heard_ns is None or now_ns - self._heard_ns > self._beat_ns * 3 // 2:
             return _NEVER
         return max(0.0, (self._since_ns + self._hold_ns - now_ns) / 1e9)
+
+    @property
+    def calm(self) -> bool:
+        """Whether what is past its retention may be deleted: not soon after a jump, which may be one for a moment."""
+        return not self.jumps and not self.wait_s() and self._now_ns() - self._jumped_ns > _CALM_NS
 
     def jumped(self, by_us: int) -> None:
         """The server's clock jumped, as a reading of it showed: say it, and have the queues told."""

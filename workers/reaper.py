@@ -8,7 +8,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from zwheel import calls
 from zwheel.calls import Reaped
@@ -53,6 +52,8 @@ class Reaper:
         self._sayer = Sayer(log)
         #: Told of a queue that has due jobs again: the token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
+        #: Jumps that a queue was not told of yet, ms: before that nothing is taken back there.
+        self._untold: dict[str, list[int]] = {keys.queue: [] for keys in shards}
         self._kicked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -65,13 +66,15 @@ class Reaper:
         """Reap until cancelled."""
         rounds = random.randrange(_PRUNE_EVERY)
         while True:
-            jumps, self._contact.jumps = self._contact.jumps, []
-            if jumps:
-                await self._each(partial(self._tell, jumps))
+            while self._contact.jumps:
+                jumped_ms = self._contact.jumps.popleft()
+                for untold in self._untold.values():
+                    untold.append(jumped_ms)
+            await self._each(self._tell)
             await self._pause()
             rounds += 1
             await self._each(self._reap)
-            if rounds % _PRUNE_EVERY == 0 and not self._contact.wait_s():
+            if rounds % _PRUNE_EVERY == 0 and self._contact.calm:
                 await self._each(self._prune)
 
     async def _pause(self) -> None:
@@ -106,19 +109,21 @@ class Reaper:
                     keys.queue, error, trace=True,
                 )  # fmt: skip
 
-    async def _tell(self, jumps: Sequence[int], keys: ShardKeys) -> None:
-        """Take nothing, but tell of jumps of the server's clock."""
-        for jumped_ms in jumps:
-            await self._call(keys, limit=0, jumped_ms=jumped_ms)
+    async def _tell(self, keys: ShardKeys) -> None:
+        """Take nothing, but tell of jumps of the server's clock. What could not be told is told in the next pass."""
+        untold = self._untold[keys.queue]
+        while untold:
+            await self._call(keys, limit=0, expected_us=None, jumped_ms=untold[0])
+            jumped_ms = untold.pop(0)
             if self._observer is not None:
                 self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
 
-    async def _call(self, keys: ShardKeys, *, limit: int, jumped_ms: int = 0) -> Reaped:
+    async def _call(self, keys: ShardKeys, *, limit: int, expected_us: int | None, jumped_ms: int = 0) -> Reaped:
         session = self._store.session
         while True:
             call = calls.reap(
                 keys, limit=limit, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,
-                now_ms=session.clock.now_ms(), expected_us=None if session.now else session.clock.now_us(),
+                now_ms=session.clock.now_ms(), expected_us=expected_us,
                 jumped_ms=jumped_ms, now=session.now,
             )  # fmt: skip
             (reply,) = await self._store.send([call])
@@ -149,7 +154,12 @@ class Reaper:
                 self._observer("held", {"queue": keys.queue})
             return
         while True:
-            reaped = await self._call(keys, limit=_BATCH)
+            # What the clock should show, before the look for jumps: one that is not told yet stops this pass.
+            expected_us = self._expected_us()
+            if self._contact.jumps or self._untold[keys.queue]:
+                self.kick()
+                return
+            reaped = await self._call(keys, limit=_BATCH, expected_us=expected_us)
             if reaped.back or reaped.dead:
                 log.warning(
                     "queue %s: took back %d jobs whose lease ran out, %d of them dead",
@@ -167,13 +177,17 @@ class Reaper:
             if reaped.looked_at < _BATCH and reaped.shortened < _BATCH:
                 return
 
+    def _expected_us(self) -> int | None:
+        session = self._store.session
+        return None if session.now else session.clock.now_us()
+
     async def _prune(self, keys: ShardKeys) -> None:
         session = self._store.session
         taken = _BATCH
         while taken >= _BATCH:
             call = calls.prune(
                 keys, limit=_BATCH, dead_age_ms=self._settings.dead_age_ms,
-                expected_us=None if session.now else session.clock.now_us(), now=session.now,
+                expected_us=self._expected_us(), now=session.now,
             )  # fmt: skip
             (reply,) = await self._store.send([call])
             taken = calls.read_count(reply)

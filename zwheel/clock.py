@@ -70,13 +70,14 @@ class ServerClock:
             # Asked before the jump was seen and answered before it happened: another thread was faster.
             return
         by_us = (low + high - known.low_us - known.high_us) // 2
-        self._jumped_ns = time.monotonic_ns()
-        self._known = _Known(low, high, received_ns, abs(by_us))
-        self._offset_us = (low + high) // 2
         slept, self._boot_us = _slept_us() - self._boot_us, _slept_us()
         here = slept > _SLEPT_US // 10 and abs(by_us - slept) <= _SLEPT_US
         if abs(by_us) > _JUMP_US and not here and self.on_jump is not None:
+            # First this, and then the new estimate: whoever goes by that one can know of the jump.
             self.on_jump(by_us)
+        self._jumped_ns = time.monotonic_ns()
+        self._known = _Known(low, high, received_ns, abs(by_us))
+        self._offset_us = (low + high) // 2
 
     def now_us(self) -> int:
         """The server's time, µs since the epoch, estimated."""

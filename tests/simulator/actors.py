@@ -371,11 +371,13 @@ def reaper(world: World, process: Process, most_dead: int) -> Acting:
     decisions = world.decisions
     contact = process.contact or world.contact(process)
     while True:
-        jumps, contact.jumps = contact.jumps, []
         try:
-            for jumped_ms in jumps:
-                yield (_reap(process, most_dead, 0, jumped_ms),)
+            while contact.jumps:
+                yield (_reap(process, most_dead, 0, contact.jumps[0]),)
+                contact.jumps.popleft()
             yield decisions.pick((5.0, 3.0, 4.0))
+            if contact.jumps:
+                continue
             if contact.wait_s():
                 world.mark("reaper held back")
                 # Any answer has a reading of the clock in it.

@@ -85,8 +85,20 @@ def test_a_jump_is_kept_for_the_queues_and_they_are_told_at_once(played: Played)
     played.beat()
     played.contact.jumped(3_600_000_000)
     played.contact.jumped(-3_600_000_000)
-    assert played.contact.jumps == [3_600_000, -3_600_000]
+    assert list(played.contact.jumps) == [3_600_000, -3_600_000]
     assert played.news == 2
+
+
+def test_nothing_is_deleted_for_its_age_soon_after_a_jump(played: Played) -> None:
+    played.beat()
+    played.beats(60)
+    assert played.contact.calm
+    played.contact.jumped(10**15)
+    played.contact.jumps.clear()
+    played.beats(300)
+    assert not played.contact.calm
+    played.beats(400)
+    assert played.contact.calm
 
 
 def test_a_jump_that_a_claim_tells_of_is_said_when_it_is_news(played: Played, caplog: pytest.LogCaptureFixture) -> None:
