@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -87,10 +88,10 @@ async def dev(
     words += [word for one in queue or [] for word in ("--queue", one)]
     if settings.namespace:
         words += ["--namespace", settings.namespace]
-    stopping = asyncio.Event()
+    stopping = _Stopping()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stopping.ask)
     try:
         await _run(ctx, words, {**os.environ, "ZWHEEL_URL": url}, stopping, reload)
     finally:
@@ -99,7 +100,21 @@ async def dev(
             ctx.out.note("zwheel: stopped the private server; its data stays")
 
 
-async def _run(ctx: Context, words: list[str], env: dict[str, str], stopping: asyncio.Event, reload: bool) -> None:
+class _Stopping(asyncio.Event):
+    """Set by Ctrl-C; a second one is passed on to the worker that is ending, which then stops at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Asks the worker that runs to stop, once more.
+        self.again: Callable[[], None] | None = None
+
+    def ask(self) -> None:
+        if self.is_set() and self.again is not None:
+            self.again()
+        self.set()
+
+
+async def _run(ctx: Context, words: list[str], env: dict[str, str], stopping: _Stopping, reload: bool) -> None:
     from zwheel.workers.lifeline import Lifeline
 
     root = Path.cwd()
@@ -125,8 +140,10 @@ async def _run(ctx: Context, words: list[str], env: dict[str, str], stopping: as
                     raise typer.Exit(ended.result())
         finally:
             if not ended.done():
-                line.ask(child.terminate)
+                stopping.again = partial(line.ask, child.terminate)
+                stopping.again()
             code = await ended
+            stopping.again = None
             line.close()
         if code and reload and not stopping.is_set():
             ctx.out.note("zwheel: waiting for a change")

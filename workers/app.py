@@ -31,12 +31,11 @@ def load_app(name: str) -> Registry:
     """
     module_name, _, attribute = name.partition(":")
     attribute = attribute or "wheel"
+    add_to_path(os.getcwd())
     if module_name.endswith(".py"):
         path = Path(module_name)
         add_to_path(str(path.parent.resolve()))
         module_name = path.stem
-    else:
-        add_to_path(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

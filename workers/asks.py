@@ -19,7 +19,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: Different signals that arrive within so many seconds are one asking.
 _TOGETHER_S = 1.0
 #: How long cancelled jobs may take to end, seconds. A command gets 5 s between SIGTERM and SIGKILL.
-CANCELLED_S = 7.0
+CANCELLED_S = 6.5
 #: How long a process may take to end after the second asking, seconds: beyond 10 s it is killed.
 AT_ONCE_S = 9.0
 #: The same after the first one, on top of the drain: to cancel what still runs, to sign off and to close.

@@ -30,6 +30,8 @@ log = escaped("zwheel.worker")
 
 #: How long what is left of ended jobs may take to end before the process does, seconds: idle threads; background tasks.
 _THREADS_END_S, _BACKGROUND_S = 0.5, 1.0
+#: What the task of a job is called, as a coroutine of the runner's.
+_JOB = "Runner._run"
 #: How long the log of a stuck process may take to be written, seconds.
 _FLUSHED_S = 1.0
 #: What the names of the threads begin with that run tasks, and what tasks hand to `asyncio.to_thread`.
@@ -136,7 +138,8 @@ class _Left:
         if len(self._threads) > self._of_tasks:
             names = ", ".join(n for n in self._threads if not n.startswith((TASK_THREAD, TO_THREAD)))
             log.warning("threads that tasks left behind are ended with the process: %s", names[:500])
-        for name in self.background[:10]:
+        # The jobs that did not stop have been counted before.
+        for name in [name for name in self.background if _JOB not in name][:10]:
             log.warning("a background task swallows its cancellation and is ended with the process: %s", name[:500])
 
 

@@ -113,7 +113,7 @@ def test_an_entry_that_allows_nothing_is_refused(bare: Shell) -> None:
 
 def test_each_process_of_a_supervisor_may_run_the_same() -> None:
     own = ["--allow-shell", "--allow", "backup.sh", "--allow", "a -p 2 | b"]
-    expected = [sys.executable, "-m", "zwheel.cli", "worker", *own]
+    expected = [sys.executable, "-P", "-m", "zwheel.cli", "worker", *own]
     assert _one_process(["worker", "-p", "2", *own]) == expected
     assert _one_process(["worker", *own, "--processes=3"]) == expected
 
