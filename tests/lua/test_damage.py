@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
 import pytest
+import redis
 
 from zwheel.calls import Call, Claimed, Lane, cancel, claim, day_name, read_claim, reap, redrive
 from zwheel.scripts import NAMES, script
 from zwheel.times import DAY_MS
 
 from .batches import prepare
+from .going_on import ends, places
 from .shard import KEYS, MIDNIGHT, NOW, START, TODAY, TOMORROW, WORKER, Keyspace, Shard, at, digits16, held, record
 
 LEASE = 30_000
@@ -162,6 +165,35 @@ def test_a_key_of_another_type_costs_no_more_than_what_it_held(real_shard: Shard
     real_shard.client.zadd(KEYS.days, {TODAY: int(TODAY)})
     real_shard.client.set(f"{KEYS.tag}:{key}", "another program's")
     assert ids(take(real_shard, now=MIDNIGHT)) == [b"b"]
+
+
+def names_of(name: str) -> list[str]:
+    """The keys of a script, as its header calls them, but for the records: without these there are no jobs."""
+    section = script(name).header.split("KEYS")[1].split("ARGV")[0]
+    return [found for found in re.findall(r"\d+(?:\.\.)? +([a-z:]+)", section) if found != "jobs"]
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name in NAMES for key in names_of(name)])
+def test_a_script_that_meets_a_key_of_another_type_leaves_every_job_in_a_place(
+    real_shard: Shard, name: str, key: str
+) -> None:
+    call = prepare(name, real_shard, 30)
+    broken = call.keys[names_of(name).index(key) + (names_of(name).index(key) >= call.keys.index(KEYS.jobs))]
+    before = {job_id for job_id, sets in places(real_shard.keyspace()).items() if sets}
+    real_shard.client.delete(broken)
+    had = places(real_shard.keyspace())
+    real_shard.client.set(broken, "another program's")
+    with contextlib.suppress(redis.exceptions.ResponseError):
+        real_shard.run(call)
+    real_shard.client.delete(broken)
+    found = real_shard.keyspace()
+    now = places(found)
+    lost = {job_id for job_id in before if had.get(job_id) and job_id in found.get("jobs", {}) and not now[job_id]}
+    assert lost == set()
+    assert {job_id: sets for job_id, sets in now.items() if len(sets) > 2} == {}
+    ends(real_shard)
+    left = places(real_shard.keyspace())
+    assert {job_id: sets for job_id, sets in left.items() if len(sets) > 1} == {}
 
 
 @pytest.mark.parametrize("score", ["-inf", -5, 0])

@@ -9,17 +9,17 @@ import pytest
 import redis
 
 from tests.servers import RedisServer
-from zwheel.calls import Call, Lane, claim, complete, prune, read_claim, reap, repair
+from zwheel.calls import Call
 from zwheel.scripts import NAMES, OVERRIDES, Script, script
 
 from .batches import prepare
-from .shard import KEYS, NOW, TODAY, WORKER, Keyspace, Shard, at
+from .going_on import ends, places
+from .shard import KEYS, Keyspace, Shard
 
 USER = "limited"
 #: What Redis and Valkey themselves say of a command in a script; only what is read before the first write meets it.
 IN_A_SCRIPT = re.compile("can't run this command|ACL failure in script")
 SIZE = 30
-DAY = 86_400_000
 COMMAND = re.compile(r"redis\.p?call\(\s*'([A-Z]+)'")
 CASES = [(name, command) for name in NAMES for command in sorted(set(COMMAND.findall(script(name).source)))]
 each_right = pytest.mark.parametrize(("name", "command"), CASES)
@@ -76,16 +76,6 @@ def unasked() -> Iterator[None]:
     script.cache_clear()
 
 
-def places(keyspace: Keyspace) -> dict[str, list[str]]:
-    """The sets that each job is in."""
-    found: dict[str, list[str]] = {job_id: [] for job_id in keyspace.get("jobs", {})}
-    for name, members in keyspace.items():
-        if name in ("processing", "dead", "done") or name.startswith("wheel:"):
-            for job_id in members:
-                found.setdefault(job_id, []).append(name)
-    return found
-
-
 @pytest.mark.usefixtures("unasked")
 @each_right
 def test_a_script_that_ends_in_the_middle_leaves_every_job_in_a_place_and_all_of_them_end(
@@ -105,33 +95,6 @@ def test_a_script_that_ends_in_the_middle_leaves_every_job_in_a_place_and_all_of
         job_id for job_id in found if cut["jobs"][job_id][1:2] in (b"s", b"p") and cut["jobs"][job_id][:1] == b"1"
     }
     assert living - ran - set(left) == set()
-
-
-def ends(shard: Shard) -> set[str]:
-    """Let the system go on, days after: reap, claim and complete until nothing is left. The ids that ran."""
-    ran: set[str] = set()
-    now, request, day = NOW + 5 * DAY, 0, TODAY
-    while True:
-        now += 10_000
-        request += 1
-        assert request < 200, "it never ends"
-        shard.run(reap(KEYS, limit=100, lease_ms=30_000, most_dead=1000, now_ms=now, now=at(now)))
-        lane = Lane("system", "claim", str(request))
-        met = read_claim(
-            shard.run(claim(KEYS, day=day, worker=WORKER, lease_ms=30_000, limit=50, lane=lane, now=at(now)))
-        )
-        day = met.day or day
-        held = [(raw.decode(), met.jobs[i + 1][21:37]) for i, raw in enumerate(met.jobs) if i % 2 == 0]
-        ran |= {job_id for job_id, _ in held}
-        if held:
-            shard.run(complete(KEYS, held, lane=Lane("system", "complete", str(request)), now=at(now)))
-        elif met.word == "empty" and not shard.client.exists(KEYS.processing, KEYS.days):
-            break
-    ids = sorted(places(shard.keyspace()))
-    if ids:
-        shard.run(repair(KEYS, days=[], digests=[], ids=ids, mend=True, now=at(now)))
-    shard.run(prune(KEYS, limit=100, dead_age_ms=10 * DAY, now=at(now)))
-    return ran
 
 
 def test_the_answer_names_what_is_missing(real_shard: Shard, fresh: RedisServer) -> None:
