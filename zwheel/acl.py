@@ -142,7 +142,9 @@ def rules(roles: Iterable[Role], namespace: str, queues: Sequence[str]) -> list[
     return ["resetkeys", "resetchannels", "-@all", *(f"+{command}" for command in allowed), *kept]
 
 
-def questions(role: Role, namespace: str, queues: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+def questions(
+    role: Role, namespace: str, queues: Sequence[str], *, commands_too: bool = True
+) -> list[tuple[str, tuple[str, ...]]]:
     """What to ask a server about a user's rights: the rule that it is about, and a whole command that needs it.
 
     Whole, because Redis 7.0 dies of the question about some commands without their arguments.
@@ -159,7 +161,7 @@ def questions(role: Role, namespace: str, queues: Sequence[str]) -> list[tuple[s
         asked.append((f"~{listing}", ("HSETNX", listing, "q", "1")))
     if "R" in use:
         asked.append((f"~{listing}", ("HKEYS", listing)))
-    for command in commands(role):
+    for command in commands(role) if commands_too else ():
         if command in _SAID_ELSEWHERE:
             continue
         asked += [(f"+{command}", _whole(command, keys.meta)) for keys in shards[:1]]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,3 +229,25 @@ def test_every_line_of_the_page_makes_a_user(fresh: RedisServer, command: Comman
             admin.execute_command("ACL", "SETUSER", *made)
             admin.execute_command("ACL", "DELUSER", made[0])
     assert len(lines) > 4
+
+
+@pytest.mark.anyio
+async def test_many_queues_are_asked_about_in_bounded_calls(as_role: AsRole, fresh: RedisServer) -> None:
+    names = [f"q{n}" for n in range(250)]
+    async with Wheel(as_role(Role.WORKER, queues=tuple(names[:-20]))) as wheel:
+        with pytest.raises(BrokerRefused, match=r"lacks ~\{zw:q230:0\}:\* .* and 8 more"):
+            async with running(wheel, queues=tuple(names)):
+                pass
+
+
+def test_a_worker_without_a_right_ends_with_the_code_of_a_refusal(
+    as_role: AsRole, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks_of_acl.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "zwheel.cli", "worker", "tasks_of_acl:wheel"], cwd=tmp_path, capture_output=True,
+        env={**os.environ, "ZWHEEL_URL": as_role(Role.WORKER, without=("+zadd",))}, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 6, done.stderr
+    assert "this Redis user lacks +zadd: `zwheel acl worker --queue default` prints the rules" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
-from zwheel.operations.rights import missing_rights
+from zwheel.operations.rights import in_words, missing_rights
 from zwheel.store import Steps
 
 _LOOPBACK = ("127.", "::1", "localhost", "-::1")
@@ -64,7 +64,7 @@ def check_rights(session: Session, queues: Sequence[str]) -> Steps[list[Finding]
         return []
     if not missing:
         return [ok("rights", "this user has every right that looking and repairing need")]
-    text = f"this user lacks {' '.join(missing)}: what needs it is left out here, or refused"
+    text = f"this user lacks {in_words(missing)}: what needs it is left out here, or refused"
     options = "".join(f" --queue {queue}" for queue in queues[:5])
     return [problem("rights", text, f"give it the rules that `zwheel acl doctor{options}` prints")]
 

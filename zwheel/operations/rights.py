@@ -27,22 +27,37 @@ end
 return refused"""
 
 
+#: Of so many queues one call asks.
+_QUEUES = 100
+#: So many missing rules a sentence names.
+_NAMED = 12
+
+
 def missing_rights(session: Session, role: Role, queues: Sequence[str]) -> Steps[list[str]]:
     """Give the rules that this user lacks for a role in these queues, keys first; [] when it has them all.
 
     Raises: BrokerRefused when scripts may not even be loaded.
     """
-    asked = questions(role, session.namespace, queues)
     sha = hashlib.sha1(_ASK.encode(), usedforsecurity=False).hexdigest()
-    words: list[str] = []
-    for _, command in asked:
-        words += [str(len(command)), *command]
-    _, refused = yield (("SCRIPT", "LOAD", _ASK), ("EVALSHA", sha, 0, *words))
-    lacking = list(dict.fromkeys(asked[number - 1][0] for number in refused))
+    found: dict[str, None] = {}
+    for start in range(0, max(1, len(queues)), _QUEUES):
+        asked = questions(role, session.namespace, queues[start : start + _QUEUES], commands_too=start == 0)
+        words: list[str] = []
+        for _, command in asked:
+            words += [str(len(command)), *command]
+        _, refused = yield (("SCRIPT", "LOAD", _ASK), ("EVALSHA", sha, 0, *words))
+        found |= dict.fromkeys(asked[number - 1][0] for number in refused)
+    lacking = list(found)
     keys = [rule for rule in lacking if rule.startswith("~")]
     # A command was asked about with a key: where that key is refused, its answer says nothing about the command.
     first = f"~{session.keys(queues[0]).tag}:*" if queues else ""
     return keys if first in keys else [*keys, *(rule for rule in lacking if rule.startswith("+"))]
+
+
+def in_words(missing: Sequence[str]) -> str:
+    """Name missing rules, and of many the first ones and how many more there are."""
+    more = len(missing) - _NAMED
+    return " ".join(missing[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def refusal_of_rights(role: Role, namespace: str, queues: Sequence[str], missing: Sequence[str]) -> BrokerRefused:
@@ -51,6 +66,6 @@ def refusal_of_rights(role: Role, namespace: str, queues: Sequence[str], missing
         f" --namespace {namespace}" if namespace != "zw" else ""
     )
     return BrokerRefused(
-        f"this Redis user lacks {' '.join(missing)}: `zwheel acl {role}{options}` prints the rules that it needs",
+        f"this Redis user lacks {in_words(missing)}: `zwheel acl {role}{options}` prints the rules that it needs",
         "NOPERM",
     )
