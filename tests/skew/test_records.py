@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,5 +101,11 @@ def test_this_version_still_writes_what_its_records_say() -> None:
         if job_id == "large":
             stored = task_and_body((folder / "large.record").read_bytes())[1]
             assert DEFAULT.decode(task_and_body(raw)[1]) == DEFAULT.decode(stored)
+        elif job_id == "reaped":  # since that was written, a lease that ran out says when it began
+            then, now = (
+                read_record(JobId(job_id), QueueName("q"), record)
+                for record in ((folder / "reaped.record").read_bytes(), raw)
+            )
+            assert replace(now, failures=tuple(replace(f, claimed_ms=None) for f in now.failures)) == then
         else:
             assert raw == (folder / f"{job_id}.record").read_bytes(), job_id

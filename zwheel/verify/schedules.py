@@ -12,9 +12,13 @@ from typing import Any
 from zwheel.errors import UndecodableJob, ZwheelError
 from zwheel.schedules.definition import MISFIRE_CAP, Definition
 from zwheel.schedules.occurrences import Rhythm
+from zwheel.schedules.plan import late_after_ms
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import CallLine, Event, QueueLine, Runs
 from zwheel.verify.report import Clue, Findings, clock
+
+#: How long a worker may take from asking whether an occurrence is late to starting it, µs.
+_LATE_SLACK_US = 2_000_000
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
         for line in lines.values():
             _chain(runs, queue, line, found)
             _doubled(runs, line, found)
+            _late(runs, line, found)
             waited: set[int] = set()
             for change in line:
                 _extra(change, waited, found)
@@ -124,6 +129,8 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
     if definition is None or definition.max_count is not None:
         return
     low, high = int(before.state.get("cursor", 0)), int(change.state.get("cursor", 0))
+    if high < low:
+        return  # the server's clock was ahead when the record before was written: nothing of that counts
     low = max(low, (definition.start_ms or 0) - 1)
     high = high if definition.end_ms is None else min(high, definition.end_ms)
     rhythm = definition.rhythm(int(change.state.get("anchor", 0)))
@@ -133,6 +140,7 @@ def _missing(before: Change, change: Change, found: Findings) -> None:
     wanted += [at for at in before.state.get("taken", ()) if at not in wanted and _has(definition, rhythm, at)]
     fired = {nominal_ms(job["id"]) for job in change.jobs}
     fired |= {at for at, _ in before.state.get("ahead", ())}
+    fired |= set(change.state.get("taken", ()))  # decided later
     accounted = sum(at in fired for at in wanted)
     for count in ("missed", "skipped"):
         accounted += int(change.state.get(count, 0)) - int(before.state.get(count, 0))
@@ -196,6 +204,29 @@ def _doubled(runs: Runs, line: list[Change], found: Findings) -> None:
                     job=f"{change.queue}/{job['id']}",
                 )  # fmt: skip
             made[job["id"]] = change
+
+
+def _late(runs: Runs, line: list[Change], found: Findings) -> None:
+    """Find occurrences whose first attempt started later than the grace allows after they were put on the wheel."""
+    placed: dict[str, list[tuple[Change, int]]] = {}
+    for change in line:
+        for job in change.jobs:
+            if job.get("letter") == "c" and nominal_ms(job["id"]) is not None:
+                placed.setdefault(job["id"], []).append((change, job["at"]))
+    for job_id, places in placed.items():
+        known = runs.jobs.get((line[0].queue, job_id))
+        for start in known.starts if known is not None else ():
+            before = [place for place in places if place[0].call.since <= start.token]
+            if not before or start.attempt != 1 or start.fire != before[-1][1]:
+                continue
+            change, fire_ms = before[-1]
+            definition = _definition(change)
+            # The grace of a missed one that came back counts from the moment in which it was put there again.
+            latest_ms = max(fire_ms, change.call.us // 1000 + 1)
+            if definition is None or start.since <= late_after_ms(definition, latest_ms) * 1000 + _LATE_SLACK_US:
+                continue
+            text = "an occurrence started after its grace was over"
+            found.add(text, change.clue, start, job=f"{change.queue}/{job_id}")
 
 
 def _taken_back(runs: Runs, queue: QueueLine, found: Findings) -> None:
