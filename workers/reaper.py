@@ -50,7 +50,7 @@ class Reaper:
         #: Whether this worker has nothing to do and others keep time: then it looks less often than they.
         self._idle = idle
         self._sayer = Sayer(log)
-        #: Told of a queue that has due jobs again: the token for them may have gone to a worker that sleeps.
+        #: Told of a queue that may have due jobs again: the token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
         #: Jumps that a queue was not told of yet, ms: before that nothing is taken back there.
         self._untold: dict[str, list[int]] = {keys.queue: [] for keys in shards}
@@ -115,6 +115,8 @@ class Reaper:
         while untold:
             await self._call(keys, limit=0, expected_us=None, jumped_ms=untold[0])
             jumped_ms = untold.pop(0)
+            # Jobs may be due by the new clock, or whoever sleeps for one reckons with the old.
+            self._taken_back(keys.queue)
             if self._observer is not None:
                 self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
 
