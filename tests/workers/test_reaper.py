@@ -1,0 +1,84 @@
+"""When a reaper takes nothing back although a lease ran out: it was cut off, or it knows of a jump that is not told yet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.lua.shard import held
+from tests.servers import RedisServer
+from tests.workers.harness import Log, one_kind
+from zwheel.calls import Session
+from zwheel.store import Store
+from zwheel.workers.contact import Contact
+from zwheel.workers.reaper import Reaper
+from zwheel.workers.settings import WorkerSettings
+
+pytestmark = [pytest.mark.anyio, one_kind]
+SETTINGS = WorkerSettings(lease_ms=30_000, reap_ms=50)
+HOUR_MS = 3_600_000
+
+
+class Stage:
+    """One reaper, one job whose lease ran out, and a contact at a time that is given."""
+
+    def __init__(self, server: RedisServer, log: Log) -> None:
+        self.now_s = 100.0
+        self.contact = Contact(SETTINGS, now_ns=lambda: int(self.now_s * 1e9))
+        self.store = Store(server.url, Session("zw", "w1"))
+        self.keys = self.store.session.keys("default")
+        self.reaper = Reaper(self.store, [self.keys], SETTINGS, log, self.contact)
+        self.client = server.client()
+        seconds, _ = self.client.time()
+        self.client.hset(self.keys.jobs, "a", held(int(seconds) * 1_000_000))
+        self.client.zadd(self.keys.processing, {"a": (int(seconds) - 1) * 1000})
+
+    def steady(self) -> None:
+        """So long in contact that it may reap."""
+        for _ in range(8):
+            self.contact.heard(int(self.now_s * 1e9))
+            self.now_s += SETTINGS.beat_ms / 1000
+
+    @property
+    def is_held(self) -> bool:
+        return self.client.zscore(self.keys.processing, "a") is not None
+
+
+@pytest.fixture
+async def stage(fresh: RedisServer, log: Log, anyio_backend: str) -> AsyncIterator[Stage]:
+    made = Stage(fresh, log)
+    yield made
+    made.client.close()
+    await made.store.aclose()
+
+
+async def test_a_lease_that_ran_out_is_taken_back_in_steady_contact(stage: Stage, log: Log) -> None:
+    stage.steady()
+    await stage.reaper._reap(stage.keys)
+    assert not stage.is_held
+    assert log.of("reaped") == [{"back": ["a"], "dead": []}]
+
+
+async def test_one_that_was_cut_off_takes_nothing_and_says_so(stage: Stage, log: Log) -> None:
+    stage.steady()
+    stage.contact.lost()
+    await stage.reaper._reap(stage.keys)
+    assert stage.is_held
+    assert log.of("held") == [{"queue": "default"}]
+
+
+async def test_nothing_is_taken_before_a_jump_was_told_and_one_lease_of_grace_follows(stage: Stage, log: Log) -> None:
+    """The heartbeat sees the jump, and the estimate is the new one already, when the reaper's turn comes."""
+    stage.steady()
+    stage.contact.jumped(HOUR_MS * 1000)
+    await stage.reaper._reap(stage.keys)
+    assert stage.is_held
+    stage.reaper._untold["default"].append(stage.contact.jumps.popleft())
+    await stage.reaper._reap(stage.keys)
+    assert stage.is_held, "it is not told yet"
+    await stage.reaper._tell(stage.keys)
+    assert log.of("jumped") == [{"queue": "default", "by_ms": HOUR_MS}]
+    await stage.reaper._reap(stage.keys)
+    assert stage.is_held, "one lease of grace"
+    assert stage.client.hget(stage.keys.meta, "jumps") == b"1"
