@@ -12,8 +12,8 @@
 -- Returns ok | stale | started | early | foreign, clock in µs, then
 --      foreign: the schema that another version wrote
 --      stale: nothing; the record is not the one that the caller built on, or it exists already
---      started: ids of occurrences to take back that have left their place on the wheel, or their holder
---      early: ids of occurrences that are held and may still start
+--      started: ids of occurrences to take back that have left their place on the wheel, or their holder; early: ids
+--      of occurrences that are held and may still start; each with spaces between
 --      ok: a letter a job: c created, i the id exists
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I1 I2 I9 I10 I14
@@ -32,14 +32,16 @@ local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end', 'sc
 local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
-  return { 'ok', digits(now), before }
+  return refused(before, now) or { 'ok', digits(now), before }
 end
 if stored[4] and stored[4] ~= '1' then
+  remember(replay_key, request, '!foreign ' .. plain(stored[4]))
   return { 'foreign', digits(now), plain(stored[4]) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'HDEL', 'EXISTS', 'LLEN', 'RPUSH', 'SET')
 local record = redis.call('HGET', schedules, name)
 if record and string.sub(record, 3, 18) ~= expected or not record and expected ~= '' then
+  remember(replay_key, request, '!stale ')
   return { 'stale', digits(now) }
 end
 local founds = not stored[4] and redis.call('EXISTS', jobs) == 0
@@ -93,10 +95,14 @@ for _, b in ipairs(back) do
   end
 end
 if #started > 0 then
-  return { 'started', digits(now), unpack(started) }
+  local names = table.concat(started, ' ')
+  remember(replay_key, request, '!started ' .. names)
+  return { 'started', digits(now), names }
 end
 if #early > 0 then
-  return { 'early', digits(now), unpack(early) }
+  local names = table.concat(early, ' ')
+  remember(replay_key, request, '!early ' .. names)
+  return { 'early', digits(now), names }
 end
 
 local token = string.format('%016.0f', stamp)

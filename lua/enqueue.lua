@@ -1,12 +1,14 @@
 #!lua
 -- enqueue: nothing -> scheduled. Puts new jobs on the wheel, all of the batch or none of it.
--- KEYS 1 meta  2 replay  3 jobs  4 days  5 dedup  6 dedup:expiry  7 wake  8 dead  9 done  10.. buckets
+-- KEYS 1 meta  2 replay  3 jobs  4 days  5 dedup  6 dedup:expiry  7 wake  8 dead  9 done  10.. buckets, and last, for a
+--      chunk of a bulk, the replay of its content
 -- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
 --      for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
 --      the window in ms, nothing for until-done), record from the worker's field on
--- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, i the id
---      exists, k the dedup key is held) and for each that existed 'index id state fire-time'; a repeat adds the clock
---      of the first answer, from which its delays counted; with foreign the schema that another version wrote
+-- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, a created by
+--      another call with the same chunk, i the id exists, k the dedup key is held) and for each that existed 'index id
+--      state fire-time'; a repeat adds the clock of the first answer, from which its delays counted; with foreign the
+--      schema that another version wrote
 -- An empty queue is founded here: its schema, and its epoch, the µs of that moment. One that has jobs and no schema was
 -- damaged: it takes jobs, but stays without a schema until `repair`.
 -- Cost O(jobs log n), at most 1000 jobs.
@@ -24,17 +26,35 @@
 local meta, replay_key, jobs, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local request = ARGV[2]
 local RECORD_LIMIT = 2097152
+-- How long the same chunk of another call gets the answer of the first, seconds.
+local CHUNK_S = 3600
+local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 10
 
 local stored = redis.call('HMGET', meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema')
 local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
-if before then
-  local at, letters, existed = string.match(before, '^(%S+) (%S*) ?(.*)$')
+-- The same chunk of another call, which may have been stored by a process that died: its jobs are there, or have ended.
+local chunk = KEYS[10 + tonumber(ARGV[COUNT_AT])]
+local same = not before and chunk and redis.call('GET', chunk)
+if same == '' then
+  same = nil -- That call has ended well: this is a new round of the same jobs.
+end
+if before or same then
+  local no = before and refused(before, now)
+  if no then
+    return no
+  end
+  local at, letters, existed = string.match(before or same, '^(%S+) (%S*) ?(.*)$')
+  if same then
+    letters = string.gsub(letters, 'c', 'a')
+    remember(replay_key, request, at .. ' ' .. letters .. ' ' .. existed)
+  end
   return { 'ok', digits(now), letters, existed, at }
 end
 rights(meta, 'ZADD', 'HSET', 'LLEN', 'RPUSH', 'SET')
 local now_ms = math.floor(now / 1000)
 if stored[5] and stored[5] ~= '1' then
+  remember(replay_key, request, '!foreign ' .. plain(stored[5]))
   return { 'foreign', digits(now), plain(stored[5]) }
 end
 local cap = stored[2] and number(stored[2], nil)
@@ -42,12 +62,12 @@ local founds = not stored[5] and redis.call('EXISTS', jobs) == 0
 
 -- One job without a dedup key and one bucket, the most frequent call: the steps below without their tables. One that
 -- exists goes on.
-local DAY_AT, JOB_AT, BUCKET_AT = 4, 6, 10
-if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap
+if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap and not chunk
   and #ARGV[JOB_AT + 3] <= RECORD_LIMIT then
   local id, day = ARGV[JOB_AT], ARGV[DAY_AT]
   local fire, text = fire_time(ARGV[JOB_AT + 1], now)
   if not in_day(fire, tonumber(ARGV[DAY_AT + 1])) then
+    remember(replay_key, request, '!moved ')
     return { 'moved', digits(now) }
   end
   local record = '1s0000' .. text .. string.format('%016.0f', stamp) .. ARGV[JOB_AT + 3]
@@ -71,9 +91,11 @@ for position = first, #ARGV, 4 do
   local fire, text = fire_time(ARGV[position + 1], now)
   local b = bucket_of(numbers, fire)
   if not b then
+    remember(replay_key, request, '!moved ')
     return { 'moved', digits(now) }
   end
   if #ARGV[position + 3] > RECORD_LIMIT then
+    remember(replay_key, request, '!oversized ' .. ARGV[position])
     return { 'oversized', digits(now), ARGV[position] }
   end
   ids[n], fires[n], texts[n], buckets[n] = ARGV[position], fire, text, b
@@ -160,6 +182,7 @@ local created = #pairs_of / 2
 if cap and created > 0 then
   local living = redis.call('HLEN', jobs) - redis.call('ZCARD', KEYS[8]) - redis.call('ZCARD', KEYS[9])
   if living + created > cap then
+    remember(replay_key, request, '!full ' .. digits(cap))
     return { 'full', digits(now), digits(cap) }
   end
 end
@@ -189,5 +212,9 @@ else
   redis.call('HSET', meta, 'clock', digits(stamp))
 end
 local letter_text, existed_text = table.concat(letters), table.concat(existed, ' ')
-remember(replay_key, request, digits(now) .. ' ' .. letter_text .. ' ' .. existed_text)
+local answer = digits(now) .. ' ' .. letter_text .. ' ' .. existed_text
+remember(replay_key, request, answer)
+if chunk then
+  redis.call('SET', chunk, answer, 'EX', CHUNK_S)
+end
 return { 'ok', digits(now), letter_text, existed_text }

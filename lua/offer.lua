@@ -25,12 +25,17 @@ local stored = redis.call('HMGET', meta, 'clock', 'beat', 'keeper_at', 'keeper_e
 local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
+  local no = refused(before, now)
+  if no then
+    return no
+  end
   local letters, ends = string.match(before, '^(%a*) (%d+)$')
   return { 'ok', digits(now), letters, ends }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
 local now_ms = math.floor(now / 1000)
 if not in_day(now_ms, start) then
+  remember(replay_key, request, '!moved ')
   return { 'moved', digits(now) }
 end
 -- The offer ends with the day, so that a claim finds the job in today's bucket.

@@ -21,13 +21,14 @@ local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end')
 local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
-  return { 'ok', digits(now), before }
+  return refused(before, now) or { 'ok', digits(now), before }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
 local fire = math.ceil(now / 1000)
 local numbers, first = named(3)
 local today = bucket_of(numbers, fire)
 if not today then
+  remember(replay_key, request, '!moved ')
   return { 'moved', digits(now) }
 end
 local ids = {}

@@ -21,12 +21,17 @@ local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end')
 local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 if before then
+  local no = refused(before, now)
+  if no then
+    return no
+  end
   return { 'ok', digits(now), string.sub(before, 1, 1), string.sub(before, 3) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'EXISTS', 'LLEN', 'RPUSH', 'SET')
 local fire, text = fire_time(ARGV[6], now)
 local to = bucket_of(named(7), fire)
 if not to then
+  remember(replay_key, request, '!moved ')
   return { 'moved', digits(now) }
 end
 local record = redis.call('HGET', jobs, id)
@@ -44,6 +49,7 @@ elseif not in_day(tonumber(string.sub(record, 7, 21)), tonumber(ARGV[5])) then
   letter = 'v'
 end
 if letter ~= 's' then
+  remember(replay_key, request, letter .. ' ')
   return { 'ok', digits(now), letter, '' }
 end
 redis.call('ZADD', days, ARGV[6 + 2 * to], ARGV[6 + 2 * to])

@@ -56,7 +56,7 @@ _READS = frozenset(
 )  # fmt: skip
 
 NEEDS: dict[Role, Needs] = {
-    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"hsetnx"}), queues="W"),
+    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"hsetnx", "set"}), queues="W"),
     Role.WORKER: Needs(
         scripts=(
             "claim", "complete", "retry", "bury", "release", "offer", "extend", "reap", "prune", "advance",
@@ -65,7 +65,7 @@ NEEDS: dict[Role, Needs] = {
         plain=frozenset(
             {
                 "blpop", "exists", "hdel", "hget", "hgetall", "hkeys", "hmget", "hscan", "hset",
-                "hsetnx", "info", "llen", "rpush", "time", "zcard", "zmscore", "zrange", "zrem",
+                "hsetnx", "info", "llen", "rpush", "set", "time", "zcard", "zmscore", "zrange", "zrem",
             }
         ),
         queues="RW",
@@ -73,7 +73,7 @@ NEEDS: dict[Role, Needs] = {
     Role.READER: Needs(scripts=(), plain=_READS, queues="R"),
     Role.OPERATOR: Needs(
         scripts=("enqueue", "cancel", "reschedule", "redrive", "purge", "define"),
-        plain=_READS | {"del", "hdel", "hexists", "hset", "hsetnx", "rpush"},
+        plain=_READS | {"del", "hdel", "hexists", "hset", "hsetnx", "rpush", "set"},
         queues="RW",
     ),
     Role.DOCTOR: Needs(

@@ -32,6 +32,7 @@ from zwheel._version import __version__
 from zwheel.address import MEMORY_BANNER, Address, mask_url, parse_url
 from zwheel.errors import BrokerRefused, ConfigError
 from zwheel.redis_errors import ConnectFailed, translate
+from zwheel.wire import Bounded
 
 if TYPE_CHECKING:
     import fakeredis
@@ -114,7 +115,12 @@ class _AsyncUnix(_AsyncHandshake, async_connection.UnixDomainSocketConnection):
 
 
 class _SyncHandshake:
-    """Marks the making of a connection. Mixed into redis-py's blocking connections."""
+    """Bounds and marks the making of a connection. Mixed into redis-py's blocking connections."""
+
+    def _connect(self) -> Any:
+        parent: Any = super()
+        connection: Any = self
+        return Bounded(parent._connect(), connection.socket_connect_timeout or CONNECT_TIMEOUT_S)
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         parent: Any = super()
@@ -122,6 +128,11 @@ class _SyncHandshake:
         _connections.add(self)
         try:
             parent.connect_check_health(check_health=check_health, retry_socket_connect=retry_socket_connect)
+            if isinstance(connection._sock, Bounded):
+                # Logged in: from now on each command has its own time.
+                connection._sock = connection._sock.sock
+                connection._sock.settimeout(connection.socket_timeout)
+                connection._parser.on_connect(connection)
         except BaseException as error:
             connection.disconnect()
             if isinstance(error, Exception):

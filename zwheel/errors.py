@@ -11,7 +11,7 @@ ZwheelError
 ├── UndecodableJob          a stored record or body that cannot be read
 ├── UnknownTask             no task of that name is registered here
 ├── BrokerError             Redis said no, or said nothing
-│   ├── BrokerUnavailable   not reachable within the bounded time; nothing is known to have happened
+│   ├── BrokerUnavailable   not reachable within the bounded time; nothing happened, or will
 │   ├── OutcomeUnknown      sent, but no answer arrived: it may or may not have happened
 │   ├── BrokerFull          Redis is out of memory (maxmemory, noeviction)
 │   ├── BrokerRefused       authentication, permissions, a read-only replica, an unsupported server
@@ -107,13 +107,14 @@ class BrokerError(ZwheelError):
 
 
 class BrokerUnavailable(BrokerError):
-    """Redis was not reachable within the bounded time; the request was not carried out."""
+    """Redis was not reachable within the bounded time; no try of the request was carried out, or will be."""
 
 
 class OutcomeUnknown(BrokerError):
     """The request was sent and no answer arrived: it may or may not have happened.
 
-    Repeating an enqueue with the same job id is safe.
+    To enqueue the same job again, by the same client within five minutes, is safe: it gets the first answer. After that,
+    and from another process, it is as safe as the job's tombstone lasts (`keep`).
     """
 
 

@@ -18,7 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from zwheel.calls.call import Call, Session, clock_us
+from zwheel.calls.call import Call, clock_us
+from zwheel.calls.session import Session
 from zwheel.calls.traces import UNCHANGED, changes, request_of, trace
 from zwheel.errors import (
     BrokerFull,

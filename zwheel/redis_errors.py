@@ -17,6 +17,8 @@ class ConnectFailed(client_errors.ConnectionError):
     """No connection could be made, so nothing was sent. The cause is chained."""
 
 
+#: How the message of BrokerUnavailable ends.
+NOT_CARRIED_OUT = "; the request was not carried out"
 _UNAVAILABLE = "unavailable"
 _UNKNOWN = "unknown"
 _FULL = "full"
@@ -118,7 +120,7 @@ def translate(error: BaseException, url: str) -> BrokerError:
     where = mask_url(url)
     cure = f": {_CURES[code]}" if code in _CURES else ""
     if kind == _UNAVAILABLE:
-        return BrokerUnavailable(f"cannot reach Redis at {where} ({reason}){cure}; the request was not carried out")
+        return BrokerUnavailable(f"cannot reach Redis at {where} ({reason}){cure}{NOT_CARRIED_OUT}")
     if kind == _FULL:
         return BrokerFull(
             f"Redis at {where} is out of memory and stored nothing: raise its maxmemory, or remove jobs that are done"

@@ -10,32 +10,50 @@ import asyncio
 import random
 import time
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, RedisError
 
-from zwheel.calls.call import Call, Session, clock_us
+from zwheel.calls.call import Call, clock_us
+from zwheel.calls.session import Session
 from zwheel.connect import connect_async, connect_blocking, connect_sync, translate
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
 from zwheel.failpoints import FAILPOINTS
+from zwheel.pool import Pool, SyncPool
+from zwheel.redis_errors import NOT_CARRIED_OUT
 from zwheel.scripts import Script
-from zwheel.wire import Wire
+from zwheel.wire import LONGEST
 
 if TYPE_CHECKING:
-    import redis
     import redis.asyncio
 
     from zwheel.history import Recorder
 
 T = TypeVar("T")
+Commands = Sequence[Call | tuple[Any, ...]]
 #: What an operation asks for: calls and plain commands sent in one round trip, or a pause in seconds.
-Ask = Sequence[Call | tuple[Any, ...]] | float
+Ask = Commands | float
 #: An operation without I/O: it yields what to send and is sent the replies; its return value is the result.
 Steps = Generator[Ask, list[Any], T]
 
+
+class Try(NamedTuple):
+    """One exchange: commands that are sent in one round trip."""
+
+    commands: Commands
+    ends: float | None
+    """When its caller gives up, on the monotonic clock; None: it does not say."""
+
+
+#: What the shells carry: it yields tries and pauses in seconds.
+Work = Generator[Try | float, list[Any], T]
+Exchange = Work[list[Any]]
+
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
+#: A last try is given at least so long, seconds.
+LEAST_TRY_S = 0.25
 
 
 def pause_s(failures: int) -> float:
@@ -47,7 +65,7 @@ def _words(command: Call | tuple[Any, ...]) -> Sequence[Any]:
     return command.command() if isinstance(command, Call) else command
 
 
-def _missing(commands: Sequence[Call | tuple[Any, ...]], replies: list[Any]) -> list[int]:
+def _missing(commands: Commands, replies: list[Any]) -> list[int]:
     if len(replies) == 1 and type(replies[0]) is list:
         return []
     return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -57,18 +75,21 @@ def _scripts(commands: Iterable[Call | tuple[Any, ...]]) -> list[Script]:
     return list({c.script.sha: c.script for c in commands if isinstance(c, Call)}.values())
 
 
-def _reach(commands: Sequence[Call | tuple[Any, ...]], side: str) -> None:
+def _reach(commands: Commands, side: str) -> None:
     for command in commands:
         if isinstance(command, Call):
             FAILPOINTS.reach(f"{command.script.name}.{side}")
 
 
 class _Shell:
-    """What both shells share: the session, and what to make of replies."""
+    """What both shells share: all but the exchange itself. Each of these generators yields what to exchange or how long
+    to pause, and is sent the replies.
+    """
 
     def __init__(self, url: str, session: Session, timeout_s: float, give_up_s: float) -> None:
         self.url = url
         self.session = session
+        #: How long nothing may move while a request is under way, seconds.
         self.timeout_s = timeout_s
         #: How long a producer tries before it gets a typed error, seconds.
         self.give_up_s = give_up_s
@@ -76,55 +97,16 @@ class _Shell:
         self.recorder: Recorder | None = None
         self._in_memory = url.startswith("memory:")
 
-    def _known(self, commands: Sequence[Call | tuple[Any, ...]]) -> Sequence[Call | tuple[Any, ...]]:
+    def _known(self, commands: Commands) -> Commands:
         """The commands as this server knows them: fakeredis wants its scripts plain."""
         if not self._in_memory:
             return commands
         return [c._replace(script=c.script.plain) if isinstance(c, Call) else c for c in commands]
 
-    def _observe(
-        self, commands: Sequence[Call | tuple[Any, ...]], replies: list[Any], sent: int, each: bool = False
-    ) -> None:
-        """Raise what was refused, and take in the server's clock.
+    def _sending(self, commands: Commands, ends: float | None = None, each: bool = False) -> Exchange:
+        """Send once, in one round trip (two when Redis did not know a script).
 
-        each: put the error of what was refused in the place of its reply instead.
-
-        sent: before anything was sent, also where a part of it was sent again because its script was missing: the rest
-        was answered before that.
-        """
-        for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
-            if isinstance(reply, BaseException):
-                error = self._translate(reply)
-                error.__cause__ = reply
-                if not each:
-                    raise error
-                replies[i] = error
-            elif isinstance(command, Call) and not self.session.now:
-                self.session.clock.observe(clock_us(reply), sent, time.monotonic_ns())
-
-    def _translate(self, error: BaseException) -> ZwheelError:
-        return error if isinstance(error, ZwheelError) else translate(error, self.url)
-
-
-class Store(_Shell):
-    """The async shell. Connects on first use; belongs to one event loop."""
-
-    def __init__(
-        self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0, max_connections: int = 8
-    ) -> None:
-        super().__init__(url, session, timeout_s, give_up_s)
-        self._client: redis.asyncio.Redis = connect_async(url, timeout_s=timeout_s, max_connections=max_connections)
-        self._most = max_connections
-        self._wires: list[Wire] = []
-        #: Connections to use next, the last used one last.
-        self._idle: list[Wire] = []
-        self._connecting = 0
-        self._turn = 0
-
-    async def send(self, commands: Sequence[Call | tuple[Any, ...]], *, each: bool = False) -> list[Any]:
-        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
-
-        each: what is refused does not raise: its BrokerError stands in the place of its reply.
+        ends: when the caller gives up. each: what is refused has its error in the place of its reply.
         """
         commands = self._known(commands)
         span = None if self.recorder is None else self.recorder.invoke(commands)
@@ -133,13 +115,18 @@ class Store(_Shell):
             if FAILPOINTS.active:
                 _reach(commands, "before")
             sent = time.monotonic_ns()
-            replies = await self._exchange(commands)
+            replies = yield Try(commands, ends)
             missing = _missing(commands, replies)
             if missing:
-                again = [commands[i] for i in missing]
-                await self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
-                for i, reply in zip(missing, await self._exchange(again), strict=True):
-                    replies[i] = reply
+                try:
+                    again = [commands[i] for i in missing]
+                    yield Try([("SCRIPT", "LOAD", script.source) for script in _scripts(again)], ends)
+                    for i, reply in zip(missing, (yield Try(again, ends)), strict=True):
+                        replies[i] = reply
+                except BrokerUnavailable as error:
+                    if len(missing) == len(commands):
+                        raise
+                    raise self._in_doubt(error) from error  # The others of the batch were carried out.
             self._observe(commands, replies, sent, each)
             if FAILPOINTS.active:
                 _reach(commands, "after")
@@ -151,59 +138,70 @@ class Store(_Shell):
             span.ended(replies)
         return replies
 
-    async def _exchange(self, commands: Sequence[Call | tuple[Any, ...]]) -> list[Any]:
-        try:
-            if self._in_memory:
-                pipe = self._client.pipeline(transaction=False)
-                for command in commands:
-                    pipe.execute_command(*_words(command))
-                return await pipe.execute(raise_on_error=False)
-            packed = b"".join([pack_command(tuple(_words(command))) for command in commands])
-            wire = self._idle.pop() if self._idle else None
-            if wire is None or wire.lost:
-                wire = await self._another()
+    def _observe(self, commands: Commands, replies: list[Any], sent: int, each: bool) -> None:
+        """Raise what was refused, or put its error in the place of its reply, and take in the server's clock.
+
+        sent: before anything was sent, also where a part of it was sent again because its script was missing: the rest
+        was answered before that.
+        """
+        for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
+            if isinstance(reply, BaseException):
+                error = self._translate(reply)
+                if isinstance(error, BrokerUnavailable) and not all(isinstance(r, BaseException) for r in replies):
+                    error = self._in_doubt(error)
+                error.__cause__ = reply
+                if not each:
+                    raise error
+                replies[i] = error
+            elif isinstance(command, Call) and not self.session.now:
+                self.session.clock.observe(clock_us(reply), sent, time.monotonic_ns())
+
+    def _translate(self, error: BaseException) -> ZwheelError:
+        return error if isinstance(error, ZwheelError) else translate(error, self.url)
+
+    def _in_doubt(self, error: BrokerError) -> OutcomeUnknown:
+        """What to raise when a later try ended with a certain no, and an earlier one with no answer."""
+        last = str(error).removesuffix(NOT_CARRIED_OUT)
+        return OutcomeUnknown(f"{last}; an earlier try had no answer: the request may or may not have been carried out")
+
+    def _persisting(self, commands: Commands, give_up_s: float) -> Exchange:
+        """Repeat what got no answer until `give_up_s` is over.
+
+        Raises BrokerUnavailable only when no try can have been carried out; else what is known is OutcomeUnknown, also
+        where the last try was refused.
+        """
+        deadline = time.monotonic() + give_up_s
+        ends = deadline if give_up_s > 0 else None
+        failures = 0
+        doubtful = False
+        while True:
             try:
-                return await wire.ask(packed, len(commands))
-            finally:
-                if not wire.lost and wire not in self._idle:
-                    self._idle.append(wire)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self._translate(error) from error
+                return (yield from self._sending(commands, ends))
+            except (BrokerUnavailable, OutcomeUnknown) as error:
+                failures += 1
+                doubtful = doubtful or isinstance(error, OutcomeUnknown)
+                pause = pause_s(failures)
+                if time.monotonic() + pause >= deadline:
+                    if doubtful and not isinstance(error, OutcomeUnknown):
+                        raise self._in_doubt(error) from error
+                    raise
+            except BrokerError as error:
+                if doubtful:
+                    raise self._in_doubt(error) from error
+                raise
+            yield pause
 
-    async def _another(self) -> Wire:
-        """Connect once more, or share a connection when there are as many as may be: it answers in its order.
-
-        redis-py opens the connection and logs in; its pool only makes them and gets none back.
-        """
-        self._wires = [wire for wire in self._wires if not wire.lost]
-        if len(self._wires) + self._connecting >= self._most and self._wires:
-            self._turn += 1
-            return self._wires[self._turn % len(self._wires)]
-        connection: Any = self._client.connection_pool.make_connection()
-        self._connecting += 1
-        try:
-            await connection.connect()
-        finally:
-            self._connecting -= 1
-        wire = Wire(connection, self.timeout_s)
-        self._wires.append(wire)
-        return wire
-
-    async def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
-        """Carry an operation through, repeating what got no answer until `give_up_s` is over.
-
-        Raises: what the operation raises, and BrokerError and its kinds.
-        """
-        limit = self.give_up_s if give_up_s is None else give_up_s
+    def _driving(self, steps: Steps[T], give_up_s: float) -> Work[T]:
+        """Carry an operation through."""
         try:
             ask = next(steps)
             while True:
                 if isinstance(ask, (int, float)):
-                    await asyncio.sleep(ask)
+                    yield ask
                     ask = steps.send([])
                     continue
                 try:
-                    replies = await self._persist(ask, limit)
+                    replies = yield from self._persisting(ask, give_up_s)
                 except BrokerError as error:
                     # An operation may go on without what it asked for; one that does not say so ends with the error.
                     ask = steps.throw(error)
@@ -215,25 +213,84 @@ class Store(_Shell):
         finally:
             steps.close()
 
-    async def _persist(self, commands: Sequence[Call | tuple[Any, ...]], give_up_s: float) -> list[Any]:
-        deadline = time.monotonic() + give_up_s
-        failures = 0
-        while True:
-            try:
-                return await self.send(commands)
-            except (BrokerUnavailable, OutcomeUnknown):
-                failures += 1
-                pause = pause_s(failures)
-                if time.monotonic() + pause >= deadline:
-                    raise
-            await asyncio.sleep(pause)
+    def _within(self, ends: float | None) -> float:
+        """How long one exchange may take in all, seconds. ends: when its caller gives up, None: no such time."""
+        most = LONGEST * self.timeout_s
+        return most if ends is None else min(most, max(LEAST_TRY_S, ends - time.monotonic()))
+
+
+class Store(_Shell):
+    """The async shell. Connects on first use; belongs to one event loop."""
+
+    def __init__(
+        self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0, max_connections: int = 8
+    ) -> None:
+        super().__init__(url, session, timeout_s, give_up_s)
+        self._memory = connect_async(url) if self._in_memory else None
+        self._pool = None if self._in_memory else Pool(url, timeout_s, max_connections)
+
+    async def send(self, commands: Commands, *, each: bool = False) -> list[Any]:
+        """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
+
+        each: what is refused does not raise: its BrokerError stands in the place of its reply.
+        """
+        return await self._carry(self._sending(commands, each=each))
+
+    async def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
+        """Carry an operation through, repeating what got no answer until `give_up_s` is over.
+
+        Raises: what the operation raises, and BrokerError and its kinds.
+        """
+        limit = self.give_up_s if give_up_s is None else give_up_s
+        return await self._carry(self._driving(steps, limit))
+
+    async def _persist(self, commands: Commands, give_up_s: float) -> list[Any]:
+        return await self._carry(self._persisting(commands, give_up_s))
+
+    async def _carry(self, work: Work[T]) -> T:
+        try:
+            ask = next(work)
+            while True:
+                if not isinstance(ask, Try):
+                    await asyncio.sleep(ask)
+                    ask = work.send([])
+                    continue
+                try:
+                    replies = await self._exchange(*ask)
+                except BrokerError as error:
+                    ask = work.throw(error)
+                else:
+                    ask = work.send(replies)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            work.close()
+
+    async def _exchange(self, commands: Commands, ends: float | None = None) -> list[Any]:
+        try:
+            if self._pool is not None:
+                packed = b"".join([pack_command(tuple(_words(command))) for command in commands])
+                return await self._pool.ask(packed, len(commands), self._within(ends))
+            assert self._memory is not None
+            pipe = self._memory.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*_words(command))
+            return await pipe.execute(raise_on_error=False)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translate(error) from error
+
+    def abandon(self) -> None:
+        """Let go of connections whose event loop is gone, or is another process's."""
+        if self._pool is not None:
+            self._pool.abandon()
 
     async def aclose(self) -> None:
         """Close every connection."""
-        self._idle.clear()
-        while self._wires:
-            await self._wires.pop().aclose()
-        await self._client.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
+        if self._memory is not None:
+            await self._memory.aclose()
 
 
 class Listener:
@@ -252,6 +309,8 @@ class Listener:
                 return ""
             return found[0].decode() if isinstance(found[0], bytes) else str(found[0])
         except (RedisError, OSError, TimeoutError) as error:
+            # Whatever comes on this connection from now on may be the answer to what was asked before.
+            await self._client.connection_pool.disconnect()
             raise translate(error, self.url) from error
 
     async def aclose(self) -> None:
@@ -262,92 +321,66 @@ class Listener:
 class SyncStore(_Shell):
     """The blocking shell, for sync producers and for threads. Safe to share between threads and across fork."""
 
-    def __init__(self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0) -> None:
+    def __init__(
+        self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0, max_connections: int = 8
+    ) -> None:
         super().__init__(url, session, timeout_s, give_up_s)
-        self._client: redis.Redis = connect_sync(url, timeout_s=timeout_s)
+        self._memory = connect_sync(url) if self._in_memory else None
+        self._pool = None if self._in_memory else SyncPool(url, timeout_s, max_connections)
 
-    def send(self, commands: Sequence[Call | tuple[Any, ...]], *, each: bool = False) -> list[Any]:
+    def send(self, commands: Commands, *, each: bool = False) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
 
         each: what is refused does not raise: its BrokerError stands in the place of its reply.
         """
-        commands = self._known(commands)
-        span = None if self.recorder is None else self.recorder.invoke(commands)
-        replies: list[Any] = []
-        try:
-            if FAILPOINTS.active:
-                _reach(commands, "before")
-            sent = time.monotonic_ns()
-            replies = self._exchange(commands, each)
-            missing = _missing(commands, replies)
-            if missing:
-                again = [commands[i] for i in missing]
-                self._exchange([("SCRIPT", "LOAD", script.source) for script in _scripts(again)])
-                for i, reply in zip(missing, self._exchange(again, each), strict=True):
-                    replies[i] = reply
-            self._observe(commands, replies, sent, each)
-            if FAILPOINTS.active:
-                _reach(commands, "after")
-        except BaseException as error:
-            if span is not None:
-                span.ended(replies, error)
-            raise
-        if span is not None:
-            span.ended(replies)
-        return replies
-
-    def _exchange(self, commands: Sequence[Call | tuple[Any, ...]], each: bool = False) -> list[Any]:
-        try:
-            if len(commands) == 1 and not each:
-                try:
-                    return [self._client.execute_command(*_words(commands[0]))]
-                except NoScriptError as error:
-                    return [error]
-            pipe = self._client.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*_words(command))
-            return list(pipe.execute(raise_on_error=False))
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self._translate(error) from error
+        return self._carry(self._sending(commands, each=each))
 
     def drive(self, steps: Steps[T], *, give_up_s: float | None = None) -> T:
         """Carry an operation through, repeating what got no answer until `give_up_s` is over.
 
         Raises: what the operation raises, and BrokerError and its kinds.
         """
-        limit = self.give_up_s if give_up_s is None else give_up_s
+        return self._carry(self._driving(steps, self.give_up_s if give_up_s is None else give_up_s))
+
+    def _persist(self, commands: Commands, give_up_s: float) -> list[Any]:
+        return self._carry(self._persisting(commands, give_up_s))
+
+    def _carry(self, work: Work[T]) -> T:
         try:
-            ask = next(steps)
+            ask = next(work)
             while True:
-                if isinstance(ask, (int, float)):
+                if not isinstance(ask, Try):
                     time.sleep(ask)
-                    ask = steps.send([])
+                    ask = work.send([])
                     continue
                 try:
-                    replies = self._persist(ask, limit)
+                    replies = self._exchange(*ask)
                 except BrokerError as error:
-                    ask = steps.throw(error)
+                    ask = work.throw(error)
                 else:
-                    ask = steps.send(replies)
+                    ask = work.send(replies)
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
-            steps.close()
+            work.close()
 
-    def _persist(self, commands: Sequence[Call | tuple[Any, ...]], give_up_s: float) -> list[Any]:
-        deadline = time.monotonic() + give_up_s
-        failures = 0
-        while True:
-            try:
-                return self.send(commands)
-            except (BrokerUnavailable, OutcomeUnknown):
-                failures += 1
-                pause = pause_s(failures)
-                if time.monotonic() + pause >= deadline:
-                    raise
-            time.sleep(pause)
+    def _exchange(self, commands: Commands, ends: float | None = None) -> list[Any]:
+        try:
+            if self._pool is not None:
+                packed = b"".join([pack_command(tuple(_words(command))) for command in commands])
+                return self._pool.ask(packed, len(commands), self._within(ends))
+            assert self._memory is not None
+            pipe = self._memory.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*_words(command))
+            return list(pipe.execute(raise_on_error=False))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translate(error) from error
 
     def close(self) -> None:
         """Close every connection."""
-        self._client.close()
+        if self._pool is not None:
+            self._pool.close()
+        if self._memory is not None:
+            self._memory.close()

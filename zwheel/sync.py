@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from zwheel import operations as ops
-from zwheel.calls import BATCH_LIMIT, NewJob, Session
+from zwheel.calls import NewJob, Session
 from zwheel.errors import InvalidInput
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo
 from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
@@ -120,7 +120,7 @@ class SyncWheel(SyncWheelSchedules):
     def _as_task(self, function: Callable[..., Any]) -> SyncTask[..., Any]:
         return self.task(function)
 
-    def _drive(self, steps: Callable[[Session], Steps[T]]) -> T:
+    def _drive(self, steps: Callable[[Session], Steps[T]], *, give_up_s: float | None = None) -> T:
         with self._lock:
             if self._store is None or self._pid != os.getpid():
                 url, namespace = self.resolve()
@@ -128,7 +128,7 @@ class SyncWheel(SyncWheelSchedules):
                 self._store = SyncStore(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
                 self._store.recorder = self.recorder(self._store.session)
             store = self._store
-        return store.drive(steps(store.session))
+        return store.drive(steps(store.session), give_up_s=give_up_s)
 
     def submit(self, job: NewJob) -> Enqueued:
         """Store one job."""
@@ -162,19 +162,14 @@ class SyncWheel(SyncWheelSchedules):
         self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
     ) -> list[Enqueued]:
         """Store many jobs, `chunk` at a time; see `Wheel.enqueue_many`."""
-        if not 1 <= chunk <= BATCH_LIMIT:
-            raise InvalidInput(f"chunk: {chunk} is not between 1 and {BATCH_LIMIT}")
+        bulk = ops.Bulk(jobs, chunk)
         answers: list[Enqueued] = []
-        for part in ops.chunks(jobs, chunk):
-            found: dict[int, Enqueued] = {}
-            for name in dict.fromkeys(job.queue for job in part):
-                places = [i for i, job in enumerate(part) if job.queue == name]
-                batch = [part[i] for i in places]
-                stored = self._drive(lambda session, batch=batch: ops.enqueue_batch(session, batch, self._known))  # type: ignore[misc]
-                found.update(zip(places, stored, strict=True))
-            answers += [found[i] for i in range(len(part))]
+        for part in bulk.chunks():
+            answers += self._drive(lambda session, part=part: part.store(session, self._known))  # type: ignore[misc]
             if progress is not None:
                 progress(len(answers))
+        if bulk.remembered:
+            self._drive(bulk.forget, give_up_s=0)
         return answers
 
     def get(self, job_id: str, queue: str | None = None) -> Job | None:

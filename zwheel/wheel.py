@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -49,11 +52,10 @@ class Task(BaseTask[P, R]):
 class _Batcher:
     """Gathers the single enqueues of one queue: what arrives while a round trip is under way goes into the next."""
 
-    __slots__ = ("_busy", "_queue", "_waiting", "_wheel", "idle")
+    __slots__ = ("_busy", "_client", "_waiting", "idle")
 
-    def __init__(self, wheel: Wheel, queue: str) -> None:
-        self._wheel = wheel
-        self._queue = queue
+    def __init__(self, client: _Client) -> None:
+        self._client = client
         self._busy = False
         #: Set while no enqueue is under way.
         self.idle = asyncio.Event()
@@ -65,7 +67,7 @@ class _Batcher:
             self._busy = True
             self.idle.clear()
             try:
-                return (await self._wheel._store_batch([job]))[0]
+                return (await self._client.store_batch([job]))[0]
             finally:
                 self._next()
         future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
@@ -74,7 +76,7 @@ class _Batcher:
 
     def _next(self) -> None:
         if self._waiting:
-            self._wheel._spawn(self._flush())
+            self._client.spawn(self._flush())
         else:
             self._busy = False
             self.idle.set()
@@ -87,7 +89,7 @@ class _Batcher:
             if not batch:
                 return
             try:
-                answers = await self._wheel._store_batch([job for job, _ in batch])
+                answers = await self._client.store_batch([job for job, _ in batch])
             except (QueueFull, PayloadTooLarge) as refusal:
                 await self._one_by_one(batch, refusal)
             except BaseException as error:
@@ -111,7 +113,7 @@ class _Batcher:
             answer: Enqueued | Exception = refusal
             if len(batch) > 1 and not future.done():
                 try:
-                    answer = (await self._wheel._store_batch([job]))[0]
+                    answer = (await self._client.store_batch([job]))[0]
                 except Exception as error:
                     answer = error
             if future.done():
@@ -122,14 +124,83 @@ class _Batcher:
                 future.set_result(answer)
 
 
-class Wheel(WheelSchedules):
-    """The async client. Connects on first use; may be made at import time and used from any one running event loop.
+class _Client:
+    """What a wheel has in one event loop: connections, a session, and the enqueues that it gathers."""
 
-    Every method raises BrokerUnavailable or OutcomeUnknown when Redis stays away for `give_up_s`.
+    __slots__ = ("_background", "_batchers", "_end", "known", "store")
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        #: Queues that are on the list of queues.
+        self.known: set[str] = set()
+        self._batchers: dict[str, _Batcher] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._end = self._until_the_loop_ends()
+        # Begun here, the generator is ended by the loop's own end: asyncio.run closes what nobody closed.
+        with suppress(StopIteration):
+            self._end.__anext__().__await__().send(None)
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.store.aclose()
+
+    def batcher(self, queue: str) -> _Batcher:
+        """What gathers the single enqueues of a queue."""
+        batcher = self._batchers.get(queue)
+        if batcher is None:
+            batcher = self._batchers[queue] = _Batcher(self)
+        return batcher
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in the background and keep hold of it until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def store_batch(self, batch: Sequence[NewJob]) -> list[Enqueued]:
+        """Store up to 1000 jobs of one queue in one call, all or none."""
+        return await self.store.drive(ops.enqueue_batch(self.store.session, batch, self.known))
+
+    async def aclose(self) -> None:
+        """Let what is under way end, then close every connection."""
+        for batcher in list(self._batchers.values()):
+            await batcher.idle.wait()
+        await self._end.aclose()
+
+    def abandon(self) -> None:
+        """Let go of connections whose loop is gone, or is another process's."""
+        self.store.abandon()
+
+
+_wheels: weakref.WeakSet[Wheel] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked process has connections of its own, and leaves those of its parent alone."""
+    for wheel in list(_wheels):
+        while wheel._clients:
+            wheel._clients.popitem()[1].abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Wheel(WheelSchedules):
+    """The async client. Connects on first use; may be made at import time and shared by event loops in any threads.
+
+    Each loop has connections of its own. `aclose` closes those of the loop that it runs in; the end of `asyncio.run`
+    closes what was left open there. Every method raises BrokerUnavailable or OutcomeUnknown when Redis stays away for
+    `give_up_s`.
     """
 
-    _loop: asyncio.AbstractEventLoop | None = None
-    _store: Store | None = None
+    @property
+    def _clients(self) -> dict[asyncio.AbstractEventLoop, _Client]:
+        """What each event loop has. Threads may meet here first at the same time: the dict takes the first one's."""
+        found: dict[asyncio.AbstractEventLoop, _Client] = vars(self).setdefault("clients by loop", {})
+        return found
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -187,40 +258,28 @@ class Wheel(WheelSchedules):
     def _as_task(self, function: Callable[..., Any]) -> Task[..., Any]:
         return self.task(function)
 
-    def _connect(self) -> Store:
+    def _connect(self) -> _Client:
         loop = asyncio.get_running_loop()
-        if self._store is None or self._loop is not loop:
+        client = self._clients.get(loop)
+        if client is None:
+            for other in [other for other in list(self._clients) if other.is_closed()]:
+                gone = self._clients.pop(other, None)
+                if gone is not None:
+                    gone.abandon()
             url, namespace = self.resolve()
-            self._loop = loop
-            self._batchers: dict[str, _Batcher] = {}
-            self._known: set[str] = set()
-            self._background: set[asyncio.Task[None]] = set()
-            self._store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
-            self._store.recorder = self.recorder(self._store.session)
-        return self._store
+            store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
+            store.recorder = self.recorder(store.session)
+            client = self._clients[loop] = _Client(store)
+            _wheels.add(self)
+        return client
 
     async def _drive(self, steps: Callable[[Session], Steps[T]]) -> T:
-        store = self._connect()
+        store = self._connect().store
         return await store.drive(steps(store.session))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something in the background and keep hold of it until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _store_batch(self, batch: Sequence[NewJob]) -> list[Enqueued]:
-        """Store up to 1000 jobs of one queue in one call, all or none."""
-        store = self._connect()
-        return await store.drive(ops.enqueue_batch(store.session, batch, self._known))
 
     async def submit(self, job: NewJob) -> Enqueued:
         """Store one job. Concurrent calls share round trips by themselves."""
-        self._connect()
-        batcher = self._batchers.get(job.queue)
-        if batcher is None:
-            batcher = self._batchers[job.queue] = _Batcher(self, job.queue)
-        return await batcher.submit(job)
+        return await self._connect().batcher(job.queue).submit(job)
 
     async def enqueue(
         self,
@@ -254,16 +313,18 @@ class Wheel(WheelSchedules):
     ) -> list[Enqueued]:
         """Store many jobs, `chunk` at a time (or 8 MiB); the jobs of one chunk and queue are stored all or none.
 
-        When it raises, earlier chunks are stored; the same call again completes the rest, since the jobs keep their
-        ids. Raises: QueueFull, BrokerError.
+        When it raises, earlier chunks are stored. The same call again within an hour, with the same `chunk`, completes
+        the rest and makes no job twice, also from another process, and also where jobs have ended and left nothing.
+        Raises: QueueFull, BrokerError.
         """
-        if not 1 <= chunk <= BATCH_LIMIT:
-            raise InvalidInput(f"chunk: {chunk} is not between 1 and {BATCH_LIMIT}")
+        client = self._connect()
+        store = client.store
+        bulk = ops.Bulk(jobs, chunk)
         answers: list[Enqueued] = []
         under_way: deque[asyncio.Task[list[Enqueued]]] = deque()
         try:
-            for part in ops.chunks(jobs, chunk):
-                under_way.append(asyncio.create_task(self._store_mixed(part)))
+            for part in bulk.chunks():
+                under_way.append(asyncio.create_task(store.drive(part.store(store.session, client.known))))
                 await asyncio.sleep(0)
                 if len(under_way) >= _CHUNKS_UNDER_WAY:
                     answers += await under_way.popleft()
@@ -277,18 +338,9 @@ class Wheel(WheelSchedules):
             for left in under_way:
                 left.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+        if bulk.remembered:
+            await store.drive(bulk.forget(store.session), give_up_s=0)
         return answers
-
-    async def _store_mixed(self, part: list[NewJob]) -> list[Enqueued]:
-        queue = part[0].queue
-        if all(job.queue == queue for job in part):
-            return await self._store_batch(part)
-        answers: list[Enqueued | None] = [None] * len(part)
-        for name in dict.fromkeys(job.queue for job in part):
-            places = [i for i, job in enumerate(part) if job.queue == name]
-            for i, answer in zip(places, await self._store_batch([part[i] for i in places]), strict=True):
-                answers[i] = answer
-        return [answer for answer in answers if answer is not None]
 
     async def get(self, job_id: str, queue: str | None = None) -> Job | None:
         """Read one job; None when there is none (any more). Without `queue` it looks in every known one."""
@@ -405,15 +457,10 @@ class Wheel(WheelSchedules):
         return await self._drive(ops.ping)
 
     async def aclose(self) -> None:
-        """Let what is under way end, then close every connection."""
-        if self._store is not None and self._loop is asyncio.get_running_loop():
-            for batcher in list(self._batchers.values()):
-                await batcher.idle.wait()
-            store, self._store = self._store, None
-            if store is not None:
-                await store.aclose()
-        else:
-            self._store = None
+        """Let what is under way in this event loop end, then close its connections."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,12 +1,22 @@
 """One connection without redis-py's command path: requests go out as they come, replies come back in their order.
 
-redis-py opens the socket, encrypts it and logs in; then this takes over the transport. A round trip costs about half of
-what redis-py's own path does, which is more than the scripts themselves take.
+redis-py opens the socket, encrypts it and logs in; then this takes over. A round trip costs about half of what redis-py's
+own path does, which is more than the scripts themselves take.
+
+A time-out counts from the last progress, bytes that leave or arrive, so that a large batch on a slow line is no silence;
+in all, a request has `LONGEST` times as long, and no longer than its caller waits.
+
+Replies carry no name: bytes that nobody asked for would be taken for the answer of the next request, and shift all later
+ones. Such a connection ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+import ssl
+import time
 from collections import deque
 from typing import Any
 
@@ -15,25 +25,63 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as SlowError
 
+#: How many time-outs a request may take in all, while bytes go on leaving or arriving.
+LONGEST = 6
+#: The most bytes that are handed to the socket, or taken from it, at a time.
+_PIECE = 1 << 16
+
+
+def _reader(connection: Any) -> Any:
+    return hiredis.Reader(protocolError=LostError, replyError=connection._parser.parse_error)
+
+
+def _watched(sock: Any) -> select.poll:
+    poll = select.poll()
+    if sock.fileno() >= 0:
+        poll.register(sock.fileno(), select.POLLIN)
+    return poll
+
+
+class _Request:
+    """What one caller waits for."""
+
+    __slots__ = ("began", "ends", "expected", "future", "got")
+
+    def __init__(self, expected: int, future: asyncio.Future[list[Any]], began: float, ends: float) -> None:
+        self.expected = expected
+        self.future = future
+        self.began = began
+        self.ends = ends
+        self.got: list[Any] = []
+
 
 class Wire(asyncio.Protocol):
     """A logged-in connection. A caller that stops waiting leaves it intact: its reply is read and dropped."""
 
     def __init__(self, connection: Any, timeout_s: float) -> None:
-        """Take over the transport of a connected redis-py connection. timeout_s: how long a reply may take."""
+        """Take over the transport of a connected redis-py connection. timeout_s: how long nothing may move."""
         self._connection = connection
         self._timeout_s = timeout_s
         self._transport: Any = connection._writer.transport
         self._before: asyncio.BaseProtocol = self._transport.get_protocol()
         self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader(protocolError=LostError, replyError=connection._parser.parse_error)
-        self._waiting: deque[tuple[int, list[Any], asyncio.Future[list[Any]], float]] = deque()
+        self._reader = _reader(connection)
+        self._poll = _watched(self._transport.get_extra_info("socket"))
+        self._waiting: deque[_Request] = deque()
         self._watch: asyncio.TimerHandle | None = None
+        #: When bytes last arrived, or were last seen to have left; how many were written, and of these had left then.
+        self._moved = 0.0
+        self._written = 0
+        self._left = 0
         #: Whether it can no longer be used.
         self.lost = self._transport.is_closing()
         self._transport.set_protocol(self)
 
-    async def ask(self, packed: bytes, expected: int) -> list[Any]:
+    def unread(self) -> bool:
+        """Whether something lies unread on an idle connection: its end, or what nobody asked for."""
+        return not self._waiting and bool(self._poll.poll(0))
+
+    async def ask(self, packed: bytes, expected: int, within_s: float) -> list[Any]:
         """Send packed commands and wait for that many replies; one that is an error comes as an exception object.
 
         Raises: redis.exceptions.ConnectionError, TimeoutError.
@@ -41,9 +89,10 @@ class Wire(asyncio.Protocol):
         if self.lost:
             raise LostError("the connection is gone")
         future: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._waiting.append((expected, [], future, self._loop.time()))
-        if self._watch is None:
-            self._watch = self._loop.call_later(self._timeout_s, self._look)
+        now = self._loop.time()
+        self._waiting.append(_Request(expected, future, now, now + within_s))
+        self._wake(now + min(self._timeout_s, within_s))
+        self._written += len(packed)
         self._transport.write(packed)
         return await future
 
@@ -51,10 +100,12 @@ class Wire(asyncio.Protocol):
         """Hand each complete answer to its caller."""
         reader = self._reader
         reader.feed(data)
+        self._moved = self._loop.time()
         waiting = self._waiting
         while waiting:
-            expected, got, future, _ = waiting[0]
-            while len(got) < expected:
+            request = waiting[0]
+            got = request.got
+            while len(got) < request.expected:
                 try:
                     reply = reader.gets()
                 except LostError as error:
@@ -67,30 +118,62 @@ class Wire(asyncio.Protocol):
                     self.lost = True
                 got.append(reply)
             waiting.popleft()
-            if not future.done():
-                future.set_result(got)
-        if self.lost:
+            if not request.future.done():
+                request.future.set_result(got)
+        if reader.has_data():
+            self._fail(LostError("bytes arrived that nobody asked for"))
+        elif self.lost:
             self._transport.close()
 
+    def _wake(self, at: float) -> None:
+        """Look at the requests at that time, or before: once in a while, instead of with a timer for each."""
+        if self._watch is None:
+            self._watch = self._loop.call_at(at, self._look)
+        elif self._watch.when() > at:
+            self._watch.cancel()
+            self._watch = self._loop.call_at(at, self._look)
+
     def _look(self) -> None:
-        """Look at the oldest request once in a while, instead of keeping a timer for each."""
         self._watch = None
         if not self._waiting:
             return
-        left = self._waiting[0][3] + self._timeout_s - self._loop.time()
-        if left > 0:
-            self._watch = self._loop.call_later(left, self._look)
-        else:
+        now = self._loop.time()
+        left = self._written - self._unsent()
+        if left > self._left:
+            self._left, self._moved = left, now
+        oldest = self._waiting[0].began
+        end = min(max(oldest, self._moved) + self._timeout_s, oldest + LONGEST * self._timeout_s)
+        if end <= now:
             self._fail(SlowError(f"no answer within {self._timeout_s:g} s"))
+            return
+        for request in self._waiting:
+            if request.future.done():
+                continue
+            if request.ends <= now:
+                # Its caller waits no longer; the answer, if one comes, is read and dropped.
+                request.future.set_exception(SlowError(f"no answer within {now - request.began:.1f} s"))
+            else:
+                end = min(end, request.ends)
+        self._wake(end)
+
+    def _unsent(self) -> int:
+        """How many bytes wait for the socket to take them. Under TLS those that are encrypted wait in another place."""
+        size: int = self._transport.get_write_buffer_size()
+        beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", None)
+        return size if beneath is None else size + int(beneath.get_write_buffer_size())
 
     def _fail(self, error: Exception) -> None:
         self.lost = True
         waiting, self._waiting = self._waiting, deque()
-        for _, _, future, _ in waiting:
-            if not future.done():
-                future.set_exception(error)
+        for request in waiting:
+            if not request.future.done():
+                request.future.set_exception(error)
         self._transport.abort()
         self._connection._close()
+
+    def eof_received(self) -> None:
+        """Be used no more; the transport closes itself."""
+        self.lost = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever still waits."""
@@ -99,7 +182,130 @@ class Wire(asyncio.Protocol):
             self._watch.cancel()
         self._before.connection_lost(exc)
 
+    def abandon(self) -> None:
+        """Close the socket and nothing else: the loop is gone, or is another process's, which must not notice."""
+        self.lost = True
+        beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", self._transport)
+        sock = getattr(beneath, "_sock", None)
+        if sock is not None:
+            sock.close()
+            beneath._sock = None
+
     async def aclose(self) -> None:
         """Close it."""
         self.lost = True
         await self._connection.disconnect(nowait=True)
+
+
+class SyncWire:
+    """A logged-in connection for code without an event loop; one request at a time."""
+
+    def __init__(self, connection: Any, timeout_s: float) -> None:
+        """Take over the socket of a connected redis-py connection. timeout_s: how long nothing may move."""
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._socket: Any = connection._sock
+        self._reader = _reader(connection)
+        self._poll = _watched(self._socket)
+        #: Whether it can no longer be used.
+        self.lost = False
+
+    def unread(self) -> bool:
+        """Whether something lies unread: the connection's end, or what nobody asked for."""
+        if not self._poll.poll(0):
+            return False
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return True
+        try:
+            self._socket.setblocking(False)
+            self._socket.recv(1)
+        except ssl.SSLWantReadError:
+            return False  # TLS itself had something to say.
+        except OSError:
+            return True
+        return True
+
+    def ask(self, packed: bytes, expected: int, within_s: float) -> list[Any]:
+        """Send packed commands and wait for that many replies; one that is an error comes as an exception object.
+
+        Raises: redis.exceptions.ConnectionError, TimeoutError, OSError.
+        """
+        ends = time.monotonic() + min(within_s, LONGEST * self._timeout_s)
+        try:
+            self._send(packed, ends)
+            got: list[Any] = []
+            while len(got) < expected:
+                reply = self._reader.gets()
+                if reply is False:
+                    self._reader.feed(self._receive(ends))
+                else:
+                    got.append(reply)
+        except BaseException as error:
+            # Also where the caller was interrupted: the rest of this answer is not to be taken for another's.
+            self.close()
+            if isinstance(error, TimeoutError) and not isinstance(error, SlowError):
+                raise SlowError(f"no answer within {min(within_s, self._timeout_s):g} s") from error
+            raise
+        if self._reader.has_data() or any(isinstance(reply, ReadOnlyError) for reply in got):
+            self.close()
+        return got
+
+    def _patience(self, ends: float) -> None:
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(min(left, self._timeout_s))
+
+    def _send(self, packed: bytes, ends: float) -> None:
+        rest = memoryview(packed)
+        while rest:
+            self._patience(ends)
+            rest = rest[self._socket.send(rest[:_PIECE]) :]
+
+    def _receive(self, ends: float) -> bytes:
+        self._patience(ends)
+        data: bytes = self._socket.recv(_PIECE)
+        if not data:
+            raise LostError("the server closed the connection")
+        return data
+
+    def close(self) -> None:
+        """Close it."""
+        self.lost = True
+        self._socket.close()
+        self._connection.disconnect()
+
+
+class Bounded:
+    """A socket that is given no more than so long in all, while redis-py logs in over it."""
+
+    def __init__(self, sock: socket.socket, within_s: float) -> None:
+        self.sock = sock
+        self._ends = time.monotonic() + within_s
+
+    def _patience(self) -> None:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the login took too long")
+        self.sock.settimeout(left)
+
+    def recv(self, *args: Any) -> bytes:
+        """As a socket does."""
+        self._patience()
+        return self.sock.recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        """As a socket does."""
+        self._patience()
+        return self.sock.recv_into(*args)
+
+    def sendall(self, *args: Any) -> None:
+        """As a socket does."""
+        self._patience()
+        self.sock.sendall(*args)
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Leave it: the time is bounded here."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)

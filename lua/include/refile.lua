@@ -10,6 +10,10 @@ local function refile(letter, back)
   local now, stamp = clock(ARGV[1], stored[1])
   local before = replay(replay_key, request)
   if before then
+    local no = refused(before, now)
+    if no then
+      return no
+    end
     local at, answer = string.match(before, '^(%S+) (%S+)$')
     return { 'ok', digits(now), answer, at }
   end
@@ -20,6 +24,7 @@ local function refile(letter, back)
     fires[i], texts[i] = fire_time(ARGV[first + 4 * i - 2], now)
     buckets[i] = bucket_of(numbers, fires[i])
     if not buckets[i] then
+      remember(replay_key, request, '!moved ')
       return { 'moved', digits(now) }
     end
   end

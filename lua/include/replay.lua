@@ -15,3 +15,11 @@ end
 local function remember(key, request, answer)
   redis.call('SET', key, request .. ' ' .. answer, 'EX', 300)
 end
+
+-- refused: the answer to a request that was refused before; nil when it was carried out. before: what `replay` gave.
+-- A refusal is remembered as '!<word> <detail>', so that what its caller was told stays true. Example: a queue is full.
+-- The repeat of an enqueue is refused; then room is made, and the first copy of it, late, arrives.
+local function refused(before, now)
+  local word, detail = string.match(before, '^!(%l+) (.*)$')
+  return word and { word, string.format('%.0f', now), detail ~= '' and detail or nil }
+end

@@ -42,7 +42,7 @@ async def wheel(door: Door, anyio_backend: str) -> AsyncIterator[Wheel]:
 
 
 def store_of(wheel: Wheel) -> Store:
-    return wheel._connect()
+    return wheel._connect().store
 
 
 async def held_for(log: Log, seconds: float) -> None:

@@ -24,7 +24,7 @@ SIZE = 40
 
 def told(name: str, reply: Reply) -> list[Any]:
     """What of an answer must come again. A claim's sleep and role are asked for anew."""
-    return [reply[0], *(reply[6:] if name == "claim" else reply[2:])]
+    return [reply[0], *(reply[7:] if name == "claim" else reply[2:])]
 
 
 def effect(keyspace: Keyspace) -> Keyspace:
@@ -61,7 +61,8 @@ async def test_a_cut_call_has_one_effect_and_the_first_answer(
         assert proxy.passed[name] == (1 if fault is Fault.BEFORE else 2)
         assert effect(shard.keyspace()) == effect(once)
         if fault is Fault.BEFORE or name not in DO_WHAT_IS_LEFT:
-            assert told(name, answer) == told(name, first)
+            # A repeat may tell the clock of the first answer beside it.
+            assert told(name, answer)[: len(told(name, first))] == told(name, first)
 
 
 async def test_every_client_is_built_without_retries_of_its_own(fresh: RedisServer) -> None:

@@ -82,7 +82,7 @@ async def in_state(wheel: Wheel, job_id: str, state: JobState, within: float = 1
 
 async def server_ms(wheel: Wheel) -> int:
     """The server's clock."""
-    ((seconds, us),) = await wheel._connect().send([("TIME",)])
+    ((seconds, us),) = await wheel._connect().store.send([("TIME",)])
     return int(seconds) * 1000 + int(us) // 1000
 
 

@@ -25,12 +25,13 @@ OTHER_WORKER = "v7654321"
 #: The digests of two dedup keys.
 DIGEST, DIGEST2 = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 LANE = Lane("caller", 0, "request-1")
+LANE2 = LANE._replace(request="request-2")
 
 #: Short names of keys -> what they hold: HASH and ZSET a dict, LIST a list, STRING a text. None: no such key.
 Keyspace = dict[str, Any]
 
 _HASHES = {"jobs", "dedup", "meta", "workers", "schedules"}
-_REPLAY_S = 300
+_REPLAY_S, _CHUNK_S = 300, 3600
 
 
 def at(ms: int, us: int = 0) -> str:
@@ -125,9 +126,8 @@ class Shard:
             if name == "meta" and found[name].get("server") == self.run_id():
                 # Which process of the server was seen last: not the same in any two runs.
                 del found[name]["server"]
-            assert 0 < ttl <= _REPLAY_S if name.startswith("replay:") else ttl == -1, (
-                f"{name} has the time to live {ttl}"
-            )
+            longest = _CHUNK_S if name.startswith("replay:chunk:") else _REPLAY_S
+            assert 0 < ttl <= longest if name.startswith("replay:") else ttl == -1, f"{name} has the time to live {ttl}"
         return found
 
     def run_id(self) -> str:
@@ -152,6 +152,11 @@ class Shard:
         """Assert that the whole keyspace is this; names with None are absent."""
         wanted = {name: value for name, value in keyspace.items() if value is not None}
         assert self.keyspace() == wanted
+
+
+def refused(word: str, detail: str = "", request: str = LANE.request) -> Keyspace:
+    """What a refusal leaves: its answer, for a late copy."""
+    return {"replay:caller:0": f"{request} !{word} {detail}"}
 
 
 def _readable(name: str, value: Any) -> Any:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from zwheel.calls import After, define, read_define
+from zwheel.calls import After, Lane, define, read_define
 from zwheel.calls.define import Defined, Late
 from zwheel.times import DAY_MS
 
 from .batches import STAMP, TAIL, schedule
-from .shard import KEYS, LANE, MIDNIGHT, NOW, TODAY, TOMORROW, Keyspace, Shard, at, held, meta, record
+from .shard import KEYS, LANE, LANE2, MIDNIGHT, NOW, TODAY, TOMORROW, Keyspace, Shard, at, held, meta, record, refused
 from .test_advance import NEXT, TOKEN, job, stored
 
 FOUNDED: dict[str, Any] = {"schema": "1", "epoch": "5"}
@@ -15,10 +15,16 @@ DELETED = After("", None, "")
 
 
 def run(
-    shard: Shard, after: After, *, stamp: str = STAMP, back: dict[str, int] | None = None, name: str = "s"
+    shard: Shard,
+    after: After,
+    *,
+    stamp: str = STAMP,
+    back: dict[str, int] | None = None,
+    name: str = "s",
+    lane: Lane = LANE,
 ) -> Defined:
     call = define(
-        KEYS, name, stamp=stamp, after=after, back=list((back or {}).items()), lane=LANE, now=at(NOW)
+        KEYS, name, stamp=stamp, after=after, back=list((back or {}).items()), lane=lane, now=at(NOW)
     )  # fmt: skip
     reply = shard.run(call)
     assert reply[1] == at(NOW).encode()
@@ -46,9 +52,10 @@ def test_a_schedule_that_is_not_as_it_was_read_stays_as_it_is(shard: Shard) -> N
     shard.put(before)
     after = After("a", NOW, NEXT, [job("s@1", NOW)])
     assert run(shard, after).word == "stale"
-    assert run(shard, after, stamp="").word == "stale"
-    assert run(shard, after, name="gone").word == "stale"
-    shard.leaves(before)
+    shard.leaves(before | refused("stale"))
+    assert run(shard, after, stamp="", lane=LANE2).word == "stale"
+    assert run(shard, after, name="gone", lane=LANE).word == "stale"
+    shard.leaves(before | refused("stale"))
 
 
 def test_an_edit_takes_back_what_waits_and_puts_the_new_there(shard: Shard) -> None:
@@ -99,8 +106,9 @@ def test_what_has_left_the_wheel_is_named_and_nothing_changes(shard: Shard) -> N
     back = dict.fromkeys([*jobs, "never"], NOW)
     met = run(shard, After("a", NOW, NEXT, [job("s@1", NOW)]), back=back)
     assert met == Defined("started", started=("runs", "done", "dead", "again", "moved", "cancelled", "never"))
-    shard.leaves(before)
-    met = run(shard, After("p", None, NEXT), back={"waits": NOW})
+    shard.leaves(before | refused("started", "runs done dead again moved cancelled never"))
+    assert run(shard, After("a", NOW, NEXT), back=back) == met, "the first answer again"
+    met = run(shard, After("p", None, NEXT), back={"waits": NOW}, lane=LANE2)
     assert met == Defined("ok")
     left = shard.keyspace()
     assert left[f"wheel:{TODAY}"] == {"again": NOW, "moved": NOW + 1}
@@ -135,7 +143,7 @@ def test_nothing_is_touched_that_another_version_wrote(shard: Shard) -> None:
     shard.put(before)
     call = define(KEYS, "s", stamp=STAMP, after=DELETED, lane=LANE, now=at(NOW))
     assert shard.run(call) == [b"foreign", at(NOW).encode(), b"9"]
-    shard.leaves(before)
+    shard.leaves(before | refused("foreign", "9"))
 
 
 def test_a_job_of_a_paused_schedule_wakes_a_worker(shard: Shard) -> None:
@@ -180,7 +188,7 @@ def test_what_another_holds_or_nobody_is_not_given_back(shard: Shard) -> None:
     shard.put(before)
     late = [Late(job_id, f"{6:016d}", NOW - 1) for job_id in ("s@1", "s@2", "gone")]
     assert give_back(shard, *late) == Defined("started", started=("s@1", "s@2", "gone"))
-    shard.leaves(before)
+    shard.leaves(before | refused("started", "s@1 s@2 gone"))
 
 
 def test_what_may_still_start_is_not_given_back(shard: Shard) -> None:
@@ -191,4 +199,4 @@ def test_what_may_still_start_is_not_given_back(shard: Shard) -> None:
     shard.put(before)
     late = [Late("s@1", f"{7:016d}", NOW), Late("s@2", f"{7:016d}", NOW - 1)]
     assert give_back(shard, *late) == Defined("early", started=("s@1",))
-    shard.leaves(before)
+    shard.leaves(before | refused("early", "s@1"))

@@ -15,6 +15,7 @@ from .shard import (
     EVENING,
     KEYS,
     LANE,
+    LANE2,
     MIDNIGHT,
     NOW,
     NOW_US,
@@ -27,6 +28,7 @@ from .shard import (
     held,
     meta,
     record,
+    refused,
 )
 
 BODY = b"\x01\x00\xff\n"
@@ -246,11 +248,11 @@ def test_a_full_queue_refuses_the_whole_batch_and_counts_only_living_jobs(shard:
     assert send(shard, new("b"), new("c")) == [b"full", at(NOW).encode(), b"3"]
     with pytest.raises(QueueFull):
         put(shard, new("b"), new("c"))
-    shard.leaves(before)
-    answers = put(shard, new("b"), new("a"))
+    shard.leaves(before | refused("full", "3"))
+    answers = put(shard, new("b"), new("a"), lane=LANE2)
     assert answers is not None
     assert [answer.existed for answer in answers] == [False, True]
-    answers = put(shard, new("a"), lane=LANE._replace(request="2"))
+    answers = put(shard, new("a"), lane=LANE._replace(request="3"))
     assert answers is not None
     assert answers[0].existed, "what exists is answered also by a full queue"
 
@@ -260,7 +262,7 @@ def test_an_oversized_record_refuses_the_whole_batch(shard: Shard) -> None:
     assert send(shard, *batch) == [b"oversized", at(NOW).encode(), b"big"]
     with pytest.raises(PayloadTooLarge):
         put(shard, *batch)
-    shard.leaves({})
+    shard.leaves(refused("oversized", "big"))
 
 
 def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(shard: Shard) -> None:
@@ -268,8 +270,8 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
     now, estimate = at(MIDNIGHT - 1, 1), EVENING
     assert send(shard, *batch, now=now, estimate=estimate) == [b"moved", now.encode()]
     assert put(shard, *batch, now=now, estimate=estimate) is None
-    shard.leaves({})
-    answers = put(shard, *batch, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1)
+    shard.leaves(refused("moved"))
+    answers = put(shard, *batch, now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1, lane=LANE2)
     assert answers is not None
     assert answers[1].fire_at_ms == MIDNIGHT
 
@@ -293,7 +295,7 @@ def test_a_queue_with_the_schema_of_another_version_takes_nothing(shard: Shard) 
     assert send(shard, new("b")) == [b"foreign", at(NOW).encode(), b"2"]
     with pytest.raises(SchemaMismatch, match="schema 2"):
         put(shard, new("b"))
-    shard.leaves(before)
+    shard.leaves(before | refused("foreign", "2"))
 
 
 @pytest.mark.parametrize(
@@ -329,3 +331,49 @@ def test_a_repeat_gets_the_first_clock_reading_so_that_a_delay_is_told_as_stored
     stored = shard.keyspace()
     assert put(shard, new("a", None, delay_ms=10), new("a", None, delay_ms=10), now=at(NOW + 777)) == first
     shard.leaves(stored)
+
+
+def chunk(shard: Shard, *batch: NewJob, lane: Lane, now: str = at(NOW)) -> tuple[list[Enqueued] | None, str]:
+    """Store a batch as a chunk of a bulk; gives the answers, and the short name of its key."""
+    sent = enqueue(KEYS, batch, now_ms=NOW, lane=lane, now=now, chunk=True)
+    return read_enqueue(sent, shard.run(sent.call)), sent.call.keys[-1].removeprefix(f"{KEYS.tag}:")
+
+
+def test_the_same_chunk_of_another_call_gets_the_first_answer_though_its_jobs_have_ended(shard: Shard) -> None:
+    shard.put({"jobs": {"b": record()}, "meta": {"clock": "5", "schema": "1"}})
+    first, key = chunk(shard, new("a", None), new("b"), lane=LANE)
+    assert first is not None
+    assert [answer.existed for answer in first] == [False, True]
+    assert shard.keyspace()[key] == f"{NOW_US} ci 2 b s {NOW:015d}"
+    shard.client.hdel(KEYS.jobs, "a", "b")
+    before = shard.keyspace()
+    again, same = chunk(shard, new("a", None), new("b"), lane=Lane("another", 0, "1"), now=at(NOW + 60_000))
+    assert same == key
+    assert again is not None
+    assert [answer.existed for answer in again] == [True, True]
+    assert [answer.fire_at_ms for answer in again] == [answer.fire_at_ms for answer in first]
+    shard.leaves(before | {"replay:another:0": f"1 {NOW_US} ai 2 b s {NOW:015d}"})
+
+
+@pytest.mark.parametrize(
+    "other", [[("b", None)], [("a", NOW)], [("a", None), ("b", None)]], ids=["id", "time", "one more"]
+)
+def test_a_chunk_that_differs_is_another_chunk(shard: Shard, other: list[tuple[str, int | None]]) -> None:
+    _, key = chunk(shard, new("a", None), lane=LANE)
+    shard.client.hdel(KEYS.jobs, "a", "b")
+    answers, another = chunk(shard, *(new(name, at_ms) for name, at_ms in other), lane=LANE2)
+    assert another != key
+    assert answers is not None
+    assert not any(answer.existed for answer in answers)
+
+
+def test_a_chunk_that_was_refused_is_stored_when_it_is_asked_for_again(shard: Shard) -> None:
+    shard.put({"jobs": {"x": record()}, "meta": {"cap": "1", "schema": "1"}})
+    with pytest.raises(QueueFull):
+        chunk(shard, new("a"), lane=LANE)
+    shard.client.hdel(KEYS.meta, "cap")
+    with pytest.raises(QueueFull):
+        chunk(shard, new("a"), lane=LANE)  # A late copy of the refused request.
+    answers, _ = chunk(shard, new("a"), lane=LANE2)
+    assert answers is not None
+    assert not answers[0].existed

@@ -112,7 +112,7 @@ def test_a_stale_token_and_a_missing_job_are_named_and_change_nothing(shard: Sha
 def test_an_offer_ends_with_the_day_and_another_day_is_answered_with_moved(shard: Shard) -> None:
     put_held(shard, "a")
     assert give(shard, "a", now=at(MIDNIGHT - 5), day_ms=MIDNIGHT) is None
-    assert give(shard, "a", now=at(MIDNIGHT - 5), day_ms=START) == "o"
+    assert give(shard, "a", now=at(MIDNIGHT - 5), day_ms=START, lane=LANE._replace(request="request-2")) == "o"
     assert shard.keyspace()[f"wheel:{TODAY}"] == {"a": MIDNIGHT - 1}
 
 

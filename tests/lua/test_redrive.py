@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from zwheel.calls import read_letters, redrive
+from zwheel.calls import Lane, read_letters, redrive
 
 from .shard import (
     DIGEST,
@@ -12,6 +12,7 @@ from .shard import (
     EVENING,
     KEYS,
     LANE,
+    LANE2,
     MIDNIGHT,
     NOW,
     NOW_US,
@@ -25,13 +26,14 @@ from .shard import (
     held,
     meta,
     record,
+    refused,
 )
 
 WHY = b'{"at":1,"attempt":3,"reason":"error"}\n'
 
 
-def run(shard: Shard, *ids: str, now: str = at(NOW), estimate: int = NOW) -> str | None:
-    reply = shard.run(redrive(KEYS, ids, now_ms=estimate, lane=LANE, now=now))
+def run(shard: Shard, *ids: str, now: str = at(NOW), estimate: int = NOW, lane: Lane = LANE) -> str | None:
+    reply = shard.run(redrive(KEYS, ids, now_ms=estimate, lane=lane, now=now))
     assert reply[1] == now.encode()
     return read_letters(reply)
 
@@ -127,8 +129,8 @@ def test_a_new_day_changes_nothing_and_asks_for_another_call(shard: Shard) -> No
     before = {"jobs": {"a": record("x")}, "dead": {"a": NOW}}
     shard.put(before)
     assert run(shard, "a", now=at(MIDNIGHT - 1, 1), estimate=EVENING) is None
-    shard.leaves(before)
-    assert run(shard, "a", now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) == "r"
+    shard.leaves(before | refused("moved"))
+    assert run(shard, "a", now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1, lane=LANE2) == "r"
     assert shard.keyspace()[f"wheel:{TOMORROW}"] == {"a": MIDNIGHT}
 
 

@@ -23,6 +23,7 @@ from .shard import (
     held,
     meta,
     record,
+    refused,
 )
 
 
@@ -99,13 +100,13 @@ def test_what_cannot_be_moved_is_named_and_stays(shard: Shard, raw: bytes | None
     shard.put(before)
     reply = send(shard, NOW + 9)
     assert reply == [b"ok", at(NOW).encode(), letter.encode(), b""]
-    shard.leaves(before)
+    shard.leaves(before | {"replay:caller:0": f"request-1 {letter} "})
 
 
 def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(shard: Shard) -> None:
     shard.put(one())
     assert read_reschedule(send(shard, None, now=at(MIDNIGHT - 1, 1), estimate=EVENING)) is None
-    shard.leaves(one())
+    shard.leaves(one() | refused("moved"))
 
 
 @pytest.mark.parametrize(("keeper_at", "tokens"), [(NOW + 50, []), (NOW + 51, ["1"])])

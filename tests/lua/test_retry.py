@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
-from zwheel.calls import Back, read_refile, release, retry
+from zwheel.calls import Back, Lane, read_refile, release, retry
 
 from .shard import (
     DIGEST,
     EVENING,
     KEYS,
     LANE,
+    LANE2,
     LATER,
     MIDNIGHT,
     NOW,
@@ -25,6 +26,7 @@ from .shard import (
     held,
     meta,
     record,
+    refused,
 )
 
 TOKEN = NOW_US - 1_000_000
@@ -39,9 +41,11 @@ def back(
     return Back(job_id, digits16(token), at_ms, delay_ms, failures)
 
 
-def run(shard: Shard, name: str, batch: list[Back], *, now: str = at(NOW), estimate: int = NOW) -> list[str] | None:
+def run(
+    shard: Shard, name: str, batch: list[Back], *, now: str = at(NOW), estimate: int = NOW, lane: Lane = LANE
+) -> list[str] | None:
     build = {"retry": retry, "release": release}[name]
-    sent = build(KEYS, batch, now_ms=estimate, lane=LANE, now=now)
+    sent = build(KEYS, batch, now_ms=estimate, lane=lane, now=now)
     reply = shard.run(sent)
     assert reply[1] == now.encode()
     return read_refile(sent, reply)
@@ -139,8 +143,8 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
     before = {"jobs": {"a": held(TOKEN)}, "processing": {"a": MIDNIGHT + 1}}
     shard.put(before)
     assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=EVENING) is None
-    shard.leaves(before)
-    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1) == [LETTER[name]]
+    shard.leaves(before | refused("moved"))
+    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1, lane=LANE2) == [LETTER[name]]
     assert shard.keyspace()[f"wheel:{TOMORROW}"] == {"a": MIDNIGHT}
 
 

@@ -91,8 +91,8 @@ class QueueMachine(RuleBasedStateMachine):
         reply = self.shard.run(call)
         if lane is not None:
             self.sent.pop(lane, None)
-            if reply[0] == b"ok" and reply[2:3] not in ([b"r"], [b"e"], [b"m"], [b"v"]):
-                self.sent[lane] = Sent(call, reply[7:] if call.script.name == "claim" else reply[2:])
+            if call.script.name != "claim" or reply[0] == b"ok":
+                self.sent[lane] = Sent(call, reply[7:] if call.script.name == "claim" else [reply[0], *reply[2:]])
         return reply
 
     def pick(self, chosen: Sequence[tuple[str, int]]) -> list[Held]:
@@ -365,10 +365,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.may()
         call, payload = self.sent[sorted(self.sent)[lane % len(self.sent)]]
         reply = self.shard.run(call._replace(args=(self.now, *call.args[1:])))
-        assert reply[0] == b"ok"
         if call.script.name != "claim":
-            assert reply[2 : 2 + len(payload)] == payload
+            assert [reply[0], *reply[2:]][: len(payload)] == payload
             return
+        assert reply[0] == b"ok"
         claimed = read({"jobs": dict(zip((i.decode() for i in payload[::2]), payload[1::2], strict=True))})
         first = min(job.token for job in claimed.values())
         worker = next(iter(claimed.values())).worker

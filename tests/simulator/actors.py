@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 from tests.simulator.decisions import Decisions
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
 from zwheel import calls, operations
-from zwheel.calls import Back, Call, Claimed, Lane, NewJob, Session, day_name
+from zwheel.calls import Back, Call, Claimed, Lane, NewJob, day_name
 from zwheel.calls.define import Late
 from zwheel.codec import DEFAULT
 from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, QueueFull
-from zwheel.job import Failure, JobId, JobState, QueueName, Reason
+from zwheel.job import Failure, JobId, QueueName, Reason
 from zwheel.operations.late import give_back
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.store import Steps
@@ -39,11 +39,15 @@ def persist(
     commands: Sequence[Any], decisions: Decisions, *, ever: bool = False
 ) -> Generator[Any, list[Any], list[Any]]:
     """Send again what got no answer, as the shells do: the very same commands. Gives up at times, unless `ever`."""
+    doubtful = False
     while True:
         try:
             return (yield commands)
-        except (BrokerUnavailable, OutcomeUnknown):
+        except (BrokerUnavailable, OutcomeUnknown) as error:
+            doubtful = doubtful or isinstance(error, OutcomeUnknown)
             if not ever and decisions.chance(0.15):
+                if doubtful:
+                    raise OutcomeUnknown("an earlier try had no answer") from error
                 raise
         yield decisions.pick((0.02, 0.3, 1.0))
 
@@ -57,7 +61,12 @@ def drive(steps: Steps[T], decisions: Decisions) -> Generator[Any, list[Any], T]
                 yield float(ask)
                 ask = steps.send([])
             else:
-                ask = steps.send((yield from persist(ask, decisions)))
+                try:
+                    replies = yield from persist(ask, decisions)
+                except BrokerError as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(replies)
     except StopIteration as end:
         result: T = end.value
         return result
@@ -86,24 +95,59 @@ def timed(steps: Steps[Any], process: Process) -> Steps[Any]:
 def producer(world: World, process: Process) -> Acting:
     """Enqueues batches through the real check and encoding; takes up what a producer that died had under way."""
     decisions = world.decisions
-    known: set[str] = {QUEUE}
+    mine: list[tuple[list[NewJob], bool]] = []
     while True:
         yield decisions.pick((0.05, 0.5, 0.5, 5.0))
-        if world.unfinished and decisions.chance(0.7):
-            batch = world.unfinished.pop(0)
+        if mine and decisions.chance(0.7):
+            batch, bulk = mine.pop(0)
+            own = True
+            world.mark("enqueue repeated by the same process")
+        elif world.unfinished and decisions.chance(0.7):
+            batch, bulk = world.unfinished.pop(0)
+            own = False
             world.mark("enqueue repeated by another process")
         else:
             batch = [_new_job(world) for _ in range(decisions.pick((1, 1, 2, 4)))]
-        process.pending = batch
+            bulk, own = len(batch) > 2, True
+        process.pending = batch, bulk
+        ids = {str(job.id) for job in batch}
+        world.open |= ids
         try:
-            answers = yield from drive(operations.enqueue_batch(process.session, batch, known), decisions)
-            world.acked |= {str(answer.job_id) for answer in answers if not answer.existed}
+            yield from _store(world, process, batch, bulk)
+            world.open -= ids
         except QueueFull:
             world.mark("queue full")
-        except BrokerError:
+            if bulk:
+                world.unfinished.append((batch, bulk))
+            process.pending = None
+            # Its next request would overtake a late copy of this one.
+            yield decisions.pick((90.0, 0.0))
+        except BrokerError as error:
             world.mark("enqueue gave up")
-            world.unfinished.append(batch)
+            if own and decisions.chance(0.5):
+                mine.append((batch, bulk))
+                if isinstance(error, OutcomeUnknown):
+                    world.judge.promised |= {str(job.id) for job in batch if job.id.startswith("g")}
+            else:
+                world.unfinished.append((batch, bulk))
         process.pending = None
+
+
+def _store(world: World, process: Process, batch: list[NewJob], bulk: bool) -> Acting:
+    """Store a batch in one call, or in chunks of two."""
+    known: set[str] = {QUEUE}
+    if not bulk:
+        answers = yield from drive(operations.enqueue_batch(process.session, batch, known), world.decisions)
+        world.acked |= {str(answer.job_id) for answer in answers if not answer.existed}
+        return
+    whole = operations.Bulk(batch, 2)
+    for chunk in whole.chunks():
+        answers = yield from drive(chunk.store(process.session, known), world.decisions)
+        world.acked |= {str(answer.job_id) for answer in answers if not answer.existed}
+    # All is stored. Who dies while the keys are forgotten has asked for nothing more; the same call again is a new one.
+    process.pending = None
+    world.judge.promised -= {str(job.id) for job in batch}
+    yield from drive(whole.forget(process.session), world.decisions)
 
 
 def _new_job(world: World) -> NewJob:
@@ -373,8 +417,8 @@ def reaper(world: World, process: Process, most_dead: int) -> Acting:
     while True:
         try:
             while contact.jumps:
-                yield (_reap(process, most_dead, 0, contact.jumps[0]),)
-                contact.jumps.popleft()
+                if calls.read_reap((yield (_reap(process, most_dead, 0, contact.jumps[0]),))[0]) is not None:
+                    contact.jumps.popleft()
             yield decisions.pick((5.0, 3.0, 4.0))
             if contact.jumps:
                 continue
@@ -397,68 +441,3 @@ def _reap(process: Process, most_dead: int, limit: int, jumped_ms: int) -> Call:
         KEYS, limit=limit, lease_ms=LEASE_MS, most_dead=most_dead, now_ms=max(0, clock.now_ms()),
         expected_us=clock.now_us(), jumped_ms=jumped_ms,
     )  # fmt: skip
-
-
-def operator(world: World, process: Process) -> Acting:
-    """A person with a command line."""
-    decisions = world.decisions
-    session = process.session
-    while True:
-        yield decisions.pick((0.05, 0.5, 0.5, 5.0))
-        job_id = decisions.pick(world.ids[-5:]) if world.ids else "a"
-        try:
-            yield from _act(world, session, job_id)
-        except BrokerError:
-            world.mark("operator gave up")
-
-
-def _act(world: World, session: Session, job_id: str) -> Acting:
-    decisions = world.decisions
-    some = world.ids[-6:] or ["a"]
-    steps: Steps[Any]
-    match decisions.choose(11):
-        case 0:
-            steps = operations.cancel(session, job_id, QUEUE)
-        case 1:
-            steps = _cancel_today(session, some)
-        case 9:
-            steps = _reschedule_today(session, job_id)
-        case 2 | 3:
-            at_ms = world.server_us // 1000 + decisions.pick(OFFSETS_MS) if decisions.chance(0.5) else None
-            delay_ms = 0 if at_ms is not None else int(1000 * decisions.pick(DELAYS_S))
-            steps = operations.reschedule(session, job_id, QUEUE, at_ms, delay_ms)
-        case 4 | 5 | 10:
-            steps = operations.redrive(session, QUEUE, None if decisions.chance(0.6) else some, None, None)
-        case 6:
-            steps = operations.set_cap(session, QUEUE, decisions.pick((None, None, 8, 3)))
-        case 7:
-            state = decisions.pick((JobState.SCHEDULED, JobState.DONE, JobState.DEAD))
-            if decisions.chance(0.3):
-                steps = operations.purge_dead(session, QUEUE, some, None, None)
-            else:
-                steps = operations.purge(session, QUEUE, state, None)
-        case _:
-            yield from drive(operations.pause(session, QUEUE), decisions)
-            yield decisions.pick((1.0, 10.0, 40.0))
-            steps = operations.resume(session, QUEUE)
-    yield from drive(steps, decisions)
-
-
-def _cancel_today(session: Session, ids: Sequence[str]) -> Steps[str | None]:
-    """Cancel many at once, by an old list that says that they are due today."""
-    with session.lane() as lane:
-        day = day_name(session.clock.now_ms() // DAY_MS)
-        (reply,) = yield (calls.cancel(KEYS, list(dict.fromkeys(ids)), day=day, lane=lane),)
-    return calls.read_letters(reply)
-
-
-def _reschedule_today(session: Session, job_id: str) -> Steps[str | None]:
-    """Move a job, by an old list that says that it is due today."""
-    now_ms = session.clock.now_ms()
-    with session.lane() as lane:
-        (reply,) = yield (
-            calls.reschedule(
-                KEYS, job_id, day=day_name(now_ms // DAY_MS), at_ms=None, delay_ms=2_000, now_ms=now_ms, lane=lane
-            ),
-        )
-    return calls.read_reschedule(reply)

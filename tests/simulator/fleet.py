@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.simulator import actors, schedules
+from tests.simulator import actors, people, schedules
 from tests.simulator.judge import must
 from tests.simulator.world import (
     KEYS,
@@ -60,11 +60,15 @@ class Fleet:
         for _ in range(1 + decisions.choose(2)):
             self._start_reaper()
         for _ in range(decisions.choose(3)):
-            self._start("operator", actors.operator)
+            self._start("operator", people.operator)
         if decisions.chance(0.6):
             self._start("tender", schedules.tender)
             for _ in range(1 + decisions.choose(2)):
                 self._start("scheduler", schedules.scheduler)
+        if decisions.chance(0.3):
+            # One more person, who has set a cap and will lift it.
+            world.execute([("HSET", KEYS.meta, "cap", decisions.pick((2, 3, 8)))], "person")
+            self._start("operator", people.operator)
         if decisions.chance(0.5):
             self._start("zombie", lambda world, process: actors.zombie(world, process, self._most_dead))
 
@@ -205,7 +209,9 @@ class Fleet:
         world, decisions = self.world, self.world.decisions
         world.calm_at = world.time_us + LEASE_US
         if event == "forward":
-            by_us = decisions.pick((2 * LEASE_US, 3600 * SECOND_US, LEASE_US // 2, 3 * SECOND_US, DAY_MS * 1000))
+            by_us = decisions.pick(
+                (2 * LEASE_US, 3600 * SECOND_US, LEASE_US // 2, 3 * SECOND_US, DAY_MS * 1000 + 3 * LEASE_US)
+            )
             world.clock_off_us += by_us
             world.say("server", f"its clock jumps forward by {by_us / SECOND_US:g} s")
         elif event == "back":
@@ -227,6 +233,7 @@ class Fleet:
         # Only jobs that nobody enqueues again: a new job of the same id would stand in two places.
         lives = world.judge.lives
         alive = [i for i in lives if lives[i].alive and not lives[i].damaged and i in world.acked and i.startswith("g")]
+        alive = [i for i in alive if i not in world.open]
         if not world.damage or not alive:
             return
         kind = decisions.pick(("record", "version", "clock", "record", "version", "clock", "flush"))

@@ -7,11 +7,11 @@ lua/README.md. After a restart that lost the last scripts a new judge reads what
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from tests.simulator.life import Life
 from zwheel.calls import Call, Reply, clock_us
-from zwheel.calls.traces import Facts, Trace, trace
+from zwheel.calls.traces import UNCHANGED, Facts, Trace, trace
 from zwheel.schedules.definition import occurrence_id
 from zwheel.times import day_of
 
@@ -25,31 +25,6 @@ def must(holds: object, text: str) -> None:
         raise Violation(text)
 
 
-@dataclass(slots=True)
-class Life:
-    """One job from its enqueue on. Times in ms."""
-
-    state: str
-    """s p d x c as in its record; g: deleted."""
-    fire: int
-    most: int
-    keep: int
-    digest: str
-    attempt: int = 0
-    starts: int = 0
-    causes: int = 1
-    """Why it may start: it was enqueued, went back, was reaped or redriven."""
-    token: int = 0
-    lease_until: int = 0
-    ended: int = 0
-    """Dead: when it died. Done or cancelled: when its tombstone may go."""
-    damaged: bool = False
-
-    @property
-    def alive(self) -> bool:
-        return self.state in ("s", "p")
-
-
 class Judge:
     """What must hold after each execution."""
 
@@ -61,7 +36,6 @@ class Judge:
         self.floor = 0
         self.forgetful = False
         self.highest_given = 0
-        self.executed = 0
         self.paused = False
         self.cap: int | None = None
         #: Status and stamp of each schedule; the occurrences that were put on the wheel and not taken back.
@@ -71,11 +45,15 @@ class Judge:
         self.occurrences: set[str] = set()
         self._mark = mark
         self._lanes: dict[str, tuple[str, Trace]] = {}
+        #: Jobs whose producer was not told and asks again: they are made once. Keys of the chunks that are stored.
+        self.promised: set[str] = set()
+        self._chunks: set[str] = set()
         #: Digest -> the job that holds it and the end of its window, None for until-done.
         self._keys: dict[str, tuple[str, int | None]] = {}
 
     def command(self, words: tuple[Any, ...]) -> None:
         """A plain command of an operator was carried out."""
+        self._chunks.discard(str(words[1]) if words[0] == "SET" else "")
         if words[0] in ("HSET", "HDEL") and str(words[1]).endswith(":meta"):
             if words[2] == "paused":
                 self.paused = words[0] == "HSET"
@@ -87,30 +65,27 @@ class Judge:
         name = call.script.name
         told = trace(call, reply)
         given, now_us = int(call.args[0]), clock_us(reply)
-        self.executed += 1
         self.highest_given = max(self.highest_given, given)
         lane = call.keys[1] if ":replay:" in call.keys[1] else ""
         known = self._lanes.get(lane)
         if known and known[0] == str(call.args[1]):
             self._repeated(name, known[1], told)
             return True
-        must(now_us == given, f"the clock of {name} is {given - now_us} µs behind the server's")
+        must(now_us == given, f"the clock of {name} is {given - now_us} µs behind")
         stamp = max(given, self.floor + 1)
-        if told.word not in ("moved", "full", "flushed", "stale", "started", "early") or (name, told.word) == (
-            "claim",
-            "moved",
-        ):
-            unsaid = (name, told.word) == ("prune", "doubt") or (
-                name == "reschedule" and told.jobs[0].get("letter") != "s"
-            )
-            self.floor = self.floor if unsaid else stamp
+        if told.word not in UNCHANGED - {"doubt"} or (name, told.word) == ("claim", "moved"):
+            unmoved = name == "reschedule" and told.jobs[0].get("letter") != "s"
+            if not unmoved and (name, told.word) != ("prune", "doubt") and not (name == "enqueue" and len(reply) > 4):
+                self.floor = stamp
         if told.word in ("ok", "empty", "paused"):
-            if lane and (told.jobs or name != "claim") and not (name == "reschedule" and told.jobs[0]["letter"] != "s"):
+            if lane and (told.jobs or name != "claim"):
                 self._lanes[lane] = str(call.args[1]), told
             _RULES[name](self, call, told, now_us)
         elif told.word == "full":
             must(self.cap is not None, "a queue without a cap is full")
             self._mark("cap full")
+        if lane and name != "claim" and told.word in UNCHANGED:
+            self._lanes[lane] = str(call.args[1]), told
         return False
 
     def overtaken(self, call: Call) -> None:
@@ -120,8 +95,14 @@ class Judge:
         self._mark("late request refused")
 
     def _repeated(self, name: str, first: Trace, again: Trace) -> None:
-        """N-01, K-02: a repeat gets the first answer."""
+        """N-01, K-02: a repeat gets the first answer. A late copy of what was refused is refused."""
         self._mark(f"replay of {name}")
+        if name != "claim":
+            must(again.word == first.word, f"a repeated {name} says {again.word}, its caller was told {first.word}")
+        part = name == "enqueue" and len(again.jobs) != len(first.jobs)
+        if part or first.word in UNCHANGED:
+            self._mark("a part of a batch asked for again" if part else f"{name} refused again")
+            return
         if name == "claim":
             before = [(job["id"], job["token"]) for job in self._sound(first)]
             got = [(job["id"], job["token"]) for job in self._sound(again)]
@@ -137,6 +118,10 @@ class Judge:
     def _life(self, job_id: str) -> Life | None:
         life = self.lives.get(job_id)
         return None if life is None or life.state == "g" else life
+
+    def _passed(self, end: int | None) -> bool:
+        """Whether a window may have ended once, before the server's clock was set back or lost."""
+        return end is not None and (self.forgetful or end * 1000 <= self.highest_given)
 
     def _sound(self, told: Trace) -> list[Facts]:
         """The jobs of a call whose records nobody damaged."""
@@ -168,8 +153,13 @@ class Judge:
     def _enqueue(self, call: Call, told: Trace, now_us: int) -> None:
         now_ms = now_us // 1000
         created = 0
+        chunk = call.keys[-1] if ":replay:chunk:" in call.keys[-1] else ""
+        if chunk in self._chunks:
+            must(all(job["letter"] != "c" for job in told.jobs), f"K-03: a chunk was stored twice: {told.jobs}")
+            self._mark("chunk of another call")
+            return
         # Left open: whether a holder whose record is damaged holds its key, and windows told by a clock that was lost.
-        loose = {d for d, (i, end) in self._keys.items() if self._damaged(i) or (self.forgetful and end is not None)}
+        loose = {d for d, (i, end) in self._keys.items() if self._damaged(i) or self._passed(end)}
         for job in told.jobs:
             life, holder = self._life(job["id"]), None
             if job.get("digest"):
@@ -183,6 +173,9 @@ class Judge:
                 )
                 self._mark("dedup refused")
             else:
+                must(job["letter"] == "c", f"{job['id']} is said to be stored by another call with the same chunk")
+                gone = job["id"] in self.lives and self._life(job["id"]) is None
+                must(not (gone and job["id"] in self.promised), f"K-02: {job['id']} was made twice")
                 must(life is None, f"I2: {job['id']} was created twice: {life}")
                 must(
                     holder is None or job["digest"] in loose,
@@ -193,6 +186,7 @@ class Judge:
                 if job.get("digest"):
                     window = job.get("window")
                     self._keys[job["digest"]] = job["id"], None if window is None else now_ms + window
+        self._chunks |= {chunk} - {""}
         living = sum(life.alive and not life.damaged for life in self.lives.values())
         must(not created or self.cap is None or living <= self.cap, f"{living} jobs live, over the cap of {self.cap}")
 

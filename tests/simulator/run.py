@@ -32,6 +32,8 @@ MARKS = frozenset(
         "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted", "what waited ran",
         "what waits was edited",
         "scheduler gave up", "tender gave up",
+        "chunk of another call", "enqueue repeated by the same process", "a part of a batch asked for again",
+        "enqueue refused again",
         "unreadable set aside", "woken by a token", "worker died with claims",
     }
 )  # fmt: skip

@@ -133,6 +133,8 @@ class World:
         #: Ids that an enqueue was answered for, and those that a cut took away again.
         self.acked: set[str] = set()
         self.cut_away: set[str] = set()
+        #: Ids of batches that somebody may enqueue again.
+        self.open: set[str] = set()
         #: Claims of processes that died, and every claim that was ever given: what zombies act with.
         self.graves: list[tuple[bytes, bytes]] = []
         self.ever: list[tuple[bytes, bytes]] = []
@@ -266,7 +268,7 @@ class World:
         if isinstance(command, Call):
             expected = self.mirror.call(command)
             must(same(reply, expected), f"{command.script.name} answered {reply}, the model {expected}")
-        elif command[0] in ("HSET", "HDEL"):
+        elif command[0] in ("HSET", "HDEL", "SET"):
             self.mirror.command(command)
 
     def _look(self, call: Call, reply: Any) -> None:
@@ -302,8 +304,9 @@ class World:
         self.backend.reset()
         if self.mirror is not None:
             self.mirror.reset()
-        highest = self.judge.tokens
+        highest, promised = self.judge.tokens, self.judge.promised
         self.judge = Judge(self.mark)
+        self.judge.promised = promised
         for start in range(0, len(kept), 100):
             part = kept[start : start + 100]
             replies = self.backend.run([entry.command for entry in part])

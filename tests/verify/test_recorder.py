@@ -33,8 +33,8 @@ async def test_nothing_is_written_unless_it_is_asked_for(
     monkeypatch.chdir(tmp_path)
     async with Wheel(url, namespace="zw") as wheel:
         await wheel.enqueue("t")
-        assert wheel._store is not None
-        assert wheel._store.recorder is None
+        client = wheel._connect()
+        assert client.store.recorder is None
     assert files(tmp_path) == []
 
 
@@ -87,7 +87,7 @@ async def test_a_repeat_after_a_lost_answer_is_a_pair_of_its_own(url: str, tmp_p
 async def test_what_was_never_sent_has_failed(tmp_path: Path) -> None:
     async with Wheel("redis://127.0.0.1:1", namespace="zw", history=tmp_path, give_up_s=0) as wheel:
         with pytest.raises(BrokerUnavailable):
-            await wheel.enqueue("t")
+            await wheel.pause("default")
     assert [line["phase"] for line in lines(tmp_path)] == ["invoke", "fail"]
 
 

@@ -7,7 +7,6 @@ from zwheel.calls.call import (
     Call,
     Lane,
     Reply,
-    Session,
     clock_us,
     day_name,
     foreign_schema,
@@ -19,7 +18,8 @@ from zwheel.calls.cancel import cancel
 from zwheel.calls.claim import Claimed, claim, read_claim
 from zwheel.calls.complete import complete
 from zwheel.calls.define import define, read_define
-from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, read_enqueue
+from zwheel.calls.doubts import Doubt
+from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, letters_repeated, read_enqueue
 from zwheel.calls.extend import extend
 from zwheel.calls.offer import GROUPS_LIMIT, OFFER_MS, Offer, offer
 from zwheel.calls.prune import prune
@@ -31,6 +31,7 @@ from zwheel.calls.release import release
 from zwheel.calls.repair import REPAIR_DAYS, REPAIR_JOBS, Repaired, read_repair, repair
 from zwheel.calls.reschedule import read_reschedule, reschedule
 from zwheel.calls.retry import retry
+from zwheel.calls.session import Session
 
 __all__ = [
     "BATCH_LIMIT",
@@ -43,6 +44,7 @@ __all__ = [
     "Back",
     "Call",
     "Claimed",
+    "Doubt",
     "EnqueueCall",
     "Lane",
     "NewJob",
@@ -63,6 +65,7 @@ __all__ = [
     "enqueue",
     "extend",
     "foreign_schema",
+    "letters_repeated",
     "offer",
     "prune",
     "purge",

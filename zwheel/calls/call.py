@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Sequence
-from itertools import count
 from typing import Any, NamedTuple
 
 from zwheel._version import __version__
-from zwheel.clock import ServerClock
 from zwheel.errors import BrokerRefused, SchemaMismatch
 from zwheel.keys import SCHEMA, ShardKeys
 from zwheel.outside import shown
@@ -52,53 +49,30 @@ class Lane(NamedTuple):
 class Loan:
     """A lane that goes back to its session when its block ends. A plain class: a generator's would cost twice as much."""
 
-    __slots__ = ("_free", "_lane")
+    __slots__ = ("_free", "_kept", "lane")
 
     def __init__(self, free: list[int], lane: Lane) -> None:
         self._free = free
-        self._lane = lane
+        #: The lane with the request that is under way on it.
+        self.lane = lane
+        self._kept = False
 
     def __enter__(self) -> Lane:
-        return self._lane
+        return self.lane
 
     def __exit__(self, *_: object) -> None:
-        number = self._lane.number
+        if not self._kept:
+            self.back()
+
+    def keep(self) -> None:
+        """Keep the lane when the block ends, until `back`: what became of its request is not known."""
+        self._kept = True
+
+    def back(self) -> None:
+        """Give the lane back."""
+        number = self.lane.number
         if isinstance(number, int):
             self._free.append(number)
-
-
-class Session:
-    """One caller's identity and its lanes, and its estimate of the server's clock. Does no I/O."""
-
-    def __init__(self, namespace: str, caller: str | None = None) -> None:
-        self.namespace = namespace
-        self.caller = caller or secrets.token_hex(6)
-        self.clock = ServerClock()
-        #: Tests put the server's time in µs here; '' lets the server read its own clock.
-        self.now = ""
-        self._requests = count(1)
-        self._free: list[int] = []
-        self._lanes = count()
-        self._shards: dict[str, ShardKeys] = {}
-
-    def keys(self, queue: str) -> ShardKeys:
-        """The keys of a queue's first shard. Raises: InvalidName."""
-        keys = self._shards.get(queue)
-        if keys is None:
-            keys = self._shards[queue] = ShardKeys.of(self.namespace, queue)
-        return keys
-
-    def lane(self) -> Loan:
-        """Lend a lane for one request and its repeats: `with session.lane() as lane`."""
-        try:
-            number = self._free.pop()
-        except IndexError:  # asked, not looked: another thread may take the last one in between
-            number = next(self._lanes)
-        return Loan(self._free, Lane(self.caller, number, self.request()))
-
-    def request(self) -> str:
-        """Make a request id that this session never used before."""
-        return str(next(self._requests))
 
 
 def word(reply: Reply) -> str:

@@ -73,7 +73,7 @@ def read_define(call: Call, reply: Reply) -> Defined:
     if answer == "stale":
         return Defined("stale")
     if answer in ("started", "early"):
-        return Defined(answer, started=tuple(text(found) for found in reply[2:]))
+        return Defined(answer, started=tuple(text(reply[2]).split()))
     if answer != "ok":
         raise BrokerRefused(f"define answered {answer!r}, which this version does not know")
     return Defined("ok", letters=text(reply[2]))

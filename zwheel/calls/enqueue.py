@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -54,8 +55,13 @@ class EnqueueCall(NamedTuple):
     queue: QueueName
 
 
-def enqueue(keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane, now: str = "") -> EnqueueCall:
-    """Build the call for up to 1000 jobs of one shard. now_ms: the estimate of the server's clock, for the buckets."""
+def enqueue(
+    keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane, now: str = "", chunk: bool = False
+) -> EnqueueCall:
+    """Build the call for up to 1000 jobs of one shard. now_ms: the estimate of the server's clock, for the buckets.
+
+    chunk: the last key is to hold the answer for the same batch of another call.
+    """
     layout = buckets(
         keys, [(now_ms + job.delay_ms, True) if job.at_ms is None else (job.at_ms, False) for job in batch]
     )
@@ -69,9 +75,17 @@ def enqueue(keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane
         )
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
-        *layout.keys,
+        *layout.keys, *((_chunk_key(keys, args[2 + len(layout.head) :]),) if chunk else ()),
     )  # fmt: skip
     return EnqueueCall(Call(script("enqueue"), names, args), batch, QueueName(keys.queue))
+
+
+def _chunk_key(keys: ShardKeys, jobs: list[Any]) -> str:
+    """The replay key of a chunk: a digest of all that makes its jobs."""
+    words = "\n".join([*jobs[0::4], *jobs[1::4], *jobs[2::4]])
+    content = hashlib.sha256(words.encode())
+    content.update(b"\n".join(jobs[3::4]))
+    return keys.replay("chunk", content.hexdigest()[:32])
 
 
 # The fields of a frozen dataclass, set at a third of its constructor's cost: this runs once for every job enqueued.
@@ -124,6 +138,9 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
         if letters[index] == "c":
             fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
             result.append(_created(job, queue, fire))
+        elif letters[index] == "a":
+            fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
+            result.append(Enqueued(job_id=job.id, existed=True, queue=queue, fire_at_ms=fire))
         else:
             held, state, fire = existed[index]
             result.append(Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire))
@@ -133,6 +150,11 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
 def _taken_ms(reply: Reply) -> int:
     """When the server took the batch in, the ms from which delays count: a repeat is told the clock of the first answer."""
     return -(-int(reply[4] if len(reply) > 4 else reply[1]) // 1000)
+
+
+def letters_repeated(reply: Reply) -> int:
+    """For how many jobs a repeat tells the first answer; 0: it is no repeat, or a refusal."""
+    return len(reply[2]) if len(reply) > 4 else 0
 
 
 def _existed(words: str) -> dict[int, tuple[JobId, JobState, int]]:

@@ -96,6 +96,9 @@ def _enqueue(call: Call, reply: Reply | None) -> Trace:
         jobs.append(job)
     answer = _word(reply)
     if reply is not None and answer == "ok":
+        if len(reply[2]) != len(jobs):
+            # The first answer of a batch, to somebody who asked for a part of it again: it says which, this call does not.
+            return Trace(answer, {}, [])
         _letters(jobs, reply)
         existed = text(reply[3]).split(" ")
         for i in range(0, len(existed) - 1, 4):

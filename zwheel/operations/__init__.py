@@ -11,7 +11,7 @@ from zwheel.operations.act import (
     set_cap,
 )
 from zwheel.operations.overview import days, hours, queue_info, queue_infos, workers
-from zwheel.operations.produce import chunks, enqueue_batch
+from zwheel.operations.produce import Bulk, enqueue_batch
 from zwheel.operations.read import (
     count,
     get,
@@ -22,8 +22,8 @@ from zwheel.operations.read import (
 )
 
 __all__ = [
+    "Bulk",
     "cancel",
-    "chunks",
     "count",
     "days",
     "enqueue_batch",

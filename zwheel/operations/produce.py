@@ -1,11 +1,21 @@
-"""Producing: a batch of new jobs of one queue."""
+"""Producing: a batch of new jobs of one queue, and a bulk, which is many of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any
 
-from zwheel.calls import NewJob, Session, enqueue, read_enqueue
-from zwheel.errors import BrokerRefused
+from zwheel.calls import BATCH_LIMIT, Doubt, NewJob, Session, enqueue, letters_repeated, read_enqueue
+from zwheel.errors import (
+    BrokerError,
+    BrokerRefused,
+    InvalidInput,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    QueueFull,
+    SchemaMismatch,
+)
 from zwheel.job import Enqueued
 from zwheel.keys import queues_key
 from zwheel.store import Steps
@@ -13,20 +23,84 @@ from zwheel.store import Steps
 #: How often a call may meet another day than the one it named before something is plainly wrong.
 _MOVES = 20
 _CHUNK_BYTES = 8 * 1024 * 1024
+#: How many keys of a bulk are forgotten in one round trip.
+_FORGET = 500
 
 
-def chunks(jobs: Iterable[NewJob], most: int) -> Iterator[list[NewJob]]:
-    """Cut jobs into chunks of at most `most`, and of at most 8 MiB: large bodies make smaller chunks."""
-    part: list[NewJob] = []
-    size = 0
-    for job in jobs:
-        part.append(job)
-        size += len(job.body)
-        if len(part) >= most or size >= _CHUNK_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+class Bulk:
+    """One `enqueue_many`: its chunks, and the keys under which Redis keeps their answers until all of them are stored.
+
+    These keys are there for a call that raises or dies half way: the same call again, also from another process, then
+    gets the first answers for the chunks that were stored, though their jobs may have ended and left nothing.
+    """
+
+    def __init__(self, jobs: Iterable[NewJob], most: int) -> None:
+        """Take the jobs of a call. Raises: InvalidInput."""
+        if not 1 <= most <= BATCH_LIMIT:
+            raise InvalidInput(f"chunk: {most} is not between 1 and {BATCH_LIMIT}")
+        self._jobs = jobs
+        self._most = most
+        self._keys: list[str] = []
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Cut the jobs into chunks of at most so many, and of at most 8 MiB: large bodies make smaller chunks."""
+        part: list[NewJob] = []
+        size = 0
+        first = True
+        for job in self._jobs:
+            if len(part) >= self._most or size >= _CHUNK_BYTES:
+                yield Chunk(part, self, alone=False)
+                part, size, first = [], 0, False
+            part.append(job)
+            size += len(job.body)
+        if part:
+            yield Chunk(part, self, alone=first)
+
+    def remember(self, key: str) -> None:
+        """Take the key of a chunk that is stored."""
+        self._keys.append(key)
+
+    @property
+    def remembered(self) -> bool:
+        """Whether there is anything to forget."""
+        return bool(self._keys)
+
+    def forget(self, session: Session) -> Steps[None]:
+        """All is stored: take the keys away, so that a new round of the very same jobs is not taken for a repeat."""
+        for start in range(0, len(self._keys), _FORGET):
+            try:
+                # Not DEL: a producer has the right to SET, and needs no other one for this.
+                yield [("SET", key, "", "PX", 1) for key in self._keys[start : start + _FORGET]]
+            except BrokerError:
+                return  # They end by themselves, within the hour.
+
+
+class Chunk:
+    """Some jobs of a bulk; those of one queue are stored all or none."""
+
+    def __init__(self, jobs: list[NewJob], bulk: Bulk, *, alone: bool) -> None:
+        self.jobs = jobs
+        self._bulk = bulk
+        queue = jobs[0].queue
+        one = all(job.queue == queue for job in jobs)
+        #: The places of the jobs of each queue.
+        self._places = [range(len(jobs))] if one else list(_by_queue(jobs))
+        self._alone = alone and one
+
+    def store(self, session: Session, known: set[str]) -> Steps[list[Enqueued]]:
+        """Store the chunk; answers in its order. Raises: QueueFull, PayloadTooLarge."""
+        answers: list[Any] = [None] * len(self.jobs)
+        for places in self._places:
+            batch = [self.jobs[i] for i in places]
+            stored = yield from enqueue_batch(session, batch, known, None if self._alone else self._bulk)
+            for i, answer in zip(places, stored, strict=True):
+                answers[i] = answer
+        return answers
+
+
+def _by_queue(jobs: Sequence[NewJob]) -> Iterator[list[int]]:
+    for name in dict.fromkeys(job.queue for job in jobs):
+        yield [i for i, job in enumerate(jobs) if job.queue == name]
 
 
 def join(session: Session, queue: str) -> Steps[None]:
@@ -41,25 +115,105 @@ def join(session: Session, queue: str) -> Steps[None]:
             raise
 
 
-def enqueue_batch(session: Session, batch: Sequence[NewJob], known: set[str]) -> Steps[list[Enqueued]]:
+def enqueue_batch(
+    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None = None
+) -> Steps[list[Enqueued]]:
     """Store up to 1000 jobs of one queue, all or none; answers in the batch's order.
 
     known: queues that are already in the list of queues; this one joins it.
+    bulk: what this is a chunk of; Redis then keeps the answer for the same chunk of another call.
     Raises: QueueFull, PayloadTooLarge.
     """
+    if session.doubts:
+        return (yield from _after_doubts(session, batch, known, bulk))
+    return (yield from _store(session, batch, known, bulk))
+
+
+def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None) -> Steps[list[Enqueued]]:
     queue = batch[0].queue
     keys = session.keys(queue)
     if queue not in known:
         yield from join(session, queue)
         known.add(queue)
-    with session.lane() as lane:
+    loan = session.lane()
+    with loan as lane:
         for _ in range(_MOVES):
-            sent = enqueue(keys, batch, now_ms=session.clock.now_ms(), lane=lane, now=session.now)
-            (reply,) = yield (sent.call,)
+            sent = enqueue(
+                keys, batch, now_ms=session.clock.now_ms(), lane=lane, now=session.now, chunk=bulk is not None
+            )
+            began = time.monotonic()
+            try:
+                (reply,) = yield (sent.call,)
+            except (OutcomeUnknown, GeneratorExit):
+                session.doubts.keep(Doubt(loan, sent, began))
+                raise
             answers = read_enqueue(sent, reply)
             if answers is not None:
+                if bulk is not None:
+                    bulk.remember(sent.call.keys[-1])
                 return answers
-            # Another layout, another request: should a late copy of this one be carried out in its day after all, its
-            # answer would be in another order.
-            lane = lane._replace(request=session.request())
+            # Another layout, another request: the answer to this one, late copies included, is that the day changed.
+            lane = loan.lane = lane._replace(request=session.request())
     raise BrokerRefused(f"queue {queue}: the server's clock and this machine's estimate of it do not come together")
+
+
+def _after_doubts(
+    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None
+) -> Steps[list[Enqueued]]:
+    """Store a batch of which some jobs were asked for before, and their caller was not told what became of them."""
+    doubts, queue = session.doubts, batch[0].queue
+    found: dict[str, Enqueued] = {}
+    for job in batch:
+        if job.id in found:
+            continue
+        doubt = doubts.take(queue, job.id)
+        if doubt is not None:
+            yield from _find_out(session, doubt, batch, bulk)
+        answer = doubts.answer(queue, job.id)
+        if answer is not None:
+            found[job.id] = answer
+    rest = [job for job in batch if job.id not in found]
+    if len(rest) == len(batch):
+        return (yield from _store(session, batch, known, bulk))
+    if rest:
+        for job, answer in zip(rest, (yield from _store(session, rest, known, None)), strict=True):
+            found.setdefault(job.id, answer)
+    return [found[job.id] for job in batch]
+
+
+def _find_out(
+    session: Session, doubt: Doubt, batch: Sequence[NewJob], bulk: Bulk | None
+) -> Generator[Any, list[Any], None]:
+    """Ask for jobs of an earlier request once more, on its lane and by its name.
+
+    Was that carried out, its answer comes, a letter for each of its jobs. Else the jobs are stored now, and a late copy
+    of the earlier request finds the lane taken.
+    """
+    places = {job_id: place for place, job_id in enumerate(doubt.ids)}
+    mine = {job.id: job for job in batch if job.id in places}
+    again = doubt.again or [mine[job_id] for job_id in places if job_id in mine]
+    whole = bulk is not None and len(again) == len(batch)
+    sent = enqueue(
+        session.keys(doubt.sent.queue), again, now_ms=session.clock.now_ms(), lane=doubt.loan.lane, now=session.now,
+        chunk=whole,
+    )  # fmt: skip
+    try:
+        (reply,) = yield (sent.call,)
+    except (OutcomeUnknown, GeneratorExit):
+        doubt.again = again
+        session.doubts.keep(doubt)
+        raise
+    except BrokerError:
+        session.doubts.keep(doubt)
+        raise
+    first = letters_repeated(reply) == len(doubt.ids)
+    try:
+        answers = read_enqueue(doubt.sent if first else sent, reply)
+    except (QueueFull, PayloadTooLarge, SchemaMismatch):
+        # Not carried out, and a late copy will not be either: they are asked for anew.
+        answers = None
+    if answers is not None and whole and bulk is not None:
+        bulk.remember(sent.call.keys[-1])
+    asked = doubt.ids if first else [job.id for job in again]
+    by_id = dict(zip(reversed(asked), reversed(answers), strict=True)) if answers is not None else {}
+    session.doubts.settle(doubt, [by_id.get(job_id) for job_id in doubt.ids])

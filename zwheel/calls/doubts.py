@@ -1,0 +1,92 @@
+"""Enqueues whose outcome their caller was not told. Each keeps its lane, so that asking again gets the first answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from zwheel.calls.call import Loan
+from zwheel.calls.enqueue import EnqueueCall, NewJob
+from zwheel.job import Enqueued, JobId
+
+#: How long a request is kept, seconds: a little less than Redis keeps its answer.
+KEPT_S = 290
+#: The most jobs that are kept so; the oldest are forgotten first.
+MOST_JOBS = 20_000
+
+
+class Doubt:
+    """One request: sent, and not answered."""
+
+    __slots__ = ("again", "ids", "loan", "sent", "until")
+
+    def __init__(self, loan: Loan, sent: EnqueueCall, began: float) -> None:
+        self.loan = loan
+        self.ids = [job.id for job in sent.batch]
+        #: What was sent, without the bodies: it is only read, never sent again.
+        self.sent = sent._replace(batch=[_light(job) for job in sent.batch])
+        #: The jobs of this request that were asked for again, when that got no answer either.
+        self.again: Sequence[NewJob] | None = None
+        self.until = began + KEPT_S
+
+
+class Doubts:
+    """What one session is in doubt about, by the ids of the jobs. Most of the time nothing."""
+
+    def __init__(self) -> None:
+        self._doubts: dict[tuple[str, str], Doubt] = {}
+        self._answers: dict[tuple[str, str], tuple[Enqueued, float]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._doubts or self._answers)
+
+    def keep(self, doubt: Doubt) -> None:
+        """Be in doubt about a request. Its lane stays with it."""
+        doubt.loan.keep()
+        queue = doubt.sent.queue
+        for job_id in doubt.ids:
+            self._doubts[queue, job_id] = doubt
+        self._forget()
+
+    def answer(self, queue: str, job_id: JobId) -> Enqueued | None:
+        """The answer of a job whose request was found out about by asking for another job of it."""
+        found = self._answers.pop((queue, job_id), None)
+        return None if found is None or found[1] < time.monotonic() else found[0]
+
+    def take(self, queue: str, job_id: JobId) -> Doubt | None:
+        """Take the doubt about a job's request, to find it out; `keep` it again, or `settle` it."""
+        doubt = self._doubts.get((queue, job_id))
+        if doubt is None:
+            return None
+        self._drop(doubt)
+        if doubt.until < time.monotonic():
+            doubt.loan.back()
+            return None
+        return doubt
+
+    def settle(self, doubt: Doubt, answers: Iterable[Enqueued | None]) -> None:
+        """A request was found out about. answers: for each of its jobs, None for one that was not carried out."""
+        doubt.loan.back()
+        for job_id, answer in zip(doubt.ids, answers, strict=True):
+            if answer is not None:
+                self._answers[doubt.sent.queue, job_id] = answer, doubt.until
+
+    def _drop(self, doubt: Doubt) -> None:
+        for job_id in doubt.ids:
+            self._doubts.pop((doubt.sent.queue, job_id), None)
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        while self._doubts and (len(self._doubts) > MOST_JOBS or next(iter(self._doubts.values())).until < now):
+            oldest = next(iter(self._doubts.values()))
+            self._drop(oldest)
+            oldest.loan.back()
+        while self._answers and (len(self._answers) > MOST_JOBS or next(iter(self._answers.values()))[1] < now):
+            del self._answers[next(iter(self._answers))]
+
+
+def _light(job: NewJob) -> NewJob:
+    return NewJob(
+        job_id=job.id, queue=job.queue, at_ms=job.at_ms, delay_ms=job.delay_ms, tail=b"", body=b"", dedup=job.dedup,
+        window_ms=job.window_ms,
+    )  # fmt: skip
