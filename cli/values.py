@@ -16,6 +16,7 @@ import typer
 from zwheel.errors import BrokerRefused, InvalidInput, InvalidTime
 from zwheel.keys import check_name
 from zwheel.outside import Unreadable
+from zwheel.plain import cut
 from zwheel.times import to_ms
 
 from .when import parse_duration, parse_when
@@ -33,6 +34,8 @@ AtOption = Annotated[
 ]
 
 _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(:?=)(.*)\Z", re.DOTALL)
+#: A word in a message is cut after so many characters.
+_SHOWN_CHARACTERS = 100
 _SECRET = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 _DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})\Z")
 
@@ -72,29 +75,33 @@ def task_arguments(words: Sequence[str]) -> tuple[list[Any], dict[str, Any], boo
     for word in words:
         match = _KEYWORD.match(word)
         if match is None:
-            args.append(_json_word(word, f"'{word}'"))
+            args.append(_json_word(word))
             continue
         name, kind, text = match.groups()
         if name in kwargs:
             raise InvalidInput(f"the argument {name} is given twice")
-        kwargs[name] = _json_word(text, f"'{name}:=...'") if kind == ":=" else _text(text)
+        kwargs[name] = _json_word(text, name) if kind == ":=" else _text(text)
         secret = secret or (_SECRET.search(name) is not None and not text.startswith("@"))
     return args, kwargs, secret
 
 
-def _json_word(text: str, shown: str) -> Any:
+def _json_word(text: str, name: str = "") -> Any:
+    """Read JSON. name: of the argument; '' for one without, which its own beginning stands for in a message."""
     if text.startswith("@"):
-        name = text[1:]
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        file = text[1:]
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         try:
             return read_json(content)
         except InvalidInput as error:
-            raise InvalidInput(f"{'stdin' if name == '-' else name}: {error}") from None
+            raise InvalidInput(f"{'stdin' if file == '-' else file}: {error}") from None
     try:
         return read_json(_text(text))
     except InvalidInput as error:
-        hint = f"write '\"{text}\"' for a text, or key={text} for a named one" if shown == f"'{text}'" else ""
-        raise InvalidInput(f"{shown} is {error}" + (f": {hint}" if hint else "")) from None
+        if name:
+            raise InvalidInput(f"'{name}:=...' is {error}") from None
+        short = cut(text, _SHOWN_CHARACTERS)
+        hint = f"write '\"{short}\"' for a text, or key={short} for a named one"
+        raise InvalidInput(f"'{short}' is {error}: {hint}") from None
 
 
 def _text(text: str) -> str:
