@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zwheel.errors import BrokerRefused, InvalidInput, JobNotFound
+from zwheel.errors import BrokerRefused, InvalidInput, InvalidName, JobNotFound
 from zwheel.job import Job, JobState, Reason
-from zwheel.keys import check_name
+from zwheel.keys import check_job_id, check_name
 from zwheel.outside import Listing
 
 from .app import command, group
@@ -270,11 +270,22 @@ def _why_not(job: Job | None) -> str:
     return "another job holds its unique key by now" if job.dedup is not None else "it is not dead any more"
 
 
+def _can_be_named(job_id: str) -> bool:
+    try:
+        check_job_id(job_id)
+    except InvalidName:
+        return False
+    return True
+
+
 async def _filtered(ctx: Context, wheel: Wheel, act: Act, words: tuple[str, str], queue: str, wanted: Filter) -> None:
     """Count, ask, act in pages. With a filter it acts on just those jobs that were counted."""
     ids: list[str] | None = None
     if not wanted.everything:
-        ids = list(dict.fromkeys([str(job.id) async for job in matching(wheel, queue, wanted, now_ms(ctx))]))
+        found = list(dict.fromkeys([str(job.id) async for job in matching(wheel, queue, wanted, now_ms(ctx))]))
+        ids = [job_id for job_id in found if _can_be_named(job_id)]
+        if len(ids) < len(found):
+            ctx.out.note(f"{human_count(len(found) - len(ids), 'dead job')} with an id that zwheel never gave left out")
     count = await wheel.count(queue, JobState.DEAD) if ids is None else len(ids)
     if count:
         ctx.confirm(f"{words[0]} {human_count(count, 'dead job')} of {queue}", count)

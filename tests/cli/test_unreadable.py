@@ -148,3 +148,20 @@ def test_many_queues_are_shown_in_pages_with_their_number(shell: Shell, fresh: R
         assert len(shell("queue", "ls", "--json").out.splitlines()) == 500
         assert len(shell("job", "ls").out.splitlines()) == 0
         assert int(client.info("stats")["total_commands_processed"]) - before < 30_000
+
+
+def test_strange_dead_jobs_keep_no_other_from_being_redriven_or_purged(shell: Shell, client: redis.Redis) -> None:
+    now = 1_700_000_000_000
+    for job, score in ((b"\xff", now), ("a b\x1b[2J", now), ("never", float("inf"))):
+        dead(client, job, record("x"), score)
+    ghosts: Any = {f"ghost-{number}": now for number in range(600)}
+    client.zadd(KEYS.dead, ghosts)
+    assert shell("dead", "redrive", "--queue", "default", "--task", "mail.send", "--yes").code == 0
+    assert client.zscore(KEYS.dead, "died") is None
+    dead(client, "again", record("x"), now)
+    assert shell("dead", "redrive", "--queue", "default", "--yes").code == 0
+    assert client.zscore(KEYS.dead, "again") is None
+    assert client.zscore(KEYS.dead, b"\xff") is None
+    done = shell("dead", "purge", "--queue", "default", "--yes")
+    assert done.code == 0
+    assert client.zcard(KEYS.dead) == 0

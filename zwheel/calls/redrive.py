@@ -9,7 +9,7 @@ from zwheel.keys import ShardKeys
 from zwheel.scripts import script
 
 
-def redrive(keys: ShardKeys, ids: Sequence[str], *, now_ms: int, lane: Lane, now: str = "") -> Call:
+def redrive(keys: ShardKeys, ids: Sequence[str] | Sequence[bytes], *, now_ms: int, lane: Lane, now: str = "") -> Call:
     """Build the call for up to 1000 dead jobs. Read with `read_letters`: r, n, k, u; None: build the call again."""
     layout = buckets(keys, [(now_ms, True)])
     names = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Session
@@ -12,6 +11,7 @@ from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
 from zwheel.keys import check_job_id
 from zwheel.operations.produce import join
 from zwheel.operations.read import bucket_days, get, snapshot
+from zwheel.outside import as_text, flat, score_ms
 from zwheel.store import Steps
 from zwheel.times import day_of
 
@@ -171,29 +171,34 @@ def redrive(
         total, _ = yield from _redrive_ids(session, queue, [check_job_id(i) for i in job_ids], 0, progress)
         return total
     keys = session.keys(queue)
-    (newest,) = yield (("ZRANGE", keys.dead, -1, -1, "WITHSCORES"),)
+    newest, clock = yield (("ZRANGE", keys.dead, -1, -1, "WITHSCORES"), ("TIME",))
     if not newest:
         return 0
-    pair: Any = newest[0] if isinstance(newest[0], (list, tuple)) else newest
-    highest = int(float(pair[1]))
+    died_ms = score_ms(next(score for _, score in flat(newest)))
+    # What died at a time that cannot be is left to `doctor --repair`.
+    highest = int(clock[0]) * 1000 + int(clock[1]) // 1000 if died_ms is None else died_ms
     total = 0
     stayed = 0
     while True:
         (ids,) = yield (("ZRANGE", keys.dead, "-inf", highest, "BYSCORE", "LIMIT", stayed, 500),)
         if not ids:
             return total
-        names = [i.decode() for i in ids]
+        names: list[bytes] = list(ids)
         chosen = names
         if matches is not None:
             (raws,) = yield (("HMGET", keys.jobs, *names),)
-            chosen = [n for n, raw in zip(names, raws, strict=True) if raw and matches(snapshot(n, queue, raw))]
-        moved, left = yield from _redrive_ids(session, queue, chosen, total, progress)
+            chosen = [
+                n for n, raw in zip(names, raws, strict=True) if raw and matches(snapshot(as_text(n), queue, raw))
+            ]
+        moved, _ = yield from _redrive_ids(session, queue, chosen, total, progress)
         total += moved
-        stayed += len(names) - len(chosen) + left
+        # Those that are still there are passed over: not chosen, held back, or without a record.
+        (listed,) = yield (("ZMSCORE", keys.dead, *names),)
+        stayed += sum(score is not None for score in listed)
 
 
 def _redrive_ids(
-    session: Session, queue: str, ids: Sequence[str], before: int, progress: Progress | None
+    session: Session, queue: str, ids: Sequence[str] | Sequence[bytes], before: int, progress: Progress | None
 ) -> Steps[tuple[int, int]]:
     """Redrive these. Returns how many were, and how many are still dead; the others were not dead any more."""
     total = 0
