@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -387,3 +388,25 @@ def test_a_wheel_that_was_not_closed_serves_the_next_event_loop_too(url: str, mo
 
     asyncio.run(wheel.aclose())
     gc.collect()
+
+
+@pytest.mark.parametrize("raw", [b"", b"1", b"\xff" * 80, b"1q" + b"9" * 60], ids=range(4))
+async def test_an_id_whose_record_is_damaged_is_answered_as_one_that_exists(
+    wheel: Wheel, fresh: RedisServer, raw: bytes
+) -> None:
+    with fresh.client() as client:
+        client.hset("{zw:default:0}:jobs", "x", raw)
+    answer = await wheel.enqueue("t", id="x")
+    assert (answer.job_id, answer.existed) == ("x", True)
+    job = await wheel.get("x")
+    assert job is not None
+    assert job.unreadable
+
+
+@pytest.mark.parametrize("holder", [b"", b"a b c", b"\xff", b"x" * 100_000], ids=range(4))
+async def test_a_dedup_key_with_a_damaged_holder_is_answered(wheel: Wheel, fresh: RedisServer, holder: bytes) -> None:
+    await wheel.enqueue("t", dedup="k", within=600, delay=60)
+    with fresh.client() as client:
+        digests: Any = client.hkeys("{zw:default:0}:dedup")
+        client.hset("{zw:default:0}:dedup", digests[0], holder)
+    assert (await wheel.enqueue("t", dedup="k")).existed

@@ -10,8 +10,10 @@ from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, foreign_schema, t
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
+from zwheel.outside import whole
 from zwheel.record import STATES
 from zwheel.scripts import script
+from zwheel.times import MAX_MS
 
 
 class NewJob:
@@ -142,7 +144,7 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
             fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
             result.append(Enqueued(job_id=job.id, existed=True, queue=queue, fire_at_ms=fire))
         else:
-            held, state, fire = existed[index]
+            held, state, fire = existed.get(index, (job.id, JobState.DONE, 0))
             result.append(Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire))
     return result
 
@@ -158,8 +160,13 @@ def letters_repeated(reply: Reply) -> int:
 
 
 def _existed(words: str) -> dict[int, tuple[JobId, JobState, int]]:
+    """What a batch met, by position. A record or a holder that somebody damaged is answered as far as it can be read."""
     found = {}
     parts = words.split(" ")
-    for i in range(0, len(parts), 4):
-        found[int(parts[i]) - 1] = (JobId(parts[i + 1]), STATES.get(parts[i + 2], JobState.DONE), int(parts[i + 3]))
+    for i in range(0, len(parts) - 3, 4):
+        index = whole(parts[i], 1)
+        if index is None:
+            break
+        state = STATES.get(parts[i + 2], JobState.DONE)
+        found[index - 1] = (JobId(parts[i + 1]), state, whole(parts[i + 3], 0, MAX_MS) or 0)
     return found
