@@ -185,10 +185,15 @@ class Scheduler:
         if not wrong:
             return
         self._sayer.say(logging.WARNING, (name, wrong), "queue %s: schedule %s %s", self.queue, name, wrong)
-        if info.status is Status.ACTIVE:
-            await self._advance([name], anew=True)
-        else:
-            await self._store.drive(awaken(self._store.session, self.queue, name))
+        try:
+            if info.status is Status.ACTIVE:
+                await self._advance([name], anew=True)
+            else:
+                await self._store.drive(awaken(self._store.session, self.queue, name))
+        except (BrokerUnavailable, OutcomeUnknown, BrokerFull):
+            raise
+        except Exception as error:
+            self._cannot(name, error)
 
     async def _tend(self, names: Sequence[bytes], *, leave: bool = False) -> None:
         """Let the script put right when these schedules are looked at, each decided in one step by its record.
