@@ -8,7 +8,6 @@ takes the job away: it is the worker's no more, and the schedule's misfire polic
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from zwheel.calls.define import Late
@@ -16,13 +15,14 @@ from zwheel.context import NOMINAL_HEADER, PREVIOUS_HEADER, SCHEDULE_HEADER, STA
 from zwheel.errors import BrokerError, BrokerFull, ScheduleNotFound, UndecodableJob
 from zwheel.job import Reason
 from zwheel.operations.late import GivenBack, give_back
+from zwheel.outside import escaped
 from zwheel.record import STATES, failures_of
 from zwheel.schedules.definition import occurrence_id
 from zwheel.store import Store, pause_s
 
 from .claims import Claim
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 
 class Occurrences:
