@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import random
 import re
 import time
@@ -19,9 +18,10 @@ from typing import Any, NamedTuple
 from zwheel.calls import GROUPS_LIMIT
 from zwheel.errors import BrokerError
 from zwheel.keys import NAME_LIMIT, ShardKeys
+from zwheel.outside import escaped
 from zwheel.store import Store
 
-log = logging.getLogger("zwheel.worker")
+log = escaped("zwheel.worker")
 
 #: What is told about others is believed for this long, seconds.
 _FRESH_S = 1.0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +18,6 @@ from zwheel.workers import reaper as reapers
 from zwheel.workers import scheduler as schedulers
 
 pytestmark = [pytest.mark.anyio]
-ROOT = Path(__file__).parents[2]
 
 
 def twice(real: Callable[..., Any], times: int = 3) -> tuple[Callable[..., Any], list[int]]:
@@ -89,13 +86,6 @@ async def test_a_part_that_fails_goes_on(
             await log.seen("done", job)
         await eventually(lambda: wheel.schedule("s"), lambda info: info.state.fired > 0, 20.0)
     assert 1 <= sum("it goes on" in r.getMessage() for r in caplog.records) <= 2
-
-
-def test_every_logger_of_the_runtime_escapes_what_it_says() -> None:
-    for path in sorted((ROOT / "workers").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "getLogger":
-                assert not node.args, f"{path.name}: get it by zwheel.outside.escaped"
 
 
 def test_a_record_is_one_line_whatever_its_values_are(caplog: pytest.LogCaptureFixture) -> None:
