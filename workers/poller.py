@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
-from zwheel.errors import BrokerError
+from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys, queues_key
 from zwheel.outside import Sayer, as_text, escaped, flat, score_ms, whole
@@ -103,6 +103,9 @@ class Poller:
         self._answer: Claimed | None = None
         self._answered_at = 0.0
         self._stopping = False
+        #: The most jobs of the next claim: half as many after an answer that did not come, then ever more again; and how
+        #: many the last one asked for.
+        self._most = self._asked = BATCH_LIMIT
         self._reserved = 0
         #: The role of the last claim; the one that was laid down and may not be taken yet, and how often that was seen.
         self._role = "none"
@@ -219,7 +222,7 @@ class Poller:
             self._sleep(random.uniform(*HALTED_BACKSTOP_S))
 
     def _claim(self) -> tuple[Call, Read]:
-        limit = self._reserved = min(self._slots.room(), BATCH_LIMIT)
+        limit = self._reserved = self._asked = min(self._slots.room(), self._most)
         self._slots.held += limit
         sent_ns = time.monotonic_ns()
         session = self._store.session
@@ -248,6 +251,8 @@ class Poller:
     def _claimed(self, claimed: Claimed, sent_ns: int, limit: int) -> None:
         taken = len(claimed.jobs) // 2
         full = taken == limit
+        if limit <= self._most < BATCH_LIMIT:
+            self._most = min(BATCH_LIMIT, 2 * self._most)
         # After trouble there may be less room than that by now: what is too much waits, and is kept alive.
         self._slots.unreserve(self._reserved - taken)
         self._reserved = 0
@@ -473,6 +478,8 @@ class Poller:
                 replies = await self._store.send(commands, each=each)
             except BrokerError as error:
                 failures += 1
+                if isinstance(error, OutcomeUnknown) and self._reserved:
+                    self._most = max(1, self._asked // 2)
                 self._give_room_back()
                 if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
                     return []

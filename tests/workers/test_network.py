@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -403,3 +404,32 @@ async def test_a_queue_whose_leases_may_not_be_renewed_costs_the_others_nothing(
                 gate.set()
                 assert (await mine.wait(good.job_id, "good", timeout=10)).attempt == 1
     assert log.of("lost", good.job_id) == []
+
+
+@one_kind
+async def test_a_claim_without_an_answer_is_followed_by_smaller_ones_which_grow_again(
+    far: Wheel, wheel: Wheel, proxy: Proxy, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+
+    def asks(*about: Any, limit: int, **more: Any) -> Any:
+        limits.append(limit)
+        return claim(*about, limit=limit, **more)
+
+    monkeypatch.setattr("zwheel.workers.poller.calls.claim", asks)
+
+    @far.task(name="t", keep=60)
+    async def task() -> None:
+        pass
+
+    cut = proxy.arm(Fault.AFTER, "claim")
+    async with running(far, log, concurrency=64):
+        await asyncio.to_thread(cut.wait, 10)
+
+        async def asked() -> list[int]:
+            return [limit for limit in limits if limit]
+
+        seen = await eventually(asked, lambda seen: len(seen) >= 4)
+        assert seen[:4] == [64, 32, 64, 64]
+        answer = await wheel.enqueue("t", keep=60)
+        assert (await wheel.wait(answer.job_id, timeout=10)).attempt == 1
