@@ -351,14 +351,14 @@ async def test_the_leases_of_many_queues_are_renewed_in_one_round_trip(
     async def hold() -> None:
         await gate.wait()
 
-    queues = [f"q{n}" for n in range(8)]
-    async with running(far, log, queues=queues, lease_ms=2400):
+    queues = [f"q{n}" for n in range(16)]
+    async with running(far, log, queues=queues, lease_ms=4500, concurrency=20):
         answers = [await wheel.enqueue("hold", queue=queue, keep=60) for queue in queues]
         await log.seen("start", count=len(queues))
         # One after the other they would take longer than a lease.
         proxy.slow(lambda: 0.2)
         asked = proxy.asked["extend"]
-        await eventually(_asked(proxy), lambda count: count >= asked + 4 * len(queues))
+        await eventually(_asked(proxy), lambda count: count >= asked + 4 * len(queues), within=30)
         proxy.slow(None)
         gate.set()
         for answer, queue in zip(answers, queues, strict=True):
