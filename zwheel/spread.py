@@ -2,8 +2,8 @@
 
 Text and bytes have hashes that nobody can foresee. All else has not: members can be chosen so that they share one hash,
 or follow each other through the table, and then n of them cost n² steps. 26,000 such members made 55 s of a body of
-100 KB. So the hashes are looked at first, and a large map or set is built by and by, while it costs no more than sorting
-the same hashes does, times a factor that no honest member comes near.
+100 KB. So the hashes are looked at first, and a large map or set is built by and by. Where that takes long for its size, the
+leaps through the table are counted: they decide, and not the time, which a busy machine may take as well.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ _FEW = 32
 _ALIKE = 32
 #: Members up to which only their hashes are looked at, and how many are added at a time beyond that.
 _CHUNK = 512
-#: What building may cost: so many times the sorting of the hashes, and this on top, ns of processor time.
+#: Beyond so many times the sorting of the hashes, and this on top, ns of processor time, the leaps are counted.
 _TIMES, _ALLOWANCE_NS = 6, 4_000_000
+#: How many leaps a member may take through the table on the average, and how many there may be on top. Members that are
+#: chosen at random take less than two, multiples of 2³² eight.
+_LEAPS, _MORE_LEAPS = 16, 1_000
+#: How CPython looks for a free place: a set looks at so many neighbours before it leaps.
+_NEIGHBOURS = 9
 _UNFORESEEN = frozenset({str, bytes})
 
 
@@ -61,8 +66,41 @@ def _add(found: Any, items: Sequence[Any], members: Sequence[Any]) -> None:
     limit = now + _ALLOWANCE_NS + _TIMES * (now - began)
     for start in range(0, len(items), _CHUNK):
         found.update(items[start : start + _CHUNK])
-        if time.thread_time_ns() > limit:
-            raise Colliding("the members of a map or a set are chosen to collide")
+        spent = time.thread_time_ns() - now
+        if now + spent > limit:
+            added = dict.fromkeys(members[: start + _CHUNK])
+            if _walk(list(map(hash, added)), 0 if isinstance(found, dict) else _NEIGHBOURS):
+                raise Colliding("the members of a map or a set are chosen to collide")
+            limit = now + 2 * spent
+
+
+def _walk(hashes: Sequence[int], neighbours: int) -> bool:
+    """Whether members with these hashes take too many leaps through a table of any size that it may have had by now."""
+    size = 8
+    while size * 2 < len(hashes):
+        size *= 2
+    return any(_too_many_leaps(hashes, size << more, neighbours) for more in range(5))
+
+
+def _too_many_leaps(hashes: Sequence[int], size: int, neighbours: int) -> bool:
+    """Put the hashes into a table as CPython does, as far as they fit, and count its leaps."""
+    mask = size - 1
+    taken = bytearray(size)
+    left = _LEAPS * len(hashes) + _MORE_LEAPS
+    for number in hashes[: size * 3 // 5]:
+        at, rest = number & mask, number & 0xFFFF_FFFF_FFFF_FFFF
+        while True:
+            end = at + (neighbours if at + neighbours <= mask else 0) + 1
+            free = taken.find(0, at, end)
+            if free >= 0:
+                break
+            left -= 1
+            if left < 0:
+                return True
+            rest >>= 5
+            at = (at * 5 + rest + 1) & mask
+        taken[free] = 1
+    return False
 
 
 def _too_many_alike(members: Sequence[Any]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -166,3 +168,13 @@ def test_small_ints_that_walk_through_the_whole_table_are_refused() -> None:
     assert len({hash(key) for key in keys}) == len(keys)
     with pytest.raises(Colliding):
         build_map([(key, None) for key in keys])
+
+
+@pytest.mark.parametrize("build", [lambda members: build_map([(m, None) for m in members]), build_set])
+def test_a_slow_machine_alone_refuses_nothing(
+    build: Callable[[list[int]], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(step=1_000_000_000)
+    monkeypatch.setattr(time, "thread_time_ns", lambda: next(seconds))
+    for members in (range(50_000), [n * 4_096 for n in range(5_000)], [hash(str(n)) for n in range(50_000)]):
+        assert len(build(list(members))) == len(set(members))  # type: ignore[arg-type]
