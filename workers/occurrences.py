@@ -59,7 +59,7 @@ class Occurrences:
 
     def is_late(self, claim: Claim) -> bool:
         """Whether a claimed occurrence may not start any more, as it seems here."""
-        by = _by(claim)
+        by = latest_start_ms(claim)
         return by is not None and max(self._store.session.clock.now_ms(), int(claim.token) // 1000) > by
 
     async def give_back(self, claim: Claim) -> bool:
@@ -86,7 +86,7 @@ class Occurrences:
         queue, name = key
         await asyncio.sleep(0)  # those that were claimed together
         held = self._waiting.pop(key)
-        late = {at: Late(claim.job_id, claim.token.decode(), _by(claim) or 0) for at, claim in held.items()}
+        late = {at: Late(claim.job_id, claim.token.decode(), latest_start_ms(claim) or 0) for at, claim in held.items()}
         failures = 0
         try:
             while True:
@@ -108,7 +108,7 @@ class Occurrences:
 NO_WAY_BACK = (BrokerError, ScheduleNotFound, UndecodableJob)
 
 
-def _by(claim: Claim) -> int | None:
+def latest_start_ms(claim: Claim) -> int | None:
     """The latest time at which it may start; None when any time is good, since it has begun before.
 
     One that was handed on unstarted, or that a person moved, has as long after its new fire time.

@@ -17,7 +17,9 @@ from tests.servers import RedisServer
 from zwheel import calls
 from zwheel.backfill import backfill_jobs
 from zwheel.calls import Back, Call, Lane, NewJob, Session
+from zwheel.calls.define import Late
 from zwheel.codec import DEFAULT
+from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER
 from zwheel.declare import make_definition
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ScheduleNotFound, ZwheelError
 from zwheel.failpoints import FAILPOINTS
@@ -26,13 +28,16 @@ from zwheel.job import JobId, QueueName
 from zwheel.keys import queues_key
 from zwheel.occurrence import advance_of
 from zwheel.operations import schedules as ops
-from zwheel.record import record_tail
+from zwheel.operations.late import give_back
+from zwheel.record import record_tail, task_and_body
 from zwheel.schedules.definition import Definition
 from zwheel.schedules.plan import plan
 from zwheel.schedules.state import Status, read_schedule
 from zwheel.store import Steps, SyncStore
 from zwheel.times import DAY_MS, day_of, to_datetime
 from zwheel.verify import Bounds, Report, check, read, take_snapshot
+from zwheel.workers.claims import Claim
+from zwheel.workers.occurrences import latest_start_ms
 
 #: Half a second before midnight: days change at once.
 BEGIN_MS = (1_900_000_000_000 // DAY_MS + 1) * DAY_MS - 500
@@ -150,9 +155,27 @@ class Life:
             raw = jobs[i + 1]
             last = int(raw[2:6]) >= int(raw[45:49])
             held = Held(jobs[i].decode(), int(raw[21:37]), int(raw[6:21]), worker, last)
+            if self._goes_back(held, raw):
+                continue
             self.claims.append(held)
             facts = {"job": held.id, "queue": "q", "token": held.token, "attempt": int(raw[2:6]), "fire": held.fire}
             recorder.observe("start", facts)
+
+    def _goes_back(self, held: Held, raw: bytes) -> bool:
+        """Give an occurrence that was claimed too late back to its schedule, as a worker does, or bury it."""
+        claim = Claim(held.id.encode(), raw, QueueName("q"), 0)
+        if "@" in held.id:
+            _, _, claim.headers = DEFAULT.decode(task_and_body(raw)[1])
+        by_ms = latest_start_ms(claim)
+        if by_ms is None or self.now_ms <= by_ms:
+            return False
+        at_ms, late = int(claim.headers[NOMINAL_HEADER]), Late(held.id, f"{held.token:016d}", by_ms)
+        found = self.drive(
+            give_back(self.stores[held.worker].session, "q", claim.headers[SCHEDULE_HEADER], {at_ms: late})
+        )
+        if found is None or not found.schedule:
+            self.claims.append(held)
+        return True
 
     def _first_day(self) -> str:
         (days,) = self.stores[0].send([("ZRANGE", self.keys.days, 0, 0)])
@@ -185,7 +208,8 @@ class Life:
             backs = [Back(job, token, None, self.random.choice((0, 5, 400, DAY_MS)), WHY) for job, token in pairs]
             self.send(calls.retry(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now), worker)
         else:
-            backs = [Back(h.id, b"%016d" % h.token, h.fire, 0, b"") for h in mine]
+            # An occurrence that has begun goes back to a time of its own: it is not late any more.
+            backs = [Back(h.id, b"%016d" % h.token, h.fire - ("@" in h.id), 0, b"") for h in mine]
             self.send(calls.release(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now), worker)
 
     def extend(self) -> None:
@@ -238,8 +262,8 @@ class Life:
     def prune(self) -> None:
         self.send(calls.prune(self.keys, limit=50, dead_age_ms=20 * LEASE, now=self.now), 1)
 
-    def drive(self, steps: Steps[Any]) -> None:
-        """Carry an operation through at this life's time, losing answers now and then."""
+    def drive(self, steps: Steps[Any]) -> Any:
+        """Carry an operation through at this life's time, losing answers now and then: then it gives None."""
         try:
             ask = next(steps)
             while True:
@@ -251,13 +275,13 @@ class Life:
                     elif isinstance(command, Call):
                         reply = self.send(command, 0)
                         if reply is None:
-                            return
+                            return None
                         replies.append(reply)
                     else:
                         replies += self.stores[0].send([command])
                 ask = steps.send(replies)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            return end.value
 
     def _definition(self, name: str) -> Definition:
         return make_definition(
