@@ -32,14 +32,10 @@ class Pool:
     async def ask(self, packed: bytes, expected: int, within_s: float) -> list[Any]:
         """Send packed commands and give their replies. Raises: as Wire.ask, and what connecting raises."""
         wire = self._idle.pop() if self._idle else None
-        if wire is not None and not wire.lost and wire.unread():
-            # Let the loop read it. Twice: what it finds now is handled in its next round.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-        if wire is None or wire.lost:
+        if wire is None or wire.lost or wire.unread():
             try:
                 async with asyncio.timeout(within_s):
-                    wire = await self._another()
+                    wire = await self._sound(wire)
             except TimeoutError as error:
                 raise ConnectFailed(f"no connection within {within_s:g} s") from error
         try:
@@ -47,6 +43,19 @@ class Pool:
         finally:
             if not wire.lost and wire not in self._idle:
                 self._idle.append(wire)
+
+    async def _sound(self, wire: Wire | None) -> Wire:
+        """A connection on which nothing lies unread: that would be its end, or what nobody asked for."""
+        while True:
+            if wire is None or wire.lost:
+                wire = await self._another()
+            if not wire.unread():
+                return wire
+            # Let the loop read it. Twice: what it finds now is handled in its next round.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if not wire.lost:
+                return wire  # TLS itself had something to say.
 
     async def _another(self) -> Wire:
         """Open a connection, or share one when there are as many as may be, or wait for one that is being opened."""

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 #: How many chunks of one `enqueue_many` are under way at a time: one is stored while the next is encoded.
 _CHUNKS_UNDER_WAY = 2
+#: How many bytes of single enqueues are gathered for one call: a script that stores so much takes a few ms.
+_BATCH_BYTES = 1024 * 1024
 
 
 class Task(BaseTask[P, R]):
@@ -83,7 +85,11 @@ class _Batcher:
 
     async def _flush(self) -> None:
         try:
-            taken = [self._waiting.popleft() for _ in range(min(BATCH_LIMIT // 2, len(self._waiting)))]
+            taken: list[tuple[NewJob, asyncio.Future[Enqueued]]] = []
+            size = 0
+            while self._waiting and len(taken) < BATCH_LIMIT // 2 and size < _BATCH_BYTES:
+                taken.append(self._waiting.popleft())
+                size += len(taken[-1][0].body)
             # A caller that was cancelled meanwhile wants its job no more.
             batch = [(job, future) for job, future in taken if not future.done()]
             if not batch:
@@ -127,10 +133,11 @@ class _Batcher:
 class _Client:
     """What a wheel has in one event loop: connections, a session, and the enqueues that it gathers."""
 
-    __slots__ = ("_background", "_batchers", "_end", "known", "store")
+    __slots__ = ("_background", "_batchers", "_end", "_forget", "known", "store")
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, forget: Callable[[], object]) -> None:
         self.store = store
+        self._forget = forget
         #: Queues that are on the list of queues.
         self.known: set[str] = set()
         self._batchers: dict[str, _Batcher] = {}
@@ -144,6 +151,7 @@ class _Client:
         try:
             yield
         finally:
+            self._forget()
             await self.store.aclose()
 
     def batcher(self, queue: str) -> _Batcher:
@@ -269,7 +277,8 @@ class Wheel(WheelSchedules):
             url, namespace = self.resolve()
             store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
             store.recorder = self.recorder(store.session)
-            client = self._clients[loop] = _Client(store)
+            clients = self._clients
+            client = clients[loop] = _Client(store, lambda: clients.pop(loop, None))
             _wheels.add(self)
         return client
 

@@ -189,7 +189,11 @@ class Wire(asyncio.Protocol):
         sock = getattr(beneath, "_sock", None)
         if sock is not None:
             sock.close()
-            beneath._sock = None
+            # What asyncio and redis-py look at when these are collected: they would complain, and can do nothing more.
+            beneath._sock, beneath._closing = None, True
+            if self._transport is not beneath:
+                self._transport._closed = True
+        self._connection._reader = self._connection._writer = None
 
     async def aclose(self) -> None:
         """Close it."""

@@ -127,6 +127,20 @@ async def test_concurrent_enqueues_share_round_trips(wheel: Wheel, fresh: RedisS
     assert await wheel.count("default", JobState.SCHEDULED) == 401
 
 
+async def test_concurrent_enqueues_of_large_bodies_share_round_trips_of_a_bounded_size(
+    wheel: Wheel, fresh: RedisServer
+) -> None:
+    data = os.urandom(200_000)
+    with fresh.client() as client:
+        await wheel.enqueue("t")
+        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        answers = await asyncio.gather(*(wheel.enqueue("t", args=[data]) for _ in range(61)))
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert len({answer.job_id for answer in answers}) == 61
+    # The first goes alone, then six at a time: 1.2 MB.
+    assert calls == 11
+
+
 async def test_each_queue_has_its_own_round_trips_and_each_caller_its_own_answer(wheel: Wheel) -> None:
     answers = await asyncio.gather(
         *(wheel.enqueue("t", id=f"{n % 10}-{n % 3}", queue=f"q{n % 3}", delay=60) for n in range(90))
