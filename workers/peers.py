@@ -93,6 +93,7 @@ class Peers:
         #: Groups that something was offered to and that may not have taken it yet.
         self._offered: set[str] = set()
         self._looks = 0
+        self._news = asyncio.Event()
 
     async def who_know(self, task: str) -> tuple[tuple[str, ...], bool]:
         """The groups that know a task, and whether a worker that does not say what it knows may know it too.
@@ -132,6 +133,7 @@ class Peers:
         """Something was offered: see to it that it is taken. A worker that is frozen may have got the token."""
         self._offered.update(groups)
         self._looks = 0
+        self._news.set()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._see_it_taken())
 
@@ -139,7 +141,7 @@ class Peers:
         while self._offered:
             try:
                 if self._looks < len(_LOOK_S):
-                    await asyncio.sleep(_LOOK_S[self._looks])
+                    await self._pause(_LOOK_S[self._looks])
                     self._looks += 1
                     await self._look()
                 else:
@@ -148,6 +150,16 @@ class Peers:
                 log.info("queue %s: what was offered may wait: %s", self._keys.queue, error)
                 if self._looks >= len(_LOOK_S):
                     self._offered.clear()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait; when something more is offered meanwhile, no longer than for that."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(_LOOK_S[0])
 
     async def _look(self) -> None:
         """Call again where something that was offered is left and no call lies there."""

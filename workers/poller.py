@@ -180,7 +180,7 @@ class Poller:
                     await self._exchange(batch)
                 elif self._stopping and not self._owes():
                     break
-                elif self._peeks and time.monotonic() >= self._wake_at:
+                elif self._peeks and not self._due and time.monotonic() >= self._wake_at:
                     await self._peek()
                 else:
                     await self._wait()

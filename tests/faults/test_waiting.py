@@ -107,7 +107,7 @@ async def starts_in_time(log: Log, job_id: str, fire_ms: int, late_s: float = LA
 async def test_the_timekeeper_is_dead_and_its_second_has_no_room(
     wheel: Wheel, log: Log, fresh: RedisServer, gate: asyncio.Event
 ) -> None:
-    job = await wheel.enqueue("quick", delay=3)
+    job = await wheel.enqueue("quick", delay=8)
     with fresh.client() as client:
         client.delete(KEYS.wake)
         haunt(client, "keeper", job.fire_at_ms)

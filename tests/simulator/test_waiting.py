@@ -1,0 +1,56 @@
+"""A fleet that waits in virtual time: nothing that is due waits beside an idle worker, and what breaks that is found."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from zwheel.workers import peers, poller
+
+from .conftest import Connect
+from .mutants import Mutant
+from .waiting import run
+
+SEEDS, MUTANT_SEEDS = 20, 40
+#: What is wrong in a script, and the second look that would make up for it: each alone costs less than a second.
+MUTANTS: tuple[tuple[Mutant, tuple[tuple[Any, str, Any], ...]], ...] = (
+    (Mutant(name="a worker without room keeps its role", scripts=("claim",), promises=("I25",), old="local keeps, seconds = roles[1] == worker, roles[4] == worker", new="local keeps, seconds = false, false"), ()),
+    (Mutant(name="a new job calls nobody", scripts=("enqueue",), promises=("I25",), old="redis.call('RPUSH', list, '1')", new="local _ = list"), ((poller, "BACKSTOP_S", 4.0),)),
+    (Mutant(name="what is offered calls nobody", scripts=("offer",), promises=("I25",), old="push_token(KEYS[k + 1])", new="local _ = k"), ((peers, "_LOOK_S", (20.0,)),)),
+)  # fmt: skip
+
+
+def test_a_due_job_and_an_idle_worker_find_each_other_while_one_process_is_in_trouble(connect: Connect) -> None:
+    server, marks = connect("valkey"), set[str]()
+    for seed in range(SEEDS):
+        assert run(server, seed, marks=marks) is None, f"seed {seed}"
+    assert marks == {"called", "woken", "killed", "frozen", "a frozen worker got a token"}
+
+
+def test_they_do_so_too_when_the_timekeeper_and_its_second_die_together(connect: Connect) -> None:
+    server = connect("valkey")
+    for seed in range(SEEDS // 2):
+        assert run(server, seed, both=True) is None, f"seed {seed}"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("mutant", "patches"), MUTANTS, ids=lambda made: getattr(made, "name", "").replace(" ", "-"))
+def test_a_fault_is_found(mutant: Mutant, patches: tuple[tuple[Any, str, Any], ...], connect: Connect) -> None:
+    server = connect("valkey", mutant.made())
+    with ExitStack() as stack:
+        for module, name, value in patches:
+            stack.enter_context(patch.object(module, name, value))
+        found = next((broken for seed in range(MUTANT_SEEDS) if (broken := run(server, seed))), None)
+    assert found is not None
+    assert mutant.known_by(str(found))
+
+
+def test_a_follower_that_only_peeks_is_found(connect: Connect) -> None:
+    server = connect("valkey")
+    with patch.object(poller, "_OVERDUE_S", 1e9):
+        found = next((broken for seed in range(MUTANT_SEEDS) if (broken := run(server, seed, both=True))), None)
+        assert str(found).startswith("I25")
+        assert str(found) == str(next(b for seed in range(MUTANT_SEEDS) if (b := run(server, seed, both=True))))
