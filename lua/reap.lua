@@ -51,6 +51,10 @@ local grace = believed(now_ms, stored[3], known)
 if grace > 0 then
   return { 'grace', digits(now), digits(grace) }
 end
+if number(stored[3], 0) > now_ms then
+  -- It was given in a time that a jump of the clock took back.
+  redis.call('HDEL', meta, 'grace')
+end
 if ARGV[6] ~= '' and math.abs(now - tonumber(ARGV[6])) * 3 > lease * 1000 then
   return { 'doubt', digits(now) }
 end

@@ -34,7 +34,7 @@ local dedup, expiry = KEYS[7], KEYS[8]
 local schedules, schedules_due = KEYS[10], KEYS[11]
 local mend, tends = ARGV[2] == 'mend', ARGV[2] ~= 'look'
 local bucket_count, digest_count, schedule_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local stored = redis.call('HMGET', meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end')
+local stored = redis.call('HMGET', meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end', 'jump')
 local now, stamp = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
 if stored[2] and stored[2] ~= '1' then
@@ -203,8 +203,11 @@ end
 
 -- What each field of meta may say: least and most. Those without a value are as they should be.
 local soon = now_ms + 2 * lease + 60000
+-- After a jump ahead and back the last stamp lies ahead and rises from there, which is right.
+local after_jump = number(string.match(stored[6] or '', '^%d+ %-%d+ (%d+)$'), 0) + 1000000000
 local fields_of = {
-  clock = { 0, now + 60000000 }, beat = { 0, now + 60000000 }, lease = { 1, LONGEST }, leased = { 0, now_ms + 60000 },
+  clock = { 0, math.max(now + 60000000, after_jump) }, beat = { 0, now + 60000000 }, lease = { 1, LONGEST },
+  leased = { 0, now_ms + 60000 },
   grace = { 0, soon }, keeper_at = { 0, 9007199254740992 }, keeper_end = { 0, soon }, second_end = { 0, soon },
   cap = { 1, 9007199254740992 }, trimmed = { 0, 9007199254740992 }, orphans = { 0, 9007199254740992 },
   jumps = { 0, 9007199254740992 }, epoch = { 0, 9007199254740992 },

@@ -68,6 +68,20 @@ def test_what_a_jump_ahead_that_lasts_started_is_listed(
     assert doctor(fresh.url).of("early")["text"] == "1 job started before the time by this jump: early"
 
 
+def test_a_last_stamp_that_lies_ahead_since_a_jump_is_no_damage(
+    doctor: Doctor, client: redis.Redis, fresh: RedisServer
+) -> None:
+    seconds, _ = client.time()
+    ahead = (int(seconds) + 3_600) * 1_000_000
+    put(client, f"{int(seconds) * 1_000_000} -3600000 {ahead}")
+    client.hset(KEYS.meta, "clock", ahead + 70)
+    levels = doctor(fresh.url).levels()
+    assert "meta" not in levels
+    assert levels["jumps"] == "warning"
+    client.hset(KEYS.meta, "clock", ahead + 10**12)
+    assert doctor(fresh.url).levels()["meta"] == "problem"
+
+
 @pytest.mark.parametrize("jump", ["", "x", "nan -1 2", "1 2", "9" * 40 + " 1 1"])
 def test_a_damaged_note_of_a_jump_is_none(doctor: Doctor, client: redis.Redis, fresh: RedisServer, jump: str) -> None:
     put(client, jump)

@@ -96,6 +96,7 @@ def test_nothing_is_reaped_in_the_grace_period_and_everything_after_it(shard: Sh
 def test_a_grace_period_that_ends_later_than_one_can_holds_up_nothing(shard: Shard) -> None:
     shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": worker_meta(grace=NOW + LEASE + 1)})
     assert run(shard) == Reaped(NOW_US, 0, 1, ["a"], [])
+    assert "grace" not in shard.keyspace()["meta"]
 
 
 @pytest.mark.parametrize("silent_ms", [LEASE, 20 * LEASE, 86_400_000 * 30])

@@ -285,6 +285,8 @@ class Model:
             grace = self.grace = now_ms + self.lease
         if grace:
             return Reaped(grace=grace)
+        if self.grace is not None and self.grace > now_ms:
+            self.grace = None
         if expected is not None and abs(given - expected) * 3 > lease * 1000:
             return Reaped(doubted=True)
         self._forget(now_ms, lease, before)
