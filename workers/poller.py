@@ -44,7 +44,7 @@ BACKSTOP_S = 0.9
 FOLLOWERS_LOOK_S = 0.15
 FOLLOWER_BACKSTOP_S = (1.5, 15.0)
 #: A follower counts the workers of its shard this often, seconds.
-_COUNT_S = 30.0
+_COUNT_S = 60.0
 #: A follower claims at least this often, in case a role is vacant.
 FOLLOWER_CLAIM_S = 45.0
 #: The second looks this much after the timekeeper's time: by then the role of one that died has lapsed.

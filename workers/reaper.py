@@ -24,7 +24,8 @@ log = escaped("zwheel.worker")
 
 _BATCH = 100
 _PRUNE_EVERY = 12
-_IDLE_FACTOR = 3
+#: Followers look less often: those that keep time for a shard look for it at the full rate.
+_IDLE_FACTOR = 6
 #: A lease that ends so much later than ours could is looked at more closely, ms.
 _AHEAD_MS = 1_000
 #: A worker that is silent for this long is taken off the list, ms.
