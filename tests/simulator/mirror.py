@@ -12,6 +12,7 @@ from tests.model.model import Model
 from tests.simulator.wire import LATE, Command
 from zwheel.calls import Call, Reply
 from zwheel.calls.traces import Facts, trace
+from zwheel.outside import as_text
 from zwheel.scripts import Script
 from zwheel.times import DAY_MS, day_of
 
@@ -332,6 +333,9 @@ class Mirror:
         if name == "HMGET" and key == "jobs":
             return [self._record(job_id) if job_id in model.jobs else None for job_id in words[2:]]
         places = {"processing": model.leases, "dead": model.died, "done": model.kept_until}
+        if name == "ZMSCORE" and key in places:
+            scores = [places[key].get(as_text(member)) for member in words[2:]]
+            return [None if score is None else str(score).encode() for score in scores]
         if name == "ZSCORE" and key in places:
             score = places[key].get(words[2])
             return None if score is None else str(score).encode()

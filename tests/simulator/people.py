@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tests.simulator.actors import DELAYS_S, OFFSETS_MS, drive
+from tests.simulator.actors import DELAYS_S, OFFSETS_MS, drive, timed
 from tests.simulator.world import KEYS, QUEUE, Acting, Process, World
 from zwheel import calls, operations
 from zwheel.calls import Session, day_name
@@ -57,7 +57,7 @@ def _act(world: World, session: Session, job_id: str) -> Acting:
             yield from drive(operations.pause(session, QUEUE), decisions)
             yield decisions.pick((1.0, 10.0, 40.0))
             steps = operations.resume(session, QUEUE)
-    yield from drive(steps, decisions)
+    yield from drive(timed(steps, session), decisions)
 
 
 def _cancel_today(session: Session, ids: Sequence[str]) -> Steps[str | None]:

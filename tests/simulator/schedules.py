@@ -36,7 +36,7 @@ def scheduler(world: World, process: Process) -> Acting:
                 continue
             now_ms = max(0, process.session.clock.now_ms())
             if decisions.chance(0.5):
-                yield from drive(timed(give_back(process.session, QUEUE, name, {}), process), decisions)
+                yield from drive(timed(give_back(process.session, QUEUE, name, {}), process.session), decisions)
             call = calls.advance(KEYS, [advance_of(info, DEFAULT, plan(info.definition, info.state, now_ms))])
             yield decisions.pick((0.0, 0.0, 0.3))
             yield from persist([call], decisions)
@@ -63,7 +63,7 @@ def tender(world: World, process: Process) -> Acting:
             case _:
                 steps = ops.remove_schedule(session, name, QUEUE)
         try:
-            yield from drive(timed(steps, process), decisions)
+            yield from drive(timed(steps, session), decisions)
         except BrokerError:
             world.mark("tender gave up")
         except ScheduleNotFound:
