@@ -118,7 +118,7 @@ MUTANTS = (
     Mutant(name="release counts the attempt", scripts=("release",), promises=("I8",), old="refile('b', 1)", new="refile('b', 0)"),
     Mutant(name="claim forgets what it answered", scripts=("claim",), promises=("a repeated claim",), old="remember(replay_key, request, token_least", new="local _ = (token_least"),
     Mutant(name="enqueue forgets what it answered", scripts=("enqueue",), promises=("a repeated enqueue",), old="remember(replay_key, request, answer)", new=""),
-    Mutant(name="enqueue forgets that it refused", scripts=("enqueue",), promises=("its caller was told full",), old="remember(replay_key, request, '!full ' .. digits(cap))", new=""),
+    Mutant(name="enqueue forgets that it refused", scripts=("enqueue",), promises=("its caller was told full", "I2"), old="remember(replay_key, request, '!full ' .. digits(cap))", new=""),
     Mutant(name="enqueue forgets a chunk", scripts=("enqueue",), promises=("K-03",), old="redis.call('SET', chunk, answer, 'EX', CHUNK_S)", new=""),
     Mutant(name="claim works while paused", scripts=("claim",), promises=("I18",), old="if stored[5] then", new="if false then"),
     Mutant(name="a queue over its cap takes more", scripts=("enqueue",), promises=("over the cap",), old="living + created > cap", new="living > cap"),
