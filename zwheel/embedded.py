@@ -189,6 +189,7 @@ def _spawn(home: Path, binary: ServerBinary, path: Path) -> None:
     """Start the program as a daemon that holds `server.lock` for as long as it lives."""
     data = home / server_home.DATA
     data.mkdir(mode=0o700, exist_ok=True)
+    listens_at = f"../{path.name}" if path.parent == home else str(path)
     held = os.open(home / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not server_home.try_lock(held):
@@ -196,10 +197,12 @@ def _spawn(home: Path, binary: ServerBinary, path: Path) -> None:
         done = subprocess.run(
             [
                 str(binary.path),
-                *("--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
-                *("--dir", str(data), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                # First of all it goes to its data. The other files are named from there: Valkey 8.1 does not start with
+                # a quotation mark in a path.
+                *("--dir", data.name, "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+                *("--port", "0", "--unixsocket", listens_at, "--unixsocketperm", "700"),
                 *("--maxmemory", "0", "--maxmemory-policy", "noeviction"),
-                *("--daemonize", "yes", "--pidfile", str(home / "redis.pid"), "--logfile", str(home / "server.log")),
+                *("--daemonize", "yes", "--pidfile", "../redis.pid", "--logfile", "../server.log"),
             ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
