@@ -181,10 +181,12 @@ class Model:
         return taken
 
     def offer(self, given: int, claims: Iterable[tuple[str, int]], *, stands: int) -> str:
-        """Put back for later, and noted for those that know the task: a letter a job, or a refusal."""
+        """Put back for later, and noted for those that know the task: a letter a job, or a refusal. What nobody took in
+        its time is noted no more."""
         self.contact(given)
         now_ms = given // 1000
         until = min(-(-given // 1000) + stands, now_ms - now_ms % DAY_MS + DAY_MS - 1)
+        void = [note for note, (_, _, end) in self.offers.items() if end <= now_ms]
         letters = ""
         for job_id, token in claims:
             refused = self._refusal(job_id, token)
@@ -194,6 +196,9 @@ class Model:
                 self.offers[f"{job_id} {job.fire:015d} {token:016d}"] = job.fire, token, until
                 self.jobs[job_id] = replace(job, state="s", attempt=max(0, job.attempt - 1), fire=until)
                 del self.leases[job_id]
+        if "o" in letters:
+            for note in void:
+                del self.offers[note]
         return letters
 
     def _refusal(self, job_id: str, token: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from tests.lua.shard import KEYS, digits16
 from zwheel import calls
@@ -53,6 +53,13 @@ class WaitingMachine(QueueMachine):
         """A worker that knows the tasks was called."""
         self.shard.client.lpop(KEYS.call(GROUP))
         self.claim(worker, limit, 0, False, True)
+
+    @precondition(lambda self: self.model.offers)
+    @rule(worker=workers, delay=st.sampled_from((90_000, 1, 0)))
+    def a_person_moves_what_is_offered(self, worker: str, delay: int) -> None:
+        """What is noted of it is void, and a worker that knows its task comes next."""
+        self.reschedule(min(self.model.offers).split()[0], None, delay, False, 0)
+        self.take_what_is_offered(worker, 4)
 
     def claim_that_takes_nothing(self, worker: str, way: str) -> None:
         self.may()
