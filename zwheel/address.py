@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from zwheel.errors import ConfigError
 
@@ -33,8 +33,17 @@ _TLS_TEXT = (
 )
 _TLS_SWITCH = "ssl_check_hostname"
 _SECRET_OPTIONS = ("password", "ssl_password")
-_USERINFO = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>\S*)@")
-_SECRET_QUERY = re.compile(r"(?P<before>[?&](?:password|ssl_password)=)[^&#\s]*")
+_USERINFO = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*:/{0,2})(?P<userinfo>\S*)@")
+_SECRET_QUERY = re.compile(r"(?P<before>[?&;](?:\w*pass\w*|pwd|auth|secret|token)=)[^&#;\s]*", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
+#: What is shown of a URL that is not valid: a plain name before the colon, a plain place behind the last @.
+_PLAIN_USER = re.compile(r"[\w.-]{0,64}", re.ASCII)
+_PLAIN_PLACE = re.compile(
+    r"(?:[\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5}(?=$|[/?#]))?(?:/[0-9]{0,5}(?=$|[?#]))?", re.ASCII
+)
+_PLAIN_PATH = re.compile(r"/?[\w.~/-]{1,200}(?=$|[?#])", re.ASCII)
+_HOST = re.compile(r"[\w.:%~-]+")
+_PLAIN_OPTION = re.compile(r"[a-z_]{1,40}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +58,7 @@ class Address:
     path: str = ""
     """The socket's path; empty for any other scheme."""
     db: int = 0
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     tls: dict[str, str | bool] = field(default_factory=dict, repr=False)
     """The `ssl_*` options, only for `rediss`."""
@@ -57,9 +66,11 @@ class Address:
     def __str__(self) -> str:
         """The URL with its secrets hidden."""
         user = ""
-        if self.username is not None or self.password is not None:
-            secret = "" if self.password is None else f":{MASK}"
-            user = f"{quote(self.username, safe='') if self.username else ''}{secret}@"
+        if self.password is not None:
+            user = f"{quote(self.username, safe='') if self.username else ''}:{MASK}@"
+        elif self.username is not None:
+            # A name without a password logs nobody in: it is the password, most likely, without its colon.
+            user = f"{MASK}@"
         if self.scheme == "memory":
             return f"memory://{self.host}"
         if self.scheme == "unix":
@@ -76,15 +87,11 @@ def parse_url(url: str) -> Address:
     if not isinstance(url, str) or not url.strip():
         raise ConfigError("the Redis URL is empty: use redis://host:6379/0, rediss://..., unix:///path or memory://")
     url = url.strip()
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        host = parts.hostname
-        query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise _bad(
-            url, f"{_without_values(error)}; write @ : / # ? % in a password as %40 %3A %2F %23 %3F %25"
-        ) from None
+    parts, wrong = _taken_apart(url)
+    if parts is None:
+        raise _bad(url, f"{wrong}; write @ : / # ? % in a password as %40 %3A %2F %23 %3F %25")
+    host, port = parts.hostname, parts.port
+    query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     scheme = _ALIASES.get(parts.scheme, parts.scheme)
     if "://" not in url or scheme not in _SCHEMES:
         raise _bad(url, "it must start with redis://, rediss://, unix:// or memory://")
@@ -101,6 +108,8 @@ def parse_url(url: str) -> Address:
         if host or port or not parts.path.startswith("/"):
             raise _bad(url, "a socket needs an absolute path: unix:///path/to/redis.sock")
         return Address(scheme=scheme, path=unquote(parts.path), db=db, username=username, password=password)
+    if host and _HOST.fullmatch(host) is None:
+        raise _bad(url, "its host must be a name or an address")
     return Address(
         scheme=scheme,
         host=unquote(host) if host else "localhost",
@@ -117,7 +126,7 @@ def mask_url(url: str) -> str:
     try:
         return str(parse_url(url))
     except ConfigError:
-        return mask_text(url)
+        return _remains(url)
 
 
 def mask_text(text: str) -> str:
@@ -125,9 +134,27 @@ def mask_text(text: str) -> str:
 
     def hide(found: re.Match[str]) -> str:
         user, colon, _ = found["userinfo"].partition(":")
-        return f"{found['before']}{user}{f':{MASK}' if colon else ''}@"
+        return f"{found['before']}{f'{user}:' if colon else ''}{MASK}@"
 
     return _SECRET_QUERY.sub(rf"\g<before>{MASK}", _USERINFO.sub(hide, text))
+
+
+def _remains(url: str) -> str:
+    """What may be shown of a URL that is not valid. Where its password ends is a guess: only what is plain is shown."""
+    url = "".join(url.split())
+    scheme = _SCHEME.match(url)
+    start = "" if scheme is None else scheme[0]
+    before, at, place = url[len(start) :].rpartition("@")
+    if "?" in before or "#" in before or (at and scheme is None):
+        return start + MASK
+    user, colon, secret = before.partition(":")
+    shown = start
+    if at:
+        named = colon and secret and _PLAIN_USER.fullmatch(user)
+        shown += f"{user}:{MASK}@" if named else f"{MASK}@"
+    plain = (_PLAIN_PATH if place.startswith("/") or start == "unix://" else _PLAIN_PLACE).match(place)
+    found = "" if plain is None else plain[0]
+    return shown + found + ("" if found == place else MASK)
 
 
 def _memory(
@@ -146,7 +173,8 @@ def _options(url: str, scheme: str, query: list[tuple[str, str]]) -> dict[str, s
     for name, value in query:
         if name not in known:
             allowed = ", ".join(sorted(known)) or "none"
-            raise _bad(url, f"the option {name!a} is not one that zwheel takes here (allowed: {allowed})")
+            told = repr(name) if _PLAIN_OPTION.fullmatch(name) and "@" not in url.partition("?")[2] else "in it"
+            raise _bad(url, f"the option {told} is not one that zwheel takes here (allowed: {allowed})")
         if name in options:
             raise _bad(url, f"the option {name} is given twice")
         if name == _TLS_SWITCH:
@@ -178,10 +206,23 @@ def _database(url: str, scheme: str, path: str, option: str | None) -> int:
     return int(written)
 
 
-def _without_values(error: ValueError) -> str:
-    """A parser's complaint may quote the secret it stumbled over: keep its words only up to the quote."""
-    return re.split(r"[:'\"]", str(error), maxsplit=1)[0].strip()
+def _taken_apart(url: str) -> tuple[SplitResult | None, str]:
+    """The parts of a URL, or what is wrong with it. The parser's own complaint quotes the secret it stumbled over."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname
+    except ValueError:
+        return None, "its host cannot be read (brackets are for an IPv6 address)"
+    try:
+        _ = parts.port
+    except ValueError:
+        return None, "its port must be a number up to 65535"
+    try:
+        parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        return None, "its options must be written as ?name=value&name=value"
+    return parts, ""
 
 
 def _bad(url: str, why: str) -> ConfigError:
-    return ConfigError(f"the Redis URL {mask_text(''.join(url.split()))} is not valid: {why}")
+    return ConfigError(f"the Redis URL {_remains(url)} is not valid: {why}")

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zwheel.address import MEMORY_BANNER, mask_url, parse_url
+from zwheel.address import MEMORY_BANNER, mask_text, mask_url, parse_url
 from zwheel.errors import BrokerUnavailable, ConfigError, InvalidName
 from zwheel.keys import check_name
 from zwheel.trust import distrust
@@ -137,13 +137,15 @@ def _read_file(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     others = [name for name in document if name != "zwheel"]
     if others:
-        raise ConfigError(f"{path} has {others[0]!r} outside of the table [zwheel]: put all settings into it")
+        raise ConfigError(
+            f"{path} has {mask_text(repr(others[0]))} outside of the table [zwheel]: put all settings into it"
+        )
     table = document.get("zwheel", {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: zwheel must be a table, [zwheel]")
     for name, value in table.items():
         if name not in _KEYS:
-            raise ConfigError(f"{path} has the unknown setting {name!r}: it takes {', '.join(_KEYS)}")
+            raise ConfigError(f"{path} has the unknown setting {mask_text(repr(name))}: it takes {', '.join(_KEYS)}")
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{path}: {name} must be a text that is not empty")
     return table

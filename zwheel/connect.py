@@ -31,7 +31,8 @@ from redis.retry import Retry as SyncRetry
 from zwheel._version import __version__
 from zwheel.address import MEMORY_BANNER, Address, mask_url, parse_url
 from zwheel.errors import BrokerRefused, ConfigError
-from zwheel.redis_errors import ConnectFailed, translate
+from zwheel.outside import escaped
+from zwheel.redis_errors import ConnectFailed, scrub, translate
 from zwheel.wire import Bounded
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ MIN_VALKEY = (7, 2)
 _NEEDED = "zwheel needs Redis 7.0 or newer, or Valkey 7.2 or newer"
 
 
+log = escaped("zwheel.connect")
+#: The servers about which `_warn` has warned.
+_warned: set[str] = set()
 #: Every connection that was begun and is still known to somebody.
 _connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -69,6 +73,11 @@ def open_descriptors() -> list[int]:
         if own is not None:
             found.append(own.fileno())
     return found
+
+
+def _scrub(connection: Any, error: BaseException) -> None:
+    """Nothing that is raised here may tell a password, in any part of its traceback."""
+    scrub(error, [connection.password, getattr(connection, "ssl_password", None)])
 
 
 class _AsyncHandshake:
@@ -85,6 +94,7 @@ class _AsyncHandshake:
                 await parent.connect_check_health(check_health=check_health, retry_socket_connect=retry_socket_connect)
         except BaseException as error:
             await connection.disconnect(nowait=True)
+            _scrub(connection, error)
             if isinstance(error, Exception):
                 raise ConnectFailed(str(error) or "the login took too long") from error
             raise
@@ -135,6 +145,7 @@ class _SyncHandshake:
                 connection._parser.on_connect(connection)
         except BaseException as error:
             connection.disconnect()
+            _scrub(connection, error)
             if isinstance(error, Exception):
                 raise ConnectFailed(str(error)) from error
             raise
@@ -231,7 +242,25 @@ def connect_sync(
     return redis.Redis.from_pool(pool)
 
 
+def _warn(address: Address) -> None:
+    """Say, once for each server, that nobody checks whom we talk to."""
+    if address.tls.get("ssl_cert_reqs") == "none":
+        what = "its certificate is not checked (ssl_cert_reqs=none)"
+    elif address.tls.get("ssl_check_hostname") is False:
+        what = "the name in its certificate is not checked (ssl_check_hostname=false)"
+    else:
+        return
+    shown = str(address)
+    if shown not in _warned:
+        _warned.add(shown)
+        log.warning(
+            "INSECURE TLS to %s: %s: whoever sits on the way can read and change every job, and learns the password; "
+            "name your own authority with ssl_ca_certs=/path/ca.pem instead", shown, what,
+        )  # fmt: skip
+
+
 def _connection_settings(address: Address, timeout_s: float | None, name: str | None) -> dict[str, Any]:
+    _warn(address)
     settings: dict[str, Any] = {
         "db": address.db,
         "username": address.username,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote
 
 from redis import exceptions as client_errors
 
-from zwheel.address import mask_url
+from zwheel.address import MASK, mask_text, mask_url
 from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown
+from zwheel.plain import as_text
 
 
 class ConnectFailed(client_errors.ConnectionError):
@@ -132,6 +134,40 @@ def translate(error: BaseException, url: str) -> BrokerError:
     )
 
 
+def scrub(error: BaseException, secrets: Iterable[str | None]) -> BaseException:
+    """Take the secrets out of an exception and of all that is chained to it, which a traceback would print.
+
+    A server that does not know AUTH repeats its arguments, and redis-py makes that the text of its exception.
+    """
+    hidden = sorted({form for secret in secrets if secret for form in _written(secret)}, key=len, reverse=True)
+    left, seen = [error], set()
+    while left:
+        link = left.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.args = tuple(_hide(word, hidden) if isinstance(word, (str, bytes)) else word for word in link.args)
+        left += [other for other in (link.__cause__, link.__context__) if other is not None]
+    return error
+
+
+def _written(secret: str) -> set[str]:
+    """A secret as answers and messages quote it."""
+    return {secret, quote(secret, safe=""), quote(secret), repr(secret)[1:-1], repr(secret.encode())[2:-1]}
+
+
+def _hide(word: str | bytes, hidden: Iterable[str]) -> str:
+    text = _without_arguments(as_text(word))
+    for form in hidden:
+        text = text.replace(form, MASK)
+    return mask_text(text)
+
+
+def _without_arguments(text: str) -> str:
+    """Cut the arguments off an answer that repeats the command."""
+    return _ARGUMENTS.sub("", text)
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     link: BaseException | None = error
@@ -168,6 +204,7 @@ def _class_kind(error: BaseException) -> str:
     return next((_BY_CLASS[base] for base in type(error).__mro__ if base in _BY_CLASS), _UNKNOWN)
 
 
+_ARGUMENTS = re.compile(r",? with args beginning with:.*", re.DOTALL)
 _PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 _CODE = re.compile(r"([A-Z][A-Z0-9]+)(?: |$)")
 #: How Redis and Valkey refuse a command inside a script. zwheel's own refusal there begins with NOPERM.
@@ -180,7 +217,7 @@ def _code_and_reason(error: BaseException) -> tuple[str, str]:
         code = "TLS" if type(error).__module__ == "ssl" else ""
         plain = os.strerror(error.errno) if error.errno and error.errno > 0 and not code else error.strerror
         return code, _one_line(plain or str(error) or "it took too long")
-    text = str(error)
+    text = _without_arguments(str(error))
     annotated = _PIPELINE.match(text)
     if annotated is not None:
         text = text[annotated.end() :].removeprefix("('").removeprefix('("').removesuffix(",)").rstrip("'\"")
