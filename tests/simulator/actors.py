@@ -189,7 +189,9 @@ class Hands:
         self.contact = world.contact(process)
         #: When each claim was given, by this process's own clock, µs.
         self.since: dict[tuple[str, int], int] = {}
-        self.settler = Settler(process.session, KEYS, worker, most_dead)
+        self.settler = Settler(process.session, KEYS, worker, most_dead, settled=self._settled)
+        #: Until when a task blocks the event loop; the heartbeat has a thread of its own.
+        self.blocked_until = 0
         self.founding = Founding(KEYS, lambda event, facts: world.mark(f"queue {event}"))
         self.running: dict[tuple[str, int], tuple[Claim, int, str]] = {}
         self.rest: Claimed | None = None
@@ -201,8 +203,15 @@ class Hands:
         """Hand what ended to the settler."""
         for pair, (claim, ends_at, fate) in list(self.running.items()):
             if ends_at <= self.world.time_us and fate != "hang":
-                del self.running[pair], self.process.held[pair]
+                del self.running[pair]
                 self._end(claim, fate)
+
+    def _settled(self, claims: Sequence[Claim]) -> None:
+        """Redis has acknowledged the outcomes: up to now the claims were renewed."""
+        for claim in claims:
+            pair = (claim.id.decode(), int(claim.token))
+            self.process.held.pop(pair, None)
+            self.since.pop(pair, None)
 
     def _end(self, claim: Claim, fate: str) -> None:
         if fate == "complete":
@@ -287,6 +296,15 @@ class Hands:
         self.running.pop(pair, None)
         self.process.held.pop(pair, None)
 
+    def block(self) -> Acting:
+        """Now and then a task blocks the event loop, for up to three leases."""
+        world = self.world
+        if self.running and world.decisions.chance(0.015):
+            world.mark("blocked loop")
+            seconds = world.decisions.pick((0.6, 0.2, 1.2, 3.0)) * LEASE_MS / 1000
+            self.blocked_until = world.time_us + int(seconds * SECOND_US)
+            yield seconds
+
     def next_end_s(self) -> float:
         """Until the next job ends, seconds."""
         ends = [ends_at for _, ends_at, fate in self.running.values() if fate != "hang"]
@@ -300,6 +318,7 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
     while True:
         listen(False)
         hands.finish()
+        yield from hands.block()
         batch = hands.settler.take()
         if hands.founding.unsure:
             hands.founding.read((yield from persist(hands.founding.asks(), world.decisions, ever=True)))
@@ -308,6 +327,7 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
             batch.append(claim)
         if batch:
             replies = yield from persist([call for call, _ in batch], world.decisions, ever=True)
+            yield from hands.block()
             for (_, read), reply in zip(batch, replies, strict=True):
                 read(reply)
         yield from hands.give_back()
@@ -335,12 +355,14 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
 
 
 def heartbeat(hands: Hands) -> Acting:
-    """Renews every lease each third of one; asks again soon when nobody answers."""
+    """Renews every lease each third of one; asks again soon when nobody answers. Settles while the loop is blocked."""
     process, world = hands.process, hands.world
+    beside: list[tuple[Call, Read]] = []
     while True:
-        for pair in [pair for pair in process.held if world.time_us - hands.since[pair] >= hands.longest_us]:
-            hands.lose(pair)
-            world.mark("capped")
+        for pair, claim in list(process.held.items()):
+            if not claim.ended and world.time_us - hands.since[pair] >= hands.longest_us:
+                hands.lose(pair)
+                world.mark("capped")
         held = list(process.held)
         sent_us = world.time_us
         pairs = [(job_id.encode(), b"%016d" % token) for job_id, token in held]
@@ -353,9 +375,24 @@ def heartbeat(hands: Hands) -> Acting:
             continue
         hands.contact.heard(sent_us * 1000)
         for pair, letter in zip(held, calls.read_letters(reply) or "", strict=True):
-            if letter != "k":
+            # One that ended is left to the settler: its outcome under way may be what took the job out of our hands.
+            if letter != "k" and pair in process.held and not process.held[pair].ended:
                 hands.lose(pair)
         process.troubled = False
+        # Sent again as it is until it is answered, once after each beat.
+        if hands.blocked_until > world.time_us and not beside:
+            beside = hands.settler.take("beside-")
+        if beside:
+            try:
+                replies = yield [call for call, _ in beside]
+            except BrokerError:
+                hands.contact.lost()
+                yield LEASE_MS / 1000 / 15
+                continue
+            world.mark("settled beside a blocked loop")
+            for (_, read), answer in zip(beside, replies, strict=True):
+                read(answer)
+            beside = []
         yield LEASE_MS / 1000 / 3
 
 

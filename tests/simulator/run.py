@@ -29,6 +29,7 @@ MARKS = frozenset(
         "grace answer to reap", "doubt answer to reap", "reaper held back", "leases shortened", "late request refused", "missing", "operator gave up", "orphan counted", "paused", "pruned", "purged", "queue full", "queue halted", "queue refounded",
         "reaped", "reaped to dead", "redriven", "redrive refused by key", "reschedule in another bucket", "rescheduled",
         "resumed after a pause", "script loaded again", "server away", "stepped down", "strike", "token of its own",
+        "blocked loop", "settled beside a blocked loop",
         "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted", "what waited ran",
         "what waits was edited",
         "scheduler gave up", "tender gave up",
