@@ -13,7 +13,8 @@
 --      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0, how
 --      often the server's clock was seen to jump ('' in the answer to a repeat)
 --      ok: then id, record, id, record, ...
--- Cost O(jobs log n), at most 1000 jobs.
+-- A claim ends early when the records of its jobs come to 2 MiB; what is left stays due.
+-- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, and one job more.
 -- Keeps I3 I4 I6 I9 I10 I19 I25
 --#include clock
 --#include digits
@@ -26,6 +27,7 @@
 --#include roles
 --#include record
 --#include index
+--#include slices
 --#include count
 --#include astray
 --#include offered
@@ -92,11 +94,11 @@ end
 local deadline = digits(now_ms + lease)
 local token_text = string.format('%016.0f', stamp)
 local token_least = token_text
-local claimed, taken, ids = {}, 0, {}
+local claimed, taken, ids, used = {}, 0, {}, 0
 if first then
-  claimed, taken = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline, token_text, worker)
+  claimed, taken, used = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline, token_text, worker)
 end
-if first and taken < limit then
+if first and taken < limit and used < BUDGET then
   ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit - taken)
   if ids.err then
     -- Another program keeps something else under the bucket's name: the days behind it are served all the same.
@@ -105,7 +107,7 @@ if first and taken < limit then
   end
 end
 if #ids > 0 then
-  local records = redis.call('HMGET', jobs, unpack(ids))
+  local records = read_within(jobs, ids, BUDGET - used)
   local now_text = string.format('%015.0f', now_ms)
   local leases, changes, odd, odd_records = {}, {}, {}, {}
   for i = 1, #ids do

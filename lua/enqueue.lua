@@ -25,7 +25,8 @@
 --#include wake
 local meta, replay_key, jobs, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local request = ARGV[2]
-local RECORD_LIMIT = 2097152
+-- The largest body that a client may be set to send, with the longest header before it: 185 bytes.
+local RECORD_LIMIT = 2097152 + 185
 -- How long the same chunk of another call gets the answer of the first, seconds.
 local CHUNK_S = 3600
 local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 10

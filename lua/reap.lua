@@ -13,7 +13,8 @@
 --      doubt: nothing; the clock is not what the caller expects, by more than a third of its lease
 --      ok: how many were looked at, the ids put back on the wheel, the ids that are dead, each joined by spaces, and
 --      how many leases were shortened
--- Cost O(jobs log n), at most 1000 jobs.
+-- It ends early when the records come to 2 MiB: ask again until none was looked at.
+-- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, or one.
 -- Keeps I4 I6 I7 I8 I9 I10 I11 I19 I26
 --#include clock
 --#include digits
@@ -22,6 +23,7 @@
 --#include contact
 --#include outage
 --#include record
+--#include slices
 --#include buckets
 --#include dedup
 --#include wake
@@ -72,7 +74,7 @@ local ids = redis.call('ZRANGE', processing, '-inf', now_ms, 'BYSCORE', 'LIMIT',
 if #ids == 0 then
   return { 'ok', digits(now), 0, '', '', #wrong }
 end
-local records = redis.call('HMGET', jobs, unpack(ids))
+local records = read_within(jobs, ids, BUDGET)
 local fire_text = string.format('%015.0f', fire)
 local changes, back, due, ended, times, digests, owners = {}, {}, {}, {}, {}, {}, {}
 local orphans = 0

@@ -4,8 +4,9 @@
 -- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
 --      the ids
 -- Returns ok | moved (the server's today is not among the buckets), clock in µs, and with ok one letter a job:
---      r redriven, n not dead, k its dedup key is held by another job, u unreadable by this version
--- Cost O(jobs log n), at most 1000 jobs.
+--      r redriven, n not dead, k its dedup key is held by another job, u unreadable by this version, l left for
+--      another call, because the records before it come to 2 MiB
+-- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, or one.
 -- Keeps I9 I10 I11 I13
 --#include clock
 --#include digits
@@ -13,6 +14,7 @@
 --#include rights
 --#include replay
 --#include record
+--#include slices
 --#include buckets
 --#include wake
 local meta, replay_key, jobs, dead, days, dedup = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -35,7 +37,8 @@ local ids = {}
 for i = first, #ARGV do
   ids[#ids + 1] = ARGV[i]
 end
-local records = redis.call('HMGET', jobs, unpack(ids))
+local asked = #ids
+local records = read_within(jobs, ids, BUDGET)
 local listed = redis.call('ZMSCORE', dead, unpack(ids))
 local digests, digest_of = {}, {}
 for i = 1, #ids do
@@ -80,6 +83,9 @@ for i = 1, #ids do
       owned[#owned + 1] = id
     end
   end
+end
+for i = #ids + 1, asked do
+  letters[i] = 'l'
 end
 if #off > 0 then
   redis.call('ZADD', days, ARGV[2 + 2 * today], ARGV[2 + 2 * today])

@@ -177,7 +177,8 @@ class Reaper:
                 )  # fmt: skip
             if reaped.back:
                 self._taken_back(keys.queue)
-            if reaped.looked_at < _BATCH and reaped.shortened < _BATCH:
+            # Not only a full batch has others behind it: large jobs come in smaller ones.
+            if not reaped.looked_at and reaped.shortened < _BATCH:
                 return
 
     def _expected_us(self) -> int | None:

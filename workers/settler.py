@@ -22,6 +22,8 @@ from .claims import Claim
 log = escaped("zwheel.worker")
 
 T = TypeVar("T")
+#: How many bytes of records and failures one call may make its script read and write: that takes a few ms.
+_BATCH_BYTES = 2 * 1024 * 1024
 Read = Callable[[Reply], None]
 _Backs = deque[tuple[Claim, Back]]
 
@@ -104,28 +106,28 @@ class Settler:
         """
         session, keys = self._session, self._keys
         taken: list[tuple[Call, Read]] = []
-        if ended := _some(self._done):
+        if ended := _some(self._done, _bytes_of):
             ends = [(claim.id, claim.token) for claim in ended]
             call = calls.complete(keys, ends, lane=self._lane(lanes + "complete"), now=session.now)
             taken.append((call, lambda reply: self._read(ended, calls.read_letters(reply), "d")))
-        if buried := _some(self._buried):
+        if buried := _some(self._buried, lambda one: _bytes_of(one[0]) + len(one[1])):
             graves = [(claim.id, claim.token, failures) for claim, failures in buried]
             call = calls.bury(keys, graves, most_dead=self._most_dead, lane=self._lane(lanes + "bury"), now=session.now)
             dead = [claim for claim, _ in buried]
             taken.append((call, lambda reply: self._read(dead, calls.read_letters(reply), "x")))
-        if retried := _some(self._retried):
+        if retried := _some(self._retried, _bytes_back):
             sent = calls.retry(
                 keys, [back for _, back in retried], now_ms=session.clock.now_ms(),
                 lane=self._lane(lanes + "retry"), now=session.now,
             )  # fmt: skip
             taken.append((sent, lambda reply: self._read_back(sent, retried, self._retried, reply, "r")))
-        if released := _some(self._released):
+        if released := _some(self._released, _bytes_back):
             freed = calls.release(
                 keys, [back for _, back in released], now_ms=session.clock.now_ms(),
                 lane=self._lane(lanes + "release"), now=session.now,
             )  # fmt: skip
             taken.append((freed, lambda reply: self._read_back(freed, released, self._released, reply, "b")))
-        if offered := _some(self._offered):
+        if offered := _some(self._offered, lambda one: _bytes_of(one[0]) + len(one[1].failures)):
             # One call goes to one set of groups: the others wait for the next round trip.
             groups = offered[0][2]
             self._offered.extendleft(reversed([one for one in offered if one[2] != groups]))
@@ -168,12 +170,23 @@ class Settler:
                 log.warning("%s", LeaseLost(claim.job_id, int(claim.token)))
 
 
-def _some(waiting: deque[T]) -> list[T]:
-    """Take the oldest of them, as many as one call may carry."""
+def _bytes_of(claim: Claim) -> int:
+    return len(claim.raw)
+
+
+def _bytes_back(waiting: tuple[Claim, Back]) -> int:
+    return len(waiting[0].raw) + len(waiting[1].failures)
+
+
+def _some(waiting: deque[T], bytes_of: Callable[[T], int]) -> list[T]:
+    """Take the oldest of them, as many as one call may carry; what is left goes out with the next round trip."""
     taken: list[T] = []
-    while waiting and len(taken) < BATCH_LIMIT:
+    left = _BATCH_BYTES
+    while waiting and len(taken) < BATCH_LIMIT and left > 0:
         try:
-            taken.append(waiting.popleft())
+            one = waiting.popleft()
         except IndexError:  # the other thread took the last one in between
             break
+        taken.append(one)
+        left -= bytes_of(one)
     return taken

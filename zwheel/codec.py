@@ -28,6 +28,8 @@ __all__ = ["DEFAULT", "Cipher", "Codec", "describe_body", "register"]
 
 #: Default limit of an encoded body, bytes.
 LIMIT = 262_144
+#: The largest limit of a client's codec, bytes: the scripts take no larger body.
+MOST = 2_097_152
 #: Bodies longer than this are worth compressing, bytes.
 COMPRESS_OVER = 1024
 #: What a body may expand to, as a multiple of its limit.
@@ -61,7 +63,8 @@ class Codec:
     """Encodes and decodes bodies under one set of limits. It has no mutable state: share it between threads.
 
     Args:
-        limit: bytes of an encoded body, at least 64; what it expands to is bounded by four times that.
+        limit: bytes of an encoded body, at least 64 (a wheel takes 2,097,152 at most); what it expands to is bounded by
+            four times that.
         compress_over: compress content longer than this many bytes, where the zstd library is there and it saves
             at least a tenth; None: never.
         cipher: encrypts every body, and bodies that are not encrypted are then refused.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from zwheel.address import mask_url
 from zwheel.calls import NewJob, Session
-from zwheel.codec import DEFAULT, Codec
+from zwheel.codec import DEFAULT, MOST, Codec
 from zwheel.declare import ScheduleOptions, make_definition
 from zwheel.errors import ConfigError
 from zwheel.keys import check_name
@@ -47,7 +47,11 @@ class Registry:
             give_up_s: How long a call goes on trying while Redis is away, before it raises.
             history: A directory for a history of all that is done, for `zwheel verify`; None: that of ZWHEEL_HISTORY,
                 else none is kept.
+
+        Raises: ConfigError, InvalidName.
         """
+        if codec.limit > MOST:
+            raise ConfigError(f"a payload limit of {codec.limit:,} bytes is too large: use at most {MOST:,}")
         self._url = url
         self._namespace = check_name(namespace, "namespace") if namespace is not None else None
         self.codec = codec

@@ -2,13 +2,13 @@
 -- wheel for a later time, for whoever comes; `offered` says `id fire token`: by which fire time and token it was put
 -- off, and until when. A member that says something else than the record is void: the job was taken, moved or ended.
 -- take_offered: claim what is offered, as far as it lies in the bucket at hand and there is room. Each job gets the
--- fire time back that it had. Returns id, record, id, record, ... and how many these are.
+-- fire time back that it had. Returns id, record, id, record, ..., how many jobs these are, and how many bytes were read.
 -- Example: `a 001900000000000 1900000000000500` with score 1900000060000 is job a, due at ...000000, which lies on the
 -- wheel for a minute later.
 local function take_offered(jobs, processing, bucket, offered, limit, start, now_ms, deadline, token_text, worker)
   local hints = redis.pcall('ZRANGE', offered, 0, limit - 1, 'WITHSCORES')
   if hints.err or #hints == 0 then
-    return {}, 0
+    return {}, 0, 0
   end
   local ids, members, fires, tokens, untils = {}, {}, {}, {}, {}
   local void, leases, changes, off = {}, {}, {}, {}
@@ -21,7 +21,7 @@ local function take_offered(jobs, processing, bucket, offered, limit, start, now
       void[#void + 1] = hints[i]
     end
   end
-  local records = #ids > 0 and redis.call('HMGET', jobs, unpack(ids)) or {}
+  local records, _, used = read_within(jobs, ids, BUDGET)
   local seen = {}
   for i = 1, #ids do
     local id, record = ids[i], records[i]
@@ -53,5 +53,5 @@ local function take_offered(jobs, processing, bucket, offered, limit, start, now
   if #void > 0 then
     redis.call('ZREM', offered, unpack(void))
   end
-  return changes, #off
+  return changes, #off, used
 end

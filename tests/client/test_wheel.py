@@ -20,6 +20,7 @@ from tests.workers.harness import eventually
 from zwheel import (
     BadArguments,
     Codec,
+    ConfigError,
     Enqueued,
     InvalidInput,
     InvalidName,
@@ -28,6 +29,7 @@ from zwheel import (
     PayloadError,
     PayloadTooLarge,
     QueueFull,
+    SyncWheel,
     Wheel,
 )
 from zwheel.calls import Session, claim, complete, read_claim
@@ -286,8 +288,10 @@ async def test_a_cancelled_caller_of_a_full_queue_is_no_trouble(wheel: Wheel) ->
 
 
 async def test_one_oversized_job_does_not_take_its_neighbours_along(url: str) -> None:
-    async with Wheel(url, namespace="zw", codec=Codec(limit=8_000_000, compress_over=None)) as wheel:
-        big = [wheel.enqueue("t", args=[b"x" * 3_000_000], delay=60)]
+    async with Wheel(url, namespace="zw") as wheel:
+        job = wheel.new_job("t", delay=60)
+        job.body = b"x" * 3_000_000
+        big = [wheel.submit(job)]
         small = [wheel.enqueue("t", args=[n], delay=60) for n in range(4)]
         outcomes = await asyncio.gather(*small[:2], *big, *small[2:], return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Enqueued, Enqueued, PayloadTooLarge, Enqueued, Enqueued]
@@ -424,3 +428,30 @@ async def test_a_dedup_key_with_a_damaged_holder_is_answered(wheel: Wheel, fresh
         digests: Any = client.hkeys("{zw:default:0}:dedup")
         client.hset("{zw:default:0}:dedup", digests[0], holder)
     assert (await wheel.enqueue("t", dedup="k")).existed
+
+
+@pytest.mark.parametrize("kind", [Wheel, SyncWheel])
+def test_a_payload_limit_that_no_script_takes_is_refused(kind: type[Wheel | SyncWheel]) -> None:
+    kind("memory://", codec=Codec(limit=2_097_152))
+    with pytest.raises(ConfigError, match="too large"):
+        kind("memory://", codec=Codec(limit=2_097_153))
+
+
+async def test_large_dead_jobs_are_redriven_in_several_calls(wheel: Wheel, fresh: RedisServer) -> None:
+    body = b"x" * 200_000
+    async with Wheel(fresh.url, namespace="zw", codec=Codec(compress_over=None)) as plain:
+        made = [(await plain.enqueue("t", args=[body])).job_id for _ in range(30)]
+    keys = ShardKeys.of("zw", "default")
+    with fresh.client() as client:
+        for bucket in client.scan_iter(keys.wheel("*").replace("{", "[{]")):
+            client.delete(bucket)
+        for job_id in made:
+            raw = client.hget(keys.jobs, job_id)
+            client.hset(keys.jobs, job_id, raw[:1] + b"x" + raw[2:])
+            client.zadd(keys.dead, {job_id: 1})
+    seen: list[int] = []
+    assert await wheel.redrive("default", made[:15], progress=seen.append) == 15
+    assert len(seen) > 1
+    assert await wheel.redrive("default", task="t") == 15
+    assert await wheel.count("default", JobState.DEAD) == 0
+    assert await wheel.count("default", JobState.SCHEDULED) == 30

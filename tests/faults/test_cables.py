@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 from collections import Counter
@@ -182,3 +183,23 @@ async def test_a_half_open_connection_is_noticed_in_time(proxy: Proxy) -> None:
             await store.send([("PING",)])
     proxy.thaw()
     await store.aclose()
+
+
+async def test_large_bodies_on_a_slow_line_run_once_each_and_no_attempt_is_spent_unrun(
+    proxy: Proxy, wheel: Wheel, log: Log
+) -> None:
+    """40 jobs of 250 KB at about 1.3 MB/s take longer than one answer may in all, six times the time-out."""
+    async with Wheel(proxy.url, namespace="zw", timeout_s=1, give_up_s=5) as slow:
+
+        @slow.task(name="t", retries=0)
+        async def task(body: bytes) -> None:
+            pass
+
+        made = [(await wheel.enqueue("t", args=[os.urandom(250_000)], retries=0, keep=600)).job_id for _ in range(40)]
+        proxy.slow(lambda: 0.05)
+        async with running(slow, log, concurrency=100):
+            await eventually(lambda: wheel.count("default", JobState.DONE), lambda count: count == 40, 60)
+            proxy.slow(None)
+    assert log.starts() == Counter(dict.fromkeys(made, 1))
+    assert {(await wheel.get(job_id)).attempt for job_id in made} == {1}  # type: ignore[union-attr]
+    assert log.of("lost") == []

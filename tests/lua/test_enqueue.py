@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from zwheel.calls import Lane, NewJob, Reply, enqueue, read_enqueue
+from zwheel.codec import MOST
 from zwheel.errors import PayloadTooLarge, QueueFull, SchemaMismatch
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.record import record_tail
@@ -258,7 +259,7 @@ def test_a_full_queue_refuses_the_whole_batch_and_counts_only_living_jobs(shard:
 
 
 def test_an_oversized_record_refuses_the_whole_batch(shard: Shard) -> None:
-    batch = [new("a"), new("big", body=b"x" * 2_097_152)]
+    batch = [new("a"), new("big", body=b"x" * (2_097_152 + 1024))]
     assert send(shard, *batch) == [b"oversized", at(NOW).encode(), b"big"]
     with pytest.raises(PayloadTooLarge):
         put(shard, *batch)
@@ -377,3 +378,11 @@ def test_a_chunk_that_was_refused_is_stored_when_it_is_asked_for_again(shard: Sh
     answers, _ = chunk(shard, new("a"), lane=LANE2)
     assert answers is not None
     assert not answers[0].existed
+
+
+def test_the_largest_record_is_the_largest_body_with_the_longest_header_and_no_byte_more(shard: Shard) -> None:
+    tail = record_tail("t" * 128, max_attempts=9999, keep_ms=9_999_999_999, dedup=DIGEST)
+    for number, (size, word) in enumerate([(MOST, b"ok"), (MOST + 1, b"oversized")]):
+        job = new(f"j{number}", digest=DIGEST2, body=b"x" * size)
+        job.tail = tail
+        assert send(shard, job, lane=LANE._replace(request=str(number + 1)))[0] == word

@@ -186,3 +186,20 @@ def test_a_key_of_another_kind_hides_nothing(shard: Shard) -> None:
     shard.put({"jobs": {"a": record()}, f"wheel:{TODAY}": {"a": NOW}, "days": {TODAY: int(TODAY)}})
     assert take(shard).jobs[::2] == [b"a"]
     shard.client.delete(KEYS.offered(GROUP))
+
+
+def test_what_is_offered_and_large_is_claimed_within_the_bytes_of_a_claim(shard: Shard) -> None:
+    large = b"\x01\x00" + b"x" * 250_000
+    names = [f"j{n:02d}" for n in range(12)]
+    shard.put(
+        {
+            "jobs": {name: held(TOKEN, fire=FIRE, body=large) for name in names},
+            "processing": dict.fromkeys(names, NOW + 1),
+        }
+    )
+    give(shard, *names)
+    shard.put({"jobs": {"other": record(fire=FIRE, body=large)}, f"wheel:{TODAY}": {"other": FIRE}})
+    first = take(shard, 20, now=at(NOW + 1))
+    assert len(first.jobs[::2]) == 9, "and one job of the bucket"
+    assert first.jobs[:16:2] == [name.encode() for name in names[:8]]
+    assert sorted(shard.keyspace()[f"offered:{GROUP}"]) == [hint(name) for name in names[8:]]

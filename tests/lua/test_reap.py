@@ -282,3 +282,13 @@ def test_a_token_is_pushed_when_the_timekeeper_sleeps_on(shard: Shard, keeper_at
     assert run(shard)
     assert shard.keyspace().get("wake", []) == tokens
     assert shard.keyspace()["meta"] == worker_meta(**roles)
+
+
+def test_a_pass_ends_when_its_bytes_are_used_and_the_next_one_goes_on(shard: Shard) -> None:
+    large = b"\x01\x00" + b"x" * 250_000
+    names = [f"j{n:02d}" for n in range(10)]
+    shard.put({"jobs": {name: held(TOKEN, body=large) for name in names}, "processing": dict.fromkeys(names, NOW)})
+    assert run(shard, limit=100) == Reaped(NOW_US, 0, 8, names[:8], [])
+    assert sorted(shard.keyspace()["processing"]) == names[8:]
+    assert run(shard, limit=100) == Reaped(NOW_US, 0, 2, names[8:], [])
+    assert run(shard, limit=100) == Reaped(NOW_US, 0, 0, [], [])

@@ -140,3 +140,13 @@ def test_a_token_is_pushed_when_the_timekeeper_sleeps_on(shard: Shard, keeper_at
     shard.put({"jobs": {"a": record("x")}, "dead": {"a": NOW}, "meta": meta(NOW_US - 1, **roles)})
     assert run(shard, "a") == "r"
     assert shard.keyspace().get("wake", []) == tokens
+
+
+def test_what_is_more_than_one_call_may_read_is_left_for_another(shard: Shard) -> None:
+    large = record("x", body=b"\x01\x00" + b"x" * 250_000)
+    names = [f"j{n:02d}" for n in range(10)]
+    shard.put({"jobs": dict.fromkeys(names, large), "dead": dict.fromkeys(names, NOW)})
+    assert run(shard, *names) == "rrrrrrrrll"
+    assert sorted(shard.keyspace()["dead"]) == names[8:]
+    assert run(shard, *names[8:], lane=LANE2) == "rr"
+    assert "dead" not in shard.keyspace()

@@ -10,7 +10,7 @@ from zwheel.scripts import script
 
 
 def redrive(keys: ShardKeys, ids: Sequence[str] | Sequence[bytes], *, now_ms: int, lane: Lane, now: str = "") -> Call:
-    """Build the call for up to 1000 dead jobs. Read with `read_letters`: r, n, k, u; None: build the call again."""
+    """Build the call for up to 1000 dead jobs. Read with `read_letters`: r, n, k, u, l; None: build the call again."""
     layout = buckets(keys, [(now_ms, True)])
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.dead, keys.days, keys.dedup, keys.wake, *layout.keys,

@@ -8,7 +8,7 @@ from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerRefused, InvalidInput
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
-from zwheel.keys import check_job_id
+from zwheel.keys import ShardKeys, check_job_id
 from zwheel.operations.produce import join
 from zwheel.operations.read import bucket_days, get, snapshot
 from zwheel.outside import as_text, flat, score_ms
@@ -17,6 +17,8 @@ from zwheel.times import day_of
 
 Progress = Callable[[int], None]
 _TRIES = 20
+#: Records are read in larger slices while a slice is no larger than that, bytes.
+_SLICE_BYTES = 512 * 1024
 _CANCEL = {
     "c": CancelOutcome.CANCELLED,
     "r": CancelOutcome.RUNNING,
@@ -186,7 +188,7 @@ def redrive(
         names: list[bytes] = list(ids)
         chosen = names
         if matches is not None:
-            (raws,) = yield (("HMGET", keys.jobs, *names),)
+            raws = yield from _records(keys, names)
             chosen = [
                 n for n, raw in zip(names, raws, strict=True) if raw and matches(snapshot(as_text(n), queue, raw))
             ]
@@ -197,13 +199,26 @@ def redrive(
         stayed += sum(score is not None for score in listed)
 
 
+def _records(keys: ShardKeys, names: Sequence[bytes]) -> Steps[list[bytes | None]]:
+    """Read records in slices that grow while they are small and shrink when they are large: 4 to 256 at a time."""
+    records: list[bytes | None] = []
+    size = 4
+    while len(records) < len(names):
+        (part,) = yield (("HMGET", keys.jobs, *names[len(records) : len(records) + size]),)
+        records += part
+        large = sum(len(record) for record in part if record) > _SLICE_BYTES
+        size = max(4, size // 4) if large else min(256, size * 4)
+    return records
+
+
 def _redrive_ids(
     session: Session, queue: str, ids: Sequence[str] | Sequence[bytes], before: int, progress: Progress | None
 ) -> Steps[tuple[int, int]]:
     """Redrive these. Returns how many were, and how many are still dead; the others were not dead any more."""
     total = 0
     left = 0
-    for start in range(0, len(ids), BATCH_LIMIT):
+    start = 0
+    while start < len(ids):
         part = ids[start : start + BATCH_LIMIT]
         for _ in range(_TRIES):
             with session.lane() as lane:
@@ -216,6 +231,8 @@ def _redrive_ids(
                 break
         else:
             raise BrokerRefused(f"queue {queue}: the server's clock cannot be followed")
+        # Those that this call left because of their bytes are asked for again.
+        start += len(part) - letters.count("l")
         total += letters.count("r")
         left += letters.count("k") + letters.count("u")
         if progress is not None:
