@@ -96,7 +96,8 @@ local token_text = string.format('%016.0f', stamp)
 local token_least = token_text
 local claimed, taken, ids, used = {}, 0, {}, 0
 if first then
-  claimed, taken, used = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline, token_text, worker)
+  claimed, taken, used = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline, token_text,
+    worker)
 end
 if first and taken < limit and used < BUDGET then
   ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit - taken)

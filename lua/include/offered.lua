@@ -2,7 +2,8 @@
 -- wheel for a later time, for whoever comes; `offered` says `id fire token`: by which fire time and token it was put
 -- off, and until when. A member that says something else than the record is void: the job was taken, moved or ended.
 -- take_offered: claim what is offered, as far as it lies in the bucket at hand and there is room. Each job gets the
--- fire time back that it had. Returns id, record, id, record, ..., how many jobs these are, and how many bytes were read.
+-- fire time back that it had. Returns id, record, id, record, ..., how many jobs these are, and how many bytes were
+-- read.
 -- Example: `a 001900000000000 1900000000000500` with score 1900000060000 is job a, due at ...000000, which lies on the
 -- wheel for a minute later.
 local function take_offered(jobs, processing, bucket, offered, limit, start, now_ms, deadline, token_text, worker)

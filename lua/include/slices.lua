@@ -1,7 +1,8 @@
--- read_within: read records in growing slices, until they come to so many bytes, but always the first one.
+-- slices: records are read in growing slices, until they come to so many bytes: large bodies do not block the server.
+-- read_within: read the records of these ids as far as the budget goes, but always the first one.
 -- Returns the records, how many of the ids these are, and their bytes. The ids that were not read are taken off `ids`.
--- A slice is no larger than what would fit if all were as large as those before it; one of 64 of the largest bodies that
--- clients send by default is 16 MiB: that much may be read in vain behind small ones.
+-- A slice is no larger than what would fit if all were as large as those before it; one of 64 of the largest bodies
+-- that clients send by default is 16 MiB: that much may be read in vain behind small ones.
 -- Example: of 100 jobs of 250 KB with a budget of 2 MiB, the first 8 are given, in slices of 2, 6 and 1.
 local BUDGET = 2097152
 local function read_within(jobs, ids, budget)
