@@ -192,6 +192,8 @@ class Hands:
         self.settler = Settler(process.session, KEYS, worker, most_dead, settled=self._settled)
         #: Until when a task blocks the event loop; the heartbeat has a thread of its own.
         self.blocked_until = 0
+        #: For how long the last answers waited to be read.
+        self.unread_us = 0
         self.founding = Founding(KEYS, lambda event, facts: world.mark(f"queue {event}"))
         self.running: dict[tuple[str, int], tuple[Claim, int, str]] = {}
         self.rest: Claimed | None = None
@@ -261,6 +263,8 @@ class Hands:
             self._sort_out(claim)
             self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
             self.process.held[pair] = claim
+            if self.unread_us > LEASE_MS * 1000 // 3:
+                self.process.stale.add(pair)
             self.since[pair] = self.world.time_us
             self.world.ever.append((claim.id, claim.token))
         self.rest = claimed
@@ -327,7 +331,9 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
             batch.append(claim)
         if batch:
             replies = yield from persist([call for call, _ in batch], world.decisions, ever=True)
+            answered_us = world.time_us
             yield from hands.block()
+            hands.unread_us = world.time_us - answered_us
             for (_, read), reply in zip(batch, replies, strict=True):
                 read(reply)
         yield from hands.give_back()
@@ -374,6 +380,7 @@ def heartbeat(hands: Hands) -> Acting:
             yield LEASE_MS / 1000 / 15
             continue
         hands.contact.heard(sent_us * 1000)
+        process.stale -= set(held)
         for pair, letter in zip(held, calls.read_letters(reply) or "", strict=True):
             # One that ended is left to the settler: its outcome under way may be what took the job out of our hands.
             if letter != "k" and pair in process.held and not process.held[pair].ended:

@@ -77,6 +77,8 @@ class Process:
     troubled: bool = False
     """An exchange of its own failed, or it was paused, since its last heartbeat: its leases may end."""
     held: dict[tuple[str, int], Any] = field(default_factory=dict)
+    stale: set[tuple[str, int]] = field(default_factory=set)
+    """Of these, what was claimed so long ago that it may be another's, and was not renewed since."""
     pending: Any = None
     """What another process has to do again when this one dies."""
     contact: Contact | None = None
@@ -286,7 +288,11 @@ class World:
         self.judge.call(call, reply)
         for pair in held:
             for process in {id(a.process): a.process for a in self.actors}.values():
-                if pair in process.held and not (process.troubled or process.paused_until > self.time_us):
+                if (
+                    pair in process.held
+                    and pair not in process.stale
+                    and not (process.troubled or process.paused_until > self.time_us)
+                ):
                     raise Violation(f"I26: {pair[0]} was reaped while {process.name} lives and beats")
 
     def cut(self, count: int) -> None:

@@ -130,6 +130,11 @@ class JobLine:
         """Whether a change of unknown outcome, of one of these kinds, may have happened by `until`."""
         return any(e.op in ops and e.since <= until and (not token or e.token == token) for e in self.maybe)
 
+    def may_be_anew(self, since: int, until: int) -> bool:
+        """Whether an occurrence may have gone back to its schedule in that time, and been put on the wheel once more."""
+        ops = {e.op for e in self.maybe if e.since <= until and e.us >= since}
+        return "purge" in ops and "enqueue" in ops
+
 
 def _order(event: Event) -> tuple[int, int, int]:
     return (event.at if event.at < NEVER else event.since, event.rank, event.token)

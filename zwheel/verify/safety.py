@@ -141,7 +141,10 @@ def i4_single_holder(runs: Runs, bounds: Bounds, found: Findings) -> None:
         for move in job.moves:
             if move.op == "claim":
                 deadline, proof = lease_end(job, held, move.us) if held else (0, None)
-                if held is not None and move.us < deadline and not job.may_have(SETTLES, move.us, held.token):
+                ended = held is not None and (
+                    job.may_have(SETTLES, move.us, held.token) or job.may_be_anew(held.us, move.us)
+                )
+                if held is not None and move.us < deadline and not ended:
                     found.add(
                         "two workers held the job at the same time", held, *proof_of(proof), move, job=name_of(job)
                     )

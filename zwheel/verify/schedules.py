@@ -220,6 +220,8 @@ def _late(runs: Runs, line: list[Change], found: Findings) -> None:
             if not before or start.attempt != 1 or start.fire != before[-1][1]:
                 continue
             change, fire_ms = before[-1]
+            if known is not None and known.may_be_anew(change.call.us, start.token):
+                continue
             definition = _definition(change)
             # The grace of a missed one that came back counts from the moment in which it was put there again.
             latest_ms = max(fire_ms, change.call.us // 1000 + 1)
