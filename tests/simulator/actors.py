@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from tests.simulator.decisions import Decisions
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
 from zwheel import calls, operations
-from zwheel.calls import Back, Call, Claimed, Lane, NewJob, Session, day_name
+from zwheel.calls import Back, Call, Claimed, Lane, NewJob, day_name
 from zwheel.calls.define import Late
 from zwheel.codec import DEFAULT
 from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
@@ -74,8 +74,8 @@ def drive(steps: Steps[T], decisions: Decisions) -> Generator[Any, list[Any], T]
         steps.close()
 
 
-def timed(steps: Steps[Any], session: Session) -> Steps[Any]:
-    """An operation that is told the time as its session believes it, wrong as that may be."""
+def timed(steps: Steps[Any], world: World) -> Steps[Any]:
+    """An operation that asks the server for the time."""
     try:
         ask = next(steps)
         while True:
@@ -84,7 +84,7 @@ def timed(steps: Steps[Any], session: Session) -> Steps[Any]:
                 ask = steps.send([])
                 continue
             replies = iter((yield [c for c in ask if c != _TIME]) if any(c != _TIME for c in ask) else [])
-            us = max(0, session.clock.now_us())
+            us = world.server_us
             ask = steps.send([(us // SECOND_US, us % SECOND_US) if c == _TIME else next(replies) for c in ask])
     except StopIteration as end:
         return end.value
@@ -287,7 +287,7 @@ class Hands:
         for name, held in late.items():
             steps = give_back(self.process.session, QUEUE, name, held)
             try:
-                given = yield from drive(timed(steps, self.process.session), self.world.decisions)
+                given = yield from drive(timed(steps, self.world), self.world.decisions)
             except BrokerError:
                 self.world.mark("gave up giving back")
                 continue

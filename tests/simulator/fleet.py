@@ -233,7 +233,7 @@ class Fleet:
         # Only jobs that nobody enqueues again: a new job of the same id would stand in two places.
         lives = world.judge.lives
         alive = [i for i in lives if lives[i].alive and not lives[i].damaged and i in world.acked and i.startswith("g")]
-        alive = [i for i in alive if i not in world.open]
+        alive = [i for i in alive if i not in world.open | world.on_their_way()]
         if not world.damage or not alive:
             return
         kind = decisions.pick(("record", "version", "clock", "record", "version", "clock", "flush"))

@@ -57,7 +57,7 @@ def _act(world: World, session: Session, job_id: str) -> Acting:
             yield from drive(operations.pause(session, QUEUE), decisions)
             yield decisions.pick((1.0, 10.0, 40.0))
             steps = operations.resume(session, QUEUE)
-    yield from drive(timed(steps, session), decisions)
+    yield from drive(timed(steps, world), decisions)
 
 
 def _cancel_today(session: Session, ids: Sequence[str]) -> Steps[str | None]:

@@ -34,9 +34,9 @@ def scheduler(world: World, process: Process) -> Acting:
             info = read_schedule(raw)
             if info.status is not Status.ACTIVE and not decisions.chance(0.3):
                 continue
-            now_ms = max(0, process.session.clock.now_ms())
+            now_ms = world.server_us // 1000  # asked for together with the record
             if decisions.chance(0.5):
-                yield from drive(timed(give_back(process.session, QUEUE, name, {}), process.session), decisions)
+                yield from drive(timed(give_back(process.session, QUEUE, name, {}), world), decisions)
             call = calls.advance(KEYS, [advance_of(info, DEFAULT, plan(info.definition, info.state, now_ms))])
             yield decisions.pick((0.0, 0.0, 0.3))
             yield from persist([call], decisions)
@@ -63,7 +63,7 @@ def tender(world: World, process: Process) -> Acting:
             case _:
                 steps = ops.remove_schedule(session, name, QUEUE)
         try:
-            yield from drive(timed(steps, session), decisions)
+            yield from drive(timed(steps, world), decisions)
         except BrokerError:
             world.mark("tender gave up")
         except ScheduleNotFound:

@@ -208,6 +208,11 @@ class World:
         if calls:
             self.late.append((self.time_us + self.decisions.pick((1_000, SECOND_US, 2 * LEASE_US)), calls))
 
+    def on_their_way(self) -> set[str]:
+        """Ids of jobs whose enqueue may still arrive once more."""
+        sent = [command for _, post in self.late for command in post if isinstance(command, Call)]
+        return {job["id"] for call in sent if call.script.name == "enqueue" for job in trace(call, None).jobs}
+
     def _observe(self, session: Session, commands: Sequence[Command], replies: list[Any]) -> None:
         clock = session.clock
         assert isinstance(clock, SimClock)
