@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.lua.shard import KEYS, Shard, digits16
+from tests.lua.shard import DIGEST, DIGEST2, KEYS, Shard, digits16
 from zwheel import calls
 from zwheel.calls import Back, Call, Lane, NewJob, Reply
 from zwheel.calls.claim import ROLE_MS
@@ -31,6 +31,7 @@ from .strategies import (
     endings,
     hows,
     id_lists,
+    ids,
     jumps,
     lanes,
     offs,
@@ -433,6 +434,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.reap(100)
         else:
             self.purge(how, names)
+
+    @rule(name=ids, digest=st.sampled_from((DIGEST, DIGEST2)), lane=lanes)
+    def a_window_ends_before_its_job(self, name: str, digest: str, lane: int) -> None:
+        """The key stays with the job, and what is past its time is deleted."""
+        self.enqueue([(name, None, LEASE, digest, 1, 0, 3)], lane)
+        self.live_until(self.given + 2_000)
+        self.prune()
 
     @rule()
     def the_server_starts_again(self) -> None:

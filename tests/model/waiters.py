@@ -10,7 +10,7 @@ from zwheel import calls
 from zwheel.calls import Offer
 
 from .machine import GROUP, QueueMachine
-from .strategies import LEASE, lanes, picks, workers
+from .strategies import LEASE, WORKERS, ids, lanes, picks, workers
 from .waiting import LONGEST, Waiting
 
 
@@ -53,6 +53,15 @@ class WaitingMachine(QueueMachine):
         """A worker that knows the tasks was called."""
         self.shard.client.lpop(KEYS.call(GROUP))
         self.claim(worker, limit, 0, False, True)
+
+    @rule(name=ids, lane=lanes, gap=st.sampled_from((1_000, 0)))
+    def the_second_fills_itself(self, name: str, lane: int, gap: int) -> None:
+        """One keeps time, one stands in for it, and a job that is due takes the second one's only place."""
+        for worker in WORKERS[:2]:
+            self.claim(worker, 9, lane, False)
+        self.enqueue([(name, None, 0, "", None, 0, 3)], lane)
+        self.live_until(self.given + gap)
+        self.claim(WORKERS[1], 1, lane, True)
 
     @precondition(lambda self: self.model.offers)
     @rule(worker=workers, delay=st.sampled_from((90_000, 1, 0)))
