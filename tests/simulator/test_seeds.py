@@ -1,4 +1,4 @@
-"""Twelve hundred runs of a fleet with faults: no promise is broken, and the rare branches were all reached.
+"""Sixteen hundred runs of a fleet with faults: no promise is broken, and the rare branches were all reached.
 
 `python -m tests.simulator --seeds 10000 --start 2000` runs others. A failure prints its seed and the shortest way to it.
 """
@@ -10,7 +10,7 @@ import pytest
 from .conftest import Connect
 from .run import MARKS, Simulator
 
-SEEDS = 300
+SEEDS = 400
 
 
 @pytest.mark.slow
