@@ -94,10 +94,10 @@ end
 local deadline = digits(now_ms + lease)
 local token_text = string.format('%016.0f', stamp)
 local token_least = token_text
-local claimed, taken, ids, used = {}, 0, {}, 0
+local claimed, taken, ids, used, more_offered = {}, 0, {}, 0, false
 if first then
-  claimed, taken, used = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline, token_text,
-    worker)
+  claimed, taken, used, more_offered = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline,
+    token_text, worker)
 end
 if first and taken < limit and used < BUDGET then
   ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit - taken)
@@ -180,7 +180,7 @@ end
 
 local fire = tonumber(next_fire)
 local role = 'none'
-if #ids + taken == limit or fire and fire <= now_ms then
+if #ids + taken == limit or more_offered or fire and fire <= now_ms then
   hand_on(meta, wake_list, roles, worker, fire, next_day ~= '', now_ms)
 elseif fire or next_day == '' then
   role = take_up(meta, wake_list, roles, worker, fire or NEVER, now_ms, role_ms)

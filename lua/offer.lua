@@ -20,6 +20,8 @@
 --#include wake
 --#include holders
 local meta, replay_key, jobs, processing, days, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7]
+-- How soon a job that nobody could be told of goes round again, ms.
+local UNTOLD = 1000
 local request, day, start, stands = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = redis.call('HMGET', meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
 local now, stamp = clock(ARGV[1], stored[1])
@@ -38,8 +40,14 @@ if not in_day(now_ms, start) then
   remember(replay_key, request, '!moved ')
   return { 'moved', digits(now) }
 end
+-- What nobody of a group took in its time is void. A group whose key another program keeps cannot be told.
+local void, told = {}, false
+for k = 8, #KEYS, 2 do
+  void[k] = redis.pcall('ZRANGE', KEYS[k], '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 1000)
+  told = told or not void[k].err
+end
 -- The offer ends with the day, so that a claim finds the job in today's bucket.
-local ends = math.min(math.ceil(now / 1000) + stands, start + DAY - 1)
+local ends = math.min(math.ceil(now / 1000) + (told and stands or math.min(stands, UNTOLD)), start + DAY - 1)
 local ids, records, letters = holders(jobs, 6, 3)
 local fire_text = string.format('%015.0f', ends)
 local off, changes, members, hints = {}, {}, {}, {}
@@ -58,22 +66,19 @@ for i = 1, #ids do
     hints[#hints + 1] = id .. ' ' .. string.sub(record, 7, 21) .. ' ' .. string.sub(record, 22, 37)
   end
 end
--- What nobody of a group took in its time is void.
-local void = {}
-for k = 8, #KEYS, 2 do
-  void[k] = redis.call('ZRANGE', KEYS[k], '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 1000)
-end
 if #off > 0 then
   redis.call('ZADD', days, day, day)
   redis.call('ZADD', bucket, unpack(members))
   redis.call('HSET', jobs, unpack(changes))
   redis.call('ZREM', processing, unpack(off))
   for k = 8, #KEYS, 2 do
-    redis.call('ZADD', KEYS[k], unpack(hints))
-    if #void[k] > 0 then
-      redis.call('ZREM', KEYS[k], unpack(void[k]))
+    if not void[k].err then
+      redis.call('ZADD', KEYS[k], unpack(hints))
+      if #void[k] > 0 then
+        redis.call('ZREM', KEYS[k], unpack(void[k]))
+      end
+      push_token(KEYS[k + 1])
     end
-    push_token(KEYS[k + 1])
   end
   wake(KEYS[6], ends, now_ms, stored[3], stored[4])
 end

@@ -75,6 +75,8 @@ class RedisServer:
             *("--port", str(port or 0), "--bind", "127.0.0.1"),
             *("--unixsocket", str(self.socket), "--unixsocketperm", "700"),
             *("--dir", str(self.directory), "--save", "", "--appendonly", "yes" if appendonly else "no"),
+            # With `everysec` a server whose disk is busy keeps what it acknowledged in memory for up to two seconds.
+            *(("--appendfsync", "always") if appendonly else ()),
             *("--logfile", str(self.directory / "log"), "--enable-debug-command", "local"),
             *(("--maxmemory", maxmemory, "--maxmemory-policy", "noeviction") if maxmemory else ()),
             *arguments,

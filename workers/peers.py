@@ -24,7 +24,7 @@ from zwheel.store import Store
 log = escaped("zwheel.worker")
 
 #: What is told about others is believed for this long, seconds.
-_FRESH_S = 1.0
+FRESH_S = 1.0
 #: A worker that names more tasks, or longer ones in all, names none: it may know any.
 NAMES_LIMIT, NAMES_BYTES = 1_000, 32_768
 _ROW_BYTES = 65_536
@@ -100,7 +100,7 @@ class Peers:
 
         When Redis cannot be asked, somebody may.
         """
-        if time.monotonic() - self._read_at > _FRESH_S:
+        if time.monotonic() - self._read_at > FRESH_S:
             try:
                 await self._refresh()
             except BrokerError as error:

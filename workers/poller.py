@@ -60,9 +60,9 @@ HALTED_BACKSTOP_S = (1.0, 3.0)
 _LISTEN_S = 30.0
 #: How often an absent Redis is mentioned in the log, seconds.
 _SAY_S = 10.0
-#: So many claims or tokens in a row may be in vain before they are slowed down; a token that waited less came at once.
+#: So many claims or tokens in a row may be in vain before they are slowed down: such a token came sooner than so.
 _VAIN = 20
-_AT_ONCE_S = 0.05
+_AT_ONCE_S = 0.25
 #: A poller that failed waits at the most so long, and one that worked for so long counts as well again, seconds.
 _LONGEST_S = 5.0
 _CALM_S = 60.0
@@ -114,7 +114,7 @@ class Poller:
         #: How many workers serve this shard, and when they were counted, monotonic seconds.
         self._fleet = 1
         self._counted_at = 0.0
-        #: Claims in a row that took nothing and asked for another at once; tokens in a row that came without a pause.
+        #: Claims in a row that took nothing and asked for another at once; tokens in a row that were in vain.
         self._vain = 0
         self._tokens = 0
         self._sayer = Sayer(log)
@@ -128,6 +128,11 @@ class Poller:
     def queue(self) -> QueueName:
         """The queue it claims from."""
         return self._queue
+
+    @property
+    def keys(self) -> ShardKeys:
+        """Those of its shard."""
+        return self._keys
 
     @property
     def follows(self) -> bool:
@@ -277,6 +282,8 @@ class Poller:
             self._due = True
         else:
             self._rest(claimed)
+        if taken:
+            self._tokens = 0
         self._vain = self._vain + 1 if self._due and not taken else 0
         if self._vain > _VAIN:
             # Whatever is wrong there: asking faster does not help.
@@ -387,7 +394,7 @@ class Poller:
     async def _listen(self) -> None:
         """Hold one blocked connection. A token that comes when there is no room is handed on."""
         failures = 0
-        hears = (self._keys.wake, self._keys.call(self._group))
+        hears: tuple[str, ...] = (self._keys.wake, self._keys.call(self._group))
         try:
             while not self._stopping and not self._due:
                 if self._tokens > _VAIN:
@@ -399,6 +406,8 @@ class Poller:
                     failures = 0
                 except BrokerError:
                     failures += 1
+                    # Another program may keep something else as the list of our group: then the other one alone.
+                    hears = hears[:1] if len(hears) > 1 else (self._keys.wake, self._keys.call(self._group))
                     await asyncio.sleep(pause_s(failures))
                     continue
                 if not token:

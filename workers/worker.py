@@ -37,6 +37,7 @@ from .claims import Observer, Slots, Stop
 from .contact import Contact
 from .heartbeat import Heartbeat
 from .isolated import Isolated
+from .newcomer import Newcomer
 from .occurrences import Occurrences
 from .parts import PartEnded, end_parts, failed_part
 from .peers import Peers, about_tasks, group_of
@@ -142,6 +143,9 @@ class Worker:
             idle=lambda: not slots.held and all(poller.follows for poller in pollers),
             taken_back=lambda queue: _look(pollers, queue),
         )  # fmt: skip
+        newcomers = [
+            Newcomer(store, p.keys, self.id, self.wheel.tasks, group, p.look, lambda: contact.breaks) for p in pollers
+        ]
         watchdog = self._watchdog(runner, heartbeat)
         answered = True
         try:
@@ -150,7 +154,7 @@ class Worker:
             heartbeat.start()
             watchdog.start()
             await self._sync(store)
-            loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers)
+            loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers, newcomers)
             self.ready.set()
             log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
             try:
@@ -354,14 +358,16 @@ class Worker:
 
 
 def _start(
-    pollers: list[Poller], reaping: Reaper, heartbeat: Heartbeat, guard: Watch, schedulers: list[Scheduler]
-) -> tuple[list[asyncio.Task[None]], dict[str, asyncio.Task[None]]]:
+    pollers: list[Poller], reaping: Reaper, heartbeat: Heartbeat, guard: Watch, schedulers: list[Scheduler],
+    newcomers: list[Newcomer],
+) -> tuple[list[asyncio.Task[None]], dict[str, asyncio.Task[None]]]:  # fmt: skip
     """Start what runs in the event loop. Returns the pollers' tasks, and all tasks by their names."""
     loops = [asyncio.create_task(poller.run()) for poller in pollers]
     parts: dict[str, asyncio.Task[None]] = {
         "reaper": asyncio.create_task(reaping.run()),
         "watch over leases": asyncio.create_task(heartbeat.watch()),
         "watch over Redis": asyncio.create_task(guard.run()),
+        **{f"newcomer to {n.queue}": asyncio.create_task(n.run()) for n in newcomers},
         **{f"scheduler of {s.queue}": asyncio.create_task(s.run()) for s in schedulers},
         **{f"poller of {p.queue}": loop for p, loop in zip(pollers, loops, strict=True)},
     }

@@ -65,7 +65,7 @@ NEEDS: dict[Role, Needs] = {
         plain=frozenset(
             {
                 "blpop", "exists", "hdel", "hget", "hgetall", "hkeys", "hmget", "hscan", "hset",
-                "hsetnx", "info", "llen", "rpush", "set", "time", "zcard", "zmscore", "zrange", "zrem",
+                "hsetnx", "info", "llen", "rpush", "set", "time", "zadd", "zcard", "zmscore", "zrange", "zrem",
             }
         ),
         queues="RW",

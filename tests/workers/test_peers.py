@@ -183,3 +183,36 @@ async def test_a_worker_that_does_not_say_what_it_knows_may_know_it(mail: Wheel,
             assert found.state is not JobState.DEAD
             client.hdel(KEYS.workers, "old00001")
             assert (await mail.wait(job.job_id, timeout=10)).state is JobState.DEAD
+
+
+async def test_a_worker_of_a_new_group_takes_what_is_offered_to_a_busy_one(
+    mail: Wheel, shop: Shop, log: Log, fresh: RedisServer, url: str
+) -> None:
+    settings: dict[str, Any] = {"lease_ms": LEASE_MS, "concurrency": 1, "prefetch": 0}
+    paid = asyncio.Event()
+    async with Wheel(url, namespace="zw") as other, running(shop.wheel, log, **settings):
+
+        @other.task(name="pay")
+        async def pay() -> None:
+            paid.set()
+
+        await shop.wheel.enqueue("hold")
+        await log.seen("start")
+        async with running(mail, log, **settings):
+            await published(fresh, 2)
+            job = await mail.enqueue("pay")
+            hold = await mail.enqueue("hold")
+            await log.seen("offered", job.job_id)
+            await log.seen("offered", hold.job_id)
+            with fresh.client() as client:
+                noted = client.zrange(KEYS.offered(shop.group), 0, -1)
+                assert isinstance(noted, list)
+                async with running(other, log, **settings):
+                    async with asyncio.timeout(SOON_S):
+                        await paid.wait()
+                    await log.seen("done", job.job_id)
+                    notes = client.zrange(KEYS.offered(group_of(other.tasks)), 0, -1)
+                    assert not any(note.startswith(hold.job_id.encode()) for note in notes)
+        shop.gate.set()
+        await log.seen("done", hold.job_id, within=SOON_S)
+    assert shop.paid == []

@@ -15,6 +15,7 @@ from tests.workers.harness import Log, eventually, running
 from zwheel import JobState, Wheel
 from zwheel.keys import ShardKeys
 from zwheel.scripts import NAMES, script
+from zwheel.workers.poller import _VAIN
 
 pytestmark = pytest.mark.anyio
 KEYS = ShardKeys.of("zw", "default")
@@ -108,6 +109,27 @@ async def test_one_enqueue_wakes_one_of_many_idle_workers(wheel: Wheel, log: Log
         # Each job: one claim that gets it and one that finds no more. The timekeeper and the second look once a second.
         assert asked.count("claim") <= 10 * 2 + 10, f"{asked.count('claim')} claims for 10 jobs: each woke many workers"
         assert asked.count("enqueue") >= 10
+
+
+async def test_tokens_that_bring_work_are_never_slowed_down(wheel: Wheel, log: Log, fresh: RedisServer) -> None:
+    @wheel.task
+    async def work() -> None:
+        pass
+
+    async with running(wheel, log) as handle:
+        (poller,) = handle.worker._pollers
+        for n in range(1, 61):
+            await waiting_workers(wheel, fresh, 1)
+            await work.enqueue()
+            await log.seen("done", count=n)
+            assert poller._tokens < _VAIN
+        with fresh.client() as client:
+            client.rpush(KEYS.wake, *["1"] * 50)
+
+        async def in_vain() -> int:
+            return poller._tokens
+
+        await eventually(in_vain, lambda count: count > _VAIN)
 
 
 async def test_an_idle_worker_asks_little(wheel: Wheel, log: Log, fresh: RedisServer) -> None:
