@@ -37,7 +37,7 @@ bench: $(VENV)/dev.stamp ## measure this machine and print the table (ARGS=--jso
 chaos: $(VENV)/dev.stamp ## real processes under random faults, then a check of their history (DURATION=3600 SEED=7)
 	$(BIN)/python -m tests.chaos --duration $(DURATION) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-demo: $(VENV)/run.stamp ## 1,000 orders, two workers, one of them killed: what was lost, early or doubled
+demo: $(VENV)/run.stamp ## 1,200 orders, two workers, one of them killed: what was lost, early or doubled
 	$(BIN)/zwheel demo $(ARGS)
 
 clean: ## remove .venv and what the tools leave behind

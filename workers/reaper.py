@@ -99,7 +99,7 @@ class Reaper:
             except BrokerError as error:
                 if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
                     self._contact.lost()
-                    log.info("queue %s: reaping waits for Redis: %s", keys.queue, error)
+                    log.debug("queue %s: reaping waits for Redis: %s", keys.queue, error)
                     continue
                 self._sayer.say(
                     logging.WARNING, (keys.queue, str(error)), "queue %s: reaping waits: %s", keys.queue, error

@@ -109,7 +109,7 @@ class Scheduler:
                 wait = 1.0
             except (BrokerUnavailable, OutcomeUnknown) as error:
                 failures += 1
-                log.info("queue %s: schedules wait for Redis: %s", self.queue, error)
+                log.debug("queue %s: schedules wait for Redis: %s", self.queue, error)
                 wait = pause_s(failures)
             except BrokerError as error:
                 failures += 1
