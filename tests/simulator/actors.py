@@ -263,6 +263,7 @@ class Hands:
             self._sort_out(claim)
             self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
             self.process.held[pair] = claim
+            self.process.took.add(pair)
             if self.unread_us > LEASE_MS * 1000 // 3:
                 self.process.stale.add(pair)
             self.since[pair] = self.world.time_us
@@ -299,11 +300,12 @@ class Hands:
         self.since.pop(pair, None)
         self.running.pop(pair, None)
         self.process.held.pop(pair, None)
+        self.process.took.discard(pair)
 
     def block(self) -> Acting:
         """Now and then a task blocks the event loop, for up to three leases."""
         world = self.world
-        if self.running and world.decisions.chance(0.015):
+        if world.decisions.chance(0.1 if self.settler.waiting else 0.015 if self.running else 0):
             world.mark("blocked loop")
             seconds = world.decisions.pick((0.6, 0.2, 1.2, 3.0)) * LEASE_MS / 1000
             self.blocked_until = world.time_us + int(seconds * SECOND_US)

@@ -240,6 +240,9 @@ class Fleet:
         if kind == "flush":
             world.flush()
         elif kind == "clock":
+            if world.time_us < world.calm_at:
+                return
+            world.calm_at = world.time_us + LEASE_US
             world.backend.run([("HDEL", KEYS.meta, "clock")])
             world.clock_off_us -= decisions.pick((5, 3600)) * SECOND_US
             world.judge.forget_the_clock()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
 import pytest
+
+from zwheel.workers.settler import Settler
 
 from .__main__ import MUTANT_SEEDS
 from .conftest import Connect
@@ -21,6 +27,30 @@ def test_a_changed_script_is_found(mutant: Mutant, connect: Connect) -> None:
             assert mutant.known_by(failure.error), f"\n{failure}"
             return
     pytest.fail(f"{MUTANT_SEEDS} seeds did not find it")
+
+
+@pytest.mark.timeout(120)
+def test_a_claim_that_is_given_up_before_its_outcome_is_acknowledged_is_found(connect: Connect) -> None:
+    simulator = Simulator(connect("valkey"), mode="judge")
+
+    def forgets(method: Callable[..., None]) -> Callable[..., None]:
+        def ends(settler: Any, claim: Any, *more: Any) -> None:
+            method(settler, claim, *more)
+            settler._settled([claim])
+
+        return ends
+
+    take = Settler.take
+
+    def take_in_the_loop(settler: Settler, lanes: str = "") -> list[Any]:
+        return [] if lanes else take(settler)
+
+    done, dead = forgets(Settler.complete), forgets(Settler.bury)
+    with patch.multiple(Settler, take=take_in_the_loop, complete=done, bury=dead):
+        found = (simulator.seed(seed, shrink_s=0) for seed in range(MUTANT_SEEDS))
+        failure = next((failure for failure in found if failure is not None), None)
+    assert failure is not None
+    assert failure.error.startswith("I26")
 
 
 def test_a_failure_is_shrunk_to_the_few_steps_that_matter(connect: Connect) -> None:

@@ -77,6 +77,8 @@ class Process:
     troubled: bool = False
     """An exchange of its own failed, or it was paused, since its last heartbeat: its leases may end."""
     held: dict[tuple[str, int], Any] = field(default_factory=dict)
+    took: set[tuple[str, int]] = field(default_factory=set)
+    """What it ever claimed and was not told to be lost: whether it still holds that, the server knows."""
     stale: set[tuple[str, int]] = field(default_factory=set)
     """Of these, what was claimed so long ago that it may be another's, and was not renewed since."""
     pending: Any = None
@@ -294,7 +296,7 @@ class World:
         for pair in held:
             for process in {id(a.process): a.process for a in self.actors}.values():
                 if (
-                    pair in process.held
+                    pair in process.took
                     and pair not in process.stale
                     and not (process.troubled or process.paused_until > self.time_us)
                 ):
