@@ -41,8 +41,9 @@ class Pool:
         try:
             return await wire.ask(packed, expected, within_s)
         finally:
-            if not wire.lost and wire not in self._idle:
-                self._idle.append(wire)
+            idle = self._idle
+            if not wire.lost and (not idle or wire not in idle):
+                idle.append(wire)
 
     async def _sound(self, wire: Wire | None) -> Wire:
         """A connection on which nothing lies unread: that would be its end, or what nobody asked for."""

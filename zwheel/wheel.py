@@ -6,7 +6,7 @@ import asyncio
 import os
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -48,54 +48,69 @@ class Task(BaseTask[P, R]):
 
         Raises: BadArguments, PayloadError, InvalidTime before anything is sent; QueueFull, BrokerError.
         """
-        return await self._wheel.submit(self.job(*args, **kwargs))
+        job = self.job(*args, **kwargs)
+        return await self._wheel._connect().batcher(job.queue).submit(job)
 
 
 class _Batcher:
     """Gathers the single enqueues of one queue: what arrives while a round trip is under way goes into the next."""
 
-    __slots__ = ("_busy", "_client", "_waiting", "idle")
+    __slots__ = ("_busy", "_client", "_idle", "_waiting")
 
     def __init__(self, client: _Client) -> None:
         self._client = client
         self._busy = False
-        #: Set while no enqueue is under way.
-        self.idle = asyncio.Event()
-        self.idle.set()
+        #: Told when no enqueue is under way any more; None: nobody waits for that.
+        self._idle: asyncio.Future[None] | None = None
         self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
 
-    async def submit(self, job: NewJob) -> Enqueued:
+    def submit(self, job: NewJob) -> Awaitable[Enqueued]:
+        """Store one job now, or with the next round trip. Not a coroutine: there may be a thousand that wait."""
         if not self._busy:
             self._busy = True
-            self.idle.clear()
-            try:
-                return (await self._client.store_batch([job]))[0]
-            finally:
-                self._next()
-        future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
+            return self._first(job)
+        future: asyncio.Future[Enqueued] = self._client.loop.create_future()
         self._waiting.append((job, future))
-        return await future
+        return future
+
+    async def _first(self, job: NewJob) -> Enqueued:
+        try:
+            return (await self._client.store_batch([job]))[0]
+        finally:
+            self._next()
 
     def _next(self) -> None:
         if self._waiting:
             self._client.spawn(self._flush())
         else:
             self._busy = False
-            self.idle.set()
+            if self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
+
+    async def until_idle(self) -> None:
+        """Wait until no enqueue is under way."""
+        while self._busy:
+            if self._idle is None or self._idle.done():
+                self._idle = self._client.loop.create_future()
+            await asyncio.shield(self._idle)
 
     async def _flush(self) -> None:
         try:
-            taken: list[tuple[NewJob, asyncio.Future[Enqueued]]] = []
+            waiting, batch, jobs = self._waiting, [], []
             size = 0
-            while self._waiting and len(taken) < BATCH_LIMIT // 2 and size < _BATCH_BYTES:
-                taken.append(self._waiting.popleft())
-                size += len(taken[-1][0].body)
-            # A caller that was cancelled meanwhile wants its job no more.
-            batch = [(job, future) for job, future in taken if not future.done()]
+            for _ in range(min(BATCH_LIMIT // 2, len(waiting))):
+                one = waiting.popleft()
+                # A caller that was cancelled meanwhile wants its job no more.
+                if not one[1].done():
+                    batch.append(one)
+                    jobs.append(one[0])
+                    size += len(one[0].body)
+                    if size >= _BATCH_BYTES:
+                        break
             if not batch:
                 return
             try:
-                answers = await self._client.store_batch([job for job, _ in batch])
+                answers = await self._client.store_batch(jobs)
             except (QueueFull, PayloadTooLarge) as refusal:
                 await self._one_by_one(batch, refusal)
             except BaseException as error:
@@ -133,9 +148,10 @@ class _Batcher:
 class _Client:
     """What a wheel has in one event loop: connections, a session, and the enqueues that it gathers."""
 
-    __slots__ = ("_background", "_batchers", "_end", "_forget", "known", "store")
+    __slots__ = ("_background", "_batchers", "_end", "_forget", "known", "loop", "store")
 
     def __init__(self, store: Store, forget: Callable[[], object]) -> None:
+        self.loop = asyncio.get_running_loop()
         self.store = store
         self._forget = forget
         #: Queues that are on the list of queues.
@@ -163,18 +179,18 @@ class _Client:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something in the background and keep hold of it until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = self.loop.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def store_batch(self, batch: Sequence[NewJob]) -> list[Enqueued]:
+    def store_batch(self, batch: Sequence[NewJob]) -> Coroutine[Any, Any, list[Enqueued]]:
         """Store up to 1000 jobs of one queue in one call, all or none."""
-        return await self.store.drive(ops.enqueue_batch(self.store.session, batch, self.known))
+        return self.store.drive(ops.enqueue_batch(self.store.session, batch, self.known))
 
     async def aclose(self) -> None:
         """Let what is under way end, then close every connection."""
         for batcher in list(self._batchers.values()):
-            await batcher.idle.wait()
+            await batcher.until_idle()
         await self._end.aclose()
 
     def abandon(self) -> None:
@@ -182,6 +198,8 @@ class _Client:
         self.store.abandon()
 
 
+#: Where a wheel keeps what `_clients` gives; read from there by each call.
+_CLIENTS = "clients by loop"
 _wheels: weakref.WeakSet[Wheel] = weakref.WeakSet()
 
 
@@ -207,7 +225,7 @@ class Wheel(WheelSchedules):
     @property
     def _clients(self) -> dict[asyncio.AbstractEventLoop, _Client]:
         """What each event loop has. Threads may meet here first at the same time: the dict takes the first one's."""
-        found: dict[asyncio.AbstractEventLoop, _Client] = vars(self).setdefault("clients by loop", {})
+        found: dict[asyncio.AbstractEventLoop, _Client] = vars(self).setdefault(_CLIENTS, {})
         return found
 
     @overload
@@ -268,7 +286,8 @@ class Wheel(WheelSchedules):
 
     def _connect(self) -> _Client:
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
+        clients = self.__dict__.get(_CLIENTS)
+        client: _Client | None = None if clients is None else clients.get(loop)
         if client is None:
             for other in [other for other in list(self._clients) if other.is_closed()]:
                 gone = self._clients.pop(other, None)
@@ -315,7 +334,7 @@ class Wheel(WheelSchedules):
             task, args=args, kwargs=kwargs, at=at, delay=delay, queue=queue, id=id, retries=retries, timeout=timeout,
             keep=keep, dedup=dedup, within=within, headers=headers,
         )  # fmt: skip
-        return await self.submit(job)
+        return await self._connect().batcher(job.queue).submit(job)
 
     async def enqueue_many(
         self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None

@@ -13,6 +13,7 @@ ones. Such a connection ends.
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import socket
 import ssl
@@ -69,6 +70,8 @@ class Wire(asyncio.Protocol):
         self._poll = _watched(self._transport.get_extra_info("socket"))
         self._waiting: deque[_Request] = deque()
         self._watch: asyncio.TimerHandle | None = None
+        #: When `_look` is called next.
+        self._wakes_at = math.inf
         #: When bytes last arrived, or were last seen to have left; how many were written, and of these had left then.
         self._moved = 0.0
         self._written = 0
@@ -81,26 +84,30 @@ class Wire(asyncio.Protocol):
         """Whether something lies unread on an idle connection: its end, or what nobody asked for."""
         return not self._waiting and bool(self._poll.poll(0))
 
-    async def ask(self, packed: bytes, expected: int, within_s: float) -> list[Any]:
-        """Send packed commands and wait for that many replies; one that is an error comes as an exception object.
+    def ask(self, packed: bytes, expected: int, within_s: float) -> asyncio.Future[list[Any]]:
+        """Send packed commands, to be answered by that many replies; one that is an error comes as an exception object.
 
-        Raises: redis.exceptions.ConnectionError, TimeoutError.
+        Raises, here or from the future: redis.exceptions.ConnectionError, TimeoutError.
         """
         if self.lost:
             raise LostError("the connection is gone")
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-        now = self._loop.time()
-        self._waiting.append(_Request(expected, future, now, now + within_s))
-        self._wake(now + min(self._timeout_s, within_s))
+        loop = self._loop
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        now = loop.time()
+        ends = now + within_s
+        self._waiting.append(_Request(expected, future, now, ends))
+        at = now + self._timeout_s
+        at = at if at < ends else ends
+        if at < self._wakes_at:
+            self._wake(at)
         self._written += len(packed)
         self._transport.write(packed)
-        return await future
+        return future
 
     def data_received(self, data: bytes) -> None:
         """Hand each complete answer to its caller."""
         reader = self._reader
         reader.feed(data)
-        self._moved = self._loop.time()
         waiting = self._waiting
         while waiting:
             request = waiting[0]
@@ -112,6 +119,7 @@ class Wire(asyncio.Protocol):
                     self._fail(error)
                     return
                 if reply is False:
+                    self._moved = self._loop.time()
                     return
                 if isinstance(reply, ReadOnlyError):
                     # After a failover the same address may lead to the new primary: connect anew.
@@ -120,6 +128,7 @@ class Wire(asyncio.Protocol):
             waiting.popleft()
             if not request.future.done():
                 request.future.set_result(got)
+        # From here on nothing is owed: the time of a request that comes counts from when it is sent.
         if reader.has_data():
             self._fail(LostError("bytes arrived that nobody asked for"))
         elif self.lost:
@@ -127,14 +136,14 @@ class Wire(asyncio.Protocol):
 
     def _wake(self, at: float) -> None:
         """Look at the requests at that time, or before: once in a while, instead of with a timer for each."""
-        if self._watch is None:
+        if at < self._wakes_at:
+            if self._watch is not None:
+                self._watch.cancel()
             self._watch = self._loop.call_at(at, self._look)
-        elif self._watch.when() > at:
-            self._watch.cancel()
-            self._watch = self._loop.call_at(at, self._look)
+            self._wakes_at = at
 
     def _look(self) -> None:
-        self._watch = None
+        self._watch, self._wakes_at = None, math.inf
         if not self._waiting:
             return
         now = self._loop.time()

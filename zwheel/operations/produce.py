@@ -124,9 +124,8 @@ def enqueue_batch(
     bulk: what this is a chunk of; Redis then keeps the answer for the same chunk of another call.
     Raises: QueueFull, PayloadTooLarge.
     """
-    if session.doubts:
-        return (yield from _after_doubts(session, batch, known, bulk))
-    return (yield from _store(session, batch, known, bulk))
+    # Not a generator itself: one less to pass through for every job.
+    return (_after_doubts if session.doubts else _store)(session, batch, known, bulk)
 
 
 def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None) -> Steps[list[Enqueued]]:
