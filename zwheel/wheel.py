@@ -84,28 +84,26 @@ class _Batcher:
             self._client.spawn(self._flush())
         else:
             self._busy = False
-            if self._idle is not None and not self._idle.done():
+            if self._idle is not None:
                 self._idle.set_result(None)
+                self._idle = None
 
     async def until_idle(self) -> None:
         """Wait until no enqueue is under way."""
         while self._busy:
-            if self._idle is None or self._idle.done():
-                self._idle = self._client.loop.create_future()
+            self._idle = self._idle or self._client.loop.create_future()
             await asyncio.shield(self._idle)
 
     async def _flush(self) -> None:
         try:
-            waiting, batch, jobs = self._waiting, [], []
-            size = 0
+            waiting, batch, jobs, size = self._waiting, [], [], 0
             for _ in range(min(BATCH_LIMIT // 2, len(waiting))):
                 one = waiting.popleft()
                 # A caller that was cancelled meanwhile wants its job no more.
                 if not one[1].done():
                     batch.append(one)
                     jobs.append(one[0])
-                    size += len(one[0].body)
-                    if size >= _BATCH_BYTES:
+                    if (size := size + len(one[0].body)) >= _BATCH_BYTES:
                         break
             if not batch:
                 return
@@ -198,7 +196,6 @@ class _Client:
         self.store.abandon()
 
 
-#: Where a wheel keeps what `_clients` gives; read from there by each call.
 _CLIENTS = "clients by loop"
 _wheels: weakref.WeakSet[Wheel] = weakref.WeakSet()
 
@@ -290,8 +287,7 @@ class Wheel(WheelSchedules):
         client: _Client | None = None if clients is None else clients.get(loop)
         if client is None:
             for other in [other for other in list(self._clients) if other.is_closed()]:
-                gone = self._clients.pop(other, None)
-                if gone is not None:
+                if (gone := self._clients.pop(other, None)) is not None:
                     gone.abandon()
             url, namespace = self.resolve()
             store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)

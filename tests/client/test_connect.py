@@ -14,6 +14,7 @@ import textwrap
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.client.asking import ESCAPED, SECRET, open_async, refused
 from tests.conftest import MakeServer
 from tests.servers import RedisServer, binary_of, free_port
 from zwheel import connect
+from zwheel.calls import Session
 from zwheel.connect import check_server, connect_blocking, connect_sync, translate
 from zwheel.errors import (
     BrokerRefused,
@@ -32,6 +34,7 @@ from zwheel.errors import (
     ConfigError,
     OutcomeUnknown,
 )
+from zwheel.store import Store, SyncStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.raw_keys]
 
@@ -382,3 +385,28 @@ async def test_tls_checks_the_certificate_and_the_name(secure: int, certificate:
     assert await client.ping()
     await client.aclose()
     assert isinstance(await refused(f"redis://localhost:{secure}", "PING"), BrokerUnavailable)
+
+
+@pytest.mark.parametrize("kind", [Store, SyncStore])
+async def test_a_burst_of_first_calls_over_tls_opens_no_more_connections_than_it_may(
+    secure: int, certificate: Path, kind: type[Store | SyncStore]
+) -> None:
+    url = f"rediss://localhost:{secure}?ssl_ca_certs={certificate}/ca.pem"
+    store = kind(url, Session("zw"), max_connections=3)
+    with connect_sync(url) as client:
+        received = client.info("stats")["total_connections_received"]
+        for _ in range(2):
+            if isinstance(store, Store):
+                answers = await asyncio.gather(*(store.send([("ECHO", str(n))]) for n in range(500)))
+            else:
+                with ThreadPoolExecutor(30) as threads:
+                    answers = list(threads.map(lambda n: store.send([("ECHO", str(n))]), range(500)))
+            assert answers == [[str(n).encode()] for n in range(500)]
+            opened = client.info("stats")["total_connections_received"] - received
+            assert 1 <= opened <= 3
+            client.client_kill_filter(_type="normal", skipme=True)
+            received = client.info("stats")["total_connections_received"]
+    if isinstance(store, Store):
+        await store.aclose()
+    else:
+        store.close()
