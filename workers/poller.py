@@ -46,7 +46,7 @@ FOLLOWER_BACKSTOP_S = (1.5, 15.0)
 #: A follower counts the workers of its shard this often, seconds.
 _COUNT_S = 60.0
 #: A follower claims at least this often, in case a role is vacant.
-FOLLOWER_CLAIM_S = 45.0
+FOLLOWER_CLAIM_S = 90.0
 #: The second looks this much after the timekeeper's time: by then the role of one that died has lapsed.
 SECOND_LATER_S = (0.04, 0.08)
 #: A job at the head of the wheel that is overdue by this much has been left to die by those that keep time, seconds.

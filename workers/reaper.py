@@ -135,18 +135,20 @@ class Reaper:
                 return reaped
 
     async def _look(self, keys: ShardKeys) -> bool:
-        """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock."""
+        """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock.
+
+        An idle worker leaves the late ends to those that keep time.
+        """
         session = self._store.session
         sent_ns = time.monotonic_ns()
-        ends = ("0", "0"), ("-1", "-1")
+        ends = (("0", "0"),) if self._idle() else (("0", "0"), ("-1", "-1"))
         asks: list[tuple[str, ...]] = [("ZRANGE", keys.processing, *end, "WITHSCORES") for end in ends]
-        first, last, (seconds, micros) = await self._store.send([*asks, ("TIME",)])
+        first, *lasts, (seconds, micros) = await self._store.send([*asks, ("TIME",)])
         if not session.now:
             session.clock.observe(int(seconds) * 1_000_000 + int(micros), sent_ns, time.monotonic_ns())
         now_ms = session.clock.now_ms()
-        return bool(first) and (
-            float(first[1]) <= now_ms or float(last[1]) > now_ms + self._settings.lease_ms + _AHEAD_MS
-        )
+        latest_ms = now_ms + self._settings.lease_ms + _AHEAD_MS
+        return bool(first) and (float(first[1]) <= now_ms or any(float(last[1]) > latest_ms for last in lasts))
 
     async def _reap(self, keys: ShardKeys) -> None:
         if not await self._look(keys):
