@@ -89,8 +89,8 @@ async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace
     for name in names:
         with ctx.out.progress(f"look at {name}", None) as report:
             steps = check_queue(
-                store.session, name, buckets=keyspace.buckets.get(name, ()), listed=_is_listed(name, keyspace),
-                progress=report,
+                store.session, name, buckets=keyspace.buckets.get(name, ()), groups=keyspace.groups.get(name, ()),
+                listed=_is_listed(name, keyspace), progress=report,
             )  # fmt: skip
             health = await store.drive(steps)
         healths.append(health)

@@ -80,8 +80,8 @@ NEEDS: dict[Role, Needs] = {
         scripts=("repair",),
         plain=frozenset(
             {
-                "acl|getuser", "acl|whoami", "config|get", "exists", "hkeys", "hmget", "hscan", "hsetnx", "info",
-                "llen", "ltrim", "rpush", "scan", "time", "type", "zmscore", "zrange", "zrem", "zscan",
+                "acl|getuser", "acl|whoami", "config|get", "exists", "hkeys", "hmget", "hscan", "hsetnx",
+                "hstrlen", "info", "llen", "ltrim", "rpush", "scan", "time", "type", "unlink", "zmscore", "zrange", "zrem", "zscan",
             }
         ),
         queues="RW",

@@ -270,6 +270,33 @@ def test_a_clock_that_was_remembered_far_ahead_is_found_and_mended(
     assert "meta" not in doctor(url).levels()
 
 
+def test_what_is_kept_for_a_group_of_workers_is_looked_at_although_none_of_it_lives(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    keys, group, other = hand.keys, "0" * 16, "f" * 16
+    hand.enqueue("a")
+    until = hand.now_ms() + 50_000
+    void: Any = {f"gone {1:015d} {1:016d}": until, b"\xff\xfe": until, "a": until}
+    client.zadd(keys.offered(group), {**void, f"a {1:015d} {1:016d}": until})
+    client.rpush(keys.call(group), *["1"] * 500)
+    client.set(keys.offered(other), "x")
+    told = doctor(url)
+    texts = [f["text"] for f in told.findings if f.get("check") == "offers"]
+    assert len(texts) == 3
+    assert any("3 notes" in text for text in texts)
+    assert all(text.isprintable() for text in texts)
+    client.delete(keys.offered(other))
+    doctor(url, "--repair", "--yes")
+    assert client.zrange(keys.offered(group), 0, -1) == [f"a {1:015d} {1:016d}".encode()]
+    assert client.llen(keys.call(group)) == 1
+    assert "offers" not in doctor(url).levels()
+    for start in range(0, 30_000, 1000):
+        client.zadd(keys.offered(group), {f"gone{n} {1:015d} {1:016d}": until for n in range(start, start + 1000)})
+    assert doctor(url).levels()["offers"] == "warning"
+    doctor(url, "--repair", "--yes")
+    assert "offers" not in doctor(url).levels()
+
+
 def _record(client: redis.Redis, key: str, job: str) -> bytes:
     return client.hget(key, job) or b""  # type: ignore[return-value]
 

@@ -22,6 +22,7 @@ from zwheel.doctor import Health, Level, check_queue, mend_queue
 from zwheel.errors import ZwheelError
 from zwheel.keys import ShardKeys
 from zwheel.times import day_of
+from zwheel.workers.peers import group_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.raw_keys, one_kind]
 KEYS = ShardKeys.of("zw", "default")
@@ -110,6 +111,21 @@ def schedule(name: str, found: str = "versions") -> Damage:
 
 def worker_says(value: str) -> Damage:
     return Damage(lambda client, now: client.hset(KEYS.workers, "junk", value))
+
+
+#: The group of the worker here, and notes of jobs that are not there or name no job.
+GROUP = group_of(["t"])
+NOTES = (f"a {1:015d} {1:016d}", "a", "a b c", f"a {1:015d} {1:016d} more", "x" * 100_000)
+
+
+def notes(*texts: str | bytes) -> Damage:
+    """Notes of offers, which stand for a while."""
+
+    def do(client: Any, now: int) -> None:
+        for at in range(0, len(texts), 1000):
+            client.zadd(KEYS.offered(GROUP), dict.fromkeys(texts[at : at + 1000], now + 50_000))
+
+    return Damage(do)
 
 
 INF = float("inf")
@@ -202,6 +218,13 @@ DAMAGE: dict[str, Damage] = {
     "meta of another type": other_type(KEYS.meta),
     "workers of another type": other_type(KEYS.workers, "list"),
     "schedules of another type": other_type(KEYS.schedules),
+    "notes of offers of another type": other_type(KEYS.offered(GROUP))._replace(found="offers"),
+    "calls of another type": other_type(KEYS.call(GROUP), "hash")._replace(found="offers"),
+    "a thousand calls": Damage(lambda c, now: c.rpush(KEYS.call(GROUP), *["1"] * 1000)),
+    "calls that nobody hears": Damage(lambda c, now: c.rpush(KEYS.call("0" * 16), *["1"] * 1000)),
+    "notes that name nothing": notes(*NOTES),
+    "30,000 notes that name nothing": notes(*(f"gone{n} {1:015d} {1:016d}" for n in range(30_000))),
+    "notes that are no text": notes(b"\xff\xfe", b"", b"\x00 \x1b[31m 1", b"\xff " + NOTES[0].encode()[2:]),
     "the list of what is due of another type": other_type(KEYS.schedules_due, "hash"),
 }
 

@@ -27,7 +27,8 @@ MODULES: dict[Role, tuple[str, ...]] = {
         "zwheel/operations/read.py", "zwheel/operations/overview.py",
     ),
     Role.DOCTOR: (
-        "zwheel/doctor/access.py", "zwheel/doctor/jumps.py", "zwheel/doctor/keyspace.py", "zwheel/doctor/places.py", "zwheel/doctor/queues.py",
+        "zwheel/doctor/access.py", "zwheel/doctor/jumps.py", "zwheel/doctor/keyspace.py", "zwheel/doctor/offers.py",
+        "zwheel/doctor/places.py", "zwheel/doctor/queues.py",
         "zwheel/doctor/server.py", "zwheel/doctor/probe.py",
     ),
 }  # fmt: skip

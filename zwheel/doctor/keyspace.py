@@ -16,7 +16,7 @@ from zwheel.times import is_day
 
 #: How many keys the server looks at in one step of the scan.
 _SCAN = 2000
-_KEY = re.compile(r"\{([A-Za-z0-9._-]+):([A-Za-z0-9._-]+):(\d+)\}:([a-z:]+)(\d{8})?\Z")
+_KEY = re.compile(r"\{([A-Za-z0-9._-]+):([A-Za-z0-9._-]+):(\d+)\}:([a-z:]+?)(\d{8}|(?<=:)[0-9a-f]{16})?\Z")
 
 
 @dataclass(slots=True)
@@ -27,6 +27,8 @@ class Keyspace:
     """The queues on the list of this namespace."""
     buckets: dict[str, set[str]] = field(default_factory=dict)
     """Each queue of this namespace that has keys -> the days that have a bucket."""
+    groups: dict[str, set[str]] = field(default_factory=dict)
+    """Each queue of this namespace -> the groups of workers that something is kept for."""
     others: set[str] = field(default_factory=set)
     """Other namespaces that keep queues here."""
     strange: list[Unreadable] = field(default_factory=list)
@@ -87,6 +89,9 @@ def known_queues(session: Session) -> Steps[Keyspace]:
                 found.others.add(namespace)
             elif name == "wheel:" and day and is_day(day):
                 found.buckets.setdefault(queue, set()).add(day)
+            elif name in ("offered:", "call:") and day:
+                found.groups.setdefault(queue, set()).add(day)
+                found.buckets.setdefault(queue, set())
             elif name in ("jobs", "meta", "days", "processing", "dead", "done"):
                 found.buckets.setdefault(queue, set())
         cursor = int(reply[0])

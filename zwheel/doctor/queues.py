@@ -14,6 +14,7 @@ from zwheel import calls
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
 from zwheel.doctor.finding import Finding, ok, problem, warning
 from zwheel.doctor.jumps import check_jumps
+from zwheel.doctor.offers import Offers, groups_of, look_at_offers, mend_offers
 from zwheel.doctor.places import Suspects, look_around
 from zwheel.errors import BrokerRefused
 from zwheel.keys import SCHEMA, ShardKeys, queues_key
@@ -55,22 +56,28 @@ class Health:
     """Fields of `meta` that say what cannot be."""
     tokens: int = 0
     """How many wake-up tokens lie there, when they are too many."""
+    offers: Offers = field(default_factory=Offers)
+    """What is wrong in the notes of jobs that are offered to groups of workers."""
 
     @property
     def to_mend(self) -> int:
         """How many things a repair would put right."""
         lists: tuple[Sized, ...] = (self.days, self.odd_days, self.digests, self.schedules, self.fields)
         broken = sum(len(ids) for _, ids in self.jobs) + sum(map(len, lists))
-        return broken + self.vanished + (not self.listed) + (self.tokens > 0)
+        return broken + self.vanished + (not self.listed) + (self.tokens > 0) + self.offers.count
 
 
 def check_queue(
-    session: Session, queue: str, *, buckets: Iterable[str] = (), listed: bool = True, progress: Progress | None = None
-) -> Steps[Health]:
-    """Look at every job of a queue, in bounded pages. buckets: days that have a bucket, in the index or not."""
+    session: Session, queue: str, *, buckets: Iterable[str] = (), groups: Iterable[str] = (), listed: bool = True,
+    progress: Progress | None = None,
+) -> Steps[Health]:  # fmt: skip
+    """Look at every job of a queue, in bounded pages.
+
+    buckets: days that have a bucket, in the index or not. groups: of workers that something is kept for.
+    """
     health = Health(queue, listed=listed)
     try:
-        yield from _check(session, session.keys(queue), health, buckets, progress)
+        yield from _check(session, session.keys(queue), health, buckets, groups, progress)
     except BrokerRefused as error:
         text = f"its keys cannot be looked at, so workers cannot use them either: {error}"
         cure = "give this Redis user every right on them, and see that no other program uses these names"
@@ -79,8 +86,9 @@ def check_queue(
 
 
 def _check(
-    session: Session, keys: ShardKeys, health: Health, buckets: Iterable[str], progress: Progress | None
-) -> Steps[None]:
+    session: Session, keys: ShardKeys, health: Health, buckets: Iterable[str], groups: Iterable[str],
+    progress: Progress | None,
+) -> Steps[None]:  # fmt: skip
     queue = health.queue
     say = health.findings.append
     if (yield from _other_types(keys, health)):
@@ -108,6 +116,7 @@ def _check(
         health.tokens = tokens
         text = f"{tokens:,} wake-up tokens lie there, and a few are enough: workers are woken for nothing"
         say(warning("wake", text, _CURE.format(queue), queue))
+    yield from _check_offers(keys, health, groups)
     suspects = yield from look_around(session, keys, set(buckets), progress)
     health.odd_days = suspects.odd_days
     yield from _confirm(session, keys, health, suspects, buckets)
@@ -127,6 +136,25 @@ def _check(
         cure = "run workers of the version that wrote it, or remove it and add it anew"
         say(warning("versions", text, cure, queue))
     health.findings += yield from check_jumps(session, keys)
+
+
+def _check_offers(keys: ShardKeys, health: Health, groups: Iterable[str]) -> Steps[None]:
+    """Look at what is offered to the groups that have keys, and to those of the workers."""
+    known = yield from groups_of(keys)
+    ((seconds, _),) = yield (("TIME",),)
+    found = yield from look_at_offers(keys, {*known, *groups}, int(seconds) * 1000, _MOST_TOKENS)
+    health.offers = found
+    say, queue = health.findings.append, health.queue
+    for key, there, kind in found.other_types:
+        text = f"its key {key} is a {there} and not a {kind}: workers whose tasks differ find each other late"
+        say(problem("offers", text, f"see which program wrote it, then DEL {key}", queue))
+    void = [note for notes in found.void.values() for note in notes]
+    if void:
+        text = f"{_count(void, 'note', 'notes')} of jobs that are offered to workers {_be(void)} of none{_some(void)}"
+        say(warning("offers", text, _CURE.format(queue), queue))
+    for keyed, what in ((found.crowded, "notes of offered jobs"), (found.calls, "calls to workers")):
+        for key in keyed:
+            say(warning("offers", f"far more {what} than there can be lie in {key}", _CURE.format(queue), queue))
 
 
 def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
@@ -281,6 +309,7 @@ def _mend_more(session: Session, keys: ShardKeys, health: Health) -> Steps[int]:
     if health.tokens:
         yield (("LTRIM", keys.wake, 0, 0),)
         mended += 1
+    mended += yield from mend_offers(health.offers)
     for odd in _parts(health.odd_days, REPAIR_JOBS):
         (gone,) = yield (("ZREM", keys.days, *odd),)
         mended += int(gone)
