@@ -337,6 +337,8 @@ class World:
             self.judge.tokens[job_id] = max(token, self.judge.tokens.get(job_id, 0))
         for process in {id(a.process): a.process for a in self.actors}.values():
             process.troubled = True
+            # What it had told the outcome of may be held by it again, for all the server knows.
+            process.took &= set(process.held)
 
     def flush(self) -> None:
         """A person empties the database: what was in it is gone, and must not come back."""
