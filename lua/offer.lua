@@ -34,7 +34,7 @@ if before then
   local letters, ends = string.match(before, '^(%a*) (%d+)$')
   return { 'ok', digits(now), letters, ends }
 end
-rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'LLEN', 'RPUSH', 'SET')
 local now_ms = math.floor(now / 1000)
 if not in_day(now_ms, start) then
   remember(replay_key, request, '!moved ')

@@ -28,7 +28,7 @@ def test_a_server_in_order_is_told_so_line_by_line(own_server: MakeServer, docto
     assert set(levels.values()) == {"ok"}
     family = "Valkey" if own.kind == "valkey" else "Redis"
     assert told.of("server")["text"].startswith(f"{family} ")
-    assert "append-only file, synced every second" in told.of("persistence")["text"]
+    assert "append-only file, synced at each write" in told.of("persistence")["text"]
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random", "volatile-lru", "volatile-ttl"])
