@@ -112,7 +112,8 @@ def test_the_answer_names_what_is_missing(real_shard: Shard, fresh: RedisServer)
 
 def test_a_question_about_every_command_is_harmless_on_this_server(real_shard: Shard) -> None:
     commands = sorted({command for _, command in CASES})
-    source = "#!lua\n" + "\n".join(f"redis.acl_check_cmd('{command}', KEYS[1])" for command in commands)
+    # Redis 8 answers with an error where words are missing; Redis 7.0 must live on, which is what is looked at here.
+    source = "#!lua\n" + "\n".join(f"pcall(redis.acl_check_cmd, '{command}', KEYS[1])" for command in commands)
     user = "harmless"
     real_shard.client.execute_command(
         "ACL", "SETUSER", user, "reset", "on", "nopass", "+eval", "+set", f"~{KEYS.tag}:*"

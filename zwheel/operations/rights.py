@@ -11,7 +11,8 @@ from zwheel.errors import BrokerRefused
 from zwheel.store import Steps
 
 #: Answers with the numbers of the commands in ARGV that are refused to its caller: each is how many words, then these.
-#: A server that cannot be asked (fakeredis) has no users. One whose operator renamed a command does not know it.
+#: A server that cannot be asked (fakeredis) has no users. One whose operator renamed a command does not know it. Redis 8
+#: refuses to be asked with too few words: it gets more of them.
 _ASK = """local may, refused, at, number = redis.acl_check_cmd, {}, 1, 0
 while may and ARGV[at] do
   local words = {}
@@ -20,6 +21,13 @@ while may and ARGV[at] do
   end
   at, number = at + #words + 1, number + 1
   local known, allowed = pcall(may, unpack(words))
+  for _ = 1, 4 do
+    local said = not known and (type(allowed) == 'table' and allowed.err or tostring(allowed)) or ''
+    if string.find(said, 'Wrong number of args', 1, true) then
+      words[#words + 1] = '0'
+      known, allowed = pcall(may, unpack(words))
+    end
+  end
   if not known or not allowed then
     refused[#refused + 1] = number
   end
