@@ -2,6 +2,7 @@
 
 - `server` (session): a running server; a test that uses it runs once on each kind (Valkey and Redis).
 - `fresh`, `url` (test): the same server after FLUSHALL, and its URL; afterwards every key must be a declared one.
+- `door` (test): a door to the server, behind which its clock can jump.
 - `own_server` (test): makes servers of the test's own, to kill, freeze or fill; they end with the test.
 - marker `raw_keys`: the test leaves keys that are not zwheel's.
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from tests.jumps import Door
 from tests.servers import KINDS, RedisServer, binary_of
 from zwheel.keys import ShardKeys, queues_key
 
@@ -96,6 +98,13 @@ def fresh(server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Redis
 def url(fresh: RedisServer) -> str:
     """The URL of an empty server."""
     return fresh.url
+
+
+@pytest.fixture
+def door(fresh: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door to the empty server, behind which its clock can jump."""
+    with Door(fresh.socket, tmp_path_factory.mktemp("d") / "d.sock") as made:
+        yield made
 
 
 @pytest.fixture

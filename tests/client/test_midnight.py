@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,13 +14,6 @@ from zwheel import Wheel
 from zwheel.times import DAY_MS, day_of
 
 pytestmark = [pytest.mark.anyio, one_kind]
-
-
-@pytest.fixture
-def door(fresh: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A door to the server, behind which its clock is what the test wants."""
-    with Door(fresh.socket, Path(tmp_path_factory.mktemp("d")) / "d.sock") as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.jumps import Door
-from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import Wheel, current_job
 from zwheel.schedules.state import Status
@@ -25,17 +22,9 @@ SOON_S = 20.0
 
 
 @pytest.fixture
-def door(fresh: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A door to the server, behind which its clock can jump."""
-    with Door(fresh.socket, Path(tmp_path_factory.mktemp("d")) / "d.sock") as made:
-        yield made
-
-
-@pytest.fixture
-async def wheel(door: Door, anyio_backend: str) -> AsyncIterator[Wheel]:
-    """A wheel behind the door."""
-    async with Wheel(door.url, namespace="zw", give_up_s=10.0) as made:
-        yield made
+def url(door: Door) -> str:
+    """The URL of the server behind the door."""
+    return door.url
 
 
 class Rings:

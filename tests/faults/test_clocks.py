@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -28,17 +27,9 @@ BUSY_S = 6.0
 
 
 @pytest.fixture
-def door(fresh: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A door to the server, behind which its clock can jump."""
-    with Door(fresh.socket, Path(tmp_path_factory.mktemp("d")) / "d.sock") as made:
-        yield made
-
-
-@pytest.fixture
-async def wheel(door: Door, anyio_backend: str) -> AsyncIterator[Wheel]:
-    """A wheel behind the door."""
-    async with Wheel(door.url, namespace="zw", give_up_s=10.0) as made:
-        yield made
+def url(door: Door) -> str:
+    """The URL of the server behind the door."""
+    return door.url
 
 
 def store_of(wheel: Wheel) -> Store:
