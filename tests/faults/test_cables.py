@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import MakeServer
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer, free_port
-from tests.workers.harness import Log, eventually, one_kind, running
+from tests.workers.harness import Log, define_hold, eventually, one_kind, running
 from zwheel import JobState, OutcomeUnknown, Wheel, current_job
 from zwheel.calls import Session
 from zwheel.connect import connect_async, connect_blocking, connect_sync
@@ -82,22 +82,13 @@ async def test_a_worker_that_hears_nothing_stops_and_claims_no_more(
     order: list[str] = []
     gate = asyncio.Event()
 
-    def define(where: Wheel, name: str) -> None:
-        @where.task(name="hold", keep=60)
-        async def hold() -> None:
-            order.append(f"{name} starts")
-            try:
-                await gate.wait()
-            except asyncio.CancelledError:
-                order.append(f"{name} is stopped")
-                raise
+    async def work() -> None:
+        pass
 
-        @where.task(name="work", keep=60)
-        async def work() -> None:
-            pass
-
-    define(far, "far")
-    define(wheel, "near")
+    for where in (far, wheel):
+        where.task(name="work", keep=60)(work)
+    define_hold(far, "far", gate, order)
+    define_hold(wheel, "near", gate, order)
     room = 3
     async with running(far, log, lease_ms=LEASE_MS, concurrency=room, prefetch=0) as deaf:
         held = await wheel.enqueue("hold", keep=60)

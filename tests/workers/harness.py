@@ -68,6 +68,19 @@ async def eventually(probe: Callable[[], Awaitable[T]], good: Callable[[T], obje
         await asyncio.sleep(0.01)
 
 
+def define_hold(where: Wheel, name: str, gate: asyncio.Event, order: list[str]) -> None:
+    """Define the task `hold`: it waits for the gate, and says in `order` when it starts and when it is stopped."""
+
+    @where.task(name="hold", keep=60)
+    async def hold() -> None:
+        order.append(f"{name} starts")
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            order.append(f"{name} is stopped")
+            raise
+
+
 class Running:
     """A worker that runs in this event loop."""
 

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import MakeServer
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
-from tests.workers.harness import Log, eventually, one_kind, running
+from tests.workers.harness import Log, define_hold, eventually, one_kind, running
 from zwheel import (
     Backoff,
     BrokerError,
@@ -180,18 +180,8 @@ async def test_a_worker_that_is_cut_off_stops_its_job_before_another_starts_it(
     order: list[str] = []
     gate = asyncio.Event()
 
-    def define(where: Wheel, name: str) -> None:
-        @where.task(name="hold", keep=60)
-        async def hold() -> None:
-            order.append(f"{name} starts")
-            try:
-                await gate.wait()
-            except asyncio.CancelledError:
-                order.append(f"{name} is stopped")
-                raise
-
-    define(far, "far")
-    define(wheel, "near")
+    define_hold(far, "far", gate, order)
+    define_hold(wheel, "near", gate, order)
     async with running(far, log, lease_ms=1000) as worker:
         answer = await wheel.enqueue("hold", keep=60)
         await log.seen("start", answer.job_id)
@@ -288,18 +278,8 @@ async def test_a_refusal_on_the_way_to_a_server_that_may_serve_others_is_as_sile
     gate = asyncio.Event()
     order: list[str] = []
 
-    def define(where: Wheel, name: str) -> None:
-        @where.task(name="hold", keep=60)
-        async def hold() -> None:
-            order.append(f"{name} starts")
-            try:
-                await gate.wait()
-            except asyncio.CancelledError:
-                order.append(f"{name} is stopped")
-                raise
-
-    define(far, "far")
-    define(wheel, "near")
+    define_hold(far, "far", gate, order)
+    define_hold(wheel, "near", gate, order)
     monkeypatch.setattr(heartbeat, "is_near", lambda url: near)
     async with running(far, log, lease_ms=1000):
         answer = await wheel.enqueue("hold", keep=60)
