@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from zwheel.calls import GROUPS_LIMIT
 from zwheel.errors import BrokerError
 from zwheel.keys import NAME_LIMIT, ShardKeys
-from zwheel.outside import escaped
+from zwheel.outside import escaped, flat
 from zwheel.store import Store
 
 log = escaped("zwheel.worker")
@@ -120,9 +120,8 @@ class Peers:
         try:
             (rows,) = await self._store.send([("HGETALL", self._keys.workers)])
             now_ms = self._store.session.clock.now_ms()
-            items: Any = rows.items() if isinstance(rows, dict) else zip(rows[::2], rows[1::2], strict=True)
             own = self._worker.encode()
-            found = (read_peer(raw, now_ms) for name, raw in items if name != own)
+            found = (read_peer(raw, now_ms) for name, raw in flat(rows) if name != own)
             self._known = [peer for peer in found if peer is not None]
             self._read_at = time.monotonic()
         finally:

@@ -471,7 +471,7 @@ class Poller:
             log.warning("queue %s: waiting for Redis: %s", self._queue, error)
 
     async def _pause(self, failures: int) -> None:
-        # What waits here is not kept alive any more: it must be told well within the grace after an outage.
+        # Outcomes wait here too: after an outage they are told well within its grace.
         await asyncio.sleep(min(pause_s(failures), self._settings.beat_ms / 2000))
 
     async def _persist(

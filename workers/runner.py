@@ -148,8 +148,9 @@ class Runner:
                 entry = waiting.popleft()
                 if entry[0] not in self._unstarted:
                     continue
-                stale = stale or self._stale(entry[0])
-                if self._stale(entry[0]) or self._apart.waits(entry[0]):
+                old = self._stale(entry[0])
+                stale = stale or old
+                if old or self._apart.waits(entry[0]):
                     self._not_yet.append(entry)
                 else:
                     self._start(*entry)

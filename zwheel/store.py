@@ -260,9 +260,6 @@ class Store(_Shell):
         """
         return self._carry(self._driving(steps, self.give_up_s if give_up_s is None else give_up_s))
 
-    def _persist(self, commands: Commands, give_up_s: float) -> Coroutine[Any, Any, list[Any]]:
-        return self._carry(self._persisting(commands, give_up_s))
-
     async def _carry(self, work: Work[T]) -> T:
         try:
             ask = next(work)
@@ -357,9 +354,6 @@ class SyncStore(_Shell):
         Raises: what the operation raises, and BrokerError and its kinds.
         """
         return self._carry(self._driving(steps, self.give_up_s if give_up_s is None else give_up_s))
-
-    def _persist(self, commands: Commands, give_up_s: float) -> list[Any]:
-        return self._carry(self._persisting(commands, give_up_s))
 
     def _carry(self, work: Work[T]) -> T:
         try:

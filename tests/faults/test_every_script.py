@@ -11,10 +11,10 @@ from tests.lua.shard import Keyspace, Shard
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import one_kind
-from zwheel.calls import Reply, Session
+from zwheel.calls import Call, Reply, Session
 from zwheel.connect import connect_async, connect_blocking, connect_sync
 from zwheel.scripts import NAMES
-from zwheel.store import Store, SyncStore
+from zwheel.store import Steps, Store, SyncStore
 
 pytestmark = [pytest.mark.anyio, one_kind]
 #: They carry no request id: sent again they do what is left, which is nothing.
@@ -25,6 +25,13 @@ SIZE = 40
 def told(name: str, reply: Reply) -> list[Any]:
     """What of an answer must come again. A claim's sleep and role are asked for anew."""
     return [reply[0], *(reply[7:] if name == "claim" else reply[2:])]
+
+
+def carried(call: Call) -> Steps[Reply]:
+    """The operation that carries one call."""
+    (reply,) = yield [call]
+    answer: Reply = reply
+    return answer
 
 
 def effect(keyspace: Keyspace) -> Keyspace:
@@ -50,11 +57,11 @@ async def test_a_cut_call_has_one_effect_and_the_first_answer(
         session.now = str(call.args[0])
         if blocking:
             sync = SyncStore(proxy.url, session)
-            (answer,) = sync._persist([call], 10)
+            answer = sync.drive(carried(call), give_up_s=10)
             sync.close()
         else:
             store = Store(proxy.url, session)
-            (answer,) = await store._persist([call], 10)
+            answer = await store.drive(carried(call), give_up_s=10)
             await store.aclose()
         # As often as the client had to send it, and no more: the Redis client repeats nothing by itself.
         assert proxy.asked[name] == 2

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from zwheel.calls import Session
 from zwheel.doctor.finding import Finding, warning
 from zwheel.keys import ShardKeys
-from zwheel.outside import shown
+from zwheel.outside import flat, shown
 from zwheel.record import HEADER_BYTES
 from zwheel.store import Steps
 from zwheel.times import to_datetime
@@ -83,13 +82,9 @@ def _started_early(keys: ShardKeys, jump: Jump) -> Steps[tuple[list[str], bool]]
     cursor: Any = b"0"
     for _ in range(_MOST_PAGES):
         ((cursor, page),) = yield (("HSCAN", keys.jobs, cursor, "COUNT", _PAGE),)
-        for name, raw in _pairs(page):
+        for name, raw in flat(page):
             if len(raw) >= HEADER_BYTES and _HEADER.match(raw) and jump.early_ms(raw):
                 found.append(name.decode("utf-8", "backslashreplace"))
         if int(cursor) == 0:
             return sorted(found), True
     return sorted(found), False
-
-
-def _pairs(page: Any) -> Iterator[tuple[bytes, bytes]]:
-    return iter(page.items()) if isinstance(page, dict) else zip(page[::2], page[1::2], strict=True)
