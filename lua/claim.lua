@@ -30,6 +30,7 @@
 --#include slices
 --#include count
 --#include astray
+--#include taken
 --#include offered
 local meta, replay_key, jobs, days, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local wake_list, bucket = KEYS[7], KEYS[8]
@@ -93,7 +94,6 @@ end
 
 local deadline = digits(now_ms + lease)
 local token_text = string.format('%016.0f', stamp)
-local token_least = token_text
 local claimed, taken, ids, used, more_offered = {}, 0, {}, 0, false
 if first then
   claimed, taken, used, more_offered = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline,
@@ -118,18 +118,10 @@ if #ids > 0 then
       odd[#odd + 1] = id
       odd_records[#odd] = record
     else
-      local token = token_text
-      local last = string.sub(record, 22, 37)
-      if last >= token then
-        token = string.format('%016.0f', tonumber(last) + 1)
-      end
-      local attempt = tonumber(string.sub(record, 3, 6)) + 1
-      record = '1p' .. string.format('%04d', attempt < 9999 and attempt or 9999) .. fire .. token .. worker
-        .. string.sub(record, 46)
       leases[#leases + 1] = deadline
       leases[#leases + 1] = id
       changes[#changes + 1] = id
-      changes[#changes + 1] = record
+      changes[#changes + 1] = taken_record(record, fire, token_text, worker)
     end
   end
   if #changes > 0 then
@@ -191,7 +183,7 @@ for i = 1, #claimed, 2 do
   names[#names + 1] = claimed[i]
 end
 if #names > 0 then
-  remember(replay_key, request, token_least .. ' ' .. table.concat(names, ' '))
+  remember(replay_key, request, token_text .. ' ' .. table.concat(names, ' '))
 end
 return { #names > 0 and 'ok' or 'empty', digits(now), next_fire, next_day, role, digits(grace), jumps,
   unpack(claimed) }

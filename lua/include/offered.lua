@@ -6,7 +6,7 @@ local NOTE_PAGES = 12
 
 -- take_offered: claim what is offered, as far as it lies in the bucket at hand and there is room. Each job gets the
 -- fire time back that it had. Returns id, record, id, record, ..., how many jobs these are, how many bytes were read,
--- and whether there may be more although there is room. Needs `slices`.
+-- and whether there may be more although there is room. Needs `slices` and `taken`.
 -- Example: `a 001900000000000 1900000000000500` with score 1900000060000 is job a, due at ...000000, which lies on the
 -- wheel for a minute later.
 local function take_offered(jobs, processing, bucket, offered, limit, start, now_ms, deadline, token_text, worker)
@@ -44,12 +44,7 @@ local function take_offered(jobs, processing, bucket, offered, limit, start, now
       elseif taken < limit and untils[i] >= start and untils[i] < start + 86400000 then
         seen[id] = true
         taken = taken + 1
-        local token = token_text
-        if tokens[i] >= token then
-          token = string.format('%016.0f', tonumber(tokens[i]) + 1)
-        end
-        local attempt = math.min(9999, tonumber(string.sub(record, 3, 6)) + 1)
-        record = '1p' .. string.format('%04d', attempt) .. fires[i] .. token .. worker .. string.sub(record, 46)
+        record = taken_record(record, fires[i], token_text, worker)
         leases[#leases + 1] = deadline
         leases[#leases + 1] = id
         records_new[#records_new + 1] = id

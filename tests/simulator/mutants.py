@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant(name="reschedule leaves the old place", scripts=("reschedule",), promises=("I9",), old="redis.call('ZREM', from, id)", new=""),
     Mutant(name="retry leaves the lease", scripts=("retry",), promises=("I9",), old="redis.call('ZREM', processing, unpack(moved))", new=""),
     Mutant(name="release counts the attempt", scripts=("release",), promises=("I8",), old="refile('b', 1)", new="refile('b', 0)"),
-    Mutant(name="claim forgets what it answered", scripts=("claim",), promises=("a repeated claim",), old="remember(replay_key, request, token_least", new="local _ = (token_least"),
+    Mutant(name="claim forgets what it answered", scripts=("claim",), promises=("a repeated claim",), old="remember(replay_key, request, token_text", new="local _ = (token_text"),
     Mutant(name="enqueue forgets what it answered", scripts=("enqueue",), promises=("a repeated enqueue",), old="remember(replay_key, request, answer)", new=""),
     Mutant(name="enqueue forgets that it refused", scripts=("enqueue",), promises=("its caller was told full", "I2"), old="remember(replay_key, request, '!full ' .. digits(cap))", new=""),
     Mutant(name="enqueue forgets a chunk", scripts=("enqueue",), promises=("K-03",), old="redis.call('SET', chunk, answer, 'EX', CHUNK_S)", new=""),
