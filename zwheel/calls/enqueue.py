@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, foreign_schema, text, when_text, word
+from zwheel.codec import MOST
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
@@ -127,7 +129,7 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     if answer == "foreign":
         raise foreign_schema(sent.call.keys[0], text(reply[2]))
     if answer == "oversized":
-        raise PayloadTooLarge(max(len(job.body) for job in sent.batch), 2_097_152)
+        raise PayloadTooLarge(max(len(job.body) for job in sent.batch), MOST)
     if answer != "ok":
         raise BrokerRefused(f"enqueue answered {answer!r}, which this version does not know")
     now_ms = _taken_ms(reply)
@@ -137,12 +139,10 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     existed = _existed(text(reply[3])) if reply[3] else {}
     result: list[Enqueued] = []
     for index, job in enumerate(batch):
-        if letters[index] == "c":
+        if letters[index] in "ca":
             fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
-            result.append(_created(job, queue, fire))
-        elif letters[index] == "a":
-            fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
-            result.append(Enqueued(job_id=job.id, existed=True, queue=queue, fire_at_ms=fire))
+            made = _created(job, queue, fire)
+            result.append(made if letters[index] == "c" else replace(made, existed=True))
         else:
             held, state, fire = existed.get(index, (job.id, JobState.DONE, 0))
             result.append(Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire))
