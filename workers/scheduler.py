@@ -26,7 +26,7 @@ from zwheel.codec import Codec
 from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown, SchemaMismatch
 from zwheel.keys import ShardKeys
 from zwheel.occurrence import advance_of
-from zwheel.operations.late import any_waits, give_back, late_in
+from zwheel.operations.late import give_back, late_ones
 from zwheel.operations.schedules import awaken
 from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown, whole
 from zwheel.schedules.plan import drawn_back, plan
@@ -288,8 +288,8 @@ class Scheduler:
 
     def _revive(self) -> None:
         """Try again what was left to others long enough."""
-        time = asyncio.get_running_loop().time()
-        self._put_off = {name: until for name, until in self._put_off.items() if until > time}
+        now = asyncio.get_running_loop().time()
+        self._put_off = {name: until for name, until in self._put_off.items() if until > now}
 
     def _is_far(self, due_ms: float) -> bool:
         clock = self._store.session.clock
@@ -359,17 +359,14 @@ class Scheduler:
 
     async def _gave_back(self, info: ScheduleInfo, now_ms: int) -> bool:
         """Whether some of its occurrences waited too long on the wheel: they are taken back, and it is due again."""
-        ask = late_in(self._keys, info, now_ms)
-        if ask is None:
+        if not late_ones(info, now_ms):
             return False
-        (records,) = await self._store.send([ask])
-        if not any_waits(info, now_ms, records):
-            return False
-        log.warning(
-            "schedule %s: no worker started its occurrences in time; it decides what becomes of them", info.name
-        )
-        await self._store.drive(give_back(self._store.session, self.queue, info.name, {}))
-        return True
+        given = await self._store.drive(give_back(self._store.session, self.queue, info.name, {}))
+        if given.waited:
+            log.warning(
+                "schedule %s: no worker started its occurrences in time; it decides what becomes of them", info.name
+            )
+        return given.waited
 
     def _cannot(self, name: str, error: Exception) -> None:
         self._leave(name.encode())

@@ -14,6 +14,7 @@ from zwheel import __version__
 from zwheel.acl import Role
 from zwheel.calls import Session
 from zwheel.connect import check_server
+from zwheel.doctor import info_fields
 from zwheel.errors import (
     BrokerError,
     BrokerFull,
@@ -233,7 +234,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 (info,) = await store.send([("INFO", "server")])
-                check_server(_parse_info(info))
+                check_server(info_fields(info))
                 await guard.admit()
                 await self._ask_rights(store, namespace)
                 for queue in self.settings.queues:
@@ -397,10 +398,3 @@ def _look(pollers: list[Poller], queue: str) -> None:
     for poller in pollers:
         if poller.queue == queue:
             poller.look()
-
-
-def _parse_info(info: bytes | dict[str, object]) -> dict[str, object]:
-    if isinstance(info, dict):
-        return info
-    pairs = (line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    return {str(name): value for name, value in pairs}

@@ -4,6 +4,7 @@ from zwheel.doctor.access import check_rights
 from zwheel.doctor.eviction import Policy, eviction_policy, refusal
 from zwheel.doctor.finding import Finding, Level
 from zwheel.doctor.keyspace import Keyspace, known_queues
+from zwheel.doctor.probe import info_fields
 from zwheel.doctor.queues import Health, check_queue, mend_queue
 from zwheel.doctor.server import check_redis
 
@@ -17,6 +18,7 @@ __all__ = [
     "check_redis",
     "check_rights",
     "eviction_policy",
+    "info_fields",
     "known_queues",
     "mend_queue",
     "refusal",

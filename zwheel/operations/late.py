@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from zwheel import calls
 from zwheel.calls import Session
 from zwheel.calls.advance import After
 from zwheel.calls.define import Late
 from zwheel.errors import BrokerRefused
-from zwheel.keys import ShardKeys
 from zwheel.schedules.definition import occurrence_id
 from zwheel.schedules.plan import late_after_ms
 from zwheel.schedules.state import ScheduleInfo, Status, given_back, read_schedule, record_tail
@@ -29,6 +27,8 @@ class GivenBack(NamedTuple):
     """Of those that may start, by the server's clock."""
     schedule: bool = True
     """Whether the schedule is there."""
+    waited: bool = False
+    """Whether some that waited on the wheel are the schedule's again."""
 
 
 def late_ones(info: ScheduleInfo, now_ms: int) -> list[tuple[int, int]]:
@@ -70,7 +70,7 @@ def give_back(session: Session, queue: str, name: str, held: Mapping[int, Late])
             (reply,) = yield (call,)
         met = calls.read_define(call, reply)
         if met.word == "ok":
-            return GivenBack(frozenset(held) - (mine & early), frozenset(early & mine))
+            return GivenBack(frozenset(held) - (mine & early), frozenset(early & mine), waited=bool(waits))
         if met.word == "early":
             early |= {at for at, late in held.items() if late.id in met.started}
     raise BrokerRefused(f"schedule {name} changes faster than an occurrence can be given back to it")
@@ -78,9 +78,9 @@ def give_back(session: Session, queue: str, name: str, held: Mapping[int, Late])
 
 def _after(info: ScheduleInfo, times: Sequence[int], now_ms: int) -> After:
     state = given_back(info.state, times)
-    if state.status is Status.ACTIVE:  # looked at at once: a worker applies the misfire policy
-        return After(state.status.letter, now_ms, record_tail(state, info.definition))
-    return After(state.status.letter, None, record_tail(replace(state), info.definition))
+    # One that is active is looked at at once: a worker applies the misfire policy.
+    due_ms = now_ms if state.status is Status.ACTIVE else None
+    return After(state.status.letter, due_ms, record_tail(state, info.definition))
 
 
 def _held(record: bytes | None, late: Late) -> bool:
@@ -89,15 +89,3 @@ def _held(record: bytes | None, late: Late) -> bool:
 
 def _waits(record: bytes | None, fire_ms: int) -> bool:
     return record is not None and record[:21] == b"1s0000%015d" % fire_ms
-
-
-def late_in(keys: ShardKeys, info: ScheduleInfo, now_ms: int) -> tuple[Any, ...] | None:
-    """The question which of the late ones of a schedule still wait on the wheel; None when there are none."""
-    ids = [occurrence_id(info.name, at) for at, _ in late_ones(info, now_ms)]
-    return ("HMGET", keys.jobs, *ids) if ids else None
-
-
-def any_waits(info: ScheduleInfo, now_ms: int, records: Sequence[bytes | None]) -> bool:
-    """Whether one of those that `late_in` asked for waits."""
-    pairs = zip(late_ones(info, now_ms), records, strict=True)
-    return any(_waits(record, fire) for (_, fire), record in pairs)
