@@ -16,6 +16,9 @@
 --#include dedup
 --#include holders
 --#include count
+--#include slices
+--#include rests
+--#include behind
 --#include trim
 local meta, replay_key, jobs, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request, most = ARGV[2], tonumber(ARGV[3])
@@ -50,7 +53,7 @@ if #ended > 0 then
   redis.call('HSET', jobs, unpack(changes))
   redis.call('ZREM', processing, unpack(ended))
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
-  trim_dead(dead, jobs, meta, most)
+  trim_dead(dead, jobs, meta, most, now_ms)
 end
 contact(meta, now, stamp, stored[2])
 local answer = table.concat(letters)

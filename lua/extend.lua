@@ -3,8 +3,9 @@
 -- A second send renews again, which is harmless.
 -- KEYS 1 meta  2 jobs  3 processing
 -- ARGV 1 now (tests)  2 lease, ms, then for each job: id, token as 16 digits
--- Returns ok, clock in µs, one letter a job: k kept, f fenced, m missing
--- Cost O(jobs log n), at most 1000 jobs.
+-- Returns ok, clock in µs, one letter a job: k kept, f fenced, m missing, l left for another call, because the records
+--      before it come to 2 MiB
+-- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, or one.
 -- Keeps I4 I5
 --#include clock
 --#include digits
@@ -12,6 +13,7 @@
 --#include rights
 --#include contact
 --#include holders
+--#include slices
 local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[3]
 local lease = tonumber(ARGV[2])
 local stored = redis.call('HMGET', meta, 'clock', 'beat', 'lease', 'leased')
@@ -23,7 +25,10 @@ longest(meta, now_ms, lease, stored[3], stored[4])
 if #ARGV < 3 then
   return { 'ok', digits(now), '' }
 end
-local ids, _, letters = holders(jobs, 3, 2)
+local ids, tokens = claims(3, 2)
+local asked = #ids
+local records = read_within(jobs, ids, BUDGET)
+local letters = verdicts_of(ids, tokens, records)
 local renewed = {}
 for i = 1, #ids do
   if letters[i] == '' then
@@ -31,6 +36,9 @@ for i = 1, #ids do
     renewed[#renewed + 1] = now_ms + lease
     renewed[#renewed + 1] = ids[i]
   end
+end
+for i = #ids + 1, asked do
+  letters[i] = 'l'
 end
 if #renewed > 0 then
   redis.call('ZADD', processing, 'XX', unpack(renewed))

@@ -1,23 +1,30 @@
 #!lua flags=allow-oom
 -- prune: done, cancelled or dead -> gone, past retention. Deletes tombstones whose time is over, dead jobs past their
--- age, and windows of dedup keys that ended. A second send prunes what is left.
+-- age, and windows of dedup keys that ended. A second send prunes what is left. A job that lives,
+-- or ended otherwise, and stands there by damage stays: it is looked at again after a day, or after the age.
 -- KEYS 1 meta  2 jobs  3 done  4 dead  5 dedup  6 dedup:expiry
 -- ARGV 1 now (tests)  2 most of each kind to take  3 age at which a dead job goes, ms  4 the clock that the caller
 --      expects, µs, '' when it does not know
 -- Returns ok | doubt (the clock is not what the caller expects, by more than a minute: nothing is taken), clock in µs,
---      and with ok how many of the fullest kind were taken: as many as the limit means there may be more
--- Cost O(jobs log n), at most 1000 of each kind.
+--      and with ok how many of the fullest kind were taken
+-- It ends early when the records of a kind come to 2 MiB: ask again until none was taken.
+-- Cost O(jobs log n), at most 1000 of each kind, or 2 MiB of them, or one.
 -- Keeps I9 I11
 --#include clock
 --#include digits
 --#include rights
 --#include record
 --#include keeps
+--#include slices
+--#include rests
+--#include behind
 --#include count
 local meta, jobs, done, dead, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local limit = tonumber(ARGV[2])
+-- When a job among the ended ones that has not ended is looked at again, ms.
+local LOOK_AGAIN = 86400000
 local now, stamp = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
-rights(meta, 'HDEL', 'ZREM', 'HINCRBY', 'HSET')
+rights(meta, 'HDEL', 'ZREM', 'HINCRBY', 'HSET', 'ZADD')
 if ARGV[4] ~= '' and math.abs(now - tonumber(ARGV[4])) > 60000000 then
   return { 'doubt', digits(now) }
 end
@@ -33,7 +40,10 @@ if #digests > 0 then
   for i = 1, #digests do
     names[i] = owners[i] or ''
   end
-  local records = redis.call('HMGET', jobs, unpack(names))
+  local records, looked = read_within(jobs, names, BUDGET)
+  for i = #digests, looked + 1, -1 do
+    digests[i] = nil
+  end
   for i = 1, #digests do
     if not keeps(records[i], digests[i]) then
       free[#free + 1] = digests[i]
@@ -44,14 +54,18 @@ if #digests > 0 then
   end
   redis.call('ZREM', expiry, unpack(digests))
 end
-if #ended > 0 then
-  redis.call('HDEL', jobs, unpack(ended))
-  redis.call('ZREM', done, unpack(ended))
+local over, stay = at_rest('dc', ended, (read_within(jobs, ended, BUDGET)))
+put_behind(done, stay, now_ms + LOOK_AGAIN)
+if #over > 0 then
+  redis.call('HDEL', jobs, unpack(over))
+  redis.call('ZREM', done, unpack(over))
 end
-if #old > 0 then
-  redis.call('HDEL', jobs, unpack(old))
-  redis.call('ZREM', dead, unpack(old))
-  count(meta, 'trimmed', #old)
+local gone, live = at_rest('x', old, (read_within(jobs, old, BUDGET)))
+put_behind(dead, live, now_ms)
+if #gone > 0 then
+  redis.call('HDEL', jobs, unpack(gone))
+  redis.call('ZREM', dead, unpack(gone))
+  count(meta, 'trimmed', #gone)
 end
 redis.call('HSET', meta, 'clock', digits(stamp))
-return { 'ok', digits(now), math.max(#ended, #old, #digests) }
+return { 'ok', digits(now), math.max(#over, #gone, #digests) }

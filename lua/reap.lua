@@ -28,6 +28,8 @@
 --#include dedup
 --#include wake
 --#include count
+--#include rests
+--#include behind
 --#include trim
 local meta, jobs, processing, days, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -134,7 +136,7 @@ if #due > 0 then
 end
 if #times > 0 then
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
-  trim_dead(dead, jobs, meta, most)
+  trim_dead(dead, jobs, meta, most, now_ms)
 end
 if orphans > 0 then
   count(meta, 'orphans', orphans)

@@ -17,7 +17,7 @@ from typing import Any
 
 from zwheel import calls
 from zwheel.address import parse_url
-from zwheel.calls import BATCH_LIMIT, Call
+from zwheel.calls import BATCH_LIMIT, Call, Reply
 from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.outside import Sayer, escaped
@@ -118,36 +118,34 @@ class Heartbeat(PartThread):
         info = self._describe()
         info["beat"] = self._store.session.clock.now_ms()
         news = json.dumps(info)
-        commands: list[Call | tuple[Any, ...]] = []
-        parts: list[Sequence[Claim]] = []
+        batches: list[tuple[ShardKeys, Sequence[Claim]]] = []
         for keys in self._shards:
             mine = [claim for claim in claims if claim.queue == keys.queue]
             # With nothing to renew, that workers reach Redis is told by the claims of those that wait.
-            for start in range(0, len(mine), BATCH_LIMIT):
-                parts.append(mine[start : start + BATCH_LIMIT])
-                call = calls.extend(
-                    keys, [(claim.id, claim.token) for claim in parts[-1]],
-                    lease_ms=settings.lease_ms, now=self._store.session.now,
-                )  # fmt: skip
-                commands.append(call)
-            commands.append(("HSET", keys.workers, self._worker, news))
-            parts.append(())
+            batches += [(keys, mine[start : start + BATCH_LIMIT]) for start in range(0, len(mine), BATCH_LIMIT)]
+        told: list[Call | tuple[Any, ...]] = [("HSET", keys.workers, self._worker, news) for keys in self._shards]
         refused: BrokerError | None = None
-        for part, reply in zip(parts, self._store.send(commands, each=True), strict=True):
-            if isinstance(reply, BrokerError):
-                # One shard's trouble does not cost the others their leases. A full Redis renews leases, but takes no
-                # news about this worker.
-                if not isinstance(reply, BrokerFull):
+        while told or batches:
+            sent_ns = time.monotonic_ns()
+            extends = [
+                calls.extend(
+                    keys, [(claim.id, claim.token) for claim in batch],
+                    lease_ms=settings.lease_ms, now=self._store.session.now,
+                )
+                for keys, batch in batches
+            ]  # fmt: skip
+            replies = self._store.send([*extends, *told], each=True)
+            # One shard's trouble does not cost the others their leases. A full Redis renews leases, but takes no news
+            # about this worker.
+            for reply in replies:
+                if isinstance(reply, BrokerError) and not isinstance(reply, BrokerFull):
                     refused = reply
-            elif part:
-                try:
-                    self._renewed(part, calls.read_letters(reply) or "", started_ns)
-                except (BrokerError, ValueError, LookupError, TypeError) as error:
-                    # What cannot be read renews nothing here, and nothing else is lost by it.
-                    self._sayer.say(
-                        logging.ERROR, repr(error)[:200], "queue %s: a renewal was answered by what cannot be read: %r",
-                        part[0].queue, error,
-                    )  # fmt: skip
+            batches = [
+                (keys, left)
+                for (keys, batch), reply in zip(batches, replies, strict=False)
+                if not isinstance(reply, BrokerError) and (left := self._read(batch, reply, sent_ns))
+            ]
+            told = []
         if asked:
             self._tell(self._runner.fill)
         if refused is not None:
@@ -164,12 +162,26 @@ class Heartbeat(PartThread):
                 self._tell(self._runner.lost, claim)
         return young
 
-    def _renewed(self, claims: Sequence[Claim], letters: str, started_ns: int) -> None:
-        for claim, letter in zip(claims, letters, strict=True):
+    def _read(self, batch: Sequence[Claim], reply: Reply, sent_ns: int) -> list[Claim]:
+        """Read an answer. Returns the claims that were left for another call: their records are large."""
+        try:
+            letters = calls.read_letters(reply) or ""
+            left = [claim for claim, letter in zip(batch, letters, strict=True) if letter == "l"]
+            if len(left) == len(batch):
+                raise ValueError("nothing was renewed and all of it left for another call")
+        except (BrokerError, ValueError, LookupError, TypeError) as error:
+            # What cannot be read renews nothing here, and nothing else is lost by it.
+            self._sayer.say(
+                logging.ERROR, repr(error)[:200], "queue %s: a renewal was answered by what cannot be read: %r",
+                batch[0].queue, error,
+            )  # fmt: skip
+            return []
+        for claim, letter in zip(batch, letters, strict=True):
             if letter == "k":
-                claim.leased_ns = started_ns
-            elif not claim.ended:
+                claim.leased_ns = sent_ns
+            elif letter != "l" and not claim.ended:
                 self._tell(self._runner.lost, claim)
+        return left
 
     async def watch(self) -> None:
         """Give up, in time, what was not renewed and may soon run elsewhere. Runs in the event loop, until cancelled.

@@ -189,8 +189,9 @@ class Reaper:
 
     async def _prune(self, keys: ShardKeys) -> None:
         session = self._store.session
-        taken = _BATCH
-        while taken >= _BATCH:
+        taken = 1
+        # Not only a full batch has others behind it: large jobs come in smaller ones.
+        while taken:
             call = calls.prune(
                 keys, limit=_BATCH, dead_age_ms=self._settings.dead_age_ms,
                 expected_us=self._expected_us(), now=session.now,

@@ -1,12 +1,16 @@
--- holders: read a batch of (id, token) claims from ARGV, each `width` wide, starting at `first`, and look at the
--- records. Returns ids, records, and one letter each: '' still held by that token, f fenced, m missing.
-local function holders(jobs, first, width)
+-- holders: who holds the jobs of a batch of claims.
+-- claims: read (id, token) pairs from ARGV, each `width` wide, starting at `first`. Returns ids and tokens.
+local function claims(first, width)
   local ids, tokens = {}, {}
   for i = first, #ARGV, width do
     ids[#ids + 1] = ARGV[i]
     tokens[#tokens + 1] = ARGV[i + 1]
   end
-  local records = redis.call('HMGET', jobs, unpack(ids))
+  return ids, tokens
+end
+
+-- verdicts_of: one letter for each of these ids: '' still held by that token, f fenced, m missing.
+local function verdicts_of(ids, tokens, records)
   local verdicts = {}
   for i = 1, #ids do
     local record = records[i]
@@ -18,5 +22,12 @@ local function holders(jobs, first, width)
       verdicts[i] = ''
     end
   end
-  return ids, records, verdicts
+  return verdicts
+end
+
+-- holders: read a batch of claims, and look at the records. Returns ids, records, and a letter each.
+local function holders(jobs, first, width)
+  local ids, tokens = claims(first, width)
+  local records = redis.call('HMGET', jobs, unpack(ids))
+  return ids, records, verdicts_of(ids, tokens, records)
 end

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from zwheel.calls import bury, read_letters
 
 from .shard import (
@@ -7,6 +9,7 @@ from .shard import (
     DIGEST2,
     KEYS,
     LANE,
+    LANE2,
     NOW,
     NOW_US,
     OTHER_WORKER,
@@ -95,6 +98,36 @@ def test_at_most_a_hundred_dead_jobs_go_at_a_time(shard: Shard) -> None:
     assert list(after["dead"]) == [f"old{i:03d}" for i in range(100, 150)] + ["a"]
     assert set(after["jobs"]) == set(after["dead"])
     assert after["meta"]["trimmed"] == "100"
+
+
+@pytest.mark.parametrize("lives", [record(), held(TOKEN), record("d", body=b"")])
+def test_a_job_that_is_not_dead_is_not_trimmed_and_hides_none_behind_it(shard: Shard, lives: bytes) -> None:
+    shard.put(
+        {
+            "jobs": {"a": held(TOKEN), "b": held(TOKEN), "lives": lives, "old": record("x")},
+            "processing": {"a": NOW + 1, "b": NOW + 1},
+            "dead": {"lives": 1, "old": 2},
+        }
+    )
+    shard.run(bury(KEYS, end("a"), most_dead=2, lane=LANE, now=at(NOW)))
+    assert list(shard.keyspace()["dead"]) == ["old", "a", "lives"]
+    shard.run(bury(KEYS, end("b"), most_dead=2, lane=LANE2, now=at(NOW, 1)))
+    after = shard.keyspace()
+    assert sorted(after["dead"]) == ["b", "lives"]
+    assert after["jobs"]["lives"] == lives
+
+
+def test_large_dead_jobs_are_trimmed_a_few_at_a_time(shard: Shard) -> None:
+    large = record("x", body=b"x" * 700_000)
+    shard.put(
+        {
+            "jobs": {"a": held(TOKEN), **{f"old{i}": large for i in range(5)}},
+            "processing": {"a": NOW + 1},
+            "dead": {f"old{i}": i for i in range(5)},
+        }
+    )
+    shard.run(bury(KEYS, end("a"), most_dead=1, lane=LANE, now=at(NOW)))
+    assert list(shard.keyspace()["dead"]) == ["old2", "old3", "old4", "a"]
 
 
 def test_the_dedup_key_is_given_back_unless_its_window_lasts(shard: Shard) -> None:

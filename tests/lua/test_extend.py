@@ -48,6 +48,14 @@ def test_a_worker_that_holds_nothing_still_says_that_it_lives(shard: Shard) -> N
     shard.leaves({"meta": meta(beat=True, lease=LEASE)})
 
 
+def test_large_jobs_are_renewed_a_few_at_a_time_and_the_rest_is_named(shard: Shard) -> None:
+    jobs = {name: held(TOKEN, body=b"x" * 700_000) for name in "abcd"} | {"z": held(TOKEN)}
+    shard.put({"jobs": jobs, "processing": dict.fromkeys(jobs, NOW + 1)})
+    assert run(shard, *((name, TOKEN) for name in jobs)) == "kklll"
+    assert shard.keyspace()["processing"] == dict.fromkeys("cdz", NOW + 1) | dict.fromkeys("ab", NOW + LEASE)
+    assert run(shard, *((name, TOKEN) for name in "cdz")) == "kkk"
+
+
 def test_the_longest_lease_in_use_is_remembered(shard: Shard) -> None:
     shard.put({"meta": meta(NOW_US - 1, beat=True, lease=LEASE)})
     run(shard, lease=LEASE - 1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from zwheel.calls import prune, read_count
+from zwheel.times import DAY_MS
 
 from .shard import DIGEST, KEYS, NOW, NOW_US, TODAY, Shard, at, held, meta, record
 
@@ -112,3 +113,54 @@ def test_a_limit_bounds_each_kind_and_is_answered_when_there_may_be_more(shard: 
 def test_an_empty_shard_stays_empty_but_for_the_clock(shard: Shard) -> None:
     assert run(shard) == 0
     shard.leaves({"meta": meta()})
+
+
+@pytest.mark.parametrize("lives", [record(), held(NOW_US), record("d", body=b""), record("c", body=b"")])
+def test_a_job_that_is_not_dead_outlives_its_place_among_the_dead(shard: Shard, lives: bytes) -> None:
+    """After damage it stands there too; it must not lose its record, and must hide none behind it."""
+    shard.put(
+        {
+            "jobs": {"a": lives, "b": record("x"), "newer": record("p", version="2")},
+            "processing": {"a": NOW + 5},
+            "dead": {"a": 1, "b": 2, "newer": 3, "gone": 4},
+        }
+    )
+    assert run(shard, limit=1) == 0
+    assert run(shard) == 3
+    assert run(shard) == 0
+    shard.leaves(
+        {"jobs": {"a": lives}, "processing": {"a": NOW + 5}, "dead": {"a": NOW}, "meta": meta(NOW_US + 2, trimmed=3)}
+    )
+
+
+@pytest.mark.parametrize("lives", [record(), held(NOW_US), record("x")])
+def test_a_job_that_has_not_ended_outlives_its_place_among_the_ended(shard: Shard, lives: bytes) -> None:
+    shard.put(
+        {
+            "jobs": {"a": lives, "d": record("d", body=b""), "c": record("c", body=b"")},
+            "processing": {"a": NOW + 5},
+            "done": {"a": 1, "d": 2, "c": 3, "gone": 4},
+        }
+    )
+    assert run(shard, limit=1) == 0
+    assert run(shard) == 3
+    assert run(shard) == 0
+    shard.leaves(
+        {"jobs": {"a": lives}, "processing": {"a": NOW + 5}, "done": {"a": NOW + DAY_MS}, "meta": meta(NOW_US + 2)}
+    )
+
+
+def test_large_records_are_pruned_a_few_at_a_time(shard: Shard) -> None:
+    names = [f"j{n}" for n in range(5)]
+    large = record("x", body=b"x" * 700_000)
+    digests = {f"{n:032x}": name for n, name in enumerate(names)}
+    shard.put(
+        {
+            "jobs": dict.fromkeys(names, large),
+            "dead": dict.fromkeys(names, 5),
+            "dedup": digests,
+            "dedup:expiry": dict.fromkeys(digests, 5),
+        }
+    )
+    assert [run(shard) for _ in range(4)] == [2, 2, 1, 0]
+    shard.leaves({"meta": meta(NOW_US + 3, trimmed=5)})

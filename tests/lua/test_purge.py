@@ -1,8 +1,25 @@
 from __future__ import annotations
 
-from zwheel.calls import purge, read_count
+import pytest
 
-from .shard import DIGEST, DIGEST2, KEYS, MIDNIGHT, NOW, NOW_US, TODAY, TOMORROW, Keyspace, Shard, at, meta, record
+from zwheel.calls import purge, read_count, read_purge
+
+from .shard import (
+    DIGEST,
+    DIGEST2,
+    KEYS,
+    MIDNIGHT,
+    NOW,
+    NOW_US,
+    TODAY,
+    TOMORROW,
+    Keyspace,
+    Shard,
+    at,
+    held,
+    meta,
+    record,
+)
 
 
 def test_a_bucket_is_deleted_in_parts_and_leaves_the_index_when_it_is_empty(shard: Shard) -> None:
@@ -15,7 +32,7 @@ def test_a_bucket_is_deleted_in_parts_and_leaves_the_index_when_it_is_empty(shar
         }
     )
     call = purge(KEYS, KEYS.wheel(TODAY), day=TODAY, limit=2, now=at(NOW))
-    assert shard.run(call) == [b"ok", at(NOW).encode(), 2]
+    assert shard.run(call) == [b"ok", at(NOW).encode(), 2, 0]
     rest: Keyspace = {
         "jobs": {"c": record(), "t": record(fire=MIDNIGHT)},
         f"wheel:{TODAY}": {"c": NOW + 2},
@@ -72,3 +89,34 @@ def test_unreadable_records_and_members_without_a_record_go_too(shard: Shard) ->
     )
     assert read_count(shard.run(purge(KEYS, KEYS.dead, now=at(NOW)))) == 3
     shard.leaves({"dedup": {DIGEST: "newer"}, "meta": meta()})
+
+
+@pytest.mark.parametrize("place", ["dead", "done", f"wheel:{TODAY}"])
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_job_that_stands_there_by_damage_keeps_its_record_and_hides_none(
+    shard: Shard, place: str, by_id: bool
+) -> None:
+    jobs = {"d": record("d", body=b""), "c": record("c", body=b""), "x": record("x"), "s": record(), "p": held(NOW_US)}
+    belong = {"dead": "x", "done": "dc", f"wheel:{TODAY}": "s"}[place]
+    day = TODAY if "wheel" in place else ""
+    shard.put({"jobs": jobs, place: dict.fromkeys(jobs, NOW)} | ({"days": {TODAY: int(TODAY)}} if day else {}))
+    zset, ids = f"{KEYS.tag}:{place}", list(jobs) if by_id else []
+    gone = past = 0
+    for _ in range(6):
+        call = purge(KEYS, zset, day=day, limit=2, past=past, ids=ids, now=at(NOW))
+        purged = read_purge(shard.run(call))
+        gone, past = gone + purged.gone, past + purged.left
+    assert (gone, past) == (len(belong), len(jobs) - len(belong))
+    left = shard.keyspace()
+    assert left["jobs"] == {name: raw for name, raw in jobs.items() if name not in belong}
+    assert left[place] == dict.fromkeys(left["jobs"], NOW)
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_large_records_are_purged_a_few_at_a_time(shard: Shard, by_id: bool) -> None:
+    names = [f"j{n}" for n in range(9)]
+    large = record("x", body=b"x" * 700_000)
+    shard.put({"jobs": dict.fromkeys(names, large), "dead": dict.fromkeys(names, NOW)})
+    call = purge(KEYS, KEYS.dead, ids=names if by_id else (), now=at(NOW))
+    assert [read_purge(shard.run(call)) for _ in range(4)] == [(2, 0), (2, 0), (2, 0), (2, 0)]
+    assert read_purge(shard.run(call)) == (1, 0)

@@ -266,6 +266,21 @@ def test_the_oldest_dead_jobs_go_when_there_are_more_than_are_kept(shard: Shard)
     assert after["meta"] == worker_meta(trimmed=1)
 
 
+def test_a_job_that_lives_is_not_trimmed_although_it_stands_among_the_dead(shard: Shard) -> None:
+    lives = held(TOKEN)
+    shard.put(
+        {
+            "jobs": {"a": held(TOKEN, attempt=3), "lives": lives},
+            "processing": {"a": NOW, "lives": NOW + 9},
+            "dead": {"lives": NOW - 2},
+        }
+    )
+    assert run(shard, most_dead=1) == Reaped(NOW_US, 0, 1, [], ["a"])
+    after = shard.keyspace()
+    assert after["jobs"]["lives"] == lives
+    assert after["dead"] == {"a": NOW, "lives": NOW}
+
+
 def test_a_new_day_changes_nothing_and_asks_for_another_call(shard: Shard) -> None:
     before = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}}
     shard.put(before)

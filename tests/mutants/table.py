@@ -36,17 +36,18 @@ def _mutant(name: str, path: str, old: str, new: str, *tables: str, first: str =
 
 _HOLDERS = "or string.sub(record, 22, 37) ~= tokens[i] then"
 _FENCED = "local ids, records, letters = holders(jobs, {0}, {1})"
-_OPEN = (
-    _FENCED
-    + "\nfor i = 1, #letters do if letters[i] == 'f' and string.sub(records[i], 2, 2) == 'p' then letters[i] = '' end end"
+_ANY = (
+    "\nfor i = 1, #letters do if letters[i] == 'f' and string.sub(records[i], 2, 2) == 'p' then letters[i] = '' end end"
 )
+_OPEN = _FENCED + _ANY
+_VERDICTS = "local letters = verdicts_of(ids, tokens, records)"
 
 MUTANTS: tuple[Mutant, ...] = (
     # Tokens.
     _mutant("no script checks the token", "include/holders.lua", _HOLDERS, "then", "complete"),
     _mutant("complete ignores the token", "complete.lua", _FENCED.format(3, 2), _OPEN.format(3, 2)),
     _mutant("bury ignores the token", "bury.lua", _FENCED.format(4, 3), _OPEN.format(4, 3)),
-    _mutant("extend ignores the token", "extend.lua", "local ids, _, letters = holders(jobs, 3, 2)", _OPEN.format(3, 2)),
+    _mutant("extend ignores the token", "extend.lua", _VERDICTS, _VERDICTS + _ANY),
     _mutant("retry and release ignore the token", "include/refile.lua", _FENCED.format("first", 4),
             _OPEN.format("first", 4), "retry", "release"),
     _mutant("an ended job counts as held", "include/holders.lua", "string.sub(record, 1, 2) ~= '1p' or ", "", "complete"),
@@ -108,8 +109,10 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("cancel leaves it on the wheel", "cancel.lua", "redis.call('ZREM', bucket, unpack(off))", "local _ = bucket"),
     _mutant("reschedule leaves it at its old day", "reschedule.lua", "redis.call('ZREM', from, id)", "local _ = from"),
     _mutant("redrive leaves it dead", "redrive.lua", "redis.call('ZREM', dead, unpack(off))", "local _ = dead"),
-    _mutant("purge leaves the record", "purge.lua", "redis.call('HDEL', jobs, unpack(ids))", "local _ = jobs"),
+    _mutant("purge leaves the record", "purge.lua", "redis.call('HDEL', jobs, unpack(rest))", "local _ = jobs"),
     _mutant("trimming leaves the record", "include/trim.lua", "redis.call('HDEL', jobs, unpack(old))", "local _ = jobs", "bury"),
+    _mutant("the record of a living job goes with its place", "include/rests.lua", "if state and not string.find(states, state, 1, true) then", "if false then", "prune", "purge", "bury", first="tables"),
+    _mutant("a living job hides what is behind it", "prune.lua", "put_behind(dead, live, now_ms)", "local _ = live", first="tables"),
     _mutant("trimming does not count", "include/trim.lua", "count(meta, 'trimmed', #old)", "local _ = meta", "bury", first="tables"),
     _mutant("the body stays with the tombstone", "include/record.lua", "string.sub(record, 3, line)", "string.sub(record, 3)", "complete", first="tables"),
     _mutant("the tombstone is lost", "complete.lua", "redis.call('ZADD', done, unpack(ends))", "local _ = done"),

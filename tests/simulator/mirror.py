@@ -239,7 +239,7 @@ class Mirror:
         order = sorted((score, i) for i, score in scores.items() if score <= highest)
         ids = [i for i in named if i in scores] if named else [i for _, i in order[: int(call.args[2])]]
         model.purge(given, ids)
-        return ["ok", model.time, len(ids)]
+        return ["ok", model.time, len(ids), 0]
 
     def _prune(self, call: Call, given: int) -> Reply:
         if call.args[3] != "" and abs(given - int(call.args[3])) > 60_000_000:

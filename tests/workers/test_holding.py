@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -449,6 +450,31 @@ async def test_a_job_held_for_many_leases_runs_once(wheel: Wheel, log: Log, fres
         gate.set()
         assert (await wheel.wait(answer.job_id, timeout=5)).attempt == 1
     assert log.starts() == {answer.job_id: 1}
+
+
+async def test_jobs_with_large_arguments_are_renewed_in_several_calls_of_one_beat(
+    wheel: Wheel, log: Log, fresh: RedisServer
+) -> None:
+    """The longest script stays short, and no lease is lost by that."""
+    gate = asyncio.Event()
+
+    @wheel.task(keep=60)
+    async def hold(body: bytes) -> None:
+        await gate.wait()
+
+    async with running(wheel, log, lease_ms=3000, concurrency=20):
+        ids = [(await hold.enqueue(os.urandom(250_000))).job_id for _ in range(20)]
+        await log.until(lambda: len(log.of("start")) == 20)
+        untils = [job.lease_until_ms or 0 for job in [await wheel.get(name) for name in ids] if job is not None]
+
+        async def renewed() -> bool:
+            jobs = [await wheel.get(name) for name in ids]
+            return all(job is not None and (job.lease_until_ms or 0) > max(untils) + 3000 for job in jobs)
+
+        await eventually(renewed, bool)
+        gate.set()
+        await log.until(lambda: len(log.of("done")) == 20)
+    assert log.starts() == dict.fromkeys(ids, 1)
 
 
 async def test_a_claim_has_an_end_even_when_its_worker_keeps_beating(wheel: Wheel, log: Log) -> None:

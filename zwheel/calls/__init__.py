@@ -23,7 +23,7 @@ from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, letters_repeated,
 from zwheel.calls.extend import extend
 from zwheel.calls.offer import GROUPS_LIMIT, OFFER_MS, Offer, offer
 from zwheel.calls.prune import prune
-from zwheel.calls.purge import purge
+from zwheel.calls.purge import Purged, purge, read_purge
 from zwheel.calls.reap import Reaped, read_reap, reap
 from zwheel.calls.redrive import redrive
 from zwheel.calls.refile import Back, read_refile
@@ -50,6 +50,7 @@ __all__ = [
     "NewJob",
     "NewOccurrence",
     "Offer",
+    "Purged",
     "Reaped",
     "Repaired",
     "Reply",
@@ -75,6 +76,7 @@ __all__ = [
     "read_define",
     "read_enqueue",
     "read_letters",
+    "read_purge",
     "read_reap",
     "read_refile",
     "read_repair",

@@ -12,7 +12,7 @@ from zwheel.scripts import script
 def extend(keys: ShardKeys, held: Sequence[tuple[bytes | str, bytes]], *, lease_ms: int, now: str = "") -> Call:
     """Build the call. held: (job id, token as 16 digits), up to 1000; none still says that this worker lives.
 
-    Read with `read_letters`: k, f, m.
+    Read with `read_letters`: k, f, m; l for what another call must ask for, since the records are large.
     """
     args: list[Arg] = [now, lease_ms]
     for pair in held:

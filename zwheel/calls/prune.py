@@ -8,7 +8,7 @@ from zwheel.scripts import script
 
 
 def prune(keys: ShardKeys, *, limit: int, dead_age_ms: int, expected_us: int | None = None, now: str = "") -> Call:
-    """Build the call. limit: most of each kind, up to 1000. Read with `read_count`: `limit` means there may be more.
+    """Build the call. limit: most of each kind, up to 1000. Read with `read_count`: ask again until it is 0.
 
     expected_us: the server's clock by the caller's own; when that cannot be, nothing is taken. None: not known.
     """

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from zwheel.calls.call import BATCH_LIMIT, Call
+from zwheel.calls.call import BATCH_LIMIT, Call, Reply, read_count
 from zwheel.keys import ShardKeys
 from zwheel.scripts import script
+
+
+class Purged(NamedTuple):
+    """What became of one call's jobs. There may be more of them, unless both are 0."""
+
+    gone: int
+    """How many were deleted."""
+    left: int
+    """How many were left alone: they stand in the set by damage, and their records say that they are elsewhere."""
 
 
 def purge(
@@ -16,12 +26,20 @@ def purge(
     day: str = "",
     limit: int = BATCH_LIMIT,
     highest: int | None = None,
+    past: int = 0,
     ids: Sequence[str] = (),
     now: str = "",
 ) -> Call:
     """Build the call. zset: a bucket (with its day), `keys.dead` or `keys.done`. highest: highest score to take.
 
-    ids: only these, up to 1000. Read with `read_count`.
+    ids: only these, up to 1000. past: how many to pass over, those that calls before this one left alone.
     """
     names = (keys.meta, keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, zset)
-    return Call(script("purge"), names, (now, day, limit, "+inf" if highest is None else highest, *ids))
+    states = "s" if day else "x" if zset == keys.dead else "dc"
+    most = "+inf" if highest is None else highest
+    return Call(script("purge"), names, (now, day, limit, most, states, past, *ids))
+
+
+def read_purge(reply: Reply) -> Purged:
+    """Read the answer. Raises: BrokerRefused."""
+    return Purged(read_count(reply), int(reply[3]))

@@ -246,7 +246,7 @@ def _purge(call: Call, reply: Reply | None) -> Trace:
     }  # fmt: skip
     if reply is not None:
         args["count"] = int(reply[2])
-    return Trace(_word(reply), args, _ids(call.args, 4))
+    return Trace(_word(reply), args, _ids(call.args, 6))
 
 
 def _prune(call: Call, reply: Reply | None) -> Trace:

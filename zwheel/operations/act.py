@@ -123,17 +123,21 @@ def purge(session: Session, queue: str, state: JobState, progress: Progress | No
 
 
 def _purge_set(
-    session: Session, queue: str, zset: str, day: str, highest: int | None, before: int, progress: Progress | None
-) -> Steps[int]:
-    total = 0
+    session: Session, queue: str, zset: str, day: str, highest: int | None, before: int, progress: Progress | None,
+    ids: Sequence[str] = (),
+) -> Steps[int]:  # fmt: skip
+    total = past = 0
     while True:
-        call = calls.purge(session.keys(queue), zset, day=day, limit=500, highest=highest, now=session.now)
+        call = calls.purge(
+            session.keys(queue), zset, day=day, limit=500, highest=highest, past=past, ids=ids, now=session.now
+        )
         (reply,) = yield (call,)
-        taken = calls.read_count(reply)
-        total += taken
-        if progress is not None and taken:
+        gone, left = calls.read_purge(reply)
+        total, past = total + gone, past + left
+        if progress is not None and gone:
             progress(before + total)
-        if taken < 500:
+        # Not only a full batch has others behind it: large jobs come in smaller ones.
+        if not gone and not left:
             return total
 
 
@@ -151,10 +155,7 @@ def purge_dead(
     total = 0
     for start in range(0, len(job_ids), BATCH_LIMIT):
         part = [check_job_id(job_id) for job_id in job_ids[start : start + BATCH_LIMIT]]
-        (reply,) = yield (calls.purge(keys, keys.dead, ids=part, now=session.now),)
-        total += calls.read_count(reply)
-        if progress is not None:
-            progress(total)
+        total += yield from _purge_set(session, queue, keys.dead, "", None, total, progress, part)
     return total
 
 
