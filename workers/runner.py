@@ -1,10 +1,8 @@
-"""The runner: starts claimed jobs, up to the concurrency, and turns whatever happens in a task into an outcome."""
+"""The runner: starts claimed jobs, up to the concurrency, and tells whatever happens in a task to its outcomes."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,32 +12,27 @@ from typing import Any
 from zwheel.calls import Session
 from zwheel.codec import Codec
 from zwheel.context import SCHEDULE_HEADER, current
-from zwheel.errors import BadArguments, UndecodableJob, UnknownTask
+from zwheel.errors import BadArguments, UndecodableJob
 from zwheel.failpoints import FAILPOINTS
 from zwheel.job import QueueName, Reason
 from zwheel.outside import escaped
-from zwheel.record import task_and_body, write_failures
-from zwheel.retry import Discard, Retry
+from zwheel.record import task_and_body
 from zwheel.tasks import BaseTask, body_context
-from zwheel.times import DAY_MS
 
 from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
-from .failure import earlier_failures, failure_of
 from .forks import FORKS, Threads
-from .isolated import Isolated, NotStarted
-from .occurrences import NO_WAY_BACK, Occurrences, begun_at_ms
+from .isolated import Isolated
+from .occurrences import NO_WAY_BACK, Occurrences
+from .outcomes import Outcomes
 from .peers import Peers
 from .settler import Settler
 from .timeouts import timeout_of
-from .unknown import FIRST_MS, judge
 
 log = escaped("zwheel.worker")
 
-#: How long a job waits here for a free process, seconds, and for how long it is handed back when there is none, ms.
-_PATIENCE_S, _HANDED_BACK_MS = 1.0, (500, 1_000)
-#: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
-_LONGEST_DELAY_MS = 365_000 * DAY_MS
+#: How long a job waits here for a free process, seconds.
+_PATIENCE_S = 1.0
 _Entry = tuple[Claim, Settler, Callable[[], None]]
 
 
@@ -65,19 +58,14 @@ class Runner:
         peers: Callable[[QueueName], Peers | None] = lambda queue: None,
     ) -> None:
         self._occurrences = occurrences
-        #: Tells which others know a task.
-        self._peers = peers
         self._tasks = {name.encode(): task for name, task in tasks.items()}
         self._codec = codec
-        self._session = session
         self._slots = slots
-        self._worker = worker
-        self._unknown_ttl_ms = unknown_ttl_ms
+        self._outcomes = Outcomes(self._tasks, session, worker, unknown_ttl_ms, peers, observer)
         #: A lease younger than this is renewed in time by the heartbeat, which comes every third of one.
         self._fresh_ns = lease_ms * 500_000
-        self._observer = observer
+        self._observed = observer is not None
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         #: What every job's context starts from, so that none sees what another set in its own.
         self._context = copy_context()
         self._giving_back = False
@@ -112,7 +100,7 @@ class Runner:
         self._ready.append((claim, settler, settled))
         if self._giving_back:
             self.give_back()
-        else:
+        elif self._slots.running < self._slots.concurrency:
             self.fill()
 
     def _meet(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
@@ -140,23 +128,29 @@ class Runner:
         After a pause of this process, or with Redis away, a lease may have run out. A job whose lease is older than the
         heartbeat lets it become starts only when that has renewed it, and not at all when it is lost.
         """
-        stale = False
-        for waiting in (self._not_yet, self._ready):
-            for _ in range(len(waiting)):
-                if self._slots.running >= self._slots.concurrency:
-                    return
-                entry = waiting.popleft()
-                if entry[0] not in self._unstarted:
-                    continue
-                old = self._stale(entry[0])
-                stale = stale or old
-                if old or self._apart.waits(entry[0]):
-                    self._not_yet.append(entry)
-                else:
-                    self._start(*entry)
+        stale = bool(self._not_yet) and self._fill_from(self._not_yet)
+        stale = (bool(self._ready) and self._fill_from(self._ready)) or stale
         if stale and self._look_again is None:
             self.renew()
             self._look_again = self._loop.call_later(self._fresh_ns / 1e10, self._on_look_again)
+
+    def _fill_from(self, waiting: deque[_Entry]) -> bool:
+        """Start what may start. Returns whether a job among them waits for its lease to be renewed."""
+        stale = False
+        left = len(waiting)
+        while left and self._slots.running < self._slots.concurrency:
+            left -= 1
+            entry = waiting.popleft()
+            if entry[0] not in self._unstarted:
+                continue
+            if self._stale(entry[0]):
+                stale = True
+                self._not_yet.append(entry)
+            elif self._apart.waits(entry[0]):
+                self._not_yet.append(entry)
+            else:
+                self._start(*entry)
+        return stale
 
     def _on_look_again(self) -> None:
         self._look_again = None
@@ -180,11 +174,11 @@ class Runner:
             if claim.stop is None:
                 detached = await self._attempt(claim, settler)
             else:
-                self._stopped(claim, settler, None)
+                self._outcomes.stopped(claim, settler, None)
         except BaseException as error:
             # Only a fault of our own, or a cancellation that arrived at the very end, comes here.
             if not claim.ended:
-                self._failed(claim, settler, None, error)
+                self._outcomes.failed(claim, settler, None, error)
         finally:
             if not claim.ended:
                 self._drop(claim)
@@ -205,23 +199,23 @@ class Runner:
         try:
             name, body = task_and_body(claim.raw)
         except (ValueError, UndecodableJob) as error:
-            self._bury(claim, settler, error, Reason.UNDECODABLE)
+            self._outcomes.bury(claim, settler, error, Reason.UNDECODABLE)
             return None
         task = self._tasks.get(name)
         if task is None:
-            await self._unknown(claim, settler, name.decode("utf-8", "backslashreplace"))
+            await self._outcomes.unknown(claim, settler, name.decode("utf-8", "backslashreplace"))
             return None
         claim.task_name = task.name
         try:
             context = body_context(task.name, claim.job_id) if self._codec.binds else b""
             args, kwargs, headers = self._codec.decode(body, context=context)
         except UndecodableJob as error:
-            self._bury(claim, settler, error, Reason.UNDECODABLE)
+            self._outcomes.bury(claim, settler, error, Reason.UNDECODABLE)
             return None
         try:
             bound, named = task.signature.bind(args, kwargs)
         except BadArguments as error:
-            self._bury(claim, settler, error, Reason.BAD_ARGUMENTS)
+            self._outcomes.bury(claim, settler, error, Reason.BAD_ARGUMENTS)
             return None
         timeout_ms = task.policy.timeout_ms
         if headers:
@@ -229,15 +223,15 @@ class Runner:
             timeout_ms = timeout_of(headers, timeout_ms)
             if SCHEDULE_HEADER in headers and not await self._may_start(claim, settler):
                 return None
-        apart = task.policy.process and not task.is_async
+        apart = not task.is_async and task.policy.process
         if apart and not await self._has_place(claim, settler):
             return None
         timer = None
         if timeout_ms is not None:
             claim.deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
             timer = self._loop.call_later(timeout_ms / 1000, claim.cancel, Stop.TIMEOUT)
-        if self._observer is not None:
-            self._observe("start", claim)
+        if self._observed:
+            self._outcomes.observe("start", claim)
         if FAILPOINTS.active:
             FAILPOINTS.reach("handler.before")
         current.set(claim)
@@ -258,14 +252,14 @@ class Runner:
             if claim.ended:
                 log.info("job %s: it ended after its outcome was settled", claim.job_id)
             elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
-                self._stopped(claim, settler, error)
+                self._outcomes.stopped(claim, settler, error)
             else:
-                self._failed(claim, settler, task, error)
+                self._outcomes.failed(claim, settler, task, error)
         else:
             FORKS.end_child(None)
             if FAILPOINTS.active:
                 FAILPOINTS.reach("handler.after")
-            self._ended_well(claim, settler)
+            self._outcomes.well(claim, settler)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -273,26 +267,12 @@ class Runner:
                 self.isolated.leave()
         return future
 
-    def _ended_well(self, claim: Claim, settler: Settler) -> None:
-        if claim.ended:
-            log.info("job %s: it ended after its outcome was settled", claim.job_id)
-            return
-        if claim.stop is not Stop.LOST:
-            settler.complete(claim)
-        if self._observer is not None:
-            self._observe("done", claim)
-
     async def _has_place(self, claim: Claim, settler: Settler) -> bool:
         """Wait for a process, but not long: another worker may have one."""
         if await self.isolated.admit(_PATIENCE_S):
             return True
-        self._hand_back(claim, settler)
+        self._outcomes.hand_back(claim, settler)
         return False
-
-    def _hand_back(self, claim: Claim, settler: Settler) -> None:
-        """Let others have a job for which there is no process here; it comes back when they have none either."""
-        settler.release(claim, random.randint(*_HANDED_BACK_MS))
-        self._observe("released", claim)
 
     async def _may_start(self, claim: Claim, settler: Settler) -> bool:
         """Whether an occurrence may start; one that may not any more is its schedule's again, or dead."""
@@ -301,12 +281,12 @@ class Runner:
         try:
             if await self._occurrences.may_start(claim):
                 return True
-            self._observe("missed", claim)
+            self._outcomes.observe("missed", claim)
         except NO_WAY_BACK as error:
             if claim.stop is None:
-                self._bury(claim, settler, error, Reason.MISSED)
+                self._outcomes.bury(claim, settler, error, Reason.MISSED)
             else:
-                self._stopped(claim, settler, error)
+                self._outcomes.stopped(claim, settler, error)
         return False
 
     def _in_thread(
@@ -328,95 +308,6 @@ class Runner:
 
         return self._loop.run_in_executor(self._threads, call)
 
-    def _stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
-        if claim.stop is Stop.DRAIN:
-            settler.release(claim, at_ms=begun_at_ms(claim))
-            self._observe("released", claim)
-        elif claim.stop is Stop.TIMEOUT:
-            self._again_or_bury(
-                claim, settler, self._policy(claim), TimeoutError("the task ran longer than its timeout")
-            )
-        else:
-            log.warning("job %s: stopped, its lease is lost", claim.job_id)
-            self._observe("lost", claim)
-
-    def _policy(self, claim: Claim) -> BaseTask[Any, Any] | None:
-        return self._tasks.get(claim.task_name.encode())
-
-    def _failed(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException) -> None:
-        if claim.stop is Stop.LOST:
-            self._observe("lost", claim)
-        elif isinstance(error, NotStarted):
-            log.error("job %s: %s; it is handed back", claim.job_id, error)
-            self._hand_back(claim, settler)
-        elif isinstance(error, Discard):
-            self._bury(claim, settler, error, Reason.DISCARDED)
-        elif claim.stop is Stop.DRAIN:
-            # What it raised after we cancelled it says nothing about the job.
-            self._stopped(claim, settler, error)
-        elif task is not None and isinstance(error, task.policy.give_up_on):
-            self._bury(claim, settler, error, Reason.DISCARDED)
-        else:
-            self._again_or_bury(claim, settler, task, error)
-
-    def _again_or_bury(
-        self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException
-    ) -> None:
-        reason = Reason.TIMEOUT if claim.stop is Stop.TIMEOUT else Reason.ERROR
-        attempt = claim.attempt
-        if attempt >= claim.max_attempts:
-            self._bury(claim, settler, error, reason)
-            return
-        delay_ms = error.delay_ms if isinstance(error, Retry) else None
-        if delay_ms is None:
-            delay_ms = task.policy.backoff.delay_ms(attempt) if task is not None else FIRST_MS
-        delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
-        settler.retry(claim, delay_ms, self._failures(claim, error, reason))
-        log.info("job %s: attempt %d of %d failed, again in %d ms", claim.job_id, attempt, claim.max_attempts, delay_ms)
-        self._observe("retried", claim)
-
-    def _bury(self, claim: Claim, settler: Settler, error: BaseException | None, reason: Reason) -> None:
-        settler.bury(claim, self._failures(claim, error, reason))
-        log.error("job %s: dead after %d attempts: %s", claim.job_id, claim.attempt, reason)
-        self._observe("buried", claim)
-
-    def _failures(self, claim: Claim, error: BaseException | None, reason: Reason) -> bytes:
-        failure = failure_of(claim, error, reason, self._session.clock.now_ms(), self._worker)
-        return write_failures([*earlier_failures(claim), failure])
-
-    async def _unknown(self, claim: Claim, settler: Settler, name: str) -> None:
-        """Offer it to those that know it; dead only when no worker knew the task for `unknown_ttl`. No attempt counts."""
-        claim.task_name = name
-        peers = self._peers(claim.queue)
-        found = await judge(peers, claim, name, self._session.clock.now_ms(), self._unknown_ttl_ms)
-        if found.groups and peers is not None and claim.stop is None:
-            settler.offer(claim, found.groups, found.failures)
-            peers.offered(found.groups)
-            self._observe("offered", claim)
-            return
-        if found.dead:
-            unknown = UnknownTask(f"no worker knew the task {name!r} for {found.age_ms / 1000:g} s")
-            self._bury(claim, settler, unknown, Reason.UNKNOWN_TASK)
-            return
-        if found.fresh:
-            log.warning(
-                "job %s: task %r is not registered here; it is left for a worker that knows it", claim.job_id, name
-            )
-        failures = self._failures(claim, None, Reason.UNKNOWN_TASK) if found.fresh else b""
-        settler.release(claim, found.delay_ms, failures)
-        self._observe("unknown", claim)
-
-    def _observe(self, event: str, claim: Claim) -> None:
-        if self._observer is not None:
-            facts = {
-                "job": claim.job_id, "queue": claim.queue, "token": int(claim.token), "attempt": claim.attempt,
-                "fire": claim.fire_at_ms,
-            }  # fmt: skip
-            if threading.get_ident() == self._thread:
-                self._observer(event, facts)
-            else:
-                self._loop.call_soon_threadsafe(self._observer, event, facts)
-
     def give_back(self) -> None:
         """Return what has not started, and whatever is still submitted, unharmed."""
         self._giving_back = True
@@ -431,7 +322,7 @@ class Runner:
     def _left(self, event: str, claim: Claim, settled: Callable[[], None]) -> None:
         """A claim leaves that never started."""
         self._slots.ended()
-        self._observe(event, claim)
+        self._outcomes.observe(event, claim)
         settled()
 
     def settled(self, claims: Sequence[Claim]) -> None:
@@ -460,14 +351,14 @@ class Runner:
             self._ended_in_thread(claim, settler, claim.returned[0])
         elif claim.deadline_ns and time.monotonic_ns() > claim.deadline_ns:
             claim.stop = Stop.TIMEOUT
-            self._stopped(claim, settler, None)
+            self._outcomes.stopped(claim, settler, None)
             self._loop.call_soon_threadsafe(running.cancel)
 
     def _ended_in_thread(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         if error is None:
-            self._ended_well(claim, settler)
+            self._outcomes.well(claim, settler)
         else:
-            self._failed(claim, settler, self._policy(claim), error)
+            self._outcomes.failed(claim, settler, self._outcomes.task_of(claim), error)
 
     def cancel_all(self, why: Stop) -> None:
         """Stop every running job."""

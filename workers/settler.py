@@ -1,13 +1,15 @@
 """The settler: gathers how jobs of one shard ended and turns them into batched calls, safe to send again.
 
 The event loop hands outcomes in and sends them, as a rule. While a task blocks the loop, the heartbeat's thread takes
-what waits and sends it on lanes of its own: `popleft` gives each outcome to one of the two, never to both.
+what waits and sends it on lanes of its own: a lock lets one of the two take at a time.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from threading import Lock
 from typing import TypeVar
 
 from zwheel import calls
@@ -46,6 +48,8 @@ class Settler:
         self._buried: deque[tuple[Claim, bytes]] = deque()
         self._offered: deque[tuple[Claim, Offer, tuple[str, ...]]] = deque()
         self.lost = 0
+        #: Held by the thread that takes outcomes. Whoever adds one needs no lock.
+        self._taking = Lock()
         #: Told of the schedules whose occurrences ended, once Redis knows it: another may wait for that.
         self._occurrence_ended = occurrence_ended
         self._schedules: set[str] = set()
@@ -106,28 +110,30 @@ class Settler:
         """
         session, keys = self._session, self._keys
         taken: list[tuple[Call, Read]] = []
-        if ended := _some(self._done, _bytes_of):
+        if ended := self._some(self._done, lambda some: [len(one.raw) for one in some]):
             ends = [(claim.id, claim.token) for claim in ended]
             call = calls.complete(keys, ends, lane=self._lane(lanes + "complete"), now=session.now)
             taken.append((call, lambda reply: self._read(ended, calls.read_letters(reply), "d")))
-        if buried := _some(self._buried, lambda one: _bytes_of(one[0]) + len(one[1])):
+        if buried := self._some(self._buried, lambda some: [len(one.raw) + len(failures) for one, failures in some]):
             graves = [(claim.id, claim.token, failures) for claim, failures in buried]
             call = calls.bury(keys, graves, most_dead=self._most_dead, lane=self._lane(lanes + "bury"), now=session.now)
             dead = [claim for claim, _ in buried]
             taken.append((call, lambda reply: self._read(dead, calls.read_letters(reply), "x")))
-        if retried := _some(self._retried, _bytes_back):
+        if retried := self._some(self._retried, _bytes_back):
             sent = calls.retry(
                 keys, [back for _, back in retried], now_ms=session.clock.now_ms(),
                 lane=self._lane(lanes + "retry"), now=session.now,
             )  # fmt: skip
             taken.append((sent, lambda reply: self._read_back(sent, retried, self._retried, reply, "r")))
-        if released := _some(self._released, _bytes_back):
+        if released := self._some(self._released, _bytes_back):
             freed = calls.release(
                 keys, [back for _, back in released], now_ms=session.clock.now_ms(),
                 lane=self._lane(lanes + "release"), now=session.now,
             )  # fmt: skip
             taken.append((freed, lambda reply: self._read_back(freed, released, self._released, reply, "b")))
-        if offered := _some(self._offered, lambda one: _bytes_of(one[0]) + len(one[1].failures)):
+        if offered := self._some(
+            self._offered, lambda some: [len(one.raw) + len(offer.failures) for one, offer, _ in some]
+        ):
             # One call goes to one set of groups: the others wait for the next round trip.
             groups = offered[0][2]
             self._offered.extendleft(reversed([one for one in offered if one[2] != groups]))
@@ -137,6 +143,21 @@ class Settler:
                 lane=self._lane(lanes + "offer"), now=session.now,
             )  # fmt: skip
             taken.append((call, lambda reply: self._read_offered(mine, reply)))
+        return taken
+
+    def _some(self, waiting: deque[T], bytes_of: Callable[[list[T]], list[int]]) -> list[T]:
+        """Take the oldest of them, as many as one call may carry; what is left goes out with the next round trip."""
+        if not waiting:
+            return []
+        pop = waiting.popleft
+        with self._taking:
+            taken = [pop() for _ in range(min(len(waiting), BATCH_LIMIT))]
+            sizes = bytes_of(taken)
+            if sum(sizes) > _BATCH_BYTES:
+                # The outcome that crosses the limit still goes, so that one of any size is sent.
+                fits = next(number for number, size in enumerate(accumulate(sizes), 1) if size >= _BATCH_BYTES)
+                waiting.extendleft(reversed(taken[fits:]))
+                del taken[fits:]
         return taken
 
     def _read_offered(self, batch: list[tuple[Claim, Offer, tuple[str, ...]]], reply: Reply) -> None:
@@ -170,23 +191,5 @@ class Settler:
                 log.warning("%s", LeaseLost(claim.job_id, int(claim.token)))
 
 
-def _bytes_of(claim: Claim) -> int:
-    return len(claim.raw)
-
-
-def _bytes_back(waiting: tuple[Claim, Back]) -> int:
-    return len(waiting[0].raw) + len(waiting[1].failures)
-
-
-def _some(waiting: deque[T], bytes_of: Callable[[T], int]) -> list[T]:
-    """Take the oldest of them, as many as one call may carry; what is left goes out with the next round trip."""
-    taken: list[T] = []
-    left = _BATCH_BYTES
-    while waiting and len(taken) < BATCH_LIMIT and left > 0:
-        try:
-            one = waiting.popleft()
-        except IndexError:  # the other thread took the last one in between
-            break
-        taken.append(one)
-        left -= bytes_of(one)
-    return taken
+def _bytes_back(waiting: list[tuple[Claim, Back]]) -> list[int]:
+    return [len(claim.raw) + len(back.failures) for claim, back in waiting]

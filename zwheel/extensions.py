@@ -165,6 +165,8 @@ def _name(kind: type[Any]) -> str:
 
 
 def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if not pairs:
+        return {}
     found = build_map(pairs)
     if len(found) != len(pairs):
         raise ValueError("a map names a key twice")

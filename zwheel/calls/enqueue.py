@@ -66,8 +66,9 @@ def enqueue(
 
     chunk: the last key is to hold the answer for the same batch of another call.
     """
+    # A set: the jobs of a bulk share few times, as a rule.
     layout = buckets(
-        keys, [(now_ms + job.delay_ms, True) if job.at_ms is None else (job.at_ms, False) for job in batch]
+        keys, {(now_ms + job.delay_ms, True) if job.at_ms is None else (job.at_ms, False) for job in batch}
     )
     args: list[Arg] = [now, lane.request, *layout.head]
     for job in batch:

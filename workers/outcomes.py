@@ -1,0 +1,165 @@
+"""Outcomes: what becomes of a job by what happened to it, told to its settler, the log and the observer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zwheel.calls import Session
+from zwheel.errors import UnknownTask
+from zwheel.job import QueueName, Reason
+from zwheel.outside import escaped
+from zwheel.record import write_failures
+from zwheel.retry import Discard, Retry
+from zwheel.tasks import BaseTask
+from zwheel.times import DAY_MS
+
+from .claims import Claim, Observer, Stop
+from .failure import earlier_failures, failure_of
+from .isolated import NotStarted
+from .occurrences import begun_at_ms
+from .peers import Peers
+from .settler import Settler
+from .unknown import FIRST_MS, judge
+
+log = escaped("zwheel.worker")
+
+#: For how long a job is handed back when there is no free process, ms.
+_HANDED_BACK_MS = (500, 1_000)
+#: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
+_LONGEST_DELAY_MS = 365_000 * DAY_MS
+
+
+class Outcomes:
+    """Turns what happened to a job of this worker process into what its settler sends. Each job has one outcome."""
+
+    def __init__(
+        self,
+        tasks: Mapping[bytes, BaseTask[Any, Any]],
+        session: Session,
+        worker: str,
+        unknown_ttl_ms: int,
+        peers: Callable[[QueueName], Peers | None],
+        observer: Observer | None,
+    ) -> None:
+        """peers: tells which other workers of a queue know a task. Make it in the thread of the event loop."""
+        self._tasks = tasks
+        self._session = session
+        self._worker = worker
+        self._unknown_ttl_ms = unknown_ttl_ms
+        self._peers = peers
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def well(self, claim: Claim, settler: Settler) -> None:
+        """The function returned."""
+        if claim.ended:
+            log.info("job %s: it ended after its outcome was settled", claim.job_id)
+            return
+        if claim.stop is not Stop.LOST:
+            settler.complete(claim)
+        if self._observer is not None:
+            self.observe("done", claim)
+
+    def hand_back(self, claim: Claim, settler: Settler) -> None:
+        """Let others have a job for which there is no process here; it comes back when they have none either."""
+        settler.release(claim, random.randint(*_HANDED_BACK_MS))
+        self.observe("released", claim)
+
+    def stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
+        """It was stopped, for the reason that its claim says."""
+        if claim.stop is Stop.DRAIN:
+            settler.release(claim, at_ms=begun_at_ms(claim))
+            self.observe("released", claim)
+        elif claim.stop is Stop.TIMEOUT:
+            self._again_or_bury(
+                claim, settler, self.task_of(claim), TimeoutError("the task ran longer than its timeout")
+            )
+        else:
+            log.warning("job %s: stopped, its lease is lost", claim.job_id)
+            self.observe("lost", claim)
+
+    def task_of(self, claim: Claim) -> BaseTask[Any, Any] | None:
+        """The task of a claim that was started; None when it is not known here."""
+        return self._tasks.get(claim.task_name.encode())
+
+    def failed(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException) -> None:
+        """Its function, or what starts it, raised."""
+        if claim.stop is Stop.LOST:
+            self.observe("lost", claim)
+        elif isinstance(error, NotStarted):
+            log.error("job %s: %s; it is handed back", claim.job_id, error)
+            self.hand_back(claim, settler)
+        elif isinstance(error, Discard):
+            self.bury(claim, settler, error, Reason.DISCARDED)
+        elif claim.stop is Stop.DRAIN:
+            # What it raised after we cancelled it says nothing about the job.
+            self.stopped(claim, settler, error)
+        elif task is not None and isinstance(error, task.policy.give_up_on):
+            self.bury(claim, settler, error, Reason.DISCARDED)
+        else:
+            self._again_or_bury(claim, settler, task, error)
+
+    def _again_or_bury(
+        self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException
+    ) -> None:
+        reason = Reason.TIMEOUT if claim.stop is Stop.TIMEOUT else Reason.ERROR
+        attempt = claim.attempt
+        if attempt >= claim.max_attempts:
+            self.bury(claim, settler, error, reason)
+            return
+        delay_ms = error.delay_ms if isinstance(error, Retry) else None
+        if delay_ms is None:
+            delay_ms = task.policy.backoff.delay_ms(attempt) if task is not None else FIRST_MS
+        delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
+        settler.retry(claim, delay_ms, self._failures(claim, error, reason))
+        log.info("job %s: attempt %d of %d failed, again in %d ms", claim.job_id, attempt, claim.max_attempts, delay_ms)
+        self.observe("retried", claim)
+
+    def bury(self, claim: Claim, settler: Settler, error: BaseException | None, reason: Reason) -> None:
+        """It is dead."""
+        settler.bury(claim, self._failures(claim, error, reason))
+        log.error("job %s: dead after %d attempts: %s", claim.job_id, claim.attempt, reason)
+        self.observe("buried", claim)
+
+    def _failures(self, claim: Claim, error: BaseException | None, reason: Reason) -> bytes:
+        failure = failure_of(claim, error, reason, self._session.clock.now_ms(), self._worker)
+        return write_failures([*earlier_failures(claim), failure])
+
+    async def unknown(self, claim: Claim, settler: Settler, name: str) -> None:
+        """Offer it to those that know it; dead only when no worker knew the task for `unknown_ttl`. No attempt counts."""
+        claim.task_name = name
+        peers = self._peers(claim.queue)
+        found = await judge(peers, claim, name, self._session.clock.now_ms(), self._unknown_ttl_ms)
+        if found.groups and peers is not None and claim.stop is None:
+            settler.offer(claim, found.groups, found.failures)
+            peers.offered(found.groups)
+            self.observe("offered", claim)
+            return
+        if found.dead:
+            unknown = UnknownTask(f"no worker knew the task {name!r} for {found.age_ms / 1000:g} s")
+            self.bury(claim, settler, unknown, Reason.UNKNOWN_TASK)
+            return
+        if found.fresh:
+            log.warning(
+                "job %s: task %r is not registered here; it is left for a worker that knows it", claim.job_id, name
+            )
+        failures = self._failures(claim, None, Reason.UNKNOWN_TASK) if found.fresh else b""
+        settler.release(claim, found.delay_ms, failures)
+        self.observe("unknown", claim)
+
+    def observe(self, event: str, claim: Claim) -> None:
+        """Tell the observer, in the event loop, whichever thread this is."""
+        if self._observer is not None:
+            facts = {
+                "job": claim.job_id, "queue": claim.queue, "token": int(claim.token), "attempt": claim.attempt,
+                "fire": claim.fire_at_ms,
+            }  # fmt: skip
+            if threading.get_ident() == self._thread:
+                self._observer(event, facts)
+            else:
+                self._loop.call_soon_threadsafe(self._observer, event, facts)
