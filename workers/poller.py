@@ -25,12 +25,13 @@ from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys, queues_key
-from zwheel.outside import Sayer, as_text, escaped, flat, score_ms, whole
+from zwheel.outside import Sayer, escaped
 from zwheel.store import Listener, Store, pause_s
 from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Slots
 from .garbage import GARBAGE
+from .looks import Looks, lasts
 from .runner import Runner
 from .scheduler import Scheduler
 from .settings import WorkerSettings
@@ -39,18 +40,6 @@ from .watch import Founding
 
 log = escaped("zwheel.worker")
 
-BACKSTOP_S = 0.9
-#: All followers of a shard together look about this often, and each of them at least and at most so often, seconds.
-FOLLOWERS_LOOK_S = 0.15
-FOLLOWER_BACKSTOP_S = (1.5, 15.0)
-#: A follower counts the workers of its shard this often, seconds.
-_COUNT_S = 60.0
-#: A follower claims at least this often, in case a role is vacant.
-FOLLOWER_CLAIM_S = 90.0
-#: The second looks this much after the timekeeper's time: by then the role of one that died has lapsed.
-SECOND_LATER_S = (0.04, 0.08)
-#: A job at the head of the wheel that is overdue by this much has been left to die by those that keep time, seconds.
-_OVERDUE_S = 0.05
 #: How soon, and how often, a worker without room looks whether the role that it laid down was taken.
 _HAND_ON_S = 0.3
 _HAND_ON_TRIES = 5
@@ -100,8 +89,7 @@ class Poller:
         self._wake_at = 0.0
         #: Whether the next look at the clock is a peek at the wheel, and not a claim.
         self._peeks = False
-        self._answer: Claimed | None = None
-        self._answered_at = 0.0
+        self._looks = Looks(keys, store.session.clock, settings.beat_ms)
         self._stopping = False
         #: The most jobs of the next claim: half as many after an answer that did not come, then ever more again; and how
         #: many the last one asked for.
@@ -111,9 +99,6 @@ class Poller:
         self._role = "none"
         self._laid_down = ""
         self._seen_free = 0
-        #: How many workers serve this shard, and when they were counted, monotonic seconds.
-        self._fleet = 1
-        self._counted_at = 0.0
         #: Claims in a row that took nothing and asked for another at once; tokens in a row that were in vain.
         self._vain = 0
         self._tokens = 0
@@ -137,7 +122,7 @@ class Poller:
     @property
     def follows(self) -> bool:
         """Whether others keep time for this shard, and this one only listens."""
-        return self._answer is not None and self._answer.role == "follower"
+        return self._looks.follows
 
     def kick(self) -> None:
         """Let the loop look again: an outcome is there, or room, or a stop."""
@@ -176,6 +161,8 @@ class Poller:
         try:
             while True:
                 self._kicked.clear()
+                if self._stopping and self._keeps_a_role():
+                    await self._resign()
                 if self.founding.unsure and not self._stopping and (self._due or self.founding.halted is None):
                     await self._look()
                 batch = self.settler.take()
@@ -194,11 +181,13 @@ class Poller:
                 self._listening.cancel()
                 await asyncio.gather(self._listening, return_exceptions=True)
             await self._listener.aclose()
-        if self._keeps_a_role():
-            try:
-                await self._store.send([self._step_down()[0]])
-            except BrokerError as error:
-                log.info("queue %s: could not step down, the role will lapse: %s", self._queue, error)
+
+    async def _resign(self) -> None:
+        """Leave the role to another at once: jobs may run here for long after the last claim."""
+        try:
+            await self._store.send([self._step_down()[0]])
+        except BrokerError as error:
+            log.info("queue %s: could not step down, the role will lapse: %s", self._queue, error)
 
     def _owes(self) -> bool:
         return any(claim.queue == self._queue for claim in list(self._runner.held))
@@ -290,50 +279,20 @@ class Poller:
             self._sleep(min(1.0, 0.01 * 2.0 ** min(self._vain - _VAIN, 10)))
 
     def _rest(self, claimed: Claimed) -> None:
-        """Nothing more is due: sleep in the role that the claim gave, until its fire time or the backstop."""
-        now = time.monotonic()
-        if claimed is not self._answer:
-            self._answer, self._answered_at = claimed, now
-        if claimed.role == "follower":
-            least, most = FOLLOWER_BACKSTOP_S
-            wait = min(most, max(least, FOLLOWERS_LOOK_S * self._fleet)) * random.uniform(2 / 3, 4 / 3)
-            confirm = FOLLOWER_CLAIM_S
-        else:
-            # The role lasts for two beats without a claim.
-            confirm = min(self._settings.beat_ms, LONGEST_ROLE_MS // 2) / 1000
-            wait = min(BACKSTOP_S, confirm)
-            if claimed.next_fire_ms is not None:
-                until = self._store.session.clock.seconds_until(claimed.next_fire_ms)
-                if claimed.role == "second":
-                    until += random.uniform(*SECOND_LATER_S)
-                if until <= wait:
-                    self._sleep(until)
-                    return
-        self._sleep(wait)
-        self._peeks = self._wake_at < self._answered_at + confirm
+        seconds, peeks = self._looks.rest(claimed)
+        self._sleep(seconds)
+        self._peeks = peeks
 
     async def _peek(self) -> None:
-        """Look at the head of the wheel: claim when it is not what the last claim told or is overdue, else rest on."""
-        answer, now = self._answer, time.monotonic()
-        counts = self.follows and now - self._counted_at > _COUNT_S
-        asks: list[tuple[str, ...]] = [("ZRANGE", self._keys.days, "0", "0")]
-        if self._day:
-            asks.append(("ZRANGE", self._keys.wheel(self._day), "0", "0", "WITHSCORES"))
-        if counts:
-            asks.append(("HKEYS", self._keys.workers))
-        replies = await self._persist(asks, settles=False)
-        if not replies or answer is None or self._due:
+        """Look, and claim when it is not as the last claim told, else rest on."""
+        replies = await self._persist(self._looks.asks(), settles=False)
+        if not replies or self._due:
             return
-        if counts:
-            self._fleet, self._counted_at = len(replies[-1]) or 1, now
-        day = as_text(replies[0][0]) if replies[0] else ""
-        head = next((score for _, score in flat(replies[1])), None) if self._day else None
-        fire_ms = None if head is None else score_ms(head)
-        overdue = fire_ms is not None and self._store.session.clock.seconds_until(fire_ms) < -_OVERDUE_S
-        if (day, fire_ms) == (answer.day, answer.next_fire_ms) and not overdue:
-            self._rest(answer)
-        else:
+        answer = self._looks.read(replies)
+        if answer is None:
             self._due = True
+        else:
+            self._rest(answer)
 
     def _sleep(self, seconds: float) -> None:
         self._due = False
@@ -342,7 +301,7 @@ class Poller:
 
     async def _wait(self) -> None:
         if self._stopping or self._due:
-            if self._keeps_a_role() and not self._stopping:
+            if self._keeps_a_role():
                 # Due, but no room: another must keep time, for we can be full for long.
                 await self._exchange([self._step_down()])
             elif self._laid_down and not self._stopping:
@@ -377,8 +336,7 @@ class Poller:
             asks = [("HGET", self._keys.meta, end), ("LLEN", self._keys.wake)]
             ends, tokens = await self._store.send(asks)
             # A token that lies there means that nobody listens: all have as little room as we have.
-            left = self._store.session.clock.seconds_until(whole(ends) or 0)
-            taken = tokens or 0 < left <= LONGEST_ROLE_MS / 1000
+            taken = tokens or lasts(ends, self._store.session.clock)
             if not taken:
                 await self._store.send([("RPUSH", self._keys.wake, "1")])
         except (BrokerError, ValueError) as error:

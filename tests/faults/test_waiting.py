@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -150,6 +151,39 @@ async def test_the_timekeeper_and_its_second_are_dead(
             # In a small fleet a follower looks every one to two seconds; a hundred look once in 20 s each.
             await starts_in_time(log, job.job_id, job.fire_at_ms, late_s=2.0)
     gate.set()
+
+
+async def test_a_role_whose_holder_died_is_taken_before_the_next_fault(
+    wheel: Wheel, log: Log, fresh: RedisServer, gate: asyncio.Event
+) -> None:
+    await wheel.enqueue("quick", delay=3600)
+    with fresh.client() as client:
+        client.delete(KEYS.wake)
+        for left in ("second", "keeper"):
+            haunt(client, "keeper")
+            haunt(client, "second")
+            async with one_place(wheel, log) as idle:
+                await eventually(partial(_follows, idle), bool)
+                # Nothing else happens: no job comes, and no token.
+                client.hset(KEYS.meta, f"{left}_end", int(time.time() * 1000))
+                await role(client, left, idle.worker.id, within=2.0 + BUSY_S)
+    gate.set()
+
+
+async def test_a_worker_that_drains_lays_its_role_down_at_once(
+    wheel: Wheel, log: Log, fresh: RedisServer, gate: asyncio.Event
+) -> None:
+    with fresh.client() as client:
+        async with running(wheel, log, lease_ms=LEASE_MS, drain_ms=30_000) as leaving:
+            await role(client, "keeper", leaving.worker.id)
+            held = await wheel.enqueue("hold")
+            await log.seen("start", held.job_id)
+            await role(client, "keeper", leaving.worker.id)
+            leaving.worker.stop()
+            async with one_place(wheel, log) as stays:
+                await role(client, "keeper", stays.worker.id, within=LATE_S + BUSY_S)
+                gate.set()
+                await log.seen("done", held.job_id)
 
 
 async def _follows(handle: Running) -> bool:

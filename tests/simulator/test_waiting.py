@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from zwheel.workers import peers, poller
+from zwheel.workers import looks, peers
 
 from .conftest import Connect
 from .mutants import Mutant
@@ -18,7 +18,7 @@ SEEDS, MUTANT_SEEDS = 20, 40
 #: What is wrong in a script, and the second look that would make up for it: each alone costs less than a second.
 MUTANTS: tuple[tuple[Mutant, tuple[tuple[Any, str, Any], ...]], ...] = (
     (Mutant(name="a worker without room keeps its role", scripts=("claim",), promises=("I25",), old="local keeps, seconds = roles[1] == worker, roles[4] == worker", new="local keeps, seconds = false, false"), ()),
-    (Mutant(name="a new job calls nobody", scripts=("enqueue",), promises=("I25",), old="redis.call('RPUSH', list, '1')", new="local _ = list"), ((poller, "BACKSTOP_S", 4.0),)),
+    (Mutant(name="a new job calls nobody", scripts=("enqueue",), promises=("I25",), old="redis.call('RPUSH', list, '1')", new="local _ = list"), ((looks, "BACKSTOP_S", 4.0),)),
     (Mutant(name="what is offered calls nobody", scripts=("offer",), promises=("I25",), old="push_token(KEYS[k + 1])", new="local _ = k"), ((peers, "_LOOK_S", (20.0,)),)),
 )  # fmt: skip
 
@@ -50,7 +50,7 @@ def test_a_fault_is_found(mutant: Mutant, patches: tuple[tuple[Any, str, Any], .
 
 def test_a_follower_that_only_peeks_is_found(connect: Connect) -> None:
     server = connect("valkey")
-    with patch.object(poller, "_OVERDUE_S", 1e9):
+    with patch.object(looks, "_OVERDUE_S", 1e9), patch.object(looks, "lasts", lambda ends, clock: True):
         found = next((broken for seed in range(MUTANT_SEEDS) if (broken := run(server, seed, both=True))), None)
         assert str(found).startswith("I25")
         assert str(found) == str(next(b for seed in range(MUTANT_SEEDS) if (b := run(server, seed, both=True))))

@@ -16,8 +16,8 @@ from .tree import ROOT
 MODULES: dict[Role, tuple[str, ...]] = {
     Role.PRODUCER: ("zwheel/operations/produce.py",),
     Role.WORKER: (
-        "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/keeper.py", "workers/poller.py", "workers/peers.py",
-        "workers/newcomer.py",
+        "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/keeper.py", "workers/poller.py", "workers/looks.py",
+        "workers/peers.py", "workers/newcomer.py",
         "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/produce.py",
         "zwheel/operations/late.py", "workers/occurrences.py",
     ),
