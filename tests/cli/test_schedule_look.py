@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.workers.processes import ROOT
 from zwheel import SyncWheel
 
+from .conftest import Shell
 
-def zwheel(url: str, *words: str, code: int = 0, stdin: str = "") -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "zwheel.cli", *words], cwd=ROOT, input=stdin, capture_output=True, text=True,
-        env={**os.environ, "ZWHEEL_URL": url}, timeout=30, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+
+def zwheel(shell: Shell, *words: str, code: int = 0) -> str:
+    """Run a command that must end with a code, and give all that it wrote."""
+    done = shell(*words)
+    assert done.code == code, done.out + done.err
+    return done.out + done.err
 
 
 @pytest.fixture
-def schedules(url: str) -> str:
+def schedules(shell: Shell, url: str) -> Shell:
     with SyncWheel(url, namespace="zw") as wheel:
         wheel.add_schedule(wheel.new_schedule("report", "0 9 * * MON-FRI", "send", args=[1], tz="Europe/Berlin"))
         wheel.add_schedule(wheel.new_schedule("often", "@every 90s", "send", overlap="skip"))
         wheel.pause_schedule("often")
         wheel.trigger_schedule("report")
-    return url
+    return shell
 
 
-def test_ls_names_each_with_its_rhythm_and_what_comes_next(schedules: str) -> None:
+def test_ls_names_each_with_its_rhythm_and_what_comes_next(schedules: Shell) -> None:
     told = zwheel(schedules, "schedule", "ls")
     assert "at 09:00 on Monday through Friday" in told
     assert "every 1 min 30 s" in told
@@ -44,16 +40,16 @@ def test_ls_names_each_with_its_rhythm_and_what_comes_next(schedules: str) -> No
     ]  # fmt: skip
 
 
-def test_the_chart_counts_the_runs_of_the_coming_day(url: str) -> None:
-    assert zwheel(url, "schedule", "ls", "--chart").splitlines()[-1].startswith("0 runs")
+def test_the_chart_counts_the_runs_of_the_coming_day(shell: Shell, url: str) -> None:
+    assert zwheel(shell, "schedule", "ls", "--chart").splitlines()[-1].startswith("0 runs")
     with SyncWheel(url, namespace="zw") as wheel:
         wheel.add_schedule(wheel.new_schedule("often", "*/10 * * * *", "send"))
-    last = zwheel(url, "schedule", "ls", "--chart").splitlines()[-1]
+    last = zwheel(shell, "schedule", "ls", "--chart").splitlines()[-1]
     assert 141 <= int(last.split()[0]) <= 144
     assert "3 in half an hour" in last
 
 
-def test_show_tells_everything(schedules: str) -> None:
+def test_show_tells_everything(schedules: Shell) -> None:
     told = zwheel(schedules, "schedule", "show", "report")
     for words in ("Europe/Berlin", "fire_once", "read as", "5 fields", "triggered", "clocks", "nobody"):
         assert words in told
@@ -64,46 +60,50 @@ def test_show_tells_everything(schedules: str) -> None:
     zwheel(schedules, "schedule", "show", "nobody", code=4)
 
 
-def test_next_shows_local_time_and_utc_and_what_is_left_out(url: str) -> None:
+def test_next_shows_local_time_and_utc_and_what_is_left_out(shell: Shell, url: str) -> None:
     with SyncWheel(url, namespace="zw") as wheel:
         wheel.add_schedule(wheel.new_schedule("late", "30 2 28 3 *", "send", tz="Europe/Berlin", gap="skip"))
-    runs = [json.loads(line) for line in zwheel(url, "schedule", "next", "late", "--count", "3", "--json").splitlines()]
+    runs = [
+        json.loads(line) for line in zwheel(shell, "schedule", "next", "late", "--count", "3", "--json").splitlines()
+    ]
     assert [run["at"][:10] for run in runs] == ["2028-03-28", "2029-03-28", "2030-03-28"]
-    every = zwheel(url, "schedule", "next", "late", "--count", "2", "--all")
+    every = zwheel(shell, "schedule", "next", "late", "--count", "2", "--all")
     assert "02:30 does not exist on 2027-03-28: skipped" in every
 
 
-def test_explain_needs_no_redis(url: str) -> None:
-    told = zwheel("unix:///nowhere/r.sock", "schedule", "explain", "0 0 * * *", "--tz", "Asia/Shanghai")
+def test_explain_needs_no_redis(bare: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZWHEEL_URL", "unix:///nowhere/r.sock")
+    told = zwheel(bare, "schedule", "explain", "0 0 * * *", "--tz", "Asia/Shanghai")
     assert "at 00:00 every day" in told
     assert "+0800" in told
     assert "they do not change there" in told
-    told = zwheel(url, "schedule", "explain", "*/10 * * * * *", "--zone", "Europe/Berlin")
+    told = zwheel(bare, "schedule", "explain", "*/10 * * * * *", "--zone", "Europe/Berlin")
     assert "6 fields" in told
     assert "keeps its real rhythm" in told
-    assert "@reboot" in zwheel(url, "schedule", "explain", "@reboot", code=2)
+    assert "@reboot" in zwheel(bare, "schedule", "explain", "@reboot", code=2)
 
 
-def test_history_tells_what_became_of_each(schedules: str) -> None:
+def test_history_tells_what_became_of_each(schedules: Shell) -> None:
     rows = [json.loads(line) for line in zwheel(schedules, "schedule", "history", "report", "--json").splitlines()]
     assert [(row["verdict"], row["state"]) for row in rows] == [("triggered", "scheduled")]
     assert rows[0]["job"].endswith(":trigger")
     assert "triggered" in zwheel(schedules, "schedule", "history", "report")
 
 
-def test_import_carries_a_crontab_over_and_lists_what_it_cannot(url: str, tmp_path: Path) -> None:
+def test_import_carries_a_crontab_over_and_lists_what_it_cannot(shell: Shell, url: str, tmp_path: Path) -> None:
     file = tmp_path / "shop"
     file.write_text("MAILTO=ann\n0 9 * * * /opt/report\n@reboot /opt/once\n*/5 * * * * /opt/poll -q%in\n")
-    dry = zwheel(url, "schedule", "import", str(file), "--dry-run", code=5)
+    dry = zwheel(shell, "schedule", "import", str(file), "--dry-run", code=5)
     assert "line 3: left out" in dry
     assert "2 lines carried over, 1 left out" in dry
-    assert "0 schedules" in zwheel(url, "schedule", "ls") or "no schedules" in zwheel(url, "schedule", "ls")
-    told = zwheel(url, "schedule", "import", str(file), "--zone", "Europe/Berlin", code=5)
+    assert "0 schedules" in zwheel(shell, "schedule", "ls") or "no schedules" in zwheel(shell, "schedule", "ls")
+    told = zwheel(shell, "schedule", "import", str(file), "--zone", "Europe/Berlin", code=5)
     assert "2 added" in told
     with SyncWheel(url, namespace="zw") as wheel:
         assert [(i.name, i.owner, i.definition.tz) for i in wheel.schedules()] == [
             ("shop-poll", "crontab:shop", "Europe/Berlin"), ("shop-report", "crontab:shop", "Europe/Berlin"),
         ]  # fmt: skip
     file.write_text("0 10 * * * /opt/report\n")
-    assert "1 changed, 1 removed" in zwheel(url, "schedule", "import", str(file), "--zone", "Europe/Berlin")
-    assert "1 line carried over" in zwheel(url, "schedule", "import", "-", stdin="0 9 * * * x\n")
+    assert "1 changed, 1 removed" in zwheel(shell, "schedule", "import", str(file), "--zone", "Europe/Berlin")
+    done = shell.piped("schedule", "import", "-", stdin=b"0 9 * * * x\n")
+    assert (done.code, "1 line carried over" in done.out + done.err) == (0, True)
