@@ -390,9 +390,16 @@ class QueueMachine(RuleBasedStateMachine):
             if again:
                 self.claim(WORKERS[0], 2, 0, False)
 
-    @rule(chosen=picks, how=hows, when=whens, lane=lanes)
+    @rule(chosen=picks, how=hows, when=whens, lane=lanes, lost=st.booleans())
+    def ending(
+        self, chosen: list[tuple[str, int]], how: str, when: tuple[int | None, int], lane: int, lost: bool
+    ) -> None:
+        """A worker ends what it holds, or held; the answer may be lost."""
+        self.settle(chosen, how, when, lane)
+        if lost and self.sent:
+            self.repeat(lane)
+
     def settle(self, chosen: list[tuple[str, int]], how: str, when: tuple[int | None, int], lane: int) -> None:
-        """A worker ends what it holds, or held."""
         if not self.ever:
             return
         if how in ("complete", "bury"):

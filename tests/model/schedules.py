@@ -55,11 +55,11 @@ class ScheduleMachine(WaitingMachine):
         name=st.sampled_from(SCHEDULES), stale=st.booleans(), jobs=st.lists(st.tuples(ids, whens), max_size=3),
         back=st.lists(ids, max_size=3, unique=True), letter=st.sampled_from(("a", "a", "p", "")), lane=lanes,
         what=st.sampled_from(("waits", "waits", "any", "moved")), other_day=st.booleans(),
-        claims=st.lists(st.tuples(ids, st.sampled_from((0, 0, 1)), st.sampled_from((-1, -1, 0))), max_size=2),
+        claims=st.lists(st.tuples(st.integers(0, 4), st.sampled_from((0, 0, 1)), st.sampled_from((-1, -1, 0))), max_size=2),
     )  # fmt: skip
     def define(
         self, name: str, stale: bool, jobs: list[tuple[str, tuple[int | None, int]]], back: list[str], letter: str,
-        lane: int, what: str, other_day: bool, claims: list[tuple[str, int, int]],
+        lane: int, what: str, other_day: bool, claims: list[tuple[int, int, int]],
     ) -> None:  # fmt: skip
         """A person writes a schedule or deletes it, and takes back what waits of it; or a worker what it got too late."""
         self.may(adds=True, deletes=True)
@@ -74,10 +74,9 @@ class ScheduleMachine(WaitingMachine):
         fires = {i: jobs_now[i].fire if i in jobs_now else self.now_ms for i in back}
         if what == "moved" and fires:  # the caller knows one's time from before somebody moved it, to another day too
             fires[back[0]] += DAY_MS if other_day else 1
-        late = {
-            i: (jobs_now[i].token - older, self.now_ms + by) for i, older, by in claims
-            if i in jobs_now and jobs_now[i].state == "p" and not jobs_now[i].digest and i not in fires
-        }  # fmt: skip
+        held = [i for i in jobs_now if jobs_now[i].state == "p" and not jobs_now[i].digest and i not in fires]
+        chosen = [(held[number % len(held)], older, by) for number, older, by in claims] if held else []
+        late = {i: (jobs_now[i].token - older, self.now_ms + by) for i, older, by in chosen}
         call = calls.define(
             KEYS, name, stamp="" if stamp is None else f"{stamp:016d}", after=self.after(told),
             back=list(fires.items()), late=[Late(i, f"{token:016d}", by) for i, (token, by) in late.items()],
