@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
             $$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 PIP     = $(BIN)/python -m pip --disable-pip-version-check -qq
-N      ?= 2
+# Most tests wait more than they compute: three test processes keep two cores busy.
+N      ?= 3
 ARGS   ?=
 DURATION ?= 60
 SEED   ?=

@@ -33,6 +33,10 @@ MakeServer = Callable[..., RedisServer]
 os.environ["PYTHONTZPATH"] = ""
 zoneinfo.reset_tzpath()
 
+# Containers often set it. Each of the many processes that tests start would then compile all of zwheel again, which is
+# a third of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A shell starts what it runs in the background with SIGINT ignored, and every process of a test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
