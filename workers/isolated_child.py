@@ -6,6 +6,7 @@ writes can be taken for it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import importlib
@@ -24,6 +25,7 @@ from typing import Any
 from zwheel.arguments import Signature
 from zwheel.codec import Codec
 from zwheel.context import CurrentJob, current
+from zwheel.functions import finish, rest_of
 from zwheel.job import JobState
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
@@ -170,7 +172,9 @@ def _outcome(job: dict[str, Any], main_file: str) -> dict[str, Any]:
         about = job["job"]
         before = about.pop("previous_outcome")
         current.set(_Fixed(CurrentJob(**about, previous_outcome=None if before is None else JobState(before))))
-        function(*bound, **named)
+        rest = rest_of(function(*bound, **named))
+        if rest is not None:
+            asyncio.run(finish(rest))
     except BaseException as raised:
         error = raised
     FORKS.end_child(error)

@@ -70,6 +70,15 @@ class Outcomes:
         settler.release(claim, random.randint(*_HANDED_BACK_MS))
         self.observe("released", claim)
 
+    def raised(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: BaseException) -> None:
+        """The function raised, or was cancelled."""
+        if claim.ended:
+            log.info("job %s: it ended after its outcome was settled", claim.job_id)
+        elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
+            self.stopped(claim, settler, error)
+        else:
+            self.failed(claim, settler, task, error)
+
     def stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         """It was stopped, for the reason that its claim says."""
         if claim.stop is Stop.DRAIN:

@@ -14,6 +14,7 @@ from zwheel.codec import Codec
 from zwheel.context import SCHEDULE_HEADER, current
 from zwheel.errors import BadArguments, UndecodableJob
 from zwheel.failpoints import FAILPOINTS
+from zwheel.functions import finish, rest_of
 from zwheel.job import QueueName, Reason
 from zwheel.outside import escaped
 from zwheel.record import task_and_body
@@ -223,7 +224,7 @@ class Runner:
             timeout_ms = timeout_of(headers, timeout_ms)
             if SCHEDULE_HEADER in headers and not await self._may_start(claim, settler):
                 return None
-        apart = not task.is_async and task.policy.process
+        apart = task.policy.process
         if apart and not await self._has_place(claim, settler):
             return None
         timer = None
@@ -238,23 +239,21 @@ class Runner:
         claim.began = True
         future: asyncio.Future[Any] | None = None
         try:
-            if task.is_async:
-                await task.function(*bound, **named)
-            elif apart:
+            result = None
+            if apart:
                 await self.isolated.call(task, args, kwargs, claim.current())
+            elif task.is_async:
+                result = await task.function(*bound, **named)
             else:
                 future = self._in_thread(claim, task, bound, named)
-                raised = await asyncio.shield(future)
-                if raised is not None:
-                    raise raised
+                result = await asyncio.shield(future)
+                if isinstance(result, BaseException):
+                    raise result
+            if result is not None:
+                await finish(result)
         except BaseException as error:
             FORKS.end_child(error)
-            if claim.ended:
-                log.info("job %s: it ended after its outcome was settled", claim.job_id)
-            elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
-                self._outcomes.stopped(claim, settler, error)
-            else:
-                self._outcomes.failed(claim, settler, task, error)
+            self._outcomes.raised(claim, settler, task, error)
         else:
             FORKS.end_child(None)
             if FAILPOINTS.active:
@@ -297,14 +296,16 @@ class Runner:
         context = copy_context()
         claim.thread = True
 
-        def call() -> BaseException | None:
+        def call() -> object:
+            """Give what is left to be awaited, or what was raised."""
             try:
-                context.run(task.function, *args, **kwargs)
+                rest = rest_of(context.run(task.function, *args, **kwargs))
             except BaseException as error:
                 claim.returned = (error,)
                 return error
-            claim.returned = (None,)
-            return None
+            if rest is None:
+                claim.returned = (None,)
+            return rest
 
         return self._loop.run_in_executor(self._threads, call)
 

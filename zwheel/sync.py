@@ -88,7 +88,7 @@ class SyncWheel(SyncWheelSchedules):
         timeout: timedelta | float | None = None,
         keep: timedelta | float | None = None,
         backoff: Backoff | None = None,
-        give_up_on: Sequence[type[BaseException]] = (),
+        give_up_on: Sequence[type[BaseException]] | type[BaseException] = (),
         process: bool = False,
     ) -> Callable[[Callable[P, R]], SyncTask[P, R]]: ...
     def task(
@@ -102,7 +102,7 @@ class SyncWheel(SyncWheelSchedules):
         timeout: timedelta | float | None = None,
         keep: timedelta | float | None = None,
         backoff: Backoff | None = None,
-        give_up_on: Sequence[type[BaseException]] = (),
+        give_up_on: Sequence[type[BaseException]] | type[BaseException] = (),
         process: bool = False,
     ) -> Any:
         """Register a function, sync or async, as a task; see `Wheel.task`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from zwheel.arguments import Signature
 from zwheel.calls import NewJob
 from zwheel.codec import DEFAULT, Codec
 from zwheel.errors import InvalidInput, InvalidTime
+from zwheel.functions import check_function, is_async
 from zwheel.ids import new_job_id
 from zwheel.job import DEFAULT_QUEUE, JobId, QueueName
 from zwheel.keys import check_job_id, check_name, check_task
@@ -80,9 +80,14 @@ def dedup_digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _tail(task: str, retries: int, keep_ms: int, digest: str | None = None) -> bytes:
+def check_retries(retries: int) -> None:
+    """Check how many attempts may follow the first. Raises: InvalidInput."""
     if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries < MAX_ATTEMPTS:
         raise InvalidInput(f"retries: {retries!r} is not a whole number from 0 to {MAX_ATTEMPTS - 1}")
+
+
+def _tail(task: str, retries: int, keep_ms: int, digest: str | None = None) -> bytes:
+    check_retries(retries)
     if keep_ms > MAX_KEEP_MS:
         raise InvalidTime(f"keep: {keep_ms} ms is longer than the limit of 115 days")
     return record_tail(check_task(task), max_attempts=retries + 1, keep_ms=keep_ms, dedup=digest)
@@ -168,17 +173,26 @@ def make_policy(
     timeout: timedelta | float | None,
     keep: timedelta | float | None,
     backoff: Backoff | None,
-    give_up_on: Sequence[type[BaseException]],
+    give_up_on: Sequence[type[BaseException]] | type[BaseException],
     process: bool,
 ) -> TaskPolicy:
     """Check a task's policy. Raises: InvalidInput and its kinds."""
+    check_retries(retries)
+    if backoff is not None and not isinstance(backoff, Backoff):
+        raise InvalidInput(f"backoff: {backoff!r} is not a Backoff; write backoff=Backoff(first=1, factor=2)")
+    gives_up = (give_up_on,) if isinstance(give_up_on, type) else tuple(give_up_on)
+    for kind in gives_up:
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            raise InvalidInput(f"give_up_on: {kind!r} is not an exception class")
+    if not isinstance(process, bool):
+        raise InvalidInput(f"process: {process!r} is neither True nor False")
     return TaskPolicy(
         queue=QueueName(check_name(queue)),
         retries=retries,
         timeout_ms=None if timeout is None else _timeout_ms(timeout),
         keep_ms=None if keep is None else duration_ms(keep, what="keep"),
         backoff=backoff or Backoff(),
-        give_up_on=tuple(give_up_on),
+        give_up_on=gives_up,
         process=process,
     )
 
@@ -198,11 +212,12 @@ class BaseTask(Generic[P, R]):
     __slots__ = ("_codec", "_options", "function", "is_async", "name", "policy", "signature")
 
     def __init__(self, function: Callable[P, R], name: str | None, policy: TaskPolicy, codec: Codec) -> None:
+        check_function(function)
         self.function = function
         self.name = check_task(name) if name else default_name(function)
         self.policy = policy
         self.signature = Signature(function)
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = is_async(function)
         self._codec = codec
         self._options: JobOptions | None = None
         _cached_tail(self.name, policy.retries, policy.keep_ms or 0)

@@ -239,7 +239,7 @@ class Wheel(WheelSchedules):
         timeout: timedelta | float | None = None,
         keep: timedelta | float | None = None,
         backoff: Backoff | None = None,
-        give_up_on: Sequence[type[BaseException]] = (),
+        give_up_on: Sequence[type[BaseException]] | type[BaseException] = (),
         process: bool = False,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
@@ -253,7 +253,7 @@ class Wheel(WheelSchedules):
         timeout: timedelta | float | None = None,
         keep: timedelta | float | None = None,
         backoff: Backoff | None = None,
-        give_up_on: Sequence[type[BaseException]] = (),
+        give_up_on: Sequence[type[BaseException]] | type[BaseException] = (),
         process: bool = False,
     ) -> Any:
         """Register a function, sync or async, as a task.
@@ -265,7 +265,7 @@ class Wheel(WheelSchedules):
             keep: How long an ended job can still be read; None: an hour when the caller chose its id, else not at all.
             backoff: Delays between attempts.
             give_up_on: Exceptions after which the job is dead at once.
-            process: Run a sync function in a process of its own.
+            process: Run the function in a process of its own.
         """
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
