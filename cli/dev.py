@@ -81,7 +81,7 @@ async def dev(
         url = server.url
         ctx.out.note(f"zwheel: {'started' if server.started else 'using'} {server} with its data in {server.home}")
     ctx.out.note(f'zwheel: in another terminal: export ZWHEEL_URL="{mask_url(url)}"')
-    words = [sys.executable, "-P", "-m", "zwheel.cli", "worker", "--drain", _DRAIN]
+    words = [sys.executable, "-P", "-m", "zwheel.cli", "worker", "--drain", _DRAIN, "--log-done"]
     words += ["--concurrency", str(concurrency)]
     words += [] if name is None else [name]
     words += ["--allow-shell", *(word for one in commands for word in ("--allow", one))] if commands else []

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zwheel.errors import ConfigError
+from zwheel.outside import escaped
 
 from .app import command, single
 from .context import Context
@@ -91,7 +92,13 @@ def worker(
     allow_shell: AllowShell = False,
     allow: Allow = None,
     uvloop: Annotated[bool, typer.Option("--uvloop", help="Use uvloop (needs the extra).")] = False,
-    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="text or json, one record a line.  [default: text]")
+    ] = None,
+    log_done: Annotated[bool, typer.Option("--log-done", help="Log also each job that ended well.")] = False,
 ) -> None:
     """Run the tasks of an app until SIGTERM or Ctrl-C, which drains; a second one stops at once.
 
@@ -105,17 +112,19 @@ def worker(
     from zwheel.workers.app import load_app
     from zwheel.workers.process import serve, set_up_logging
 
-    if log_level.lower() not in ("debug", "info", "warning", "error"):
+    if log_level is not None and log_level.lower() not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"--log-level {log_level}: choose debug, info, warning or error")
+    if log_format not in (None, "text", "json"):
+        raise ConfigError(f"--log-format {log_format}: choose text or json")
     if processes < 1:
         raise ConfigError("--processes: must be at least 1")
     commands = allowed_commands(allow_shell, allow)
-    set_up_logging(log_level)
     settings = ctx.settings()
     name = target or settings.app
     if name is None and not commands:
         raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
     wheel = load_app(name) if name is not None else Wheel()
+    set_up_logging(log_level, log_format)
     if commands:
         from zwheel.workers.shell import register_shell
 
@@ -123,13 +132,13 @@ def worker(
     own = ctx.shared.url is not None or not wheel.has_url
     if own:
         start = ctx.shared.embedded or sys.stdin.isatty()
-        url = resolve_url(settings, start_embedded=start, say=ctx.out.note)
+        url = resolve_url(settings, start_embedded=start, say=escaped("zwheel.worker").info)
         wheel.configure(url=url, namespace=ctx.shared.namespace)
     queues = tuple(queue or dict.fromkeys(str(task.policy.queue) for task in wheel.tasks.values()) or ("default",))
     worker_settings = WorkerSettings(
         queues=queues, concurrency=concurrency, prefetch=prefetch, task_processes=task_processes, lease_ms=parse_duration(lease),
         drain_ms=parse_duration(drain), reap_ms=parse_duration(reap), unknown_ttl_ms=parse_duration(unknown_ttl),
-        dead_age_ms=parse_duration(dead_keep), most_dead=dead_max, accept_data_loss=accept_data_loss,
+        dead_age_ms=parse_duration(dead_keep), most_dead=dead_max, accept_data_loss=accept_data_loss, log_done=log_done,
     )  # fmt: skip
     if processes == 1:
         code = serve(wheel, worker_settings, uvloop=uvloop)

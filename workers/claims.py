@@ -26,7 +26,7 @@ class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
     __slots__ = (
-        "began",
+        "began_ns",
         "claimed_ns",
         "deadline_ns",
         "ended",
@@ -65,8 +65,8 @@ class Claim:
         #: Whether its function was given to a thread.
         self.thread = False
         self.task_name = ""
-        #: Whether its function was called.
-        self.began = False
+        #: When its function was called, monotonic ns; 0: it was not.
+        self.began_ns = 0
         self.headers: dict[str, str] = {}
         #: For an occurrence: how the one before it stood when this one started.
         self.previous_outcome: JobState | None = None

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from types import TracebackType
+from typing import TypeVar
 
+from zwheel import functions
 from zwheel.errors import UndecodableJob
 from zwheel.job import Failure, Reason
 from zwheel.record import MESSAGE_CHARS, TRACEBACK_CHARS, failures_of
 
 from .claims import Claim
 
-_FRAMES = 8
+E = TypeVar("E", bound=BaseException)
+#: How many of the last frames of each exception are told: fewer, when more do not fit.
+_FRAMES = (8, 4, 2, 1)
+#: How many exceptions of a group, and of groups within it, are looked at.
+_PARTS = 1_000
+#: Where the frames are that stand between a worker and its task.
+_WORKERS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class Reported(Exception):
@@ -36,26 +46,77 @@ def printable(text: str, limit: int) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in cut)
 
 
+def parts_of(error: BaseException) -> list[BaseException]:
+    """The exceptions that a group holds, also in groups within it; else the exception itself."""
+    found: list[BaseException] = []
+    left = [error]
+    while left and len(found) < _PARTS:
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            left += reversed(one.exceptions[:_PARTS])
+        else:
+            found.append(one)
+    return found
+
+
+def part_of(error: BaseException, kinds: type[E] | tuple[type[E], ...]) -> E | None:
+    """The first exception of these kinds: the error itself, or one of its group. None: there is none."""
+    return next((part for part in [error, *parts_of(error)] if isinstance(part, kinds)), None)
+
+
 def describe(error: BaseException) -> str:
-    """The text of an exception, also of one whose `__str__` raises."""
+    """The text of an exception, also of one whose `__str__` raises. That of a group names what is in it."""
     try:
-        return str(error)
+        text = str(error)
     except BaseException as fault:
-        return f"(its text cannot be had: {type(fault).__name__})"
+        text = f"(its text cannot be had: {type(fault).__name__})"
+    if isinstance(error, BaseExceptionGroup):
+        inner = (": ".join(filter(None, (kind_of(part), describe(part)))) for part in parts_of(error)[:10])
+        text = f"{text}: {'; '.join(inner)}"
+    return text
+
+
+def kind_of(error: BaseException) -> str:
+    """The name of an exception's class."""
+    return error.kind if isinstance(error, Elsewhere) else type(error).__qualname__
+
+
+def frames_of(error: BaseException) -> TracebackType | None:
+    """The traceback of an exception from the task's own frames on; None when it has none."""
+    frames = error.__traceback__
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        if not file.startswith(_WORKERS) and file != functions.__file__:
+            break
+        frames = frames.tb_next
+    return frames
+
+
+def report_of(error: BaseException) -> str:
+    """An exception as Python tells it, with its causes, its notes and those of its group; bounded, not yet printable."""
+    if isinstance(error, (Reported, Elsewhere)):
+        return error.report
+    frames = frames_of(error) or error.__traceback__
+    text = ""
+    for most in _FRAMES:
+        try:
+            told = traceback.TracebackException(type(error), error, frames, limit=-most, max_group_width=5)
+            text = "".join(told.format())
+        except Exception:
+            return text
+        if len(text) <= TRACEBACK_CHARS:
+            return text
+    # The first cause stands first, and what was raised in the end last.
+    half = TRACEBACK_CHARS // 2 - 10
+    return f"{text[:half]}\n[...]\n{text[-half:]}"
 
 
 def describe_error(error: BaseException) -> tuple[str, str, str]:
     """Give the name of an exception's class, its text, and its traceback or report: bounded and printable."""
-    try:
-        frames = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
-    except Exception:
-        frames = ""
-    report = error.report if isinstance(error, (Reported, Elsewhere)) else frames
-    kind = error.kind if isinstance(error, Elsewhere) else type(error).__qualname__
     return (
-        printable(kind, 200),
+        printable(kind_of(error), 200),
         printable(describe(error), MESSAGE_CHARS),
-        printable(report[-TRACEBACK_CHARS:], TRACEBACK_CHARS),
+        printable(report_of(error)[-TRACEBACK_CHARS:], TRACEBACK_CHARS),
     )
 
 

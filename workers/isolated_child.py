@@ -32,7 +32,7 @@ from zwheel.tasks import BaseTask
 
 from .alive import is_running
 from .asks import STOP_SIGNALS
-from .failure import describe_error
+from .failure import describe_error, part_of, parts_of
 from .forks import FORKS
 from .frames import Frames, pack
 
@@ -186,11 +186,12 @@ def _outcome(job: dict[str, Any], main_file: str) -> dict[str, Any]:
 
 def _failure(error: BaseException, give_up_on: list[str]) -> dict[str, Any]:
     kind, message, report = describe_error(error)
-    gives_up = isinstance(error, Discard) or any(class_name(c) in give_up_on for c in type(error).__mro__)
-    delay_ms = error.delay_ms if isinstance(error, Retry) else None
+    retry = part_of(error, Retry)
+    classes = {class_name(c) for part in [error, *parts_of(error)] for c in type(part).__mro__}
     return {
-        "ok": False, "kind": kind, "message": message, "report": report, "discard": gives_up,
-        "retry": isinstance(error, Retry), "delay_ms": delay_ms,
+        "ok": False, "kind": kind, "message": message, "report": report,
+        "discard": part_of(error, Discard) is not None or not classes.isdisjoint(give_up_on),
+        "retry": retry is not None, "delay_ms": None if retry is None else retry.delay_ms,
     }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def begun_at_ms(claim: Claim) -> int | None:
     """The fire time with which an occurrence goes back that has begun, so that it is not late any more whenever it begins
     again: a ms before its own. None when it goes back as any job does.
     """
-    if not claim.began or START_BY_HEADER not in claim.headers:
+    if not claim.began_ns or START_BY_HEADER not in claim.headers:
         return None
     return min(claim.fire_at_ms, int(claim.headers[START_BY_HEADER].partition(" ")[0]) - 1)
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from zwheel.calls import Session
 from zwheel.errors import UnknownTask
 from zwheel.job import QueueName, Reason
-from zwheel.outside import escaped
+from zwheel.logs import job_fields
+from zwheel.outside import escaped, fenced_below
 from zwheel.record import write_failures
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
 from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Stop
-from .failure import earlier_failures, failure_of
+from .failure import Elsewhere, Reported, describe, earlier_failures, failure_of, frames_of, kind_of, part_of
 from .isolated import NotStarted
 from .occurrences import begun_at_ms
 from .peers import Peers
@@ -44,26 +48,33 @@ class Outcomes:
         unknown_ttl_ms: int,
         peers: Callable[[QueueName], Peers | None],
         observer: Observer | None,
+        log_done: bool = False,
     ) -> None:
-        """peers: tells which other workers of a queue know a task. Make it in the thread of the event loop."""
+        """log_done: log jobs that ended well at info, else at debug. peers: tells which other workers of a queue know a task. Make it in the thread of the event loop."""
         self._tasks = tasks
         self._session = session
         self._worker = worker
         self._unknown_ttl_ms = unknown_ttl_ms
         self._peers = peers
         self._observer = observer
+        self._done_level = logging.INFO if log_done else logging.DEBUG
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
     def well(self, claim: Claim, settler: Settler) -> None:
         """The function returned."""
         if claim.ended:
-            log.info("job %s: it ended after its outcome was settled", claim.job_id)
+            self._ended_late(claim)
             return
         if claim.stop is not Stop.LOST:
             settler.complete(claim)
+        if log.isEnabledFor(self._done_level):
+            self._say(self._done_level, claim, "done in %s, attempt %d", _since(claim), claim.attempt)
         if self._observer is not None:
             self.observe("done", claim)
+
+    def _ended_late(self, claim: Claim) -> None:
+        self._say(logging.INFO, claim, "it ended after its outcome was settled")
 
     def hand_back(self, claim: Claim, settler: Settler) -> None:
         """Let others have a job for which there is no process here; it comes back when they have none either."""
@@ -73,23 +84,24 @@ class Outcomes:
     def raised(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: BaseException) -> None:
         """The function raised, or was cancelled."""
         if claim.ended:
-            log.info("job %s: it ended after its outcome was settled", claim.job_id)
+            self._ended_late(claim)
         elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
             self.stopped(claim, settler, error)
         else:
             self.failed(claim, settler, task, error)
 
     def stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
-        """It was stopped, for the reason that its claim says."""
+        """It was stopped, for the reason that its claim says. error: the cancellation, as the function raised it."""
         if claim.stop is Stop.DRAIN:
             settler.release(claim, at_ms=begun_at_ms(claim))
             self.observe("released", claim)
         elif claim.stop is Stop.TIMEOUT:
-            self._again_or_bury(
-                claim, settler, self.task_of(claim), TimeoutError("the task ran longer than its timeout")
-            )
+            late = TimeoutError("the task ran longer than its timeout")
+            # Where it was when it was cancelled.
+            late.__traceback__ = None if error is None else frames_of(error)
+            self._again_or_bury(claim, settler, self.task_of(claim), late)
         else:
-            log.warning("job %s: stopped, its lease is lost", claim.job_id)
+            self._say(logging.WARNING, claim, "stopped, its lease is lost")
             self.observe("lost", claim)
 
     def task_of(self, claim: Claim) -> BaseTask[Any, Any] | None:
@@ -97,18 +109,18 @@ class Outcomes:
         return self._tasks.get(claim.task_name.encode())
 
     def failed(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException) -> None:
-        """Its function, or what starts it, raised."""
+        """Its function, or what starts it, raised. What a group holds counts as if it was raised alone."""
         if claim.stop is Stop.LOST:
             self.observe("lost", claim)
         elif isinstance(error, NotStarted):
-            log.error("job %s: %s; it is handed back", claim.job_id, error)
+            self._say(logging.ERROR, claim, "%s; it is handed back", error)
             self.hand_back(claim, settler)
-        elif isinstance(error, Discard):
+        elif part_of(error, Discard):
             self.bury(claim, settler, error, Reason.DISCARDED)
         elif claim.stop is Stop.DRAIN:
             # What it raised after we cancelled it says nothing about the job.
             self.stopped(claim, settler, error)
-        elif task is not None and isinstance(error, task.policy.give_up_on):
+        elif task is not None and part_of(error, task.policy.give_up_on):
             self.bury(claim, settler, error, Reason.DISCARDED)
         else:
             self._again_or_bury(claim, settler, task, error)
@@ -121,23 +133,50 @@ class Outcomes:
         if attempt >= claim.max_attempts:
             self.bury(claim, settler, error, reason)
             return
-        delay_ms = error.delay_ms if isinstance(error, Retry) else None
+        asked = part_of(error, Retry)
+        delay_ms = asked.delay_ms if asked is not None else None
         if delay_ms is None:
             delay_ms = task.policy.backoff.delay_ms(attempt) if task is not None else FIRST_MS
         delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
         settler.retry(claim, delay_ms, self._failures(claim, error, reason))
-        log.info("job %s: attempt %d of %d failed, again in %d ms", claim.job_id, attempt, claim.max_attempts, delay_ms)
+        again = "attempt %d of %d failed, again in %s", attempt, claim.max_attempts, _span(delay_ms)
+        if asked is not None and asked is error:
+            self._say(logging.INFO, claim, *again, error=error, trace=False)
+        else:
+            self._say(logging.ERROR, claim, *again, error=error)
         self.observe("retried", claim)
 
     def bury(self, claim: Claim, settler: Settler, error: BaseException | None, reason: Reason) -> None:
         """It is dead."""
         settler.bury(claim, self._failures(claim, error, reason))
-        log.error("job %s: dead after %d attempts: %s", claim.job_id, claim.attempt, reason)
+        attempts = f"{claim.attempt} attempt{'' if claim.attempt == 1 else 's'}"
+        if isinstance(error, Discard):
+            self._say(logging.WARNING, claim, "dead after %s: %s", attempts, reason, error=error, trace=False)
+        else:
+            self._say(logging.ERROR, claim, "dead after %s: %s", attempts, reason, error=error)
         self.observe("buried", claim)
 
     def _failures(self, claim: Claim, error: BaseException | None, reason: Reason) -> bytes:
         failure = failure_of(claim, error, reason, self._session.clock.now_ms(), self._worker)
         return write_failures([*earlier_failures(claim), failure])
+
+    def _say(
+        self, level: int, claim: Claim, message: str, *values: object,
+        error: BaseException | None = None, trace: bool = True,
+    ) -> None:  # fmt: skip
+        """Log something of a job, with the error that ended its attempt. trace: also where that was raised."""
+        words: list[object] = [claim.job_id, claim.task_name or "?", *values]
+        message = f"job %s (%s): {message}"
+        raised: Any = None
+        if error is not None:
+            message += ": %s"
+            words.append(": ".join(filter(None, (kind_of(error), describe(error)))))
+            if trace and isinstance(error, (Elsewhere, Reported)):
+                message += "%s"
+                words.append(fenced_below(error.report))
+            elif trace:
+                raised = type(error), error, frames_of(error) or error.__traceback__
+        log.log(level, message, *words, exc_info=raised, extra=job_fields(claim))
 
     async def unknown(self, claim: Claim, settler: Settler, name: str) -> None:
         """Offer it to those that know it; dead only when no worker knew the task for `unknown_ttl`. No attempt counts."""
@@ -154,9 +193,7 @@ class Outcomes:
             self.bury(claim, settler, unknown, Reason.UNKNOWN_TASK)
             return
         if found.fresh:
-            log.warning(
-                "job %s: task %r is not registered here; it is left for a worker that knows it", claim.job_id, name
-            )
+            self._say(logging.WARNING, claim, "its task is not registered here; it is left for a worker that knows it")
         failures = self._failures(claim, None, Reason.UNKNOWN_TASK) if found.fresh else b""
         settler.release(claim, found.delay_ms, failures)
         self.observe("unknown", claim)
@@ -172,3 +209,16 @@ class Outcomes:
                 self._observer(event, facts)
             else:
                 self._loop.call_soon_threadsafe(self._observer, event, facts)
+
+
+def _since(claim: Claim) -> str:
+    return _span((time.monotonic_ns() - claim.began_ns) // 1_000_000)
+
+
+def _span(ms: int) -> str:
+    """A span of time for a person. Example: 0 -> '0 ms', 1500 -> '1.5 s', 7_200_000 -> '2:00:00 h'."""
+    if ms < 1_000:
+        return f"{ms} ms"
+    if ms < 120_000:
+        return f"{ms / 1000:.3g} s"
+    return f"{timedelta(seconds=round(ms / 1000))} h"

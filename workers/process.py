@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from zwheel.connect import open_descriptors
 from zwheel.errors import ConfigError
-from zwheel.outside import Lines, escaped
+from zwheel.logs import JobFilter, JsonLines, TextLines
+from zwheel.outside import escaped
 from zwheel.registry import Registry
 
 from .forks import FORKS, Threads, loop_descriptors
@@ -38,15 +39,29 @@ _FLUSHED_S = 1.0
 TASK_THREAD, TO_THREAD = "zwheel-task", "zwheel-to-thread"
 
 
-def set_up_logging(level: str) -> None:
-    """Write the log to stderr, times in UTC."""
-    formatter = Lines("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(process)d %(message)s", "%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+def set_up_logging(level: str | None, form: str | None) -> None:
+    """Let the log go to stderr, unless the application has set logging up: then it goes where the application says.
+
+    Call it when the application is imported. level, form: as given by the user, None: not given. Theirs is an explicit
+    wish: `level` also holds for what zwheel logs through the handlers of an application.
+    """
     root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    for name, logger in list(root.manager.loggerDict.items()):
+        # A `dictConfig` disables all loggers that were there before it, unless it is told not to: nobody who forgot that
+        # wants to miss why a job failed.
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "zwheel":
+            logger.disabled = False
+    if root.handlers:
+        if level is not None:
+            escaped("zwheel").setLevel(level.upper())
+        if form is not None:
+            log.warning("--log-format %s: the application has set up logging itself, so this changes nothing", form)
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(JobFilter())
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    root.addHandler(handler)
+    root.setLevel((level or "info").upper())
 
 
 def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) -> int:

@@ -57,12 +57,13 @@ class Runner:
         task_processes: int = 0,
         occurrences: Occurrences | None = None,
         peers: Callable[[QueueName], Peers | None] = lambda queue: None,
+        log_done: bool = False,
     ) -> None:
         self._occurrences = occurrences
         self._tasks = {name.encode(): task for name, task in tasks.items()}
         self._codec = codec
         self._slots = slots
-        self._outcomes = Outcomes(self._tasks, session, worker, unknown_ttl_ms, peers, observer)
+        self._outcomes = Outcomes(self._tasks, session, worker, unknown_ttl_ms, peers, observer, log_done)
         #: A lease younger than this is renewed in time by the heartbeat, which comes every third of one.
         self._fresh_ns = lease_ms * 500_000
         self._observed = observer is not None
@@ -236,7 +237,7 @@ class Runner:
         if FAILPOINTS.active:
             FAILPOINTS.reach("handler.before")
         current.set(claim)
-        claim.began = True
+        claim.began_ns = time.monotonic_ns()
         future: asyncio.Future[Any] | None = None
         try:
             result = None

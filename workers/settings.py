@@ -42,6 +42,9 @@ class WorkerSettings:
     """How long a task may block the event loop, or hold the GIL, before its worker is replaced; at least three leases.
     Three leases are enough when the task is past its own timeout."""
 
+    log_done: bool = False
+    """Log each job that ended well at level info; else at debug."""
+
     def __post_init__(self) -> None:
         if not self.queues:
             raise ConfigError("a worker needs at least one queue")

@@ -157,7 +157,9 @@ class Worker:
             await self._sync(store)
             loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers, newcomers)
             self.ready.set()
-            log.info("worker %s: %d tasks, queues %s", self.id, len(self.wheel.tasks), ", ".join(self.settings.queues))
+            count = len(self.wheel.tasks)
+            tasks = f"{count} task{'' if count == 1 else 's'}"
+            log.info("worker %s: %s, queues %s", self.id, tasks, ", ".join(self.settings.queues))
             try:
                 threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
                 failure = await self._until_stopped({**parts, **threads}, heartbeat)
@@ -186,7 +188,7 @@ class Worker:
         runner = Runner(
             self.wheel.tasks, self.wheel.codec, store.session, slots, self.id, self.settings.unknown_ttl_ms,
             self.settings.lease_ms, _both(self._observer, store.recorder), self.settings.task_processes, occurrences,
-            peers.get,
+            peers.get, self.settings.log_done,
         )  # fmt: skip
         self._isolated = runner.isolated
         return runner

@@ -17,7 +17,7 @@ from zwheel.plain import UNSAFE, as_text, cut, escape, shown
 from zwheel.times import MAX_MS
 
 __all__ = [
-    "UNSAFE", "Escaping", "Lines", "Listing", "Sayer", "Unreadable", "as_text", "cut", "escape", "escaped", "fenced",
+    "UNSAFE", "Escaping", "Listing", "Sayer", "Unreadable", "as_text", "cut", "escape", "escaped", "fenced", "fenced_below",
     "flat", "is_text", "score_ms", "shown", "whole",
 ]  # fmt: skip
 
@@ -113,8 +113,14 @@ class Escaping(logging.Filter):
 _PLAIN = logging.Formatter()
 
 
+class _Fenced(str):
+    """A text that is escaped already, and may have several lines."""
+
+    __slots__ = ()
+
+
 def _safe(value: object) -> object:
-    if value is None or type(value) in (int, float, bool):
+    if value is None or type(value) in (int, float, bool, _Fenced):
         return value
     return shown(value, LINE_CHARACTERS)
 
@@ -124,21 +130,17 @@ def fenced(text: str) -> str:
     return "\n".join(f"  | {escape(line)}" for line in cut(text, TRACEBACK_CHARACTERS).split("\n"))
 
 
+def fenced_below(text: str) -> str:
+    """A value for a log record that follows its line: a text of several lines, escaped, each behind a bar."""
+    return _Fenced("\n" + fenced(text.rstrip("\n"))) if text.strip() else _Fenced("")
+
+
 def escaped(name: str) -> logging.Logger:
     """The logger of a part of zwheel, its records escaped and bounded from now on."""
     found = logging.getLogger(name)
     if not any(isinstance(known, Escaping) for known in found.filters):
         found.addFilter(Escaping())
     return found
-
-
-class Lines(logging.Formatter):
-    """Formats records of any logger for stderr: what tasks and libraries log may have several lines, and forges none."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Indent all lines but the first, and escape each."""
-        lines = cut(super().format(record), RECORD_CHARACTERS).split("\n")
-        return "\n    ".join(escape(line) for line in lines)
 
 
 class Sayer:

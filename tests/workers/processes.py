@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.workers.stage import PATH
 
 ROOT = Path(__file__).parent.parent.parent
-_READY = re.compile(r"worker \w{8}: \d+ tasks")
+_READY = re.compile(r"worker \w{8}: \d+ tasks?")
 _STARTED = re.compile(r"worker process (\d+) started")
 
 
@@ -99,17 +99,18 @@ async def worker_process(
     app: str = "tests.workers.app:wheel",
     failpoints: str = "",
     module: str = "zwheel.cli",
+    cwd: Path = ROOT,
 ) -> AsyncIterator[Process]:
     """Run `zwheel worker`; it is killed at the end of the block if it still runs. failpoints: where it dies or stops.
 
-    module: what runs instead of the command line.
+    module: what runs instead of the command line. cwd: the folder in which the app is.
     """
     words = ["worker", app, "--lease", lease, "--reap", reap, "--drain", drain, *options]
     environment = {**os.environ, "ZWHEEL_URL": url, PATH: str(stage), "PYTHONUNBUFFERED": "1"}
     environment["ZWHEEL_FAILPOINTS"] = failpoints
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *words),
-        cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        cwd=cwd, env=environment, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     process = Process(child)
     try:

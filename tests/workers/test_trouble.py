@@ -12,7 +12,8 @@ from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import Wheel
 from zwheel.calls import read_claim
 from zwheel.errors import ZwheelError
-from zwheel.outside import Escaping, Lines, Sayer, escape, escaped, shown
+from zwheel.logs import TextLines
+from zwheel.outside import Escaping, Sayer, escape, escaped, shown
 from zwheel.workers import poller as pollers
 from zwheel.workers import reaper as reapers
 from zwheel.workers import scheduler as schedulers
@@ -107,10 +108,10 @@ def test_a_record_is_one_line_whatever_its_values_are(caplog: pytest.LogCaptureF
 
 
 def test_what_tasks_and_libraries_log_forges_no_record_on_stderr() -> None:
-    formatter = Lines("%(levelname)s %(message)s")
+    formatter = TextLines()
     record = logging.LogRecord("shop", logging.INFO, "", 0, "two\nlines\x1b[2J %s", ("x" * 200_000,), None)
     text = formatter.format(record)
-    assert text.startswith("INFO two\n    lines\\x1b[2J xxx")
+    assert " shop: two\n    lines\\x1b[2J xxx" in text
     assert len(text) < 110_000
 
 
