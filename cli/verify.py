@@ -42,7 +42,10 @@ def verify(
     reap: Annotated[str, typer.Option("--reap", metavar="DURATION", help="The workers' reap interval.")] = "5s",
     idle: Annotated[
         str, typer.Option("--idle", metavar="DURATION", help="How long a due job may wait for a worker that sleeps.")
-    ] = "2500ms",
+    ] = "1s",
+    both: Annotated[
+        str, typer.Option("--both", metavar="DURATION", help="The same while two workers are dead, frozen or cut off.")
+    ] = "20s",
     slack: Annotated[
         str, typer.Option("--slack", metavar="DURATION", help="What the machine may add to each bound.")
     ] = "1s",
@@ -73,6 +76,7 @@ def verify(
         lease_ms=None if lease is None else parse_duration(lease),
         reap_ms=parse_duration(reap),
         idle_ms=parse_duration(idle),
+        both_ms=parse_duration(both),
         slack_ms=parse_duration(slack),
         lateness_ms=None if lateness is None else parse_duration(lateness),
         drained=drained,

@@ -40,10 +40,9 @@ class Occurrences:
 
         Raises: NO_WAY_BACK, when it is too late and cannot go back.
         """
-        if self.is_late(claim) and await self.give_back(claim):
-            return False
         await self._look_back(claim)
-        return True
+        # Nothing is waited for between this and the start: Redis may have been slow until now, or this process frozen.
+        return not (self.is_late(claim) and await self.give_back(claim))
 
     async def _look_back(self, claim: Claim) -> None:
         """Learn how the occurrence before this one stands; it stays unknown when Redis does not answer."""

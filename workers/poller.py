@@ -79,6 +79,7 @@ class Poller:
         self._slots = slots
         self._runner = runner
         self._queue = QueueName(keys.queue)
+        self._observer = observer
         self.founding = Founding(keys, observer)
         self.settler = Settler(store.session, keys, worker, settings.most_dead, self._occurrence_ended, runner.settled)
         self._listener = Listener(store.url)
@@ -285,7 +286,10 @@ class Poller:
 
     async def _peek(self) -> None:
         """Look, and claim when it is not as the last claim told, else rest on."""
+        asked_at = time.monotonic()
         replies = await self._persist(self._looks.asks(), settles=False)
+        if self._observer is not None:
+            self._observer("looked", {"queue": self._queue, "since": asked_at, "until": time.monotonic()})
         if not replies or self._due:
             return
         answer = self._looks.read(replies)

@@ -34,6 +34,8 @@ log = escaped("zwheel.worker")
 
 #: How often the loop is asked to turn, and after how long its silence is said, seconds.
 LOOK_S, SAY_S = 0.25, 1.0
+#: A turn that took so much longer than it should is told to the history of a run, seconds.
+_STALL_S = 0.1
 #: A worker without work for its loop is replaced after as many leases, or later, as the settings say.
 LEASES = 3
 #: How long the last round trips and the last lines of the log may take, seconds.
@@ -62,6 +64,8 @@ class Watchdog(PartThread):
         self._kicked = False
         #: Called at each look: Python runs in this process.
         self.on_look: Callable[[], None] | None = None
+        #: Told of each time in which the loop, or this whole process, did not run: from, to, monotonic seconds.
+        self.on_stall: Callable[[float, float], None] | None = None
         #: Ends the process; None: nobody would start another, so that the worker can only be told of.
         self.replace: Callable[[], None] | None = None
 
@@ -70,6 +74,8 @@ class Watchdog(PartThread):
         looked = time.monotonic()
         while not self._end.is_set():
             now = time.monotonic()
+            if now - looked > self._look_s + _STALL_S and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._stalled, looked, now)
             if now - looked > 4 * self._look_s and self._asked_at:
                 # This thread did not run either: the process stood still, or a task held the GIL. Count anew.
                 self._asked_at = now
@@ -87,7 +93,14 @@ class Watchdog(PartThread):
             self._loop.call_soon_threadsafe(self._turned)
 
     def _turned(self) -> None:
-        self._asked_at = 0.0
+        asked_at, self._asked_at = self._asked_at, 0.0
+        now = time.monotonic()
+        if now - asked_at > _STALL_S:
+            self._stalled(asked_at, now)
+
+    def _stalled(self, since: float, until: float) -> None:
+        if self.on_stall is not None:
+            self.on_stall(since, until)
 
     def stuck(self) -> bool:
         """Whether the loop has not turned for half a lease."""

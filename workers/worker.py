@@ -127,10 +127,9 @@ class Worker:
         contact = Contact(self.settings, lambda: reaping.kick())
         session.clock.on_jump = contact.jumped
         schedulers = [Scheduler(store, keys, self.wheel.codec) for keys in shards]
+        observer = _both(self._observer, store.recorder)
         self._pollers = pollers = [
-            Poller(
-                store, keys, self.settings, self.id, slots, runner, self._observer, scheduler, contact.counted, group
-            )
+            Poller(store, keys, self.settings, self.id, slots, runner, observer, scheduler, contact.counted, group)
             for keys, scheduler in zip(shards, schedulers, strict=True)
         ]
         guard = Watch(store, self.settings, self._observer)
@@ -140,14 +139,14 @@ class Worker:
         )
         runner.renew = heartbeat.kick
         reaping = Reaper(
-            store, shards, self.settings, _both(self._observer, store.recorder), contact,
+            store, shards, self.settings, observer, contact,
             idle=lambda: not slots.held and all(poller.follows for poller in pollers),
             taken_back=lambda queue: _look(pollers, queue),
         )  # fmt: skip
         newcomers = [
             Newcomer(store, p.keys, self.id, self.wheel.tasks, group, p.look, lambda: contact.breaks) for p in pollers
         ]
-        watchdog = self._watchdog(runner, heartbeat)
+        watchdog = self._watchdog(runner, heartbeat, observer)
         answered = True
         try:
             if not await self._await_server(store, namespace, guard):
@@ -266,8 +265,10 @@ class Worker:
         if missing:
             raise refusal_of_rights(Role.WORKER, namespace, queues, missing)
 
-    def _watchdog(self, runner: Runner, heartbeat: Heartbeat) -> Watchdog:
+    def _watchdog(self, runner: Runner, heartbeat: Heartbeat, observer: Observer | None) -> Watchdog:
         watchdog = Watchdog(self.settings, runner, heartbeat)
+        if observer is not None:
+            watchdog.on_stall = lambda since, until: observer("stalled", {"since": since, "until": until})
         watchdog.on_look, watchdog.replace = self.on_look, self.replace
         heartbeat.is_stuck = watchdog.stuck
         return watchdog

@@ -38,6 +38,8 @@ FSYNC_VARIABLE = "ZWHEEL_HISTORY_FSYNC"
 RECEIPT = "memory"
 
 _TAG = re.compile(r"\{([^:{}]+):([^:{}]+):\d+\}:")
+#: What a worker's parts tell with a time from and a time to, monotonic seconds, and what a history calls it.
+_SPANS = {"looked": "look", "stalled": "stall"}
 _open: dict[tuple[int, str], History] = {}
 
 
@@ -124,15 +126,22 @@ class Recorder:
         line |= self._estimate() | self._stamps()
         self._history.write([line], sync=self._history.fsync)
 
-    def observe(self, event: str, facts: Mapping[str, object]) -> None:
-        """Take what a worker's parts tell: the attempts among it become lines, and that a reaper held itself back."""
+    def observe(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Take what a worker's parts tell: attempts, looks, stalls and that a reaper held itself back become lines."""
         if event == "start":
             self.attempt("start", facts)
         elif event == "held":
-            line = self._line(self._history.number(), "hold", "ok") | {"queue": facts["queue"], "jobs": []}
-            self._history.write([line | self._estimate() | self._stamps()])
+            self._tell("hold", facts["queue"])
+        elif event in _SPANS:
+            now, us = time.monotonic(), self._estimate()["est_us"]
+            window = [us - int((now - facts[edge]) * 1e6) for edge in ("since", "until")]
+            self._tell(_SPANS[event], facts.get("queue"), {"args": {"window": window}})
         elif "token" in facts:
             self.attempt("end", facts, event)
+
+    def _tell(self, op: str, queue: str | None, more: Mapping[str, object] | None = None) -> None:
+        line = self._line(self._history.number(), op, "ok") | {"queue": queue, "jobs": [], **(more or {})}
+        self._history.write([line | self._estimate() | self._stamps()])
 
 
 class Span:

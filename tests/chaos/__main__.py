@@ -17,7 +17,7 @@ from zwheel.cli.output import Output
 
 from .conductor import Conductor, Outcome, Settings
 from .fleet import LEASE_S, REAP_S
-from .judge import SLACK_MS, Judgement, judge
+from .judge import BOTH_MS, SLACK_MS, Judgement, judge
 from .plan import KINDS as FAULTS
 from .plan import draw
 from .report import document, show
@@ -116,7 +116,7 @@ def _check(settings: Settings, outcome: Outcome) -> Judgement:
 
 
 def _say_how(out: Output, settings: Settings) -> None:
-    options = f"--reap {REAP_S * 1000:.0f}ms --slack {SLACK_MS}ms --drained"
+    options = f"--reap {REAP_S * 1000:.0f}ms --slack {SLACK_MS}ms --both {BOTH_MS}ms --drained"
     out.note(f"history:  {settings.history}")
     out.note(f"logs:     {settings.logs}  (conductor.log has the faults in their order)")
     out.note(f"check it: .venv/bin/python -m zwheel.cli verify {settings.history} {options}")

@@ -13,8 +13,11 @@ from zwheel.verify.events import Event, JobLine, Runs
 from .conductor import Outcome
 from .fleet import REAP_S
 
-#: What processors that more is asked of than they can do may add to each bound, ms.
+#: What processors that more is asked of than they can do may add to each bound, ms. Nothing is added to I25: a history
+#: tells what its workers had to wait for.
 SLACK_MS = 5_000
+#: How long a due job may wait for an idle worker while two are struck, in a fleet as small as this one, ms.
+BOTH_MS = 2_000
 #: How long after a worker goes on its lapsed leases may still be reaped, µs.
 _SETTLED_US = 1_000_000
 
@@ -49,7 +52,9 @@ def judge(history: Path, outcome: Outcome) -> Judgement:
     """Read and check a history. Raises: BadHistory."""
     began, began_cpu = time.monotonic(), time.process_time()
     runs = read([history])
-    bounds = Bounds(reap_ms=int(REAP_S * 1000), slack_ms=SLACK_MS, drained=outcome.drained_s is not None)
+    bounds = Bounds(
+        reap_ms=int(REAP_S * 1000), slack_ms=SLACK_MS, both_ms=BOTH_MS, drained=outcome.drained_s is not None
+    )
     report = check(runs, bounds)
     check_s, check_cpu_s = time.monotonic() - began, time.process_time() - began_cpu
     again: Counter[str] = Counter()

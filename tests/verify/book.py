@@ -41,8 +41,7 @@ class Book:
                 "proc": f"h:1:{proc}",
                 "op": op,
                 "phase": phase,
-                "queue": "q",
-                **fields,
+                **({"queue": "q"} | fields),
                 "mono_ns": 0,
                 "wall_ns": 0,
             }
@@ -50,11 +49,12 @@ class Book:
 
     def call(
         self, op: str, t: float, jobs: list[dict[str, Any]], *, phase: str = "ok", proc: str = "w1", word: str = "ok",
-        request: str | None = None, asked: float | None = None, args: dict[str, Any] | None = None, **more: Any,
+        request: str | None = None, asked: float | None = None, args: dict[str, Any] | None = None, queue: str = "q",
+        **more: Any,
     ) -> None:  # fmt: skip
         """Add a line pair. phase: "lost" for an invoke that stands alone. asked: when it was sent."""
         self.seq += 1
-        shared = {} if request is None else {"request": request}
+        shared = {"queue": queue} if request is None else {"queue": queue, "request": request}
         plain = [{k: v for k, v in job.items() if k not in ("letter", "fire")} for job in jobs] if op != "claim" else []
         sent = us(t if asked is None else asked)
         self._line(op, "invoke", self.seq, proc, jobs=plain, args=args or {}, est_us=sent, err_us=0, **shared)
@@ -114,6 +114,18 @@ class Book:
         self.seq += 1
         self._line("hold", "ok", self.seq, by, jobs=[], est_us=us(t), err_us=0)
 
+    def look(self, t: float, *, by: str = "w1", took: float = 1) -> None:
+        """A waiting worker asked at this time how the wheel is."""
+        self._window("look", t, t + took, by)
+
+    def stall(self, since: float, until: float, *, by: str = "w1") -> None:
+        self._window("stall", since, until, by)
+
+    def _window(self, op: str, since: float, until: float, by: str) -> None:
+        self.seq += 1
+        args = {"window": [us(since), us(until)]}
+        self._line(op, "ok", self.seq, by, jobs=[], args=args, est_us=us(until), err_us=0)
+
     def schedule(
         self, op: str, t: float, *, on: float | None, cursor: float, fires: tuple[int, ...] = (),
         back: tuple[int, ...] = (), status: str = "a", line: str = "* * * * * *", **more: Any,
@@ -156,9 +168,10 @@ class Book:
         self.start(job, t + 1, of=t, by=by)
         self.settle("complete", job, t + 2, of=t, by=by)
 
-    def fault(self, kind: str, since: float, until: float) -> None:
+    def fault(self, kind: str, since: float, until: float, **facts: Any) -> None:
         self.seq += 1
-        self._line("fault", "ok", self.seq, "driver", args={"kind": kind, "window": [us(since), us(until)]})
+        args = {"kind": kind, "window": [us(since), us(until)], **facts}
+        self._line("fault", "ok", self.seq, "driver", args=args)
 
     def snapshot(
         self,
@@ -183,7 +196,7 @@ class Book:
     def judge(self, **bounds: Any) -> Report:
         """Write it down and have it checked."""
         self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
-        return check(read([self.path]), Bounds(**{"reap_ms": 500, "slack_ms": 200, "idle_ms": 1_000} | bounds))
+        return check(read([self.path]), Bounds(**{"reap_ms": 500, "slack_ms": 200, "both_ms": 2_000} | bounds))
 
 
 def occurrence(at: int) -> str:

@@ -321,11 +321,39 @@ def late(book: Book) -> None:
 
 
 def idle_while_due(book: Book) -> None:
+    """Others work, and one that only listens finds it by its look, too late."""
     book.enqueue("a", fire=1_000)
     book.claims(500, [], role="follower")
-    for t in range(600, 9_000, 300):
-        book.beat(t)
-    book.claim("a", 9_000, fire=1_000)
+    for t in range(600, 2_700, 300):
+        book.beat(t, by="w2")
+    book.claim("a", 2_700, fire=1_000)
+
+
+def idle_while_due_although_others_are_dead(book: Book) -> None:
+    """Whoever keeps time looks every second whatever happens to others."""
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="follower", by="w2")
+    book.claims(500, [], role="follower", by="w3")
+    book.claims(550, [], role="second")
+    book.look(900)
+    book.claim("a", 2_600, fire=1_000)
+
+
+def idle_while_due_for_longer_than_any_look(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper", by="w2")
+    book.claims(500, [], role="second", by="w3")
+    book.claims(550, [], role="follower")
+    book.claim("a", 3_500, fire=1_000)
+
+
+def idle_without_a_later_claim(book: Book) -> None:
+    """It looks and looks, and never claims what is due."""
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper")
+    for t in range(900, 3_000, 700):
+        book.look(t)
+    book.snapshot(3_000, {"a": on_wheel(1_000)})
 
 
 def mass_redelivery(book: Book) -> None:
@@ -418,6 +446,9 @@ BAD: dict[str, Bad] = {
     "never recovered": ({"I23"}, 2, never_recovered),
     "late": ({"I24"}, 1, late),
     "idle while due": ({"I25"}, 3, idle_while_due),
+    "idle while due although others are dead": ({"I25"}, 3, idle_while_due_although_others_are_dead),
+    "idle while due for longer than any look": ({"I25"}, 3, idle_while_due_for_longer_than_any_look),
+    "idle without a later claim": ({"I25"}, 2, idle_without_a_later_claim),
     "late after a restart": ({"I23"}, 2, late_after_a_restart),
     "mass redelivery": ({"I26"}, 4, mass_redelivery),
     "taken in a jump ahead": ({"I26"}, 4, taken_in_a_jump_ahead),

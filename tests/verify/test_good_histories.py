@@ -232,10 +232,54 @@ def waits_for_a_paused_queue(book: Book) -> None:
 
 def waits_for_a_worker_that_was_stopped(book: Book) -> None:
     book.enqueue("a", fire=1_000)
-    book.claims(500, [], role="follower")
-    book.beat(8_900)
-    book.claim("a", 9_000, fire=1_000)
-    book.settle("complete", "a", 9_010, of=9_000)
+    book.claims(500, [], role="timekeeper")
+    book.stall(900, 8_900)
+    book.run("a", 9_000, fire=1_000)
+    book.snapshot(9_900)
+
+
+def waits_for_a_worker_that_gets_no_answer(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper")
+    book.look(1_100, took=7_800)
+    book.run("a", 9_000, fire=1_000)
+    book.snapshot(9_900)
+
+
+def waits_for_a_worker_whose_claim_hangs(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper")
+    book.run("a", 9_000, fire=1_000, asked=1_050)
+    book.snapshot(9_900)
+
+
+def waits_for_a_worker_that_died(book: Book) -> None:
+    """What it did last was a look; that its heartbeat's line came later says nothing of its waiting."""
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper")
+    book.look(1_400)
+    book.beat(6_000)
+    book.run("a", 9_000, fire=1_000, by="w2")
+    book.snapshot(9_900)
+
+
+def waits_for_one_that_listens_since_two_are_dead(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper", by="w2")
+    book.claims(500, [], role="second", by="w3")
+    book.claims(550, [], role="follower")
+    book.run("a", 3_000, fire=1_000)
+    book.snapshot(9_900)
+
+
+def waits_for_a_worker_that_another_queue_has_filled(book: Book) -> None:
+    book.enqueue("b", queue="other")
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper")
+    b = {"id": "b", "token": token(600), "attempt": 1, "fire": HOUR, "most": 3}
+    book.claims(600, [b], limit=1, queue="other")
+    book.settle("complete", "b", 8_950, of=600, queue="other")
+    book.run("a", 9_000, fire=1_000)
     book.snapshot(9_900)
 
 
@@ -281,6 +325,16 @@ def scheduled(book: Book) -> None:
     book.snapshot(9_000)
 
 
+def changed_anew_after_a_loss(book: Book) -> None:
+    """The first change was confirmed and lost: the next is built on what is left."""
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("define", 900, on=500, cursor=900, status="p")
+    book.fault("aof_cut", 800, 950)
+    book.schedule("advance", 1_001, on=500, cursor=1_001, fires=(1_000,))
+    book.run(occurrence(1_000), 1_010, fire=1_000)
+    book.snapshot(9_000)
+
+
 def waited_through_an_edit(book: Book) -> None:
     """09:00:02 waits for the run before it; the new definition has no such time, and it runs all the same."""
     book.schedule("define", 500, on=None, cursor=500)
@@ -320,8 +374,10 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, taken_from_a_dead_worker_after_a_gap,
     back_with_the_first_worker_that_starts_again, reaped_late_by_one_that_was_cut_off,
-    waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_workers_that_are_full, buried_with_a_reason,
-    kept_promise_of_a_receipt, scheduled, waited_through_an_edit,
+    waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_a_worker_that_gets_no_answer,
+    waits_for_a_worker_whose_claim_hangs, waits_for_a_worker_that_died, waits_for_one_that_listens_since_two_are_dead,
+    waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full, buried_with_a_reason,
+    kept_promise_of_a_receipt, scheduled, changed_anew_after_a_loss, waited_through_an_edit,
     taken_off_by_a_pause_and_before_the_new_start, advanced_without_an_answer,
 )  # fmt: skip
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.servers import RedisServer
+from tests.workers.harness import Log, running
 from zwheel import SyncWheel, Wheel
 from zwheel.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from zwheel.failpoints import FAILPOINTS
@@ -111,6 +113,34 @@ async def test_a_full_queue_has_refused(url: str, tmp_path: Path) -> None:
             await wheel.enqueue("t", delay=60)
     refused = lines(tmp_path)[-1]
     assert (refused["phase"], refused["word"]) == ("fail", "full")
+
+
+async def test_a_worker_tells_of_its_looks_at_the_wheel_and_of_times_in_which_it_did_not_run(
+    url: str, tmp_path: Path
+) -> None:
+    log = Log()
+    async with Wheel(url, namespace="zw", history=tmp_path) as wheel:
+
+        @wheel.task(name="block")
+        async def block() -> None:
+            time.sleep(0.8)  # noqa: ASYNC251
+
+        async with running(wheel, log, lease_ms=30_000):
+            await log.seen("looked")
+            await block.enqueue()
+            await log.seen("stalled")
+    found = lines(tmp_path)
+    (look, *_), (stall, *_) = ([line for line in found if line["op"] == op] for op in ("look", "stall"))
+    claim = next(line for line in found if line["op"] == "claim" and line["phase"] == "ok")
+    assert look["proc"] == stall["proc"] == claim["proc"]
+    assert (look["queue"], look["phase"], stall["queue"]) == ("default", "ok", None)
+    asked, answered = look["args"]["window"]
+    assert claim["redis_us"] < asked <= answered <= look["est_us"]
+    since, until = stall["args"]["window"]
+    # It is asked whether it turns four times a second: what of a stall came before that is not seen.
+    assert until - since > 400_000
+    (start,) = (line for line in found if line["op"] == "start")
+    assert start["est_us"] < until
 
 
 def test_a_forked_process_writes_a_file_of_its_own(tmp_path: Path) -> None:

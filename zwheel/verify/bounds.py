@@ -13,8 +13,11 @@ class Bounds:
     """The workers' lease; None: what each claim says."""
     reap_ms: int = 5_000
     """How often a worker looks for leases that ran out."""
-    idle_ms: int = 2_500
-    """How long a due job may wait while a worker with room sleeps: the longest backstop of those that keep time."""
+    idle_ms: int = 1_000
+    """How long a due job may wait while a worker with room sleeps: what is promised while one process is in trouble."""
+    both_ms: int = 20_000
+    """The same while two workers are dead, frozen or cut off: what is promised when both that keep time are. In a fleet
+    of up to ten it is 2 s."""
     slack_ms: int = 1_000
     """What scheduling of processes and round trips may add."""
     lateness_ms: int | None = None

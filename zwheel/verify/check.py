@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zwheel.verify import liveness, safety, schedules, stored
+from zwheel.verify import liveness, progress, safety, schedules, stored
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import Event, JobLine, Runs
 from zwheel.verify.report import Findings, Report
@@ -32,7 +32,7 @@ INVARIANTS: tuple[tuple[str, str, Judge], ...] = (
     ("I21", "receipts are true", stored.i21_receipts),
     ("I23", "lost leases come back in time", liveness.i23_recovery),
     ("I24", "lateness within the target", liveness.i24_lateness),
-    ("I25", "no worker sleeps while jobs are due", liveness.i25_progress),
+    ("I25", "no worker sleeps while jobs are due", progress.i25_progress),
     ("I26", "no mass redelivery after a gap", liveness.i26_no_mass_redelivery),
 )  # fmt: skip
 

@@ -17,6 +17,8 @@ ACCEPTED = {
     "enqueue": "c", "complete": "d", "retry": "r", "release": "b", "offer": "o", "bury": "x", "reap": "sx", "cancel": "c",
     "reschedule": "s", "redrive": "r", "extend": "k",
 }  # fmt: skip
+#: A round trip that takes longer is worth to be known, µs.
+LONG_TRIP_US = 100_000
 #: What ends a claim, by its token.
 SETTLES = frozenset({"complete", "retry", "release", "offer", "bury"})
 #: What may undo acknowledged writes: the changes in its window may be gone.
@@ -164,6 +166,10 @@ class CallLine:
     args: dict[str, Any]
     source: Source
     taken: int = 0
+    asked: int = 0
+    """When it was first sent, also without success, µs."""
+    heard: int = 0
+    """When its answer arrived, µs."""
     jobs: list[dict[str, Any]] = field(default_factory=list)
     """The jobs of a change of schedules."""
 
@@ -180,6 +186,12 @@ class QueueLine:
     unheard: list[int] = field(default_factory=list)
     """When workers asked and got no answer: Redis may have heard them. µs, sorted."""
     claims: list[CallLine] = field(default_factory=list)
+    looks: dict[str, list[Span]] = field(default_factory=dict)
+    """Looks of waiting workers at the wheel, by process: from asking to the answer, in order."""
+    asking: dict[str, int] = field(default_factory=dict)
+    """Since when a process asked for jobs, or told of some, and was never answered, µs."""
+    trips: dict[str, list[Span]] = field(default_factory=dict)
+    """Round trips of pollers that took long, by process: from asking, also without success, to the answer."""
     unknown: dict[str, list[Span]] = field(default_factory=dict)
     """Calls of unknown outcome that name no job, by kind: when they may have happened."""
     purges: list[CallLine] = field(default_factory=list)
@@ -239,6 +251,8 @@ class Runs:
     queues: dict[str, QueueLine] = field(default_factory=dict)
     procs: dict[str, list[int]] = field(default_factory=dict)
     """When each process wrote a line, µs of the server's clock, sorted."""
+    stalls: dict[str, list[Span]] = field(default_factory=dict)
+    """When the event loop of each process did not turn, as it noticed itself."""
     faults: list[Fault] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     keyspaces: list[tuple[dict[str, Any], Source]] = field(default_factory=list)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from zwheel.verify.bounds import Bounds
-from zwheel.verify.events import NEVER, CallLine, Event, JobLine, QueueLine, Runs, Span, overlap
+from zwheel.verify.events import NEVER, Event, JobLine, QueueLine, Runs, Span, overlap
 from zwheel.verify.report import Clue, Findings, clock
 from zwheel.verify.safety import lease_end, name_of, proof_of
 
@@ -93,92 +93,6 @@ def i24_lateness(runs: Runs, bounds: Bounds, found: Findings) -> None:
     us, job, start = late[min(len(late) - 1, len(late) * 99 // 100)]
     if us > bounds.lateness_ms * 1000:
         found.add(f"the 99th percentile of the lateness is {us / 1000:.1f} ms", start, job=name_of(job))
-
-
-def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """No due job waits while a worker of its queue has room and sleeps."""
-    limit_us = (bounds.idle_ms + bounds.slack_ms) * 1000
-    disturbed = runs.disturbed()
-    for name, queue in runs.queues.items():
-        idle = [entry for entry in _idle(runs, queue) if entry[0][1] - entry[0][0] > limit_us]
-        if not idle:
-            continue
-        ends = [span[1] for span, _ in idle]
-        final = runs.final(name)
-        excused = disturbed + queue.pauses
-        for job in runs.jobs.values():
-            if job.queue != name or job.shaky:
-                continue
-            for since, until, first, last in _waits(job, final.us if final is not None else runs.last_us):
-                if until - since <= limit_us:
-                    continue
-                groups = first.facts.get("groups")
-                for span, call in idle[bisect_left(ends, since) :]:
-                    if span[0] >= until:
-                        break
-                    if groups is not None and call.args.get("group") not in groups:
-                        # It was offered to those that know its task: the others may sleep.
-                        continue
-                    both = max(span[0], since), min(span[1], until)
-                    wasted = both[1] - both[0] - overlap(excused, *both) if both[1] > both[0] else 0
-                    if wasted > limit_us:
-                        slept = Clue(
-                            f"{clock(span[0])} worker {call.args.get('worker')} had room for "
-                            f"{int(call.args['limit']) - call.taken} more and slept until {clock(span[1])}", call.source,
-                        )  # fmt: skip
-                        found.add(
-                            f"the job was due for {wasted / 1e6:.1f} s while a worker slept", first, slept,
-                            *proof_of(last), job=name_of(job),
-                        )  # fmt: skip
-                        break
-
-
-def _idle(runs: Runs, queue: QueueLine) -> list[tuple[Span, CallLine]]:
-    """When a worker had room and waited: from a claim that left room to the next thing it is known to have done."""
-    by_worker: dict[str, list[CallLine]] = {}
-    for call in queue.claims:
-        by_worker.setdefault(call.source.proc, []).append(call)
-    found: list[tuple[Span, CallLine]] = []
-    for proc, calls in by_worker.items():
-        times = runs.procs.get(proc, [])
-        for position, call in enumerate(calls):
-            if (
-                call.word not in ("ok", "empty")
-                or call.taken >= int(call.args["limit"])
-                or call.args.get("role") == "none"
-            ):
-                continue
-            after = calls[position + 1].since if position + 1 < len(calls) else NEVER
-            # A process that is silent for longer than its heart beats was stopped: it cannot be blamed for sleeping.
-            most = int(call.args["lease"]) * 1000 // 2 + 500_000
-            at = bisect_right(times, call.us)
-            end = call.us
-            while at < len(times) and times[at] - end <= most and times[at] <= after:
-                end = times[at]
-                at += 1
-            found.append(((call.us, min(end, after)), call))
-    found.sort(key=lambda entry: entry[0][1])
-    return found
-
-
-def _waits(job: JobLine, end_us: int) -> Iterator[tuple[int, int, Event, Event | None]]:
-    """When the job was due and unclaimed: from, until, what put it there, the claim that took it."""
-    placed: Event | None = None
-    for move in job.moves:
-        if move.op == "claim":
-            if placed is not None:
-                yield _due(placed), move.us, placed, move
-            placed = None
-        elif move.terminal:
-            placed = None
-        else:
-            placed = move
-    if placed is not None and not job.maybe:
-        yield _due(placed), end_us, placed, None
-
-
-def _due(placed: Event) -> int:
-    return max(placed.us, (placed.fire or 0) * 1000)
 
 
 def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:

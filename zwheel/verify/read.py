@@ -11,6 +11,7 @@ from typing import Any
 from zwheel.errors import InvalidInput
 from zwheel.verify.events import (
     ACCEPTED,
+    LONG_TRIP_US,
     NEVER,
     SETTLES,
     CallLine,
@@ -28,6 +29,8 @@ Line = dict[str, Any]
 _HANDLER = frozenset({"start", "end"})
 _WORKERS = frozenset({"claim", "extend", "reap"})
 _NAMELESS = frozenset({"claim", "reap", "purge", "prune", "advance", "define"})
+#: What a worker's poller asks, one round trip after the other.
+_POLLED = SETTLES | {"claim"}
 #: Changes of schedules: what they put on the wheel is enqueued, what they take back is as good as purged.
 _SCHEDULES = frozenset({"advance", "define"})
 _PROC_EVERY_US = 1_000
@@ -91,6 +94,8 @@ class _File:
         self.open: dict[Any, tuple[Line, Source]] = {}
         #: Sendings of a request whose outcome is unknown, until a repeat of it is answered.
         self.unheard: dict[str, list[tuple[Line, Source]]] = {}
+        #: When the poller of each process asked a queue for something and got no answer yet.
+        self.asking: dict[tuple[str, str], int] = {}
         #: Requests that were answered, with the tokens they gave. One is sent again when others of its round trip failed.
         self.heard: dict[str, set[int]] = {}
 
@@ -104,6 +109,8 @@ class _File:
                 raise BadHistory(f"{self.path}, line {number}: {type(error).__name__}: {error}") from error
         for line, source in self.open.values():
             self._unheard(line, source)
+        for (name, proc), us in self.asking.items():
+            self.runs.queue(name).asking[proc] = us
         for request in self.unheard.values():
             for line, source in request:
                 self._unknown(line, source)
@@ -125,8 +132,14 @@ class _File:
             self._handler(line, source)
         elif op == "hold":
             self.runs.queue(line["queue"]).reaps.append((source.proc, us, True))
+        elif op == "look":
+            self.runs.queue(line["queue"]).looks.setdefault(source.proc, []).append(_window(line))
+        elif op == "stall":
+            self.runs.stalls.setdefault(source.proc, []).append(_window(line))
         elif phase == "invoke":
             self.open[line["seq"]] = (line, source)
+            if op in _POLLED:
+                self.asking.setdefault((line["queue"], source.proc), _earliest(line))
         else:
             asked = self.open.pop(line["seq"], None)
             if phase == "info":
@@ -188,7 +201,13 @@ class _File:
                 # An earlier sending may have claimed what ran out before the answer arrived.
                 queue.unknown.setdefault("claim", []).append((since, us))
         args = line.get("args", {})
-        call = CallLine(op, line.get("word", ""), since, us, args, source, len(line["jobs"]))
+        heard = _earliest(asked[0]) + (int(line["mono_ns"]) - int(asked[0]["mono_ns"])) // 1000 if asked else us
+        sent, heard = since, max(us, heard)
+        if op in _POLLED:
+            sent = min(since, self.asking.pop((name, source.proc), since))
+            if heard - sent > LONG_TRIP_US:
+                queue.trips.setdefault(source.proc, []).append((sent, heard))
+        call = CallLine(op, line.get("word", ""), since, us, args, source, len(line["jobs"]), sent, heard)
         self._queue_call(queue, call, line)
         self._take_back(line, since, us, source)
         job_of = self.runs.job
@@ -258,9 +277,12 @@ class _File:
 
     def _fault(self, line: Line, source: Source) -> None:
         args = line.get("args", {})
-        at = int(line.get("redis_us") or line.get("est_us") or line["wall_ns"] // 1000)
-        first, last = args.get("window") or (at, at)
-        self.runs.faults.append(Fault(str(args["kind"]), (int(first), int(last)), args, source))
+        if args.get("window"):
+            span = _window(line)
+        else:
+            at = int(line.get("redis_us") or line.get("est_us") or line["wall_ns"] // 1000)
+            span = (at, at)
+        self.runs.faults.append(Fault(str(args["kind"]), span, args, source))
 
     def _final(self, line: Line, source: Source) -> None:
         args = line["args"]
@@ -280,6 +302,11 @@ class _File:
 
 def _earliest(line: Line) -> int:
     return int(line["est_us"]) - int(line.get("err_us", 0))
+
+
+def _window(line: Line) -> Span:
+    first, last = line["args"]["window"]
+    return int(first), int(last)
 
 
 def _latest(line: Line) -> int:

@@ -80,20 +80,20 @@ def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
         _taken_back(runs, queue, found)
 
 
-def _hidden(runs: Runs, queue: QueueLine, since: int, until: int) -> bool:
+def _hidden(queue: QueueLine, since: int, until: int) -> bool:
     """Whether something in that time may have changed a schedule, and nobody heard of it."""
-    return (
-        queue.may_have("advance", since, until) or queue.may_have("define", since, until) or runs.lost_in(since, until)
-    )
+    return queue.may_have("advance", since, until) or queue.may_have("define", since, until)
 
 
 def _chain(runs: Runs, queue: QueueLine, line: list[Change], found: Findings) -> None:
     for before, change in pairwise(line):
         name = f"{change.queue}/{change.name}"
+        if runs.lost_in(before.call.since, change.call.us):
+            continue
         if change.facts["stamp"] and change.facts["stamp"] == before.facts["stamp"]:
             found.add("two changes were built on the same record", before.clue, change.clue, job=name)
             continue
-        if _hidden(runs, queue, before.call.since, change.call.us):
+        if _hidden(queue, before.call.since, change.call.us):
             continue
         gone = not before.facts["status"]
         if gone != (not change.facts["stamp"]) or not (gone or change.names(before)):
