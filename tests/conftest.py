@@ -155,3 +155,12 @@ def undeclared_keys(client: Any) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of this file."""
     config.addinivalue_line("markers", "raw_keys: the test leaves keys that are not zwheel's")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each test process begin with its share of the slow tests: then none waits long for another at the end."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    shares = [rest[n * len(rest) // count : (n + 1) * len(rest) // count] for n in range(count)]
+    items[:] = [item for n in range(count) for item in (*slow[n::count], *shares[n])]

@@ -102,6 +102,7 @@ def test_a_short_run_keeps_every_promise(tmp_path: Path) -> None:
     assert left_behind(run.pid) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_an_interrupted_run_leaves_no_process(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from zwheel import Wheel, current_job
 from zwheel.schedules.state import Status
 from zwheel.times import to_datetime
 
-pytestmark = [pytest.mark.anyio, one_kind]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, one_kind]
 HOUR_S = 3600.0
 YEARS_S = 10 * 365 * 86_400.0
 #: A schedule of every second starts its next occurrence this soon after the clock is right again, s: a look every few

@@ -78,6 +78,7 @@ async def test_a_worker_that_dies_advancing_loses_no_occurrence_and_doubles_none
     assert max(log.starts().values()) == 1
 
 
+@pytest.mark.slow
 async def test_two_schedulers_make_each_occurrence_once(wheel: Wheel, log: Log) -> None:
     ran: Counter[datetime] = Counter()
 

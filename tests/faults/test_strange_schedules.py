@@ -130,6 +130,7 @@ LISTS: dict[str, tuple[dict[Any, float], set[bytes]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("due", "names"), LISTS.values(), ids=LISTS)
 async def test_a_list_of_what_is_due_that_contradicts_the_records_is_put_right(
     ring: Wheel, fresh: RedisServer, log: Log, due: dict[Any, float], names: set[bytes]

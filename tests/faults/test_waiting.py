@@ -234,6 +234,7 @@ async def test_a_claim_that_fills_its_worker_hides_nothing(
         gate.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_the_timekeeper_process_is_killed_or_stopped_while_another_runs_a_job(
     wheel: Wheel, stage: Stage, url: str, fresh: RedisServer, number: signal.Signals

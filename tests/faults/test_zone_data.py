@@ -20,7 +20,7 @@ from zwheel import Wheel
 from zwheel.schedules import zones
 from zwheel.times import to_datetime
 
-pytestmark = [pytest.mark.anyio, one_kind]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, one_kind]
 ZONE = "Test/Demo"
 OLD_S = 3600
 #: When the wall clock of the schedules shows their time by the old data, after they are written, seconds.

@@ -112,6 +112,7 @@ async def test_a_task_that_blocks_the_event_loop_for_three_leases_is_not_run_twi
     assert len(stage.actors) == 1
 
 
+@pytest.mark.slow
 async def test_a_job_that_kills_its_worker_each_time_is_dead_after_its_attempts(
     wheel: Wheel, stage: Stage, url: str
 ) -> None:
