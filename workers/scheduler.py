@@ -358,14 +358,15 @@ class Scheduler:
         return done > 0
 
     async def _gave_back(self, info: ScheduleInfo, now_ms: int) -> bool:
-        """Whether some of its occurrences waited too long on the wheel: they are taken back, and it is due again."""
+        """Whether some of its occurrences may not start any more: they are taken off the wheel, and it is due again."""
         if not late_ones(info, now_ms):
             return False
         given = await self._store.drive(give_back(self._store.session, self.queue, info.name, {}))
         if given.waited:
             log.warning(
-                "schedule %s: no worker started its occurrences in time; it decides what becomes of them", info.name
-            )
+                "schedule %s: occurrences that no worker started in time, or that came on the wheel while the server's "
+                "clock was ahead, were taken off it; the schedule decides what becomes of them", info.name,
+            )  # fmt: skip
         return given.waited
 
     def _cannot(self, name: str, error: Exception) -> None:

@@ -114,3 +114,20 @@ async def test_a_schedule_that_ended_in_the_jump_goes_on(wheel: Wheel, door: Doo
         back = door.now_us() // 1000
         assert await settled(log, rings, back + 10_000, 3)
     assert set(rings.ran.values()) == {1}
+
+
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
+async def test_what_a_jump_left_on_the_wheel_keeps_no_schedule_silent(
+    wheel: Wheel, door: Door, log: Log, overlap: str
+) -> None:
+    rings = Rings(wheel)
+    async with running(wheel, log):
+        await wheel.pause("default")
+        door.ahead_s = HOUR_S
+        await wheel.add_schedule(wheel.new_schedule("s", "@every 1s", "ring", overlap=overlap, keep=7200))
+        await eventually(lambda: wheel.schedule("s"), lambda info: info.state.fired >= 1, within=SOON_S)
+        door.ahead_s = 0.0
+        back = door.now_us() // 1000
+        await wheel.resume("default")
+        await settled(log, rings, back, 2)
+    assert set(rings.ran.values()) == {1}

@@ -11,7 +11,7 @@ from zwheel.calls.advance import After
 from zwheel.calls.define import Late
 from zwheel.errors import BrokerRefused
 from zwheel.schedules.definition import occurrence_id
-from zwheel.schedules.plan import late_after_ms
+from zwheel.schedules.plan import furthest_ms, late_after_ms
 from zwheel.schedules.state import ScheduleInfo, Status, given_back, read_schedule, record_tail
 from zwheel.store import Steps
 
@@ -32,8 +32,15 @@ class GivenBack(NamedTuple):
 
 
 def late_ones(info: ScheduleInfo, now_ms: int) -> list[tuple[int, int]]:
-    """Nominal and fire times of what was put on the wheel and may not start any more, if it still waits there."""
-    return [(at, fire) for at, fire in info.state.ahead if late_after_ms(info.definition, fire) < now_ms]
+    """Nominal and fire times of what was put on the wheel and may not start any more, if it still waits there.
+
+    So is what was put there while the server's clock was ahead: a schedule that may not overlap would wait for it.
+    """
+    furthest = furthest_ms(info.definition, now_ms)
+    return [
+        (at, fire) for at, fire in info.state.ahead
+        if late_after_ms(info.definition, fire) < now_ms or at > furthest
+    ]  # fmt: skip
 
 
 def give_back(session: Session, queue: str, name: str, held: Mapping[int, Late]) -> Steps[GivenBack]:

@@ -106,6 +106,11 @@ def replan(definition: Definition, state: State, now_ms: int, again: Iterable[in
     return replace(outcome, state=replace(outcome.state, status=Status.ACTIVE), due_ms=now_ms)
 
 
+def furthest_ms(definition: Definition, now_ms: int) -> int:
+    """What lies further ahead than this was written by a clock that was ahead, or before the clock was set back."""
+    return max(now_ms + AHEAD_MS, (definition.start_ms or 0) - 1) + _CLOCK_SLACK_MS
+
+
 def drawn_back(definition: Definition, state: State, now_ms: int) -> State:
     """A state as if the server's clock had not been ahead, where it was; any other as it is.
 
@@ -113,8 +118,7 @@ def drawn_back(definition: Definition, state: State, now_ms: int) -> State:
     clock jumps from 10:00 to 11:00 for two seconds, and meanwhile all of that hour is decided. What of it runs is
     remembered as on the wheel already; what was missed was not.
     """
-    furthest = max(now_ms + AHEAD_MS, (definition.start_ms or 0) - 1) + _CLOCK_SLACK_MS
-    if state.cursor_ms <= furthest and state.anchor_ms <= now_ms + _CLOCK_SLACK_MS:
+    if state.cursor_ms <= furthest_ms(definition, now_ms) and state.anchor_ms <= now_ms + _CLOCK_SLACK_MS:
         return state
     state = replace(state, anchor_ms=min(state.anchor_ms, now_ms), created_ms=min(state.created_ms, now_ms))
     coming = [d for d in state.recent if d.at_ms > now_ms and d.verdict is not Verdict.TRIGGERED]
