@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -109,8 +110,13 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONUTF8": "1"}
     environment.pop("PYTHONUNBUFFERED", None)  # what is not flushed is to be missed
     made = Shell(capsys, environment)
+    log = logging.getLogger()
+    before = log.handlers[:], log.level
     yield made
     made.end()
+    # `zwheel worker` sets up the log of its process, which is that of all tests here.
+    log.handlers[:] = before[0]
+    log.setLevel(before[1])
 
 
 @pytest.fixture

@@ -52,7 +52,8 @@ async def decided(wheel: Wheel, name: str) -> Any:
 async def test_a_worker_that_dies_advancing_loses_no_occurrence_and_doubles_none(
     wheel: Wheel, stage: Stage, url: str, fresh: RedisServer, log: Log, side: str
 ) -> None:
-    await wheel.add_schedule(wheel.new_schedule("s", "* * * * * *", "ring", keep=600))
+    # However long the two processes take to start, nothing is too late to run.
+    await wheel.add_schedule(wheel.new_schedule("s", "* * * * * *", "ring", misfire="fire_all", grace=600, keep=600))
     await wheel.pause_schedule("s")
     await rewind(wheel, fresh, "s", 0)
 
