@@ -27,7 +27,7 @@ from zwheel.errors import (
 )
 from zwheel.ids import _ALPHABET
 from zwheel.job import QueueName, WorkerId
-from zwheel.operations.produce import join
+from zwheel.operations.listing import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.outside import escaped
 from zwheel.registry import Registry

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,41 @@ def test_a_producer_that_may_not_touch_the_list_of_queues_stores_nothing(as_role
         for _ in range(2):
             with pytest.raises(BrokerRefused, match="zwheel acl"):
                 wheel.enqueue("mail.send")
+    with fresh.client() as admin:
+        assert admin.keys("*") == []
+
+
+def test_a_producer_that_lacks_any_right_leaves_no_queue_behind(as_role: AsRole, fresh: RedisServer) -> None:
+    for command in set(commands(Role.PRODUCER)) - {"script|load"}:
+        with (
+            SyncWheel(as_role(Role.PRODUCER, without=(f"+{command}",)), give_up_s=0.2) as wheel,
+            suppress(BrokerRefused),
+        ):
+            wheel.enqueue("mail.send", dedup="key")
+        with fresh.client() as admin:
+            assert bool(admin.exists("zw:queues")) == bool(admin.exists(KEYS.jobs)), command
+            admin.flushall()
+
+
+def test_a_producer_whose_scripts_others_loaded_may_enqueue(as_role: AsRole, fresh: RedisServer) -> None:
+    with SyncWheel(as_role(Role.PRODUCER, without=("+script|load",)), give_up_s=0.2) as wheel:
+        with SyncWheel(fresh.url) as other:
+            other.enqueue("mail.send", queue="other")
+        wheel.enqueue("mail.send")
+    with fresh.client() as admin:
+        assert set(admin.hkeys("zw:queues")) == {b"default", b"other"}
+
+
+@pytest.mark.parametrize("act", ["pause", "set_cap", "schedule"])
+def test_an_act_that_is_refused_leaves_no_queue_behind(as_role: AsRole, fresh: RedisServer, act: str) -> None:
+    with SyncWheel(as_role(Role.OPERATOR, without=("+hset",)), give_up_s=0.2) as wheel:
+        acts: dict[str, Callable[[], object]] = {
+            "pause": lambda: wheel.pause("default"),
+            "set_cap": lambda: wheel.set_cap("default", 5),
+            "schedule": lambda: wheel.add_schedule(wheel.new_schedule("s", "* * * * *", "mail.send")),
+        }
+        with pytest.raises(BrokerRefused):
+            acts[act]()
     with fresh.client() as admin:
         assert admin.keys("*") == []
 

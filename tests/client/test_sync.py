@@ -13,11 +13,23 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import redis
 
 from tests.servers import RedisServer
-from zwheel import BadArguments, BrokerUnavailable, InvalidInput, JobState, QueueFull, SyncWheel, WaitTimeout, Wheel
+from zwheel import (
+    BadArguments,
+    BrokerUnavailable,
+    InvalidInput,
+    JobState,
+    QueueFull,
+    ScheduleNotFound,
+    SyncWheel,
+    WaitTimeout,
+    Wheel,
+)
 from zwheel.calls import Session
 from zwheel.ids import new_job_id
+from zwheel.keys import queues_key
 
 # Python 3.12 and later warn of what some tests here are about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -104,6 +116,22 @@ def test_enqueue_many_keeps_the_order_across_chunks_and_queues(wheel: SyncWheel)
     wheel.set_cap("q0", 1)
     with pytest.raises(QueueFull):
         wheel.enqueue("t", queue="q0")
+
+
+def test_a_queue_joins_the_list_with_the_first_that_is_stored_in_it(wheel: SyncWheel, url: str) -> None:
+    wheel.set_cap("full", 1)
+    wheel.enqueue("t", queue="full", id="a", delay=60)
+    with redis.Redis.from_url(url) as client:
+        client.delete(queues_key("zw"))
+        with SyncWheel(url) as other:
+            with pytest.raises(QueueFull):
+                other.enqueue("t", queue="full")
+            with pytest.raises(ScheduleNotFound):
+                other.pause_schedule("none", queue="typo")
+            assert not client.exists(queues_key("zw"))
+            # One that is there already is stored.
+            assert other.enqueue("t", queue="full", id="a").existed
+            assert client.hkeys(queues_key("zw")) == [b"full"]
 
 
 def test_threads_share_a_wheel(wheel: SyncWheel) -> None:

@@ -161,6 +161,7 @@ class World:
 
     def session(self, caller: str, off_us: int = 0) -> Session:
         session = Session(NAMESPACE, caller)
+        session.may_list = True  # A server in a model has no users.
         session.clock = SimClock(self, self.clock_off_us + off_us)
         return session
 

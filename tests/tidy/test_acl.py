@@ -14,16 +14,17 @@ from .tree import ROOT
 
 #: The modules that send plain commands for a role. A module that sends one and stands nowhere here fails the test.
 MODULES: dict[Role, tuple[str, ...]] = {
-    Role.PRODUCER: ("zwheel/operations/produce.py",),
+    Role.PRODUCER: ("zwheel/operations/produce.py", "zwheel/operations/listing.py"),
     Role.WORKER: (
         "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/keeper.py", "workers/poller.py", "workers/looks.py",
         "workers/peers.py", "workers/newcomer.py",
-        "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/produce.py",
+        "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/listing.py", "zwheel/operations/produce.py",
         "zwheel/operations/late.py", "workers/occurrences.py",
     ),
     Role.READER: ("zwheel/operations/read.py", "zwheel/operations/overview.py"),
     Role.OPERATOR: (
         "zwheel/operations/act.py", "zwheel/operations/schedules.py", "zwheel/operations/produce.py",
+        "zwheel/operations/listing.py",
         "zwheel/operations/read.py", "zwheel/operations/overview.py",
     ),
     Role.DOCTOR: (

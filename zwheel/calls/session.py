@@ -24,6 +24,8 @@ class Session:
         self._free: list[int] = []
         self._lanes = count()
         self._shards: dict[str, ShardKeys] = {}
+        #: Whether this user was seen to have the right to put a queue on the list of queues.
+        self.may_list = False
         #: Enqueues whose outcome the caller was not told.
         self.doubts = Doubts()
 

@@ -9,7 +9,7 @@ from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerRefused, InvalidInput
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
 from zwheel.keys import ShardKeys, check_job_id
-from zwheel.operations.produce import join
+from zwheel.operations.listing import joined, may_join
 from zwheel.operations.read import bucket_days, get, snapshot
 from zwheel.outside import as_text, flat, score_ms
 from zwheel.store import Steps
@@ -78,8 +78,9 @@ def reschedule(
 def pause(session: Session, queue: str) -> Steps[None]:
     """Stop claims of a queue; what runs goes on. After this returns no new claim succeeds."""
     keys = session.keys(queue)
-    yield from join(session, queue)
+    yield from may_join(session, queue)
     yield (("HSET", keys.meta, "paused", str(session.clock.now_ms())),)
+    yield from joined(session, queue)
 
 
 def resume(session: Session, queue: str) -> Steps[None]:
@@ -96,8 +97,9 @@ def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
     elif cap < 1:
         raise InvalidInput(f"a cap of {cap} is not a positive number of jobs")
     else:
-        yield from join(session, queue)
+        yield from may_join(session, queue)
         yield (("HSET", keys.meta, "cap", cap),)
+        yield from joined(session, queue)
 
 
 def purge(session: Session, queue: str, state: JobState, progress: Progress | None) -> Steps[int]:

@@ -17,7 +17,7 @@ from zwheel.errors import (
     SchemaMismatch,
 )
 from zwheel.job import Enqueued
-from zwheel.keys import queues_key
+from zwheel.operations.listing import joined, may_join
 from zwheel.store import Steps
 
 #: How often a call may meet another day than the one it named before something is plainly wrong.
@@ -103,24 +103,12 @@ def _by_queue(jobs: Sequence[NewJob]) -> Iterator[list[int]]:
         yield [i for i, job in enumerate(jobs) if job.queue == name]
 
 
-def join(session: Session, queue: str) -> Steps[None]:
-    """Put a queue on the list of queues before its first jobs, so that one who may not touch the list stores nothing.
-
-    A list that another program's key took the place of costs its jobs nothing: they are stored, and not listed.
-    """
-    try:
-        yield (("HSETNX", queues_key(session.namespace), queue, 1),)
-    except BrokerRefused as error:
-        if error.code != "WRONGTYPE":
-            raise
-
-
 def enqueue_batch(
     session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None = None
 ) -> Steps[list[Enqueued]]:
     """Store up to 1000 jobs of one queue, all or none; answers in the batch's order.
 
-    known: queues that are already in the list of queues; this one joins it.
+    known: queues that are already in the list of queues; this one joins it once the jobs are stored.
     bulk: what this is a chunk of; Redis then keeps the answer for the same chunk of another call.
     Raises: QueueFull, PayloadTooLarge.
     """
@@ -132,8 +120,7 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
     queue = batch[0].queue
     keys = session.keys(queue)
     if queue not in known:
-        yield from join(session, queue)
-        known.add(queue)
+        yield from may_join(session, queue)
     loan = session.lane()
     with loan as lane:
         for _ in range(_MOVES):
@@ -150,6 +137,8 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
             if answers is not None:
                 if bulk is not None:
                     bulk.remember(sent.call.keys[-1])
+                if queue not in known and (yield from joined(session, queue)):
+                    known.add(queue)
                 return answers
             # Another layout, another request: the answer to this one, late copies included, is that the day changed.
             lane = loan.lane = lane._replace(request=session.request())
@@ -177,6 +166,8 @@ def _after_doubts(
     if rest:
         for job, answer in zip(rest, (yield from _store(session, rest, known, None)), strict=True):
             found.setdefault(job.id, answer)
+    elif queue not in known and (yield from joined(session, queue)):
+        known.add(queue)
     return [found[job.id] for job in batch]
 
 

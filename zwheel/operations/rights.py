@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from typing import Any
 
 from zwheel.acl import Role, questions
 from zwheel.calls import Session
@@ -41,20 +42,27 @@ _QUEUES = 100
 _NAMED = 12
 
 
+def refused(commands: Sequence[Sequence[str | int]]) -> Generator[Any, list[Any], list[int]]:
+    """Which of these commands the server would refuse to this user, counted from 0. None of them is carried out.
+
+    Raises: BrokerRefused when scripts may not even be loaded.
+    """
+    sha = hashlib.sha1(_ASK.encode(), usedforsecurity=False).hexdigest()
+    words = [word for command in commands for word in (len(command), *command)]
+    _, numbers = yield (("SCRIPT", "LOAD", _ASK), ("EVALSHA", sha, 0, *words))
+    return [number - 1 for number in numbers]
+
+
 def missing_rights(session: Session, role: Role, queues: Sequence[str]) -> Steps[list[str]]:
     """Give the rules that this user lacks for a role in these queues, keys first; [] when it has them all.
 
     Raises: BrokerRefused when scripts may not even be loaded.
     """
-    sha = hashlib.sha1(_ASK.encode(), usedforsecurity=False).hexdigest()
     found: dict[str, None] = {}
     for start in range(0, max(1, len(queues)), _QUEUES):
         asked = questions(role, session.namespace, queues[start : start + _QUEUES], commands_too=start == 0)
-        words: list[str] = []
-        for _, command in asked:
-            words += [str(len(command)), *command]
-        _, refused = yield (("SCRIPT", "LOAD", _ASK), ("EVALSHA", sha, 0, *words))
-        found |= dict.fromkeys(asked[number - 1][0] for number in refused)
+        numbers = yield from refused([command for _, command in asked])
+        found |= dict.fromkeys(asked[number][0] for number in numbers)
     lacking = list(found)
     keys = [rule for rule in lacking if rule.startswith("~")]
     # A command was asked about with a key: where that key is refused, its answer says nothing about the command.

@@ -22,7 +22,7 @@ from zwheel.errors import (
 from zwheel.job import Enqueued, JobId, QueueName
 from zwheel.keys import ShardKeys, check_name
 from zwheel.occurrence import after_of, occurrence_job
-from zwheel.operations.produce import join
+from zwheel.operations.listing import joined, may_join
 from zwheel.operations.read import each_alone, queues
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.record import STATES
@@ -135,7 +135,7 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
     """
     keys = session.keys(queue)
     started: set[int] = set()
-    yield from join(session, queue)
+    yield from may_join(session, queue)
     for _ in range(_TRIES):
         raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
         info = None if raw is None else read_schedule(raw, name, queue)
@@ -166,6 +166,7 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
             (reply,) = yield (call,)
         met = calls.read_define(call, reply)
         if met.word == "ok":
+            yield from joined(session, queue)
             return ScheduleInfo(definition=definition, state=outcome.state, stamp=info.stamp if info else "")
         started.update(at for at, _ in back if occurrence_id(name, at) in met.started)
     raise BrokerRefused(f"schedule {name} changes faster than it can be written")

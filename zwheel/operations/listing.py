@@ -1,0 +1,57 @@
+"""The list of queues: a queue joins it with the first that is stored in it, and not with what is refused."""
+
+from __future__ import annotations
+
+from zwheel.acl import Role
+from zwheel.calls import Session
+from zwheel.errors import BrokerError, BrokerRefused
+from zwheel.keys import queues_key
+from zwheel.operations.rights import refusal_of_rights, refused
+from zwheel.store import Steps
+
+
+def may_join(session: Session, queue: str) -> Steps[None]:
+    """Refuse whoever may not put a queue on the list, before anything is stored that nobody would find.
+
+    Asked once by a client: the list is one key. Raises: BrokerRefused.
+    """
+    if session.may_list:
+        return
+    command = _join(session, queue)
+    try:
+        closed = yield from refused([command])
+    except BrokerRefused as error:
+        if "script|load" not in str(error):
+            raise
+        # A user that may load no scripts and uses those that others loaded: it joins now, or is refused now.
+        yield (command,)
+        return
+    if closed:
+        missing = ["+hsetnx", f"%W~{queues_key(session.namespace)}"]
+        raise refusal_of_rights(Role.PRODUCER, session.namespace, [queue], missing)
+    session.may_list = True
+
+
+def join(session: Session, queue: str) -> Steps[None]:
+    """Put a queue on the list. One that another program's key took the place of stays as it is."""
+    try:
+        yield (_join(session, queue),)
+    except BrokerRefused as error:
+        if error.code != "WRONGTYPE":
+            raise
+
+
+def joined(session: Session, queue: str) -> Steps[bool]:
+    """Put a queue on the list, in which something was stored: that stays true, whatever becomes of this.
+
+    Returns whether the queue is on the list.
+    """
+    try:
+        yield from join(session, queue)
+    except BrokerError:
+        return False
+    return True
+
+
+def _join(session: Session, queue: str) -> tuple[str, str, str, int]:
+    return "HSETNX", queues_key(session.namespace), queue, 1
