@@ -48,7 +48,8 @@ async def doctor(
     The server: version and known faults, role, eviction policy, persistence, memory, clock, rights, access. Each queue:
     its schema, and whether every job is in the one place where its record says. What a managed server does not show is
     said to be unseen. With --repair entries without a record go, and jobs in no set or the wrong one return to theirs;
-    it counts first, and without a terminal it needs --yes. Exit code 6 when a problem is left, 0 with warnings only.
+    it counts first, and without a terminal it needs --yes. Exit code 6 when a problem is left, 5 when a queue was not
+    looked at in full, since this Redis user lacks a right, 0 with warnings only.
     """
     from zwheel.calls import Session
     from zwheel.config import resolve_url
@@ -79,6 +80,8 @@ async def doctor(
     ctx.out.note(f"{human_count(problems, 'problem')}, {human_count(warnings, 'warning')}")
     if problems:
         raise ctx.fail(ExitCode.REFUSED)
+    if keyspace.closed or any(health.unseen for health in healths):
+        raise ctx.fail(ExitCode.PARTLY)
 
 
 async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace) -> list[Health]:
@@ -110,7 +113,8 @@ async def _repair(ctx: Context, store: Store, healths: list[Health]) -> bool:
     broken = [health for health in healths if health.to_mend]
     total = sum(health.to_mend for health in broken)
     if not broken:
-        ctx.out.note("nothing to repair")
+        unseen = any(health.unseen for health in healths)
+        ctx.out.note("nothing to repair in what could be looked at" if unseen else "nothing to repair")
         return False
     ctx.confirm(f"repair {human_count(total, 'thing')} in {', '.join(health.queue for health in broken)}", total)
     for health in broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -11,8 +12,11 @@ import redis
 from tests.conftest import MakeServer
 from tests.doctor.conftest import Doctor
 from tests.servers import RedisServer, free_port
+from zwheel import SyncWheel
+from zwheel.acl import Role, commands, rules
 from zwheel.calls import Session
 from zwheel.doctor import eviction_policy, server
+from zwheel.keys import ShardKeys
 from zwheel.store import SyncStore
 
 ALL_CHECKS = {"server", "faults", "role", "eviction", "persistence", "memory", "clock", "scripts", "access", "rights"}
@@ -145,22 +149,54 @@ def test_a_server_that_refuses_info_config_scan_and_acl_gives_reasons_and_no_tra
 
 
 @pytest.mark.parametrize(("rule", "right"), [("-script|load", "script|load"), ("-evalsha", "evalsha")])
-def test_a_user_that_may_not_run_scripts_is_a_problem(
+def test_a_user_that_may_not_run_scripts_is_told_so_and_what_is_not_looked_at(
     limited: redis.Redis, fresh: RedisServer, doctor: Doctor, rule: str, right: str
 ) -> None:
     found = doctor(as_limited(limited, fresh, "~*", "&*", "+@all", rule)).of("scripts")
-    assert found["level"] == "problem"
-    assert f"+{right}" in found["cure"]
+    assert found["level"] == "warning"
+    assert f"this user lacks +{right}: whether jobs stand where their records say is not looked at" in found["text"]
 
 
-def test_a_user_without_the_keys_of_a_queue_is_a_problem_of_that_queue(
+def test_a_user_without_the_keys_of_a_queue_is_told_that_it_was_not_looked_at(
     limited: redis.Redis, fresh: RedisServer, doctor: Doctor
 ) -> None:
     limited.hset("zw:queues", "secret", "1")
     told = doctor(as_limited(limited, fresh, "~zw:queues", "&*", "+@all"))
+    assert told.code == 5
+    found = told.of("places")
+    assert (found["queue"], found["level"]) == ("secret", "warning")
+    assert found["text"].startswith("not looked at, since this user lacks ~{zw:secret:0}:*: the types of its keys, ")
+    assert "zwheel acl doctor --queue secret" in found["cure"]
+
+
+@pytest.mark.parametrize("role", ["producer", "worker", "reader", "operator", "doctor"])
+def test_a_limited_user_hears_what_it_may_not_see_and_of_no_problem(
+    limited: redis.Redis, fresh: RedisServer, doctor: Doctor, role: str
+) -> None:
+    """The queue is well, and the doctor must say of it no more and no less than this user was let see."""
+    with SyncWheel(fresh.url) as wheel:
+        wheel.enqueue("mail.send", queue="q", delay=60)
+    told = doctor(as_limited(limited, fresh, *rules([Role(role)], "zw", ["q"])), "--queue", "q")
+    assert "problem" not in told.levels().values()
+    places = told.of("places")
+    if role == "doctor":
+        assert (told.code, places["level"]) == (0, "ok")
+        return
+    assert (told.code, places["level"]) == (5, "warning")
+    missing = set(commands(Role.DOCTOR)) - set(commands(Role(role)))
+    named = set(re.findall(r"\+([a-z|]+)", places["text"].partition(":")[0]))
+    assert named and named <= missing
+    assert "its jobs, unique keys, days and schedules" in places["text"]
+    assert all("workers cannot" not in found["text"] for found in told.findings)
+
+
+def test_what_a_limited_user_may_see_is_looked_at_and_told(
+    limited: redis.Redis, fresh: RedisServer, doctor: Doctor
+) -> None:
+    limited.hset(ShardKeys.of("zw", "q").meta, "schema", "2")
+    told = doctor(as_limited(limited, fresh, *rules([Role.WORKER], "zw", ["q"])), "--queue", "q")
+    assert told.of("schema")["level"] == "problem"
     assert told.code == 6
-    assert told.of("places")["queue"] == "secret"
-    assert told.of("places")["level"] == "problem"
 
 
 def test_a_server_that_anybody_may_use_over_the_network_is_a_problem(own_server: MakeServer, doctor: Doctor) -> None:

@@ -236,7 +236,9 @@ class Fleet:
         alive = [i for i in alive if i not in world.open | world.on_their_way()]
         if not world.damage or not alive:
             return
-        kind = decisions.pick(("record", "version", "clock", "clock", "clock", "record", "version", "clock", "clock", "flush"))
+        kind = decisions.pick(
+            ("record", "version", "clock", "clock", "clock", "record", "version", "clock", "clock", "flush")
+        )
         if kind == "flush":
             world.flush()
         elif kind == "clock":

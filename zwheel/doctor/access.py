@@ -8,7 +8,7 @@ from typing import Any
 from zwheel.acl import Role
 from zwheel.calls import Session
 from zwheel.doctor import probe
-from zwheel.doctor.finding import Finding, ok, problem, unseen, warning
+from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
 from zwheel.operations.rights import in_words, missing_rights
 from zwheel.store import Steps
@@ -64,9 +64,8 @@ def check_rights(session: Session, queues: Sequence[str]) -> Steps[list[Finding]
         return []
     if not missing:
         return [ok("rights", "this user has every right that looking and repairing need")]
-    text = f"this user lacks {in_words(missing)}: what needs it is left out here, or refused"
-    options = "".join(f" --queue {queue}" for queue in queues[:5])
-    return [problem("rights", text, f"give it the rules that `zwheel acl doctor{options}` prints")]
+    text = f"this user lacks {in_words(missing)}: what needs it is not looked at, or not repaired"
+    return [warning("rights", text, f"check as {doctor_user(queues)}")]
 
 
 def _whoami() -> Steps[str | None]:

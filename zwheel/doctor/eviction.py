@@ -17,7 +17,7 @@ class Policy:
 
     name: str | None
     """Its `maxmemory-policy`; None when it could not be seen."""
-    why: str = ""
+    why: str | BrokerRefused = ""
     """Why it could not be seen."""
 
     @property
@@ -41,7 +41,7 @@ def eviction_policy() -> Steps[Policy]:
     try:
         memory = yield from probe.info("memory")
     except BrokerRefused as error:
-        return Policy(None, str(error))
+        return Policy(None, error)
     name = memory.get("maxmemory_policy")
     return Policy(name, "" if name else "neither CONFIG nor INFO memory names it")
 

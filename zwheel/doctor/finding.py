@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from zwheel.errors import BrokerRefused
+from zwheel.operations.rights import lacks
 
 
 class Level(StrEnum):
@@ -49,6 +53,15 @@ def problem(check: str, text: str, cure: str, queue: str = "") -> Finding:
 
 def unseen(check: str, what: str, why: object) -> Finding:
     """Something the server does not let us see: a managed service, or a user without the right."""
+    right = lacks(why) if isinstance(why, BrokerRefused) else ""
+    if right:
+        return warning(check, f"{what} cannot be seen: this user lacks {right}", f"check as {doctor_user()}")
     return warning(
         check, f"{what} cannot be seen: {why}", "ask whoever runs this server, or check as its administrator"
     )
+
+
+def doctor_user(queues: Sequence[str] = ()) -> str:
+    """Who may look at everything, for a cure."""
+    options = "".join(f" --queue {queue}" for queue in queues[:5])
+    return f"a user with the rules that `zwheel acl doctor{options}` prints"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from zwheel.calls import Session
 from zwheel.doctor import probe
-from zwheel.doctor.finding import Finding, ok, problem, unseen, warning
+from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
 from zwheel.operations.read import queues
+from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
 from zwheel.store import Steps
 from zwheel.times import is_day
@@ -33,10 +34,10 @@ class Keyspace:
     """Other namespaces that keep queues here."""
     strange: list[Unreadable] = field(default_factory=list)
     """What is on that list and no name of a queue."""
-    closed: str = ""
-    """Why that list cannot be read; '' when it can."""
-    unseen: str = ""
-    """Why the keys could not be seen; '' when they could."""
+    closed: BrokerRefused | None = None
+    """Why that list cannot be read."""
+    unseen: BrokerRefused | None = None
+    """Why the keys could not be seen."""
 
     @property
     def names(self) -> list[str]:
@@ -47,7 +48,10 @@ class Keyspace:
     def findings(self) -> list[Finding]:
         """What is worth a word about the keys as a whole."""
         found = []
-        if self.closed:
+        if self.closed and (right := lacks(self.closed)):
+            text = f"the list of queues cannot be seen: this user lacks {right}; queues are looked at that are named, or that have keys"
+            found.append(warning("keyspace", text, f"check as {doctor_user()}"))
+        elif self.closed:
             text = f"the list of queues cannot be read, and commands that look at every queue fail: {self.closed}"
             found.append(problem("keyspace", text, "see which program wrote that key, DEL it, then enqueue or repair"))
         if self.strange:
@@ -72,13 +76,13 @@ def known_queues(session: Session) -> Steps[Keyspace]:
         listed = yield from queues(session)
         found.listed, found.strange = [str(name) for name in listed], listed.unreadable
     except BrokerRefused as error:
-        found.closed = str(error)
+        found.closed = error
     cursor = 0
     while True:
         try:
             (reply,) = yield (("SCAN", cursor, "MATCH", "{*:*:*}:*", "COUNT", _SCAN),)
         except BrokerRefused as error:
-            found.unseen = str(error)
+            found.unseen = error
             return found
         for raw in reply[1]:
             key = _KEY.match(probe.text(raw))

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 from zwheel import calls
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
-from zwheel.doctor.finding import Finding, ok, problem, warning
+from zwheel.doctor.finding import Finding, doctor_user, ok, problem, warning
 from zwheel.doctor.jumps import check_jumps
 from zwheel.doctor.offers import Offers, groups_of, look_at_offers, mend_offers
 from zwheel.doctor.places import Suspects, look_around
 from zwheel.errors import BrokerRefused
 from zwheel.keys import SCHEMA, ShardKeys, queues_key
 from zwheel.operations.read import bucket_days
+from zwheel.operations.rights import lacks
 from zwheel.outside import as_text, shown
 from zwheel.store import Steps
 
@@ -38,6 +39,8 @@ class Health:
     findings: list[Finding] = field(default_factory=list)
     listed: bool = True
     """Whether it is in the list of queues."""
+    unseen: list[tuple[str, str]] = field(default_factory=list)
+    """What was not looked at, and the right that this user lacks for it."""
     foreign: bool = False
     """Whether another version wrote it: then nothing here is touched."""
     vanished: bool = False
@@ -79,10 +82,26 @@ def check_queue(
     try:
         yield from _check(session, session.keys(queue), health, buckets, groups, progress)
     except BrokerRefused as error:
-        text = f"its keys cannot be looked at, so workers cannot use them either: {error}"
-        cure = "give this Redis user every right on them, and see that no other program uses these names"
-        health.findings.append(problem("places", text, cure, queue))
+        cure = "see what the server says of them, and that no other program uses these names"
+        health.findings.append(problem("places", f"its keys cannot be looked at: {error}", cure, queue))
+    if health.unseen:
+        rights = " ".join(dict.fromkeys(sorted((right for _, right in health.unseen), reverse=True)))
+        left_out = ", ".join(what for what, _ in health.unseen)
+        text = f"not looked at, since this user lacks {rights}: {left_out}"
+        health.findings.append(warning("places", text, f"check as {doctor_user([queue])}", queue))
     return health
+
+
+def _as_allowed(keys: ShardKeys, health: Health, what: str, steps: Steps[T]) -> Steps[T | None]:
+    """Take steps of the check; None when this user lacks a right for them, which is noted."""
+    try:
+        return (yield from steps)
+    except BrokerRefused as error:
+        right = lacks(error, f"~{keys.tag}:*")
+        if not right:
+            raise
+        health.unseen.append((what, right))
+        return None
 
 
 def _check(
@@ -91,20 +110,40 @@ def _check(
 ) -> Steps[None]:  # fmt: skip
     queue = health.queue
     say = health.findings.append
-    if (yield from _other_types(keys, health)):
+    if not health.listed:
+        text = "it has keys and is not in the list of queues: commands that look at every queue leave it out"
+        say(warning("listed", text, _CURE.format(queue), queue))
+    if (yield from _as_allowed(keys, health, "the types of its keys", _other_types(keys, health))):
         return
+    schema = yield from _as_allowed(keys, health, "its schema, pause and wake-up tokens", _check_meta(keys, health))
+    if health.foreign:
+        return
+    yield from _as_allowed(keys, health, "jobs that are offered to workers", _check_offers(keys, health, groups))
+    looked = look_around(session, keys, set(buckets), progress)
+    suspects = yield from _as_allowed(keys, health, "its jobs, unique keys, days and schedules", looked)
+    if suspects is not None:
+        health.odd_days = suspects.odd_days
+        confirmed = _confirm(session, keys, health, suspects, buckets)
+        yield from _as_allowed(keys, health, "whether its jobs stand where their records say", confirmed)
+        if not health.findings and not health.unseen:
+            state = f"schema {SCHEMA}, {suspects.jobs:,} jobs, each in its place" if schema else "not used yet"
+            say(ok("places", state, queue))
+        _tell_unreadable(health, suspects)
+    health.findings += (yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))) or []
+
+
+def _check_meta(keys: ShardKeys, health: Health) -> Steps[str]:
+    """Look at the schema and the tokens. Returns the schema, '' when there is none."""
+    queue, say = health.queue, health.findings.append
     (meta, has_jobs, tokens) = yield (
         ("HMGET", keys.meta, "schema", "epoch", "orphans"), ("EXISTS", keys.jobs), ("LLEN", keys.wake),
     )  # fmt: skip
     schema = as_text(meta[0]) if meta[0] else ""
-    if not health.listed:
-        text = "it has keys and is not in the list of queues: commands that look at every queue leave it out"
-        say(warning("listed", text, _CURE.format(queue), queue))
     if schema not in ("", SCHEMA):
         health.foreign = True
         error = calls.foreign_schema(keys.meta, schema)
         say(problem("schema", str(error), "nothing here is touched: check it with the version that wrote it", queue))
-        return
+        return schema
     if not schema and has_jobs:
         health.vanished = True
         text = (
@@ -116,13 +155,11 @@ def _check(
         health.tokens = tokens
         text = f"{tokens:,} wake-up tokens lie there, and a few are enough: workers are woken for nothing"
         say(warning("wake", text, _CURE.format(queue), queue))
-    yield from _check_offers(keys, health, groups)
-    suspects = yield from look_around(session, keys, set(buckets), progress)
-    health.odd_days = suspects.odd_days
-    yield from _confirm(session, keys, health, suspects, buckets)
-    if not health.findings:
-        state = f"schema {SCHEMA}, {suspects.jobs:,} jobs, each in its place" if schema else "not used yet"
-        say(ok("places", state, queue))
+    return schema
+
+
+def _tell_unreadable(health: Health, suspects: Suspects) -> None:
+    queue, say = health.queue, health.findings.append
     if suspects.unreadable:
         number = f"{suspects.unreadable:,} record{'s'[: suspects.unreadable != 1]}"
         text = f"{number} of another version of zwheel: set aside in the dead set, or there as soon as its time comes"
@@ -135,7 +172,6 @@ def _check(
         text += f"version do not fire {'it' if len(names) == 1 else 'them'}: {suspects.strange[0][1]}"
         cure = "run workers of the version that wrote it, or remove it and add it anew"
         say(warning("versions", text, cure, queue))
-    health.findings += yield from check_jumps(session, keys)
 
 
 def _check_offers(keys: ShardKeys, health: Health, groups: Iterable[str]) -> Steps[None]:
@@ -164,10 +200,7 @@ def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
         "zset": (keys.days, keys.processing, keys.dead, keys.done, keys.dedup_expiry, keys.schedules_due),
     }  # fmt: skip
     pairs = [(key, kind) for kind, names in wanted.items() for key in names]
-    try:
-        kinds = yield [("TYPE", key) for key, _ in pairs]
-    except BrokerRefused:
-        return False  # without that right a key of another type is met, and told, when it is read
+    kinds = yield [("TYPE", key) for key, _ in pairs]
     found = False
     for (key, kind), there in zip(pairs, kinds, strict=True):
         if as_text(there) not in ("none", kind):

@@ -11,7 +11,7 @@ from zwheel.connect import check_server
 from zwheel.doctor import eviction, probe
 from zwheel.doctor.access import check_access
 from zwheel.doctor.advisories import fixed_in, known_faults, parse_version
-from zwheel.doctor.finding import Finding, ok, problem, unseen, warning
+from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from zwheel.store import Steps
 
@@ -190,6 +190,9 @@ def check_scripts() -> Steps[list[Finding]]:
         try:
             yield (words,)
         except BrokerRefused as error:
+            if error.code == "NOPERM":
+                text = f"this user lacks +{right}: whether jobs stand where their records say is not looked at"
+                return [warning("scripts", text, f"check as {doctor_user()}; who enqueues or works needs +{right} too")]
             text = f"scripts cannot be {'loaded' if words[0] == 'SCRIPT' else 'run'}, and everything here is a script: {error}"
             return [problem("scripts", text, f"give this Redis user the right `+{right}` (ACL SETUSER)")]
     return [ok("scripts", "scripts may be loaded and run")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -68,6 +69,25 @@ def missing_rights(session: Session, role: Role, queues: Sequence[str]) -> Steps
     # A command was asked about with a key: where that key is refused, its answer says nothing about the command.
     first = f"~{session.keys(queues[0]).tag}:*" if queues else ""
     return keys if first in keys else [*keys, *(rule for rule in lacking if rule.startswith("+"))]
+
+
+_COMMAND = re.compile(r"run the '([^' ]+)' command")
+_SCRIPT = re.compile(r"lacks (\+[^:;]+)")
+
+
+def lacks(error: BrokerRefused, keys: str = "the right to a key") -> str:
+    """The right that a user was refused for, as an ACL rule where the server names it; '' when it was no right.
+
+    keys: what to call a refusal of the keys that were asked for: servers do not name them.
+    """
+    if error.code != "NOPERM":
+        return ""
+    said = str(error)
+    if (found := _COMMAND.search(said)) is not None:
+        return f"+{found[1]}"
+    if (found := _SCRIPT.search(said)) is not None:
+        return found[1].strip()
+    return keys if "key" in said else "a right that the server does not name"
 
 
 def in_words(missing: Sequence[str]) -> str:
