@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 from zwheel.errors import ConfigError
+from zwheel.functions import module_of_file
 from zwheel.registry import Registry
 
 
@@ -33,9 +34,8 @@ def load_app(name: str) -> Registry:
     attribute = attribute or "wheel"
     add_to_path(os.getcwd())
     if module_name.endswith(".py"):
-        path = Path(module_name)
-        add_to_path(str(path.parent.resolve()))
-        module_name = path.stem
+        folder, module_name = module_of_file(Path(module_name).resolve())
+        add_to_path(str(folder))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

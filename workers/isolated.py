@@ -22,7 +22,6 @@ from typing import Any
 from anyio import CapacityLimiter
 
 from zwheel.context import CurrentJob
-from zwheel.errors import ConfigError
 from zwheel.outside import escaped
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
@@ -95,11 +94,8 @@ class Isolated:
     ) -> None:
         """Run a task with the arguments that its job carries, and kill the process when this is cancelled.
 
-        Raises: Elsewhere for what the task raised; ProcessDied; NotStarted; ConfigError for a function that no other
-        process can find.
+        Raises: Elsewhere for what the task raised; ProcessDied; NotStarted.
         """
-        if "<locals>" in task.function.__qualname__:
-            raise ConfigError(f"task {task.name}: process=True needs a function at the top of a module")
         request = pack(
             "job",
             module=task.function.__module__,

@@ -253,4 +253,5 @@ def register_shell(wheel: Registry, patterns: Iterable[str]) -> None:
     policy = make_policy(
         queue="default", retries=0, timeout=None, keep=None, backoff=None, give_up_on=(), process=False
     )
-    wheel.register(BaseTask(shell_task, SHELL_TASK, policy, wheel.codec))
+    # It takes the place of one with other patterns.
+    wheel.tasks[SHELL_TASK] = BaseTask(shell_task, SHELL_TASK, policy, wheel.codec)

@@ -65,6 +65,16 @@ class Signature:
         """Whether no annotation asks for anything: the arguments reach the function as they arrived."""
         return not self._read()
 
+    @property
+    def title(self) -> str:
+        """The call as a person knows it. Example: `remind(order, note=...)`."""
+        name = getattr(_innermost(self._function), "__qualname__", "the task").replace("<locals>.", "")
+        return f"{name}({', '.join(map(_shown, self._parameters))})"
+
+    def names(self, count: int) -> list[str]:
+        """The names of the first `count` arguments by position; those beyond the named ones go by their number."""
+        return [*self._names[:count], *(f"argument {n}" for n in range(len(self._names) + 1, count + 1))]
+
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise BadArguments when the function cannot be called so. Looks at counts and names, not at values."""
         if kwargs or not self._low <= len(args) <= self._high:
@@ -131,8 +141,7 @@ class Signature:
         return self._rebuilds
 
     def _misfit(self, what: str) -> BadArguments:
-        name = getattr(_innermost(self._function), "__qualname__", "the task").replace("<locals>.", "")
-        return BadArguments(f"{name}({', '.join(map(_shown, self._parameters))}) {what}")
+        return BadArguments(f"{self.title} {what}")
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:

@@ -13,6 +13,7 @@ from zwheel.keys import check_name, check_task
 from zwheel.record import MAX_ATTEMPTS, MAX_KEEP_MS
 from zwheel.tasks import TIMEOUT_HEADER, BaseTask, TaskPolicy
 from zwheel.times import duration_ms, to_ms
+from zwheel.travel import check_travel
 
 if TYPE_CHECKING:
     from zwheel.schedules.calendars import Calendar
@@ -83,6 +84,7 @@ def make_definition(
     policy = known.policy if known is not None else TaskPolicy()
     if known is not None:
         known.signature.check(args, kwargs or {})
+        check_travel(known.signature, args, kwargs or {})
     headers = dict(options.get("headers") or {})
     timeout = options.get("timeout")
     if timeout is not None:

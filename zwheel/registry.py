@@ -13,8 +13,10 @@ from zwheel.calls import NewJob, Session
 from zwheel.codec import DEFAULT, MOST, Codec
 from zwheel.declare import ScheduleOptions, make_definition
 from zwheel.errors import ConfigError
+from zwheel.functions import described, same_function
 from zwheel.keys import check_name
 from zwheel.tasks import BaseTask, JobOptions, TaskPolicy, make_job
+from zwheel.travel import check_travel
 
 if TYPE_CHECKING:
     from zwheel.history import Recorder
@@ -98,8 +100,11 @@ class Registry:
     def register(self, task: BaseTask[Any, Any]) -> None:
         """Add a task. Raises: ConfigError when its name is taken by another function."""
         known = self.tasks.get(task.name)
-        if known is not None and known.function.__qualname__ != task.function.__qualname__:
-            raise ConfigError(f"two functions are registered as task {task.name!r}: give one of them another name=")
+        if known is not None and not same_function(known.function, task.function):
+            raise ConfigError(
+                f"two functions are registered as task {task.name!r}, {described(known.function)} and "
+                f"{described(task.function)}: give one of them another name="
+            )
         self.tasks[task.name] = task
 
     def new_job(
@@ -133,7 +138,10 @@ class Registry:
             at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
             within=within, headers=headers,
         )  # fmt: skip
-        return make_job(name, args, kwargs or {}, options, policy, self.codec)
+        job = make_job(name, args, kwargs or {}, options, policy, self.codec)
+        if known is not None:
+            check_travel(known.signature, args, kwargs or {})
+        return job
 
     def new_schedule(
         self,

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from zwheel.arguments import Signature
 from zwheel.calls import NewJob
 from zwheel.codec import DEFAULT, Codec
-from zwheel.errors import InvalidInput, InvalidTime
-from zwheel.functions import check_function, is_async
+from zwheel.errors import ConfigError, InvalidInput, InvalidTime
+from zwheel.functions import check_function, check_process, described, is_async, module_of
 from zwheel.ids import new_job_id
 from zwheel.job import DEFAULT_QUEUE, JobId, QueueName
 from zwheel.keys import check_job_id, check_name, check_task
 from zwheel.record import MAX_ATTEMPTS, MAX_KEEP_MS, record_tail
 from zwheel.retry import Backoff
 from zwheel.times import DAY_MS, check_ms, duration_ms, to_ms
+from zwheel.travel import check_travel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -198,12 +197,11 @@ def make_policy(
 
 
 def default_name(function: Callable[..., Any]) -> str:
-    """Name a task after its function: `module.function`; a script that is run goes by its file's name."""
-    module = function.__module__
-    if module == "__main__":
-        file = getattr(sys.modules["__main__"], "__file__", None)
-        module = Path(file).stem if file else "main"
-    return check_task(f"{module}.{function.__qualname__}".replace(".<locals>", ""))
+    """Name a task after its function: `module.function`. Raises: ConfigError for what has no name of its own."""
+    name = getattr(function, "__qualname__", "<")
+    if "<" in name.replace(".<locals>", ""):
+        raise ConfigError(f"{described(function)} has no name of its own: register it with name=")
+    return check_task(f"{module_of(function)}.{name}".replace(".<locals>", ""))
 
 
 class BaseTask(Generic[P, R]):
@@ -213,6 +211,8 @@ class BaseTask(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], name: str | None, policy: TaskPolicy, codec: Codec) -> None:
         check_function(function)
+        if policy.process:
+            check_process(function)
         self.function = function
         self.name = check_task(name) if name else default_name(function)
         self.policy = policy
@@ -229,7 +229,10 @@ class BaseTask(Generic[P, R]):
     def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         """Check and encode one call, for `enqueue_many`. Raises: BadArguments, PayloadError, InvalidTime."""
         self.signature.check(args, kwargs)
-        return make_job(self.name, args, kwargs, self._options, self.policy, self._codec)
+        job = make_job(self.name, args, kwargs, self._options, self.policy, self._codec)
+        if not self.signature.plain:
+            check_travel(self.signature, args, kwargs)
+        return job
 
     def options(
         self,
