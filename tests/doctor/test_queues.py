@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import redis
 
 from tests.doctor.conftest import Doctor
@@ -319,3 +320,41 @@ def test_a_list_of_queues_that_another_program_wrote_is_a_problem_and_hides_no_q
     assert told.of("keyspace")["level"] == "problem"
     assert told.of("listed")["queue"] == QUEUE
     client.delete("zw:queues")
+
+
+@pytest.mark.raw_keys
+def test_keys_of_no_known_kind_are_counted_named_and_left_alone(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    hand.enqueue("a")
+    strange = [
+        f"{hand.keys.tag}:jobz", f"{hand.keys.tag}:wheel:20261399", f"{{zw:{QUEUE}:1}}:jobs", f"{{zw:{QUEUE}}}:jobs",
+        "zw:queue", "{zw:-x:0}:jobs", "{zw:" + "q" * 200 + ":0}:jobs", f"{hand.keys.tag}:jobs:\x1b[31m\n",
+    ]  # fmt: skip
+    for key in strange:
+        client.set(key, "x")
+    client.set("zebra:1", "another program's")
+    client.set("{other}:1", "another program's")
+    before = contents(client)
+    told = doctor(url, "--repair", "--yes")
+    assert told.code == 0
+    (found,) = [f for f in told.findings if f.get("check") == "keyspace"]
+    assert found["level"] == "ok"
+    assert found["text"].startswith("8 keys under this namespace's prefix are of no kind that this version knows (")
+    assert "\x1b" not in found["text"] and len(found["text"]) < 600
+    assert contents(client) == before
+    assert client.exists(*strange) == len(strange)
+
+
+@pytest.mark.raw_keys
+def test_the_walk_over_the_keys_of_a_server_has_an_end(
+    client: redis.Redis, doctor: Doctor, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zwheel.doctor.keyspace._SCAN", 10)
+    monkeypatch.setattr("zwheel.doctor.keyspace._MOST_STEPS", 5)
+    monkeypatch.setattr("zwheel.doctor.keyspace._MOST_UNKNOWN", 20)
+    client.mset({f"zw:{n}": "x" for n in range(1000)})
+    client.mset({f"{{n{n}:q:0}}:jobs": "x" for n in range(1000)})
+    texts = [f["text"] for f in doctor(url).findings if f.get("check") == "keyspace"]
+    assert texts[0].startswith("only 50 keys of this server were looked at")
+    assert all(len(text) < 600 for text in texts)

@@ -9,15 +9,25 @@ from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
+from zwheel.keys import queues_key
 from zwheel.operations.read import queues
 from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
 from zwheel.store import Steps
 from zwheel.times import is_day
 
-#: How many keys the server looks at in one step of the scan.
-_SCAN = 2000
-_KEY = re.compile(r"\{([A-Za-z0-9._-]+):([A-Za-z0-9._-]+):(\d+)\}:([a-z:]+?)(\d{8}|(?<=:)[0-9a-f]{16})?\Z")
+#: How many keys the server looks at in one step of the scan, and after how many steps the scan ends.
+_SCAN, _MOST_STEPS = 2000, 5000
+#: So many other namespaces are named.
+_NAMED = 5
+#: So many keys of no known kind are counted.
+_MOST_UNKNOWN = 10_000
+_NAME = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
+_KEY = re.compile(rf"\{{{_NAME}:{_NAME}:(\d+)\}}:([a-z:]+?)(\d{{8}}|(?<=:)[0-9a-f]{{16}})?\Z")
+_REPLAY = re.compile(rf"\{{{_NAME}:{_NAME}:0\}}:replay:[^:]+:[^:]+\Z")
+#: Keys whose queue is known by them, and those that say nothing about it.
+_TELLING = frozenset({"jobs", "meta", "days", "processing", "dead", "done"})
+_OTHERS = frozenset({"dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due"})
 
 
 @dataclass(slots=True)
@@ -34,6 +44,10 @@ class Keyspace:
     """Other namespaces that keep queues here."""
     strange: list[Unreadable] = field(default_factory=list)
     """What is on that list and no name of a queue."""
+    unknown: set[str] = field(default_factory=set)
+    """Keys under the prefix of this namespace that are of no kind which this version knows; many are cut short."""
+    cut: bool = False
+    """Whether there are so many keys that not all were looked at."""
     closed: BrokerRefused | None = None
     """Why that list cannot be read."""
     unseen: BrokerRefused | None = None
@@ -58,19 +72,49 @@ class Keyspace:
             few = ", ".join(shown(one.name, 60) for one in self.strange[:3])
             text = f"{len(self.strange):,} entries of the list of queues are no names of queues ({few})"
             found.append(warning("keyspace", text, "see which program wrote them, and HDEL them"))
-        return [*found, *self._others()]
-
-    def _others(self) -> list[Finding]:
         if self.unseen:
-            return [unseen("keyspace", "keys that nobody listed", self.unseen)]
+            found.append(unseen("keyspace", "keys that nobody listed", self.unseen))
+        if self.cut:
+            text = (
+                f"only {_SCAN * _MOST_STEPS:,} keys of this server were looked at: what nobody listed may not be seen"
+            )
+            found.append(ok("keyspace", text))
         if self.others:
-            text = f"other namespaces keep queues here too: {', '.join(sorted(self.others))}; they do not mix"
-            return [ok("keyspace", text)]
-        return []
+            few = ", ".join(sorted(self.others)[:_NAMED])
+            more = f" and {len(self.others) - _NAMED:,} more" if len(self.others) > _NAMED else ""
+            text = f"other namespaces keep queues here too: {few}{more}; they do not mix"
+            found.append(ok("keyspace", text))
+        if self.unknown:
+            more = "or more " if len(self.unknown) >= _MOST_UNKNOWN else ""
+            few = ", ".join(shown(name, 100) for name in sorted(self.unknown)[:3])
+            text = (
+                f"{len(self.unknown):,} {more}keys under this namespace's prefix are of no kind that this version knows "
+                f"({few}): a typo, a leftover, or a later version's; zwheel does not touch them"
+            )
+            found.append(ok("keyspace", text))
+        return found
+
+    def see(self, key: str, namespace: str) -> None:
+        """Take a key of the server."""
+        match = _KEY.match(key)
+        whose, queue, shard, name, tail = match.groups() if match is not None else ("", "", "", "", "")
+        if whose and whose != namespace:
+            self.others.add(whose)
+        elif shard == "0" and name == "wheel:" and tail and is_day(tail):
+            self.buckets.setdefault(queue, set()).add(tail)
+        elif shard == "0" and name in ("offered:", "call:") and tail:
+            self.groups.setdefault(queue, set()).add(tail)
+            self.buckets.setdefault(queue, set())
+        elif shard == "0" and name in _TELLING and not tail:
+            self.buckets.setdefault(queue, set())
+        elif (shard == "0" and name in _OTHERS and not tail) or key == queues_key(namespace) or _REPLAY.match(key):
+            return
+        elif key.startswith((f"{{{namespace}:", f"{namespace}:")) and len(self.unknown) < _MOST_UNKNOWN:
+            self.unknown.add(key)
 
 
 def known_queues(session: Session) -> Steps[Keyspace]:
-    """Find the queues of this namespace. Walks over the keys once, in bounded steps, where SCAN is allowed."""
+    """Find the queues of this namespace. Walks over the keys once, in steps and so many at the most, where SCAN is allowed."""
     found = Keyspace()
     try:
         listed = yield from queues(session)
@@ -78,26 +122,18 @@ def known_queues(session: Session) -> Steps[Keyspace]:
     except BrokerRefused as error:
         found.closed = error
     cursor = 0
-    while True:
+    # Keys with a hash tag, and those that begin as this namespace does.
+    pattern = f"[{{{session.namespace[0]}]*:*"
+    for _ in range(_MOST_STEPS):
         try:
-            (reply,) = yield (("SCAN", cursor, "MATCH", "{*:*:*}:*", "COUNT", _SCAN),)
+            (reply,) = yield (("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN),)
         except BrokerRefused as error:
             found.unseen = error
             return found
         for raw in reply[1]:
-            key = _KEY.match(probe.text(raw))
-            if key is None:
-                continue
-            namespace, queue, _, name, day = key.groups()
-            if namespace != session.namespace:
-                found.others.add(namespace)
-            elif name == "wheel:" and day and is_day(day):
-                found.buckets.setdefault(queue, set()).add(day)
-            elif name in ("offered:", "call:") and day:
-                found.groups.setdefault(queue, set()).add(day)
-                found.buckets.setdefault(queue, set())
-            elif name in ("jobs", "meta", "days", "processing", "dead", "done"):
-                found.buckets.setdefault(queue, set())
+            found.see(probe.text(raw), session.namespace)
         cursor = int(reply[0])
         if cursor == 0:
             return found
+    found.cut = True
+    return found
