@@ -48,6 +48,8 @@ def queue_document(info: QueueInfo) -> dict[str, object]:
         "next_fire": iso(info.next_fire_ms),
         "next_fire_ms": info.next_fire_ms,
         "workers": info.workers,
+        "workers_silent": info.workers_silent,
+        "workers_dead": info.workers_dead,
         "cap": info.cap,
         "trimmed": info.trimmed,
         **({"unreadable": info.unreadable} if info.unreadable else {}),
@@ -103,10 +105,18 @@ async def ls(
 
 def _remark(info: QueueInfo) -> str | Cell:
     """What stands behind a queue's numbers."""
+    remarks = ["paused"] if info.paused else []
+    if missing := _missing(info):
+        remarks.append(f"workers: {', '.join(missing)}")
     if info.unreadable:
-        paused = "paused, " if info.paused else ""
-        return Cell(shorten(f"{paused}unreadable: {info.unreadable}", 400), "red")
-    return Cell("paused", "yellow") if info.paused else ""
+        return Cell(shorten("; ".join([*remarks, f"unreadable: {info.unreadable}"]), 400), "red")
+    return Cell("; ".join(remarks), "yellow") if remarks else ""
+
+
+def _missing(info: QueueInfo) -> list[str]:
+    """The workers that do not beat, in words."""
+    counts = ((info.workers_silent, "silent"), (info.workers_dead, "dead"))
+    return [f"{count:,} {word}" for count, word in counts if count]
 
 
 def _tell_more(ctx: Context, names: list[Name], limit: int, count: int) -> None:
@@ -137,7 +147,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             ("done, kept", f"{info.done:,}"),
             ("dead", Cell(f"{info.dead:,}", "red" if info.dead else "")),
             ("dead, trimmed", f"{info.trimmed:,} ever, by the limits on size and age"),
-            ("workers", f"{info.workers:,}"),
+            ("workers", ", ".join([f"{info.workers:,}", *_missing(info)])),
             ("cap", "none" if info.cap is None else f"{info.cap:,} jobs"),
             *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
         ]

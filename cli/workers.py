@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from zwheel.info import WorkerInfo, WorkerState
+
 from .app import command, group
 from .context import Context
 from .output import Cell, Column, Row
 from .show import iso, now_ms, relative, unreadable_document, unreadable_row
 from .values import QueueOption
+from .when import human_duration
 
 app = group("See the workers that serve the queues.")
 
@@ -15,7 +18,8 @@ app = group("See the workers that serve the queues.")
 async def ls(ctx: Context, queue: QueueOption = None) -> None:
     """List the workers.
 
-    Where they run, what they serve, and when they were last heard.
+    Where they run, what they serve, and when they were last heard. One that missed a beat is silent, one that did not
+    beat for its whole lease is dead: its jobs come back.
     """
     async with ctx.wheel() as wheel:
         workers = await wheel.workers(queue)
@@ -35,6 +39,8 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
                     "beat_ms": worker.beat_ms,
                     "version": worker.version,
                     "alive": worker.alive,
+                    "state": str(worker.state),
+                    "silent_ms": worker.silent_ms,
                 }
             )
         for one in workers.unreadable:
@@ -51,7 +57,7 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
             relative(worker.started_ms, now),
             relative(worker.beat_ms, now),
             worker.version,
-            Cell("alive", "green") if worker.alive else Cell("lost", "red"),
+            _state(worker),
         ]
         for worker in workers
     ]
@@ -60,3 +66,9 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
     columns += [Column("heard", drop=1), Column("version", drop=3), Column("")]
     rows += [unreadable_row(columns, one) for one in workers.unreadable]
     ctx.out.table(columns, rows, empty="no workers: start one with zwheel worker")
+
+
+def _state(worker: WorkerInfo) -> Cell:
+    if worker.state is WorkerState.SILENT:
+        return Cell(f"silent for {human_duration(worker.silent_ms)}", "yellow")
+    return Cell(str(worker.state), "green" if worker.alive else "red")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         WaitTimeout,
         ZwheelError,
     )
-    from zwheel.info import DayInfo, QueueInfo, WorkerInfo
+    from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
     from zwheel.job import CancelOutcome, Enqueued, Failure, Job, JobState, Reason, RescheduleOutcome
     from zwheel.operations.schedules import SyncReport
     from zwheel.retry import Backoff, Discard, Retry
@@ -81,7 +81,7 @@ _HOME = {
         "WaitTimeout",
         "ZwheelError",
     ],
-    "zwheel.info": ["DayInfo", "QueueInfo", "WorkerInfo"],
+    "zwheel.info": ["DayInfo", "QueueInfo", "WorkerInfo", "WorkerState"],
     "zwheel.job": ["CancelOutcome", "Enqueued", "Failure", "Job", "JobState", "Reason", "RescheduleOutcome"],
     "zwheel.retry": ["Backoff", "Discard", "Retry"],
     "zwheel.operations.schedules": ["SyncReport"],
@@ -149,6 +149,7 @@ __all__ = [
     "WaitTimeout",
     "Wheel",
     "WorkerInfo",
+    "WorkerState",
     "ZwheelError",
     "__version__",
     "current_job",

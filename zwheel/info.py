@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from zwheel.job import QueueName, WorkerId
 
@@ -26,13 +27,17 @@ class QueueInfo:
     next_fire_ms: int | None
     """Fire time of the first job on the wheel; None when it is empty."""
     workers: int
-    """Workers that beat lately."""
+    """Workers that are alive."""
     cap: int | None
     """The most living jobs the queue takes; None: no limit."""
     trimmed: int = 0
     """Dead jobs that were deleted by the limits on size and age, ever."""
     orphans: int = 0
     """Entries without a record that were cleared away, ever."""
+    workers_silent: int = 0
+    """Workers that are silent: frozen, cut off or killed."""
+    workers_dead: int = 0
+    """Workers that are dead and did not sign off; they are listed for an hour."""
     unreadable: str = ""
     """What of it could not be read, and why; '' when all could. A number that could not be read is 0 or None."""
 
@@ -48,6 +53,16 @@ class DayInfo:
     """First fire time of the day's jobs, ms since the epoch."""
     last_ms: int
     """Last fire time of the day's jobs, ms since the epoch."""
+
+
+class WorkerState(StrEnum):
+    """Whether a worker beats: it does so every third of its lease."""
+
+    ALIVE = "alive"
+    SILENT = "silent"
+    """It missed a beat: half a lease went by. Frozen, cut off or killed; its jobs are still its own."""
+    DEAD = "dead"
+    """A whole lease went by: its jobs come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,5 +83,12 @@ class WorkerInfo:
     """When it last beat, ms since the epoch, by the server's clock."""
     version: str
     """Its version of zwheel."""
-    alive: bool
-    """Whether it beat within the last 45 s."""
+    state: WorkerState
+    """Whether it beats, by the server's clock when this was read."""
+    silent_ms: int
+    """How long ago it beat last, ms."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it beats."""
+        return self.state is WorkerState.ALIVE

@@ -29,7 +29,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
     ),
     Role.DOCTOR: (
         "zwheel/doctor/access.py", "zwheel/doctor/jumps.py", "zwheel/doctor/keyspace.py", "zwheel/doctor/offers.py",
-        "zwheel/doctor/places.py", "zwheel/doctor/queues.py",
+        "zwheel/doctor/places.py", "zwheel/doctor/queues.py", "zwheel/doctor/workers.py",
         "zwheel/doctor/server.py", "zwheel/doctor/probe.py",
     ),
 }  # fmt: skip

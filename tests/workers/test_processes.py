@@ -12,7 +12,7 @@ import pytest
 from tests.workers.harness import eventually, one_kind
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
-from zwheel import JobState, Reason, Wheel
+from zwheel import JobState, Reason, Wheel, WorkerState
 from zwheel.calls import Session, extend, read_letters
 from zwheel.keys import ShardKeys
 from zwheel.store import Store
@@ -47,6 +47,22 @@ async def test_a_job_of_a_killed_worker_is_started_again_in_time_with_a_larger_t
         job = await wheel.wait(answer.job_id, timeout=10)
     assert (job.state, job.attempt) == (JobState.DONE, 2)
     assert [f.reason for f in job.failures] == [Reason.LEASE_EXPIRED]
+
+
+async def test_a_killed_worker_is_listed_as_silent_and_then_as_dead(wheel: Wheel, stage: Stage, url: str) -> None:
+    async with worker_process(url, stage.path, lease="4s") as worker:
+        (before,) = await wheel.workers()
+        assert before.state is WorkerState.ALIVE
+        worker.signal(signal.SIGKILL)
+        await worker.ended()
+
+        async def state() -> WorkerState:
+            (info,) = await wheel.workers()
+            assert info.alive == (info.state is WorkerState.ALIVE)
+            return info.state
+
+        for word in (WorkerState.SILENT, WorkerState.DEAD):
+            await eventually(state, word.__eq__)
 
 
 async def test_a_frozen_worker_that_wakes_up_changes_nothing_and_stops_its_job(

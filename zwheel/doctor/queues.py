@@ -16,6 +16,7 @@ from zwheel.doctor.finding import Finding, doctor_user, ok, problem, warning
 from zwheel.doctor.jumps import check_jumps
 from zwheel.doctor.offers import Offers, groups_of, look_at_offers, mend_offers
 from zwheel.doctor.places import Suspects, look_around
+from zwheel.doctor.workers import check_workers
 from zwheel.errors import BrokerRefused
 from zwheel.keys import SCHEMA, ShardKeys, queues_key
 from zwheel.operations.read import bucket_days
@@ -129,6 +130,7 @@ def _check(
             state = f"schema {SCHEMA}, {suspects.jobs:,} jobs, each in its place" if schema else "not used yet"
             say(ok("places", state, queue))
         _tell_unreadable(health, suspects)
+    health.findings += (yield from _as_allowed(keys, health, "its workers", check_workers(keys))) or []
     health.findings += (yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))) or []
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
-from zwheel.info import DayInfo, QueueInfo, WorkerInfo
+from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
 from zwheel.job import QueueName, WorkerId
 from zwheel.operations.read import bucket_days, each_alone, queues, sorted_days
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms, shown, whole
 from zwheel.store import Steps
 from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
 
-#: A worker that did not beat for this long is not shown as alive, ms.
-WORKER_SILENT_MS = 45_000
+#: The lease of a worker that does not say its own, and the longest that is believed, ms.
+_LEASE_MS, _LONGEST_LEASE_MS = 30_000, 86_400_000
 #: So many queues are looked at in one round trip.
 _QUEUES = 100
 #: So many of a worker's queues are believed.
@@ -158,17 +158,19 @@ class _Seen:
         paused, cap, trimmed, orphans, schema = self.meta
         if schema is not None and schema != b"1":
             self.wrong.append(f"schema: {shown(schema)} is of another version")
-        alive = sum(info.alive for info in _workers(self.workers, now_ms, self.name))
+        states = [info.state for info in read_workers(self.workers, now_ms, self.name)]
         return QueueInfo(
             name=QueueName(self.name), scheduled=sum(sizes), due=due_today + past, processing=self.processing,
             dead=self.dead, done=self.done, paused=paused is not None,
             oldest_due_ms=first_ms if first_ms is not None and first_ms <= now_ms else None, next_fire_ms=first_ms,
-            workers=alive, cap=self._number("cap", cap, 1), trimmed=self._number("trimmed", trimmed) or 0,
+            workers=states.count(WorkerState.ALIVE), workers_silent=states.count(WorkerState.SILENT),
+            workers_dead=states.count(WorkerState.DEAD), cap=self._number("cap", cap, 1), trimmed=self._number("trimmed", trimmed) or 0,
             orphans=self._number("orphans", orphans) or 0, unreadable="; ".join(dict.fromkeys(self.wrong)),
         )  # fmt: skip
 
 
-def _workers(raw: Any, now_ms: int, queue: str) -> Listing[WorkerInfo]:
+def read_workers(raw: Any, now_ms: int, queue: str) -> Listing[WorkerInfo]:
+    """Read what the workers of a queue say of themselves, as Redis gave it."""
     result: Listing[WorkerInfo] = Listing()
     for name, value in flat(raw):
         try:
@@ -196,17 +198,26 @@ def _worker(name: object, value: bytes, now_ms: int) -> WorkerInfo:
         numbers[key] = number
     if not isinstance(entry["queues"], list):
         raise ValueError("queues")
+    lease_ms = whole(entry.get("lease")) or _LEASE_MS
+    # A beat that lies ahead was told by a clock that was wrong then or is wrong now.
+    silent_ms = abs(now_ms - numbers["beat"])
     served = tuple(QueueName(str(queue)[:200]) for queue in entry["queues"][:_MOST_QUEUES])
     return WorkerInfo(
         id=WorkerId(as_text(name)), host=str(entry["host"])[:300], pid=numbers["pid"], queues=served,
         concurrency=numbers["concurrency"], running=numbers["running"], started_ms=numbers["started"],
         beat_ms=numbers["beat"], version=str(entry["version"])[:100],
-        alive=now_ms - numbers["beat"] < WORKER_SILENT_MS,
+        state=_state(silent_ms, min(lease_ms, _LONGEST_LEASE_MS)), silent_ms=silent_ms,
     )  # fmt: skip
 
 
+def _state(silent_ms: int, lease_ms: int) -> WorkerState:
+    if silent_ms * 2 < lease_ms:
+        return WorkerState.ALIVE
+    return WorkerState.SILENT if silent_ms < lease_ms else WorkerState.DEAD
+
+
 def workers(session: Session, queue: str | None) -> Steps[Listing[WorkerInfo]]:
-    """List the workers of a queue, or of all: those that beat within the last 45 s are alive."""
+    """List the workers of a queue, or of all, until an hour after their last beat."""
     names = [QueueName(queue)] if queue else (yield from queues(session))
     found: dict[str, WorkerInfo] = {}
     result: Listing[WorkerInfo] = Listing()
@@ -219,7 +230,7 @@ def workers(session: Session, queue: str | None) -> Steps[Listing[WorkerInfo]]:
             if isinstance(raw, BrokerRefused):
                 result.unreadable.append(Unreadable(name="(all)", queue=name, reason=str(raw)))
                 continue
-            listed = _workers(raw, now_ms, name)
+            listed = read_workers(raw, now_ms, name)
             result.unreadable += listed.unreadable
             found.update((info.id, info) for info in listed)
     result += sorted(found.values(), key=lambda info: (info.host, info.pid, info.id))
