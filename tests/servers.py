@@ -20,7 +20,8 @@ from typing import Self
 import redis
 
 KINDS = ("valkey", "redis")
-_START_S = 10.0
+#: A busy machine may take long to start a server, and to load what its AOF holds.
+_START_S = 30.0
 _PR_SET_PDEATHSIG = 1
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ import pytest
 from tests.jumps import Door
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, running
-from zwheel import JobState, Wheel, current_job
-from zwheel.store import Store
+from zwheel import JobState, Retry, Wheel, current_job
+from zwheel.calls import Session
+from zwheel.history import History
+from zwheel.store import Store, SyncStore
+from zwheel.verify import Bounds, check, read, take_snapshot
 
 pytestmark = [pytest.mark.anyio, one_kind]
 
@@ -88,6 +92,32 @@ async def test_a_jump_of_the_workers_own_clock_changes_no_timeout(
     async with running(wheel, log, **SETTINGS):
         job = await wheel.wait((await work.enqueue()).job_id, timeout=10)
     assert (job.state, job.attempt) == (JobState.DONE, 1)
+
+
+async def test_a_history_with_a_step_back_is_judged_by_what_happened(
+    url: str, door: Door, ticking: Log, tmp_path: Path
+) -> None:
+    async with Wheel(url, namespace="zw", history=tmp_path) as wheel:
+
+        @wheel.task(name="work", retries=3)
+        async def work(good_from: int) -> None:
+            if current_job().attempt < good_from:
+                raise Retry("again", delay=0.1)
+
+        async with running(wheel, ticking, **SETTINGS):
+            for step, ahead_s in enumerate((0.0, -3.0, 0.0, -6.0)):
+                door.ahead_s = ahead_s
+                for n in range(12):
+                    await work.options(delay=0.2 * (n % 2)).enqueue(1 + n % 3)
+                await ticking.seen("done", count=12 * (step + 1), within=10 + BUSY_S)
+        store = SyncStore(url, Session("zw", "snapshot"))
+        History.of(tmp_path).write(list(take_snapshot(store)))
+        store.close()
+    runs = read([tmp_path])
+    assert 8.9 <= runs.back_us / 1e6 <= 9.1 + BUSY_S
+    report = check(runs, Bounds(reap_ms=REAP_MS, slack_ms=int(BUSY_S * 1000), drained=True))
+    assert [(verdict.number, verdict.breaches) for verdict in report.broken] == []
+    assert report.summary["starts"] == 4 * (4 + 8 + 12)
 
 
 async def test_a_step_back_makes_nothing_early_and_tokens_still_rise(

@@ -33,8 +33,20 @@ class Book:
         self.path = path
         self.seq = 0
         self.lines: list[dict[str, Any]] = []
+        #: How far the server's clock was set back, µs: what follows is told by it.
+        self.behind_us = 0
+
+    def set_back(self, ms: float) -> None:
+        """The server's clock is set back: from now on it shows so much less than the time that a test names."""
+        self.behind_us += int(ms * 1000)
+
+    def us(self, t: float) -> int:
+        """What the server's clock shows at that time."""
+        return us(t) - self.behind_us
 
     def _line(self, op: str, phase: str, seq: int, proc: str, **fields: Any) -> None:
+        told = fields.get("redis_us", fields.get("est_us"))
+        mono_ns = 0 if told is None else (told + self.behind_us) * 1000
         self.lines.append(
             {
                 "seq": seq,
@@ -42,7 +54,7 @@ class Book:
                 "op": op,
                 "phase": phase,
                 **({"queue": "q"} | fields),
-                "mono_ns": 0,
+                "mono_ns": mono_ns,
                 "wall_ns": 0,
             }
         )
@@ -56,11 +68,11 @@ class Book:
         self.seq += 1
         shared = {"queue": queue} if request is None else {"queue": queue, "request": request}
         plain = [{k: v for k, v in job.items() if k not in ("letter", "fire")} for job in jobs] if op != "claim" else []
-        sent = us(t if asked is None else asked)
+        sent = self.us(t if asked is None else asked)
         self._line(op, "invoke", self.seq, proc, jobs=plain, args=args or {}, est_us=sent, err_us=0, **shared)
         if phase == "ok":
             self._line(
-                op, "ok", self.seq, proc, word=word, redis_us=us(t), jobs=jobs, args=args or {}, **shared, **more
+                op, "ok", self.seq, proc, word=word, redis_us=self.us(t), jobs=jobs, args=args or {}, **shared, **more
             )
         elif phase != "lost":
             self._line(op, phase, self.seq, proc, error="x", **shared)
@@ -69,7 +81,7 @@ class Book:
         facts: dict[str, Any] = {"id": job, "most": more.pop("most", 3), "letter": letter}
         facts |= {name: more.pop(name) for name in ("digest", "window", "held") if name in more}
         if letter == "c":
-            facts["fire"] = HOUR + int(t if fire is None else fire)
+            facts["fire"] = self.us(t) // 1000 if fire is None else HOUR + int(fire)
         more.setdefault("receipt", "memory")
         self.call("enqueue", t, [facts], proc=more.pop("proc", "p"), **more)
 
@@ -112,7 +124,7 @@ class Book:
 
     def hold(self, t: float, *, by: str = "w2") -> None:
         self.seq += 1
-        self._line("hold", "ok", self.seq, by, jobs=[], est_us=us(t), err_us=0)
+        self._line("hold", "ok", self.seq, by, jobs=[], est_us=self.us(t), err_us=0)
 
     def look(self, t: float, *, by: str = "w1", took: float = 1) -> None:
         """A waiting worker asked at this time how the wheel is."""
@@ -123,8 +135,8 @@ class Book:
 
     def _window(self, op: str, since: float, until: float, by: str) -> None:
         self.seq += 1
-        args = {"window": [us(since), us(until)]}
-        self._line(op, "ok", self.seq, by, jobs=[], args=args, est_us=us(until), err_us=0)
+        args = {"window": [self.us(since), self.us(until)]}
+        self._line(op, "ok", self.seq, by, jobs=[], args=args, est_us=self.us(until), err_us=0)
 
     def schedule(
         self, op: str, t: float, *, on: float | None, cursor: float, fires: tuple[int, ...] = (),
@@ -135,7 +147,7 @@ class Book:
             k: more.pop(k) for k in ("missed", "skipped", "anchor", "buffered", "taken", "ahead") if k in more
         }
         facts: dict[str, Any] = {
-            "name": "s", "stamp": "" if on is None else f"{us(on):016d}", "status": status, "due": None,
+            "name": "s", "stamp": "" if on is None else f"{self.us(on):016d}", "status": status, "due": None,
         }  # fmt: skip
         if status:
             definition = {"name": "s", "queue": "q", "kind": {"cron": line}, "task": "t"} | more.pop("says", {})
@@ -160,7 +172,7 @@ class Book:
     def _handler(self, op: str, job: str, t: float, of: float, fire: float, by: str, err: int) -> None:
         self.seq += 1
         facts = [{"id": job, "token": token(of), "attempt": 1, "fire": HOUR + int(fire)}]
-        self._line(op, "ok", self.seq, by, jobs=facts, est_us=us(t), err_us=err)
+        self._line(op, "ok", self.seq, by, jobs=facts, est_us=self.us(t), err_us=err)
 
     def run(self, job: str, t: float = 10, *, by: str = "w1", **more: Any) -> None:
         """Claim, start and complete a job within a few ms."""
@@ -170,7 +182,7 @@ class Book:
 
     def fault(self, kind: str, since: float, until: float, **facts: Any) -> None:
         self.seq += 1
-        args = {"kind": kind, "window": [us(since), us(until)], **facts}
+        args = {"kind": kind, "window": [self.us(since), self.us(until)], **facts}
         self._line("fault", "ok", self.seq, "driver", args=args)
 
     def snapshot(
@@ -188,10 +200,12 @@ class Book:
         keys = more.pop("keys", {})
         head = {"part": "queue", "snapshot": str(t), "days": sorted(filled) if days is None else days, "wake": 0,
                 "dedup": more.pop("dedup", []), "meta": more.pop("meta", {})}  # fmt: skip
-        self._line("final", "ok", 0, "snapshot", redis_us=us(t), args=head, jobs=[])
-        self._line("final", "ok", 0, "snapshot", redis_us=us(t), args={"part": "jobs", "snapshot": str(t)}, jobs=full)
+        self._line("final", "ok", 0, "snapshot", redis_us=self.us(t), args=head, jobs=[])
+        self._line(
+            "final", "ok", 0, "snapshot", redis_us=self.us(t), args={"part": "jobs", "snapshot": str(t)}, jobs=full
+        )
         whole = {"part": "keys", "unknown": [], "no_ttl": [], "ttl": []} | keys
-        self._line("final", "ok", 0, "snapshot", redis_us=us(t), args=whole, jobs=[])
+        self._line("final", "ok", 0, "snapshot", redis_us=self.us(t), args=whole, jobs=[])
 
     def judge(self, **bounds: Any) -> Report:
         """Write it down and have it checked."""

@@ -48,6 +48,7 @@ class Event:
         "letter",
         "op",
         "rank",
+        "shift",
         "since",
         "source",
         "sure",
@@ -63,6 +64,8 @@ class Event:
         #: Its place in the order of the job's events: a time, and a rank among those of the same time.
         self.at = us
         self.rank = 1 if op == "claim" else 2
+        #: By how much its times are later than what the server's clock showed, which was set back before, µs.
+        self.shift = 0
         self.facts = facts
         self.source = source
         #: Whether it is known to have happened.
@@ -170,6 +173,8 @@ class CallLine:
     """When it was first sent, also without success, µs."""
     heard: int = 0
     """When its answer arrived, µs."""
+    shift: int = 0
+    """By how much its times are later than what the server's clock showed, µs."""
     jobs: list[dict[str, Any]] = field(default_factory=list)
     """The jobs of a change of schedules."""
 
@@ -241,6 +246,8 @@ class Snapshot:
     head: dict[str, Any] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     source: Source | None = None
+    shift: int = 0
+    """By how much `us` is later than what the server's clock showed, µs."""
 
 
 @dataclass(slots=True)
@@ -267,6 +274,10 @@ class Runs:
     """Last lines that were cut off."""
     last_us: int = 0
     """The last reading of the server's clock."""
+    back_us: int = 0
+    """How far the server's clock was set back in all, µs: times after that are read as so much later."""
+    backs: list[int] = field(default_factory=list)
+    """When it was set back, µs."""
 
     def job(self, queue: str, job_id: str) -> JobLine:
         """The line of a job, made when it is new."""

@@ -23,7 +23,9 @@ def i23_recovery(runs: Runs, bounds: Bounds, found: Findings) -> None:
     limit_us = (bounds.reap_ms + bounds.slack_ms) * 1000
     disturbed = runs.disturbed()
     for name, queue in runs.queues.items():
-        silent = gaps(queue, max(limit_us // 2, 1_000_000)) + queue.graces + queue.holds + disturbed
+        # Leases that end later than any can, since the clock was set back, are shortened to one from then.
+        longer = [(at, at + queue.lease_ms * 2000 + limit_us) for at in runs.backs]
+        silent = longer + gaps(queue, max(limit_us // 2, 1_000_000)) + queue.graces + queue.holds + disturbed
         final = runs.final(name)
         for job in runs.jobs.values():
             if job.queue != name or job.shaky:
@@ -74,7 +76,7 @@ def lateness(runs: Runs) -> list[tuple[int, JobLine, Event]]:
     for job in runs.jobs.values():
         for start in job.starts:
             fire = (start.fire or 0) * 1000
-            middle = (start.since + start.us) // 2
+            middle = (start.since + start.us) // 2 - start.shift
             if fire and not (disturbed and overlap(disturbed, fire, middle)):
                 found.append((max(0, middle - fire), job, start))
     found.sort(key=lambda entry: entry[0])

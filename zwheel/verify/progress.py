@@ -51,7 +51,9 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
         for job in runs.jobs.values():
             if job.queue != name or job.shaky:
                 continue
-            for since, until, first, last in _waits(job, queue, final.us if final is not None else runs.last_us):
+            for since, until, first, last in _waits(
+                job, queue, final.us if final is not None else runs.last_us, runs.back_us
+            ):
                 if until - since <= one_us:
                     continue
                 for rest in rests[bisect_left(ends, since) :]:
@@ -172,21 +174,21 @@ def _merged(spans: list[Span]) -> list[Span]:
     return found
 
 
-def _waits(job: JobLine, queue: QueueLine, end_us: int) -> Iterator[tuple[int, int, Event, Event | None]]:
+def _waits(job: JobLine, queue: QueueLine, end_us: int, back_us: int) -> Iterator[tuple[int, int, Event, Event | None]]:
     """When the job was due and unclaimed: from, until, what put it there, the claim that took it."""
     placed: Event | None = None
     for move in job.moves:
         if move.op == "claim":
             if placed is not None:
-                yield _due(placed), move.us, placed, move
+                yield _due(placed, move.shift), move.us, placed, move
             placed = None
         elif move.terminal:
             placed = None
         else:
             placed = move
     if placed is not None and not job.maybe and not queue.may_have("claim", placed.since, end_us):
-        yield _due(placed), end_us, placed, None
+        yield _due(placed, back_us), end_us, placed, None
 
 
-def _due(placed: Event) -> int:
-    return max(placed.us, (placed.fire or 0) * 1000)
+def _due(placed: Event, shift_us: int) -> int:
+    return max(placed.us, (placed.fire or 0) * 1000 + shift_us)

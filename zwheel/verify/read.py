@@ -23,6 +23,7 @@ from zwheel.verify.events import (
     Source,
     Span,
 )
+from zwheel.verify.steps import Sample, Steps
 
 Line = dict[str, Any]
 
@@ -58,11 +59,24 @@ def paths_of(named: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 def read(named: Iterable[str | os.PathLike[str]]) -> Runs:
     """Read files and directories. Raises: BadHistory, OSError."""
-    runs = Runs()
-    for path in paths_of(named):
-        runs.files += 1
-        _File(runs, path).read()
+    paths = paths_of(named)
+    samples: dict[str, list[Sample]] = {}
+    runs = _read(paths, {}, samples)
+    steps = {host: found for host, told in samples.items() if (found := Steps(told)).back_us}
+    if steps:
+        # The server's clock was set back: what it told is no order of what happened.
+        runs = _read(paths, steps, {})
+        runs.back_us = max(found.back_us for found in steps.values())
+        runs.backs = sorted(at for found in steps.values() for at in found.backs)
     _settle(runs)
+    return runs
+
+
+def _read(paths: list[Path], steps: dict[str, Steps], samples: dict[str, list[Sample]]) -> Runs:
+    runs = Runs()
+    for path in paths:
+        runs.files += 1
+        _File(runs, path, steps, samples).read()
     return runs
 
 
@@ -87,9 +101,12 @@ def _lines(path: Path, runs: Runs) -> Iterator[tuple[int, Line]]:
 class _File:
     """One process's file: pairs each outcome with what was asked."""
 
-    def __init__(self, runs: Runs, path: Path) -> None:
+    def __init__(self, runs: Runs, path: Path, steps: dict[str, Steps], samples: dict[str, list[Sample]]) -> None:
+        """steps: of the server's clock, as each machine saw them. samples: take what tells of such steps."""
         self.runs = runs
         self.path = path
+        self.steps = steps
+        self.samples = samples
         #: Asked and not yet answered, by sequence number.
         self.open: dict[Any, tuple[Line, Source]] = {}
         #: Sendings of a request whose outcome is unknown, until a repeat of it is answered.
@@ -104,6 +121,7 @@ class _File:
         for number, line in _lines(self.path, self.runs):
             source = Source(self.path.name, number, str(line.get("proc", "")))
             try:
+                self._set_right(line, source)
                 last_us = self._line(line, source) or last_us
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise BadHistory(f"{self.path}, line {number}: {type(error).__name__}: {error}") from error
@@ -114,6 +132,28 @@ class _File:
         for request in self.unheard.values():
             for line, source in request:
                 self._unknown(line, source)
+
+    def _set_right(self, line: Line, source: Source) -> None:
+        """Give a line times that rise on where the server's clock was set back, and tell by how much they differ."""
+        mono_us = int(line.get("mono_ns") or 0) // 1000
+        if not mono_us:
+            return
+        host = source.proc.partition(":")[0]
+        steps = self.steps.get(host)
+        asked = self.open.get(line.get("seq")) if "redis_us" in line else None
+        asked_us = int(asked[0]["mono_ns"]) // 1000 if asked else mono_us
+        if steps is None:
+            if asked:
+                self.samples.setdefault(host, []).append((asked_us, mono_us, int(line["redis_us"])))
+        elif "redis_us" in line:
+            line["shift"] = steps.shift(asked_us, mono_us, int(line["redis_us"]))
+            line["redis_us"] += line["shift"]
+        elif "est_us" in line:
+            now_us, wrong_us, line["shift"] = steps.now(mono_us)
+            line["err_us"] = max(wrong_us, int(line.get("err_us", 0)))
+            window = line.get("args", {}).get("window", [])
+            window[:] = [now_us - int(line["est_us"]) + int(us) for us in window]
+            line["est_us"] = now_us
 
     def _line(self, line: Line, source: Source) -> int:
         op, phase = line["op"], line["phase"]
@@ -208,6 +248,7 @@ class _File:
             if heard - sent > LONG_TRIP_US:
                 queue.trips.setdefault(source.proc, []).append((sent, heard))
         call = CallLine(op, line.get("word", ""), since, us, args, source, len(line["jobs"]), sent, heard)
+        call.shift = shift = int(line.get("shift", 0))
         self._queue_call(queue, call, line)
         self._take_back(line, since, us, source)
         job_of = self.runs.job
@@ -226,11 +267,13 @@ class _File:
                 taken = min(us, max(since, facts["token"])) if earlier else us
                 event = Event(op, taken, taken, facts, source, sure=True)
                 event.facts = facts | args
+                event.shift = shift
                 job.moves.append(event)
             elif op in ("purge", "repair"):
                 job.maybe.append(Event(op, since, us, facts, source, sure=False))
             else:
                 event = Event(op, since, us, facts, source, sure=True)
+                event.shift = shift
                 if event.letter not in accepted:
                     job.refused.append(event)
                 elif op == "extend":
@@ -263,7 +306,7 @@ class _File:
         jumped_us = int(call.args.get("jumped") or 0) * 1000
         if jumped_us > 0:
             queue.jumps.append((call.us - jumped_us, call.us))
-        grace = int(call.args.get("grace") or 0) * 1000
+        grace = int(call.args.get("grace") or 0) * 1000 + call.shift
         if grace > call.us:
             queue.graces.append((call.us, grace))
 
@@ -272,6 +315,7 @@ class _File:
             job = self.runs.job(line["queue"], facts["id"])
             est, err = int(line["est_us"]), int(line.get("err_us", 0))
             event = Event(line["op"], est - err, est + err, facts, source, sure=True)
+            event.shift = int(line.get("shift", 0))
             event.letter = str(line.get("args", {}).get("outcome", ""))
             (job.starts if line["op"] == "start" else job.ends).append(event)
 
@@ -292,6 +336,7 @@ class _File:
         number, name = str(args.get("snapshot", "")), line["queue"]
         found = [s for s in self.runs.snapshots if s.number == number and s.queue == name]
         snapshot = found[0] if found else Snapshot(name, int(line["redis_us"]), number)
+        snapshot.shift = int(line.get("shift", 0))
         if not found:
             self.runs.snapshots.append(snapshot)
         if args["part"] == "queue":

@@ -41,7 +41,7 @@ def i1_no_loss(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 def _unfinished(seen: dict[str, Any], final: Snapshot) -> bool:
     state = seen.get("state")
-    return state == "p" or (state == "s" and int(seen["fire"]) * 1000 < final.us)
+    return state == "p" or (state == "s" and int(seen["fire"]) * 1000 < final.us - final.shift)
 
 
 def _absent(final: Snapshot) -> Clue:
@@ -116,7 +116,7 @@ def i3_never_early(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 continue
             by_token[move.token] = move
             fire = move.fire or 0
-            if move.us < fire * 1000:
+            if move.us - move.shift < fire * 1000:
                 found.add("the job was claimed before its fire time", move, job=name_of(job))
             elif (
                 before is not None and before.fire is not None and before.us == before.since and fire < before.fire
@@ -128,7 +128,7 @@ def i3_never_early(runs: Runs, bounds: Bounds, found: Findings) -> None:
         for start in job.starts:
             claim = by_token.get(start.token)
             fire = (claim.fire if claim is not None else start.fire) or 0
-            if start.us < fire * 1000:
+            if start.us - start.shift < fire * 1000:
                 found.add("the job started before its fire time", *((claim,) if claim else ()), start, job=name_of(job))
 
 
@@ -187,7 +187,7 @@ def i5_fencing(runs: Runs, bounds: Bounds, found: Findings) -> None:
             own = claims.get(change.token)
             if own is None:
                 # A keeper renews what its worker claimed also when no answer to that claim was heard: a token is its time.
-                unheard = runs.queue(job.queue).may_have("claim", change.token, change.token)
+                unheard = runs.queue(job.queue).may_have("claim", change.token, change.token + runs.back_us)
                 if not job.kept and not unheard:
                     found.add("a token that was never issued was accepted", change, job=name_of(job))
                 continue

@@ -47,7 +47,8 @@ class Change:
     def names(self, before: Change) -> bool:
         """Whether it was built on what `before` wrote: its stamp is the server's µs of that call."""
         stamp = int(self.facts["stamp"] or 0)
-        return before.call.since <= stamp <= before.call.us
+        # A stamp is the last one and a µs where the clock was set back, until the clock is there again.
+        return before.call.since - before.call.shift <= stamp <= before.call.us
 
 
 def changes(queue: QueueLine) -> Iterator[Change]:
@@ -225,7 +226,10 @@ def _late(runs: Runs, line: list[Change], found: Findings) -> None:
             definition = _definition(change)
             # The grace of a missed one that came back counts from the moment in which it was put there again.
             latest_ms = max(fire_ms, change.call.us // 1000 + 1)
-            if definition is None or start.since <= late_after_ms(definition, latest_ms) * 1000 + _LATE_SLACK_US:
+            if (
+                definition is None
+                or start.since - start.shift <= late_after_ms(definition, latest_ms) * 1000 + _LATE_SLACK_US
+            ):
                 continue
             text = "an occurrence started after its grace was over"
             found.add(text, change.clue, start, job=f"{change.queue}/{job_id}")

@@ -5,8 +5,11 @@ It reads with plain commands, one after the other, SCAN among them: nothing for 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,11 +54,12 @@ def take_snapshot(store: SyncStore, queues: Sequence[str] | None = None) -> Iter
 def _line(queue: str | None, us: int, args: dict[str, Any], jobs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "seq": 0,
-        "proc": "snapshot",
+        "proc": f"{socket.gethostname()}:{os.getpid()}:snapshot",
         "op": "final",
         "phase": "ok",
         "queue": queue,
         "redis_us": us,
+        "mono_ns": time.monotonic_ns(),
         "args": args,
         "jobs": jobs,
     }

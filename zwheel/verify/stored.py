@@ -178,7 +178,8 @@ def _refusal(runs: Runs, job: JobLine, refused: Event, found: Findings) -> None:
     # It may have ended, and been enqueued again without the key, while its window lasts.
     last, unsure = _last_before(holder, keyed[-1], refused.since)
     window = keyed[-1].facts.get("window")
-    lasts = window is not None and keyed[-1].us // 1000 + int(window) >= refused.since // 1000
+    made_us, asked_us = keyed[-1].us - keyed[-1].shift, refused.since - refused.shift
+    lasts = window is not None and made_us // 1000 + int(window) >= asked_us // 1000
     if last.terminal and not unsure and last.us < refused.since and not lasts:
         found.add("an enqueue was refused for a job that no longer held the key", last, refused, job=name_of(job))
 
