@@ -176,6 +176,9 @@ def job_document(job: Job, *, body: bool = True) -> dict[str, Any]:
         "fire_at_ms": job.fire_at_ms,
         "ended_at": iso(job.ended_at_ms),
         "ended_at_ms": job.ended_at_ms,
+        "ran_ms": job.ran_ms,
+        "kept_until": iso(job.kept_until_ms),
+        "kept_until_ms": job.kept_until_ms,
         "lease_until": iso(job.lease_until_ms),
         "lease_until_ms": job.lease_until_ms,
         "worker": job.worker,
@@ -211,6 +214,10 @@ def state_of(job: Job, now: int) -> Cell:
     return state_cell(str(job.state))
 
 
+#: What the end of a job is called, by its state.
+_ENDED = {JobState.DEAD: "died", JobState.DONE: "done", JobState.CANCELLED: "cancelled"}
+
+
 def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, str | Cell | Sequence[str]]]:
     """Give the details of one job as names with values."""
     pairs: list[tuple[str, str | Cell | Sequence[str]]] = [
@@ -222,7 +229,11 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
         ("attempt", f"{job.attempt} of {job.max_attempts}"),
     ]
     if job.ended_at_ms is not None:
-        pairs.append(("died" if job.state is JobState.DEAD else "kept until", moment(ctx, job.ended_at_ms)))
+        pairs.append((_ENDED.get(job.state, "ended"), moment(ctx, job.ended_at_ms)))
+    if job.ran_ms is not None:
+        pairs.append(("ran for", human_duration(job.ran_ms)))
+    if job.kept_until_ms is not None:
+        pairs.append(("kept until", moment(ctx, job.kept_until_ms)))
     if job.lease_until_ms is not None:
         pairs.append(("lease until", moment(ctx, job.lease_until_ms)))
     if job.worker is not None:

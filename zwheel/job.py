@@ -59,6 +59,10 @@ class Reason(StrEnum):
     """The arguments do not fit the task's signature."""
 
 
+#: The attempt that ended so was run to its end by a living worker.
+_RAN = frozenset({Reason.ERROR, Reason.TIMEOUT, Reason.DISCARDED})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """One attempt that ended badly. Written by the worker that ran it, or by the reaper for one that vanished."""
@@ -108,7 +112,9 @@ class Job:
     body: bytes = field(default=b"", repr=False)
     """The encoded arguments; empty in a tombstone."""
     ended_at_ms: int | None = None
-    """When it died, or until when a tombstone is kept; None for a living job."""
+    """When it was done, died or was cancelled, by the server's clock; None for a living job."""
+    kept_until_ms: int | None = None
+    """Until when the tombstone of a job that is done or cancelled can be read; None for any other."""
     lease_until_ms: int | None = None
     """When the lease of a processing job ends; None otherwise or when not looked up."""
 
@@ -121,6 +127,17 @@ class Job:
     def unreadable(self) -> str:
         """Why this version cannot read its record; '' when it can. Then only its id, queue and state say anything."""
         return self.failures[-1].message if self.task == UNREADABLE and self.failures else ""
+
+    @property
+    def ran_ms(self) -> int | None:
+        """How long its last attempt took, ms, from its claim until Redis knew its end; None when it did not end itself."""
+        if self.state is JobState.DONE:
+            end = self.ended_at_ms
+        elif self.state is JobState.DEAD and self.failures and self.failures[-1].reason in _RAN:
+            end = self.failures[-1].at_ms
+        else:
+            return None
+        return None if end is None else max(0, end - self.token // 1000)
 
     @property
     def reason(self) -> str | None:

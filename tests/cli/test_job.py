@@ -49,7 +49,7 @@ def test_show_follows_a_job_through_its_states(shell: Shell, hand: Hand) -> None
     hand.complete("a")
     assert state() == ("done", 1)
     out = shell.ok("job", "show", "a").out
-    assert "kept until" in out
+    assert "kept until" in out and "ran for" in out and "done  " in out
     assert "arguments   not kept" in out
 
 

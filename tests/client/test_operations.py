@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -108,6 +109,16 @@ async def test_an_empty_server_has_an_answer_for_everything(wheel: Wheel) -> Non
         await wheel.wait("x", timeout=1)
 
 
+async def test_the_end_of_a_job_that_was_cancelled_is_known_whatever_it_is_kept_for(wheel: Wheel) -> None:
+    for name, keep in (("short", 5), ("long", 7200)):
+        await wheel.enqueue("t", id=name, delay=60, keep=keep)
+        await wheel.cancel(name)
+        job = await wheel.get(name)
+        assert job is not None and job.ended_at_ms is not None and job.kept_until_ms is not None
+        assert abs(time.time() * 1000 - job.ended_at_ms) < 60_000
+        assert job.kept_until_ms - job.ended_at_ms == max(600, keep) * 1000
+
+
 async def test_each_state_tells_what_it_knows(wheel: Wheel, hand: Hand) -> None:
     for name in ("done", "dead", "running"):
         await wheel.enqueue("t", id=name)
@@ -126,7 +137,15 @@ async def test_each_state_tells_what_it_knows(wheel: Wheel, hand: Hand) -> None:
     assert jobs["running"].worker == "handhand"
     assert jobs["running"].lease_until_ms is not None
     assert jobs["dead"].reason == Reason.ERROR and jobs["dead"].failures[-1].message == "as told"
-    assert jobs["dead"].ended_at_ms is not None
+    now_ms = time.time() * 1000
+    for name, keep_ms in (("done", 3_600_000), ("never", 3_600_000)):
+        ended, kept = jobs[name].ended_at_ms, jobs[name].kept_until_ms
+        assert ended is not None and kept is not None
+        assert abs(now_ms - ended) < 60_000 and kept - ended == keep_ms
+    assert jobs["dead"].ended_at_ms is not None and abs(now_ms - jobs["dead"].ended_at_ms) < 60_000
+    assert jobs["dead"].kept_until_ms is jobs["later"].kept_until_ms is jobs["later"].ended_at_ms is None
+    assert jobs["done"].ran_ms is not None and 0 <= jobs["done"].ran_ms < 60_000
+    assert jobs["never"].ran_ms is jobs["running"].ran_ms is None
     assert jobs["done"].body == b"" and jobs["later"].body != b""
     info = await wheel.queue("default")
     assert (info.scheduled, info.due, info.processing, info.dead, info.done) == (1, 0, 1, 1, 2)

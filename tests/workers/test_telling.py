@@ -181,6 +181,19 @@ async def test_a_job_that_ended_well_is_one_line_at_debug_or_where_asked_for_at_
             assert [(r.levelno, r.job_id) for r in lines] == [(level, answer.job_id)]  # type: ignore[attr-defined]
 
 
+async def test_a_job_knows_how_long_it_ran(wheel: Wheel, log: Log) -> None:
+    @wheel.task(keep=60, retries=0)
+    async def work(fail: bool) -> None:
+        await asyncio.sleep(0.3)
+        if fail:
+            raise ValueError
+
+    async with running(wheel, log):
+        for fail in (False, True):
+            job = await wheel.wait((await work.enqueue(fail)).job_id, timeout=10)
+            assert job.ran_ms is not None and 299 <= job.ran_ms < 9_000
+
+
 APP = """
 import logging, logging.config
 from zwheel import Wheel

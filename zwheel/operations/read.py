@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zwheel.calls import Session
+from zwheel.calls.cancel import LEAST_KEPT_MS
 from zwheel.errors import BrokerRefused, InvalidName, JobNotFound, UndecodableJob, WaitTimeout
 from zwheel.job import UNREADABLE, Failure, Job, JobId, JobState, QueueName, Reason
 from zwheel.keys import ShardKeys, check_job_id, check_name, queues_key
@@ -76,7 +77,11 @@ def with_times(job: Job, lease: Any, died: Any, kept: Any) -> Job:
     if job.state is JobState.DEAD:
         return replace(job, ended_at_ms=score_ms(died))
     if job.state in (JobState.DONE, JobState.CANCELLED):
-        return replace(job, ended_at_ms=score_ms(kept))
+        kept_ms = score_ms(kept)
+        keep_ms = job.keep_ms if job.state is JobState.DONE else max(job.keep_ms, LEAST_KEPT_MS)
+        # A tombstone is kept for so long from the end on: that is known by it.
+        ended = None if kept_ms is None or kept_ms < keep_ms else kept_ms - keep_ms
+        return replace(job, ended_at_ms=ended, kept_until_ms=kept_ms)
     return job
 
 
