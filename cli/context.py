@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from zwheel.errors import InvalidInput, InvalidTime, ZwheelError
+from zwheel.errors import AppError, InvalidInput, InvalidTime, ZwheelError
 
 from .exits import ExitCode, exit_code
-from .output import Output
+from .output import Output, clean_lines
 
 if TYPE_CHECKING:
     from zwheel import Wheel
@@ -155,6 +155,8 @@ class Context:
             import traceback
 
             self.out.stderr.write("".join(traceback.format_exception(error)))
+        if isinstance(error, AppError) and error.report and not self.debug and not self.out.json:
+            self.out.stderr.write("".join(f"{line}\n" for line in clean_lines(error.report)))
         if isinstance(error, ZwheelError):
             details = error.details if isinstance(error, Refused) else {}
             self.out.error(str(error), kind=type(error).__name__, exit=int(code), **details)

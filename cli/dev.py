@@ -49,6 +49,10 @@ async def dev(
     target: Annotated[
         str | None, typer.Argument(metavar="[APP]", help="The wheel, as module:attribute; else from zwheel.toml.")
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="MODULE", help="Import this module for its tasks too; may be repeated."),
+    ] = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +89,7 @@ async def dev(
     words += ["--concurrency", str(concurrency)]
     words += [] if name is None else [name]
     words += ["--allow-shell", *(word for one in commands for word in ("--allow", one))] if commands else []
+    words += [word for one in include or [] for word in ("--include", one)]
     words += [word for one in queue or [] for word in ("--queue", one)]
     if settings.namespace:
         words += ["--namespace", settings.namespace]

@@ -53,6 +53,10 @@ def worker(
     target: Annotated[
         str | None, typer.Argument(metavar="[APP]", help="The wheel, as module:attribute; else from zwheel.toml.")
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="MODULE", help="Import this module for its tasks too; may be repeated."),
+    ] = None,
     queue: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,16 +127,23 @@ def worker(
     name = target or settings.app
     if name is None and not commands:
         raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
-    wheel = load_app(name) if name is not None else Wheel()
+    wheel = load_app(name, include or ()) if name is not None else Wheel()
     set_up_logging(log_level, log_format)
     if commands:
         from zwheel.workers.shell import register_shell
 
         register_shell(wheel, commands)
+    log = escaped("zwheel.worker")
+    if not wheel.tasks:
+        log.warning(
+            "%s has no tasks, so this worker can run no job: import the modules that define them where the wheel is made, "
+            "or name them with Wheel(include=[...]) or --include",
+            name,
+        )
     own = ctx.shared.url is not None or not wheel.has_url
     if own:
         start = ctx.shared.embedded or sys.stdin.isatty()
-        url = resolve_url(settings, start_embedded=start, say=escaped("zwheel.worker").info)
+        url = resolve_url(settings, start_embedded=start, say=log.info)
         wheel.configure(url=url, namespace=ctx.shared.namespace)
     queues = tuple(queue or dict.fromkeys(str(task.policy.queue) for task in wheel.tasks.values()) or ("default",))
     worker_settings = WorkerSettings(

@@ -6,11 +6,18 @@ import importlib
 import os
 import sys
 import sysconfig
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
-from zwheel.errors import ConfigError
+import zwheel
+from zwheel.errors import AppError, ConfigError, ZwheelError
 from zwheel.functions import module_of_file
 from zwheel.registry import Registry
+
+#: Where the modules of zwheel and of the import system are: their frames say nothing about an application.
+_OWN = (*(os.path.dirname(os.path.abspath(file)) + os.sep for file in (zwheel.__file__, __file__)), importlib.__file__)
 
 
 def add_to_path(directory: str) -> None:
@@ -23,12 +30,13 @@ def add_to_path(directory: str) -> None:
     sys.path[:] = [*entries[:after], directory, *entries[after:]]
 
 
-def load_app(name: str) -> Registry:
+def load_app(name: str, include: Sequence[str] = ()) -> Registry:
     """Import `module:attribute` (or `module`, then its attribute `wheel`) and return the wheel found there.
 
     The current directory is importable; a path such as `examples/app.py` stands for its module. What lies there never
     takes the place of one of Python's own modules: a `secrets.py` beside the app is not Python's `secrets`.
-    Raises: ConfigError in one sentence; an exception of the module itself passes through.
+    include: further modules whose tasks belong to it, beside those that the wheel names itself.
+    Raises: ConfigError in one sentence, AppError for whatever a module raises when it is imported.
     """
     module_name, _, attribute = name.partition(":")
     attribute = attribute or "wheel"
@@ -36,12 +44,7 @@ def load_app(name: str) -> Registry:
     if module_name.endswith(".py"):
         folder, module_name = module_of_file(Path(module_name).resolve())
         add_to_path(str(folder))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise ConfigError(f"there is no module {module_name!r} here: name the app as module:attribute") from None
-        raise
+    module = _import(module_name, "name the app as module:attribute")
     found: object = module
     for part in attribute.split("."):
         found = getattr(found, part, None)
@@ -50,4 +53,37 @@ def load_app(name: str) -> Registry:
         hint = f"; did you mean {module_name}:{wheels[0]}?" if wheels else ""
         raise ConfigError(f"{module_name}:{attribute} is not a Wheel{hint}")
     found.owner = f"{module_name}:{attribute}"
+    for more in dict.fromkeys((*found.include, *include)):
+        _import(more, "an included module is named as it is imported, such as shop.jobs")
     return found
+
+
+def _import(name: str, cure: str) -> ModuleType:
+    """Import a module of the application. Raises: ConfigError when there is none, AppError for what it raises."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConfigError(f"there is no module {name!r} here: {cure}") from None
+        raise _failed(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: BaseException) -> AppError:
+    """Say what a module raised and where; frames of the import system and of zwheel are left out."""
+    told = traceback.TracebackException.from_exception(error)
+    own = [frame for frame in told.stack if not frame.filename.startswith((*_OWN, "<frozen "))]
+    # Without a stack no heading stands above what follows.
+    told.stack = traceback.StackSummary.from_list(own) if own else None  # type: ignore[assignment]
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}, line {error.lineno}"
+    else:
+        where = f"{own[-1].filename}, line {own[-1].lineno}" if own else "nowhere to be seen"
+    what = (
+        str(error) if isinstance(error, ZwheelError) else "".join(told.format_exception_only()).strip().split("\n")[-1]
+    )
+    return AppError(
+        f"the app cannot be imported, {name} raised: {what} ({where})",
+        "" if isinstance(error, ZwheelError) else "".join(told.format()),
+    )

@@ -179,5 +179,14 @@ class ConfigError(ZwheelError):
     """Settings that contradict each other or cannot be read."""
 
 
+class AppError(ConfigError):
+    """The application cannot be imported: a fault of its own, told with its own frames."""
+
+    def __init__(self, message: str, report: str = "") -> None:
+        super().__init__(message)
+        self.report = report
+        """Where it was raised, as Python tells it, from the application's first frame on; '' where the message says it."""
+
+
 class EmbeddedServerError(ZwheelError):
     """The private server could not be started or joined."""

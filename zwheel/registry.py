@@ -38,6 +38,7 @@ class Registry:
         timeout_s: float = 10.0,
         give_up_s: float = 15.0,
         history: str | PathLike[str] | None = None,
+        include: Sequence[str] = (),
     ) -> None:
         """Keep the settings.
 
@@ -49,6 +50,7 @@ class Registry:
             give_up_s: How long a call goes on trying while Redis is away, before it raises.
             history: A directory for a history of all that is done, for `zwheel verify`; None: that of ZWHEEL_HISTORY,
                 else none is kept.
+            include: Modules that define further tasks, as `shop.jobs`: a worker of this application imports them too.
 
         Raises: ConfigError, InvalidName.
         """
@@ -60,6 +62,7 @@ class Registry:
         self.timeout_s = timeout_s
         self.give_up_s = give_up_s
         self.history = history
+        self.include = (include,) if isinstance(include, str) else tuple(include)
         self.tasks: dict[str, BaseTask[Any, Any]] = {}
         #: The schedules that this application declares, by name: a worker syncs them when it starts.
         self.declared: dict[str, Definition] = {}
