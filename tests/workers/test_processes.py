@@ -51,7 +51,7 @@ async def test_a_job_of_a_killed_worker_is_started_again_in_time_with_a_larger_t
 
 async def test_a_killed_worker_is_listed_as_silent_and_then_as_dead(wheel: Wheel, stage: Stage, url: str) -> None:
     async with worker_process(url, stage.path, lease="4s") as worker:
-        (before,) = await wheel.workers()
+        (before,) = await eventually(wheel.workers, bool)
         assert before.state is WorkerState.ALIVE
         worker.signal(signal.SIGKILL)
         await worker.ended()
