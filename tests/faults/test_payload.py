@@ -41,8 +41,8 @@ def test_a_record_that_cannot_be_read_does_not_hold_up_a_hundred_others(fresh: R
 
 @pytest.mark.parametrize(
     "result",
-    [lambda: object(), lambda: "x" * 10_000_000, lambda: {1: {2: float("nan")}}, lambda: (n for n in range(3))],
-    ids=["object", "huge", "odd", "generator"],
+    [lambda: object(), lambda: "x" * 10_000_000, lambda: {1: {2: float("nan")}}, lambda: iter(range(3))],
+    ids=["object", "huge", "odd", "iterator"],
 )
 async def test_what_a_task_returns_cannot_make_it_fail(wheel: Wheel, log: Log, result: Callable[[], Any]) -> None:
     @wheel.task(keep=60, retries=3)

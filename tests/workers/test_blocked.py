@@ -75,7 +75,7 @@ async def test_what_waits_behind_a_blocked_loop_runs_elsewhere_and_what_ends_in_
             assert (dead.reason, dead.attempt) == (Reason.TIMEOUT, 1)
             blocked.go()
             # The loop that turns again has nothing to say about what was settled beside it, and serves on.
-            await first.says("job a: it ended after its outcome was settled")
+            await first.says(r"job a \(block\): it ended after its outcome was settled")
         marker = await wheel.enqueue("quick", keep=60)
         assert (await wheel.wait(marker.job_id, timeout=10)).attempt == 1
         assert [line for line in first.lines if "lease" in line] == []
