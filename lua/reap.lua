@@ -1,18 +1,21 @@
 #!lua flags=allow-oom
 -- reap: processing -> scheduled, or dead. Takes back jobs whose lease ran out: due at once, or dead after the last
 -- attempt. Takes nothing from living workers: none in the grace period after a restart of the server or a jump ahead of
--- its clock, and none while the clock shows another time than the caller expects. Shortens leases that end later than
+-- its clock, none while the clock shows another time than the caller expects, and none when it jumped unknown to the
+-- caller: a lease that was renewed by another clock may only seem to have ended. Shortens leases that end later than
 -- any can: they were given by a clock that was wrong then.
 -- KEYS 1 meta  2 jobs  3 processing  4 days  5 dead  6 dedup  7 dedup:expiry  8 wake  9.. buckets
 -- ARGV 1 now (tests)  2 most jobs to take  3 lease of the caller, ms  4 most dead jobs kept  5 most failures kept
 --      6 the clock that the caller expects, µs, '' when it does not know  7 how far the caller saw the clock jump, ms,
---      '' for not at all, then the number of buckets, for each its day and that day's first ms
+--      '' for not at all  8 how often the caller knows the clock to have jumped, '' when it does not know, then the
+--      number of buckets, for each its day and that day's first ms
 -- Returns ok | moved | grace | doubt, clock in µs, then
 --      moved: nothing; the server's today is not among the buckets
---      grace: its end in ms
---      doubt: nothing; the clock is not what the caller expects, by more than a third of its lease
---      ok: how many were looked at, the ids put back on the wheel, the ids that are dead, each joined by spaces, and
---      how many leases were shortened
+--      grace: how often the clock was seen to jump, the end of the grace period in ms
+--      doubt: how often the clock was seen to jump; it did so since the caller heard of it, or is not what the caller
+--      expects, by more than a third of its lease
+--      ok: how often the clock was seen to jump, how many were looked at, the ids put back on the wheel, the ids that
+--      are dead, each joined by spaces, and how many leases were shortened
 -- It ends early when the records come to 2 MiB: ask again until none was looked at.
 -- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, or one.
 -- Keeps I4 I6 I7 I8 I9 I10 I11 I19 I26
@@ -34,33 +37,34 @@
 local meta, jobs, processing, days, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end', 'leased',
-  'server')
+  'server', 'jumps')
 local now, stamp = clock(ARGV[1], stored[1])
 local now_ms = math.floor(now / 1000)
 local fire = math.ceil(now / 1000)
-local today = bucket_of(named(8), fire)
+local today = bucket_of(named(9), fire)
 if not today then
   return { 'moved', digits(now) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HMGET', 'ZMSCORE', 'HDEL', 'ZCARD', 'HINCRBY', 'LLEN', 'RPUSH')
-contact(meta, now, stamp, stored[2])
+local jumps = number(stored[9], 0) + contact(meta, now, stamp, stored[2])
 local known = longest(meta, now_ms, lease, stored[4], stored[7])
 local restarted = outage(meta, stored[8])
 local told, ahead = jumped(meta, now, stamp, tonumber(ARGV[7]))
+jumps = digits(told and jumps + 1 or jumps)
 if restarted or ahead then
   redis.call('HSET', meta, 'grace', digits(now_ms + known), 'leased', digits(now_ms))
-  return { 'grace', digits(now), digits(now_ms + known) }
+  return { 'grace', digits(now), jumps, digits(now_ms + known) }
 end
 local grace = believed(now_ms, stored[3], known)
 if grace > 0 then
-  return { 'grace', digits(now), digits(grace) }
+  return { 'grace', digits(now), jumps, digits(grace) }
 end
 if number(stored[3], 0) > now_ms then
   -- It was given in a time that a jump of the clock took back.
   redis.call('HDEL', meta, 'grace')
 end
-if ARGV[6] ~= '' and math.abs(now - tonumber(ARGV[6])) * 3 > lease * 1000 then
-  return { 'doubt', digits(now) }
+if ARGV[8] ~= '' and ARGV[8] ~= jumps or ARGV[6] ~= '' and math.abs(now - tonumber(ARGV[6])) * 3 > lease * 1000 then
+  return { 'doubt', digits(now), jumps }
 end
 known = forget(meta, now_ms, lease, known, stored[4], told and now_ms or stored[7])
 local latest = '(' .. digits(now_ms + known + 1000)
@@ -74,7 +78,7 @@ if #wrong > 0 then
 end
 local ids = redis.call('ZRANGE', processing, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
 if #ids == 0 then
-  return { 'ok', digits(now), 0, '', '', #wrong }
+  return { 'ok', digits(now), jumps, 0, '', '', #wrong }
 end
 local records = read_within(jobs, ids, BUDGET)
 local fire_text = string.format('%015.0f', fire)
@@ -121,7 +125,7 @@ for i = 1, #ids do
   end
 end
 if #due > 0 then
-  redis.call('ZADD', days, ARGV[7 + 2 * today], ARGV[7 + 2 * today])
+  redis.call('ZADD', days, ARGV[8 + 2 * today], ARGV[8 + 2 * today])
   redis.call('ZADD', KEYS[8 + today], unpack(due))
 end
 if #times > 0 then
@@ -141,4 +145,4 @@ end
 if orphans > 0 then
   count(meta, 'orphans', orphans)
 end
-return { 'ok', digits(now), #ids, table.concat(back, ' '), table.concat(ended, ' '), #wrong }
+return { 'ok', digits(now), jumps, #ids, table.concat(back, ' '), table.concat(ended, ' '), #wrong }

@@ -3,6 +3,11 @@
 A reaper takes jobs from workers that it believes dead. They may live and have had no chance to renew a lease: Redis was
 away, or its clock jumped ahead. So nothing is taken back by a worker that was itself cut off or slow a moment ago, or
 that has only just begun: it waits until every worker that lives has had its turn.
+
+A jump need not be seen by all. Example: the clock is set back by an hour, a worker renews its lease by that, and the
+clock is right again before another worker looks: it sees no jump, and a lease that ended an hour ago. But the renewal
+was counted as a jump in the queue. So a worker that hears of a jump which it did not know takes nothing back for one
+lease either, by its own clock, and `reap` takes nothing for a worker that knows another number of jumps than the queue.
 """
 
 from __future__ import annotations
@@ -38,14 +43,14 @@ class Contact:
         self._beat_ns = settings.beat_ms * 1_000_000
         self._lease_ns = settings.lease_ms * 1_000_000
         self._news = news
-        #: Steady since then, monotonic ns, and for how long it has to be before anything is taken back.
-        self._since_ns = self._now_ns()
-        self._hold_ns = int(max(settings.reap_ms, settings.beat_ms / 2) * _MARGIN) * 1_000_000
+        #: Until when nothing is taken back, monotonic ns, and for how long by one that just began, ns.
+        self._until_ns = 0
+        self._first_ns = int(max(settings.reap_ms, settings.beat_ms / 2) * _MARGIN) * 1_000_000
         #: When the last heartbeat that was answered had been sent; None before the first.
         self._heard_ns: int | None = None
         #: How long an answer takes as a rule: a long way is no trouble, a longer one than usual is.
         self._usual_ns = 0
-        self._jumped_ns = self._since_ns - _CALM_NS
+        self._jumped_ns = self._now_ns() - _CALM_NS
         self._counted: dict[str, int] = {}
         #: How often the contact was lost so far.
         self.breaks = 0
@@ -57,7 +62,7 @@ class Contact:
         now_ns = self._now_ns()
         took_ns = now_ns - sent_ns
         if self._heard_ns is None:
-            self._since_ns, self._usual_ns = now_ns, took_ns
+            self._until_ns, self._usual_ns = now_ns + self._first_ns, took_ns
         elif took_ns - self._usual_ns > self._beat_ns // 2 or sent_ns - self._heard_ns > self._beat_ns * 3 // 2:
             self.lost()
         self._usual_ns = min(took_ns, self._usual_ns * 5 // 4 + 1000)
@@ -66,14 +71,18 @@ class Contact:
     def lost(self) -> None:
         """A call got no answer: Redis is away, for this worker or for all. One lease of steady contact comes next."""
         self.breaks += 1
-        self._since_ns, self._hold_ns = self._now_ns(), self._lease_ns
+        self._hold(self._lease_ns)
+
+    def _hold(self, ns: int) -> None:
+        """Take nothing back for so long from now on: every worker that lives has its turn meanwhile."""
+        self._until_ns = max(self._until_ns, self._now_ns() + ns)
 
     def wait_s(self) -> float:
         """How long until jobs may be taken back, seconds; 0: now; for ever: not before a heartbeat is answered."""
         now_ns = self._now_ns()
         if self._heard_ns is None or now_ns - self._heard_ns > self._beat_ns * 3 // 2:
             return _NEVER
-        return max(0.0, (self._since_ns + self._hold_ns - now_ns) / 1e9)
+        return max(0.0, (self._until_ns - now_ns) / 1e9)
 
     @property
     def calm(self) -> bool:
@@ -90,10 +99,17 @@ class Contact:
         self.jumps.append(by_us // 1000)
         self._news()
 
-    def counted(self, queue: str, jumps: int) -> None:
-        """A claim told how often the clock was seen to jump, by any worker: say it when it is news."""
-        before = self._counted.get(queue)
-        self._counted[queue] = max(jumps, before or 0)
-        if before is not None and jumps > before and self._now_ns() - self._jumped_ns > _SAME_NS:
+    def jumps_in(self, queue: str) -> int:
+        """How often the clock was seen to jump in a queue, as an answer said last; -1: none did yet."""
+        return self._counted.get(queue, -1)
+
+    def counted(self, queue: str, jumps: int | None) -> None:
+        """A queue told how often the clock was seen to jump, by any worker; None: it did not tell. Say it when it is news."""
+        before = self.jumps_in(queue)
+        if jumps is None or jumps == before:
+            return
+        self._counted[queue] = jumps
+        self._hold(self._first_ns if before < 0 else self._lease_ns)
+        if jumps > before >= 0 and self._now_ns() - self._jumped_ns > _SAME_NS:
             self._jumped_ns = self._now_ns()
             log.warning("queue %s: a worker saw the server's clock jump; `zwheel doctor` says how far", queue)

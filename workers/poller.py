@@ -65,7 +65,7 @@ class Poller:
     def __init__(
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner,
         observer: Observer | None = None, scheduler: Scheduler | None = None,
-        jumps_counted: Callable[[str, int], None] = lambda queue, jumps: None, group: str = "none",
+        jumps_counted: Callable[[str, int | None], None] = lambda queue, jumps: None, group: str = "none",
     ) -> None:  # fmt: skip
         #: Of the workers that know the same tasks: what is offered to it is claimed first.
         self._group = group

@@ -114,24 +114,33 @@ class Reaper:
         """Take nothing, but tell of jumps of the server's clock. What could not be told is told in the next pass."""
         untold = self._untold[keys.queue]
         while untold:
-            await self._call(keys, limit=0, expected_us=None, jumped_ms=untold[0])
+            await self._call(keys, limit=0, jumped_ms=untold[0])
             jumped_ms = untold.pop(0)
             # Jobs may be due by the new clock, or whoever sleeps for one reckons with the old.
             self._taken_back(keys.queue)
             if self._observer is not None:
                 self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
 
-    async def _call(self, keys: ShardKeys, *, limit: int, expected_us: int | None, jumped_ms: int = 0) -> Reaped:
+    async def _call(
+        self,
+        keys: ShardKeys,
+        *,
+        limit: int,
+        expected_us: int | None = None,
+        jumps: int | None = None,
+        jumped_ms: int = 0,
+    ) -> Reaped:
         session = self._store.session
         while True:
             call = calls.reap(
                 keys, limit=limit, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,
                 now_ms=session.clock.now_ms(), expected_us=expected_us,
-                jumped_ms=jumped_ms, now=session.now,
+                jumped_ms=jumped_ms, jumps=jumps, now=session.now,
             )  # fmt: skip
             (reply,) = await self._store.send([call])
             reaped = calls.read_reap(reply)
             if reaped is not None:
+                self._contact.counted(keys.queue, reaped.jumps)
                 return reaped
 
     async def _look(self, keys: ShardKeys) -> bool:
@@ -160,11 +169,11 @@ class Reaper:
             return
         while True:
             # What the clock should show, before the look for jumps: one that is not told yet stops this pass.
-            expected_us = self._expected_us()
+            expected_us, jumps = self._expected_us(), self._contact.jumps_in(keys.queue)
             if self._contact.jumps or self._untold[keys.queue]:
                 self.kick()
                 return
-            reaped = await self._call(keys, limit=_BATCH, expected_us=expected_us)
+            reaped = await self._call(keys, limit=_BATCH, expected_us=expected_us, jumps=jumps)
             if reaped.back or reaped.dead:
                 log.warning(
                     "queue %s: took back %d jobs whose lease ran out, %d of them dead",

@@ -14,8 +14,9 @@ local function outage(meta, seen)
 end
 
 -- jumped: note a jump of the server's clock that the caller saw by its own, in ms; nil: it saw none. Several workers
--- see the same jump: one in the same direction as the last, within a minute of it, is that one. Returns whether it is
--- a new one, and whether it is one ahead, by which leases of living workers seem to end.
+-- see the same jump: one in the same direction as the last, within a minute of it, is counted as that one. Returns
+-- whether it is a new one, and whether it is one ahead, by which leases of living workers seem to end: each caller has
+-- only just seen it, so others may have to.
 local function jumped(meta, now, stamp, by)
   if not by then
     return false, false
@@ -23,7 +24,7 @@ local function jumped(meta, now, stamp, by)
   local stored = redis.call('HMGET', meta, 'jump', 'jumps')
   local at, before = string.match(stored[1] or '', '^(%d+) (-?%d+)')
   if at and math.abs(now - tonumber(at)) < 60000000 and (tonumber(before) > 0) == (by > 0) then
-    return false, false
+    return false, by > 0
   end
   redis.call('HSET', meta, 'jumps', string.format('%.0f', number(stored[2], 0) + 1), 'jump',
     string.format('%.0f %.0f %.0f', now, by, stamp), 'leased', string.format('%.0f', math.floor(now / 1000)))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.jumps import Door
 from tests.servers import RedisServer
-from tests.workers.harness import Log, eventually, one_kind, running
+from tests.workers.harness import Log, define_hold, eventually, one_kind, running
 from zwheel import JobState, Retry, Wheel, current_job
 from zwheel.calls import Session
 from zwheel.history import History
@@ -170,6 +170,47 @@ async def test_no_worker_that_lives_loses_a_job_by_a_jump_ahead_of_an_hour(
     assert ticking.of("lost") == []
     assert set(ticking.starts().values()) == {1}
     assert any("jumped ahead by 3600.0 s" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "jumps",
+    [(-HOUR_S,), (-HOUR_S, -2 * HOUR_S, -HOUR_S), (HOUR_S, -HOUR_S), (-YEARS_S, HOUR_S, -30.0)],
+    ids=["back", "back twice", "ahead and back", "years back, ahead and back"],
+)
+async def test_a_lease_that_was_renewed_in_another_time_is_not_taken_when_the_clock_is_right_again(
+    wheel: Wheel, door: Door, ticking: Log, fresh: RedisServer, tmp_path: Path, jumps: tuple[float, ...]
+) -> None:
+    """One worker meets the server only while its clock is wrong, the other only while it is right: so it sees no jump."""
+    gate, order = asyncio.Event(), list[str]()
+    with Door(fresh.socket, tmp_path / "d.sock") as right, fresh.client() as client:
+
+        async def renewed(ahead_s: float) -> None:
+            """Wait until the job's lease was renewed by a clock that is as far ahead."""
+
+            async def ends_in_s() -> float:
+                (_, end), *_ = client.zrange("{zw:default:0}:processing", 0, 0, withscores=True)
+                return float(end) / 1000 - time.time()
+
+            await eventually(ends_in_s, lambda ends_in_s: abs(ends_in_s - ahead_s) <= 5)
+
+        async with Wheel(right.url, namespace="zw") as other:
+            define_hold(wheel, "the first", gate, order)
+            define_hold(other, "the second", gate, order)
+            async with running(wheel, ticking, **SETTINGS) as holder:
+                held = await wheel.enqueue("hold")
+                await ticking.seen("start", held.job_id)
+                async with running(other, ticking, **SETTINGS):
+                    await held_for(ticking, 2 * LEASE_MS / 1000)
+                    for ahead_s in jumps:
+                        door.ahead_s = ahead_s
+                        await renewed(ahead_s)
+                        await held_for(ticking, 3 * LEASE_MS / 1000)
+                    door.ahead_s = 0.0
+                    await held_for(ticking, 2 * LEASE_MS / 1000)
+                    assert (order, ticking.of("reaped")) == (["the first starts"], [])
+                    await holder.vanish()
+                    await ticking.until(lambda: "the second starts" in order, 4 * LEASE_MS / 1000 + BUSY_S)
+                    gate.set()
 
 
 async def test_after_ten_years_ahead_and_back_all_is_as_if_they_had_not_been(

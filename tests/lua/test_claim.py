@@ -73,7 +73,7 @@ def test_due_jobs_are_claimed_oldest_first_and_never_one_that_is_not_due(shard: 
     taken_old = held(NOW_US + 999, fire=NOW - 9, attempt=3, digest=DIGEST, keep=5, failures=b"{}\n")
     taken = held(NOW_US + 999)
     assert take(shard, now=at(NOW, 999)) == Claimed(
-        "ok", NOW_US + 999, NOW + 1, TODAY, "timekeeper", 0, [b"old", taken_old, b"a", taken]
+        "ok", NOW_US + 999, NOW + 1, TODAY, "timekeeper", 0, [b"old", taken_old, b"a", taken], jumps=0
     )
     shard.leaves(
         {
@@ -162,7 +162,7 @@ def test_a_bucket_that_is_emptied_leaves_the_index_and_the_next_day_is_named(sha
     other = record(fire=MIDNIGHT)
     shard.put(today(a=NOW))
     shard.put({"jobs": {"t": other}, f"wheel:{TOMORROW}": {"t": MIDNIGHT}, "days": {TOMORROW: int(TOMORROW)}})
-    assert take(shard) == Claimed("ok", NOW_US, None, TOMORROW, "none", 0, [b"a", held(NOW_US)])
+    assert take(shard) == Claimed("ok", NOW_US, None, TOMORROW, "none", 0, [b"a", held(NOW_US)], jumps=0)
     after: Keyspace = {
         "jobs": {"a": held(NOW_US), "t": other},
         "processing": {"a": NOW + LEASE},
@@ -173,13 +173,13 @@ def test_a_bucket_that_is_emptied_leaves_the_index_and_the_next_day_is_named(sha
     }
     shard.leaves(after)
     assert take(shard, day=TOMORROW, lane=LANE._replace(request="2"), now=at(NOW, 1)) == Claimed(
-        "empty", NOW_US + 1, MIDNIGHT, TOMORROW, "timekeeper", 0, []
+        "empty", NOW_US + 1, MIDNIGHT, TOMORROW, "timekeeper", 0, [], jumps=0
     )
     shard.leaves(after | {"meta": worker_meta(NOW_US + 1, **keeper(MIDNIGHT))})
 
 
 def test_an_empty_wheel_makes_a_timekeeper_that_waits_for_anything(shard: Shard) -> None:
-    assert take(shard) == Claimed("empty", NOW_US, None, "", "timekeeper", 0, [])
+    assert take(shard) == Claimed("empty", NOW_US, None, "", "timekeeper", 0, [], jumps=0)
     shard.leaves({"meta": worker_meta(**keeper(NEVER))})
 
 
@@ -273,7 +273,7 @@ def test_members_without_a_record_are_dropped_and_counted(shard: Shard) -> None:
 )
 def test_a_record_this_version_cannot_read_is_set_aside_as_it_is(shard: Shard, raw: bytes) -> None:
     shard.put({"jobs": {"u": raw}, f"wheel:{TODAY}": {"u": NOW}, "days": {TODAY: int(TODAY)}})
-    assert take(shard) == Claimed("empty", NOW_US, None, "", "timekeeper", 0, [])
+    assert take(shard) == Claimed("empty", NOW_US, None, "", "timekeeper", 0, [], jumps=0)
     shard.leaves({"jobs": {"u": raw}, "dead": {"u": NOW}, "meta": worker_meta(**keeper(NEVER))})
 
 
@@ -349,7 +349,7 @@ def test_a_claim_that_finds_nothing_due_gets_a_role(
 ) -> None:
     wheel = today(a=NOW + 50)
     shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
-    assert take(shard) == Claimed("empty", NOW_US, NOW + 50, TODAY, role, 0, [])
+    assert take(shard) == Claimed("empty", NOW_US, NOW + 50, TODAY, role, 0, [], jumps=0)
     woken = {"wake": ["1"]} if before.get("second") == WORKER and role == "timekeeper" else {}
     shard.leaves(wheel | woken | {"meta": worker_meta(**after)})
 

@@ -32,11 +32,11 @@ TOKEN = NOW_US - 60_000_000
 
 def run(
     shard: Shard, *, limit: int = 100, most_dead: int = 100, now: str = at(NOW), estimate: int = NOW,
-    expected: int | None = None, jumped: int = 0,
+    expected: int | None = None, jumped: int = 0, jumps: int | None = None,
 ) -> Reaped | None:  # fmt: skip
     call = reap(
         KEYS, limit=limit, lease_ms=LEASE, most_dead=most_dead, now_ms=estimate, expected_us=expected,
-        jumped_ms=jumped, now=now,
+        jumped_ms=jumped, jumps=jumps, now=now,
     )  # fmt: skip
     return read_reap(shard.run(call))
 
@@ -136,14 +136,33 @@ def test_nothing_is_reaped_while_the_clock_shows_another_time_than_the_caller_ex
     assert ("processing" in shard.keyspace()) == doubted
 
 
-def test_a_jump_ahead_is_counted_once_and_opens_one_lease_of_grace(shard: Shard) -> None:
+@pytest.mark.parametrize(("known", "doubted"), [(None, False), (3, False), (2, True), (4, True)])
+def test_nothing_is_reaped_for_a_caller_that_knows_another_number_of_jumps(
+    shard: Shard, known: int | None, doubted: bool
+) -> None:
+    before: Keyspace = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}}
+    shard.put(before | {"meta": worker_meta(NOW_US - 1, jumps=3)})
+    reaped = run(shard, jumps=known)
+    nothing = Reaped(NOW_US, 0, 0, [], [], doubted=True, jumps=3)
+    assert reaped == (nothing if doubted else Reaped(NOW_US, 0, 1, ["a"], [], jumps=3))
+    assert ("processing" in shard.keyspace()) == doubted
+
+
+def test_nothing_is_reaped_when_the_reap_itself_meets_the_step_back(shard: Shard) -> None:
+    shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": worker_meta(NOW_US + 500_001)})
+    assert run(shard, jumps=0) == Reaped(NOW_US, 0, 0, [], [], doubted=True, jumps=1)
+    assert run(shard, jumps=1) == Reaped(NOW_US, 0, 1, ["a"], [], jumps=1)
+
+
+def test_a_jump_ahead_is_counted_once_and_whoever_tells_of_it_opens_one_lease_of_grace(shard: Shard) -> None:
     before: Keyspace = {"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW - 9}}
     shard.put(before | {"meta": worker_meta(NOW_US - 3_600_000_000)})
-    assert run(shard, jumped=3_600_000) == Reaped(NOW_US, NOW + LEASE, 0, [], [])
+    assert run(shard, jumped=3_600_000) == Reaped(NOW_US, NOW + LEASE, 0, [], [], jumps=1)
     told: dict[str, Any] = {"jumps": 1, "jump": f"{NOW_US} 3600000 {NOW_US}", "grace": NOW + LEASE}
     shard.leaves(before | {"meta": worker_meta(**told)})
     late = run(shard, jumped=3_599_800, now=at(NOW + 5_000))
-    assert late == Reaped(NOW_US + 5_000_000, NOW + LEASE, 0, [], []), "another worker tells of the same one"
+    grace = NOW + 5_000 + LEASE
+    assert late == Reaped(NOW_US + 5_000_000, grace, 0, [], [], jumps=1), "another worker tells of the same one"
     assert shard.keyspace()["meta"]["jumps"] == "1"
     run(shard, jumped=-3_600_000, now=at(NOW + 9_000))
     assert shard.keyspace()["meta"]["jumps"] == "2", "and back again is another one"
@@ -158,11 +177,11 @@ def test_a_step_back_opens_no_grace_and_shortens_the_leases_that_end_too_late(sh
             "meta": worker_meta(NOW_US + hour * 1000),
         }
     )
-    assert run(shard) == Reaped(NOW_US, 0, 1, ["c"], [], 1)
+    assert run(shard) == Reaped(NOW_US, 0, 1, ["c"], [], 1, jumps=1)
     after = shard.keyspace()
     assert after["processing"] == {"a": NOW + LEASE, "b": NOW + LEASE + 1_000}
     assert after["meta"]["jumps"] == "1"
-    assert run(shard, now=at(NOW + LEASE)) == Reaped(NOW_US + LEASE * 1000, 0, 1, ["a"], [])
+    assert run(shard, now=at(NOW + LEASE)) == Reaped(NOW_US + LEASE * 1000, 0, 1, ["a"], [], jumps=1)
 
 
 def test_a_lease_that_nobody_used_for_two_of_them_is_forgotten(shard: Shard) -> None:

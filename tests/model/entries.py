@@ -81,6 +81,7 @@ class Reaped:
     dead: Sequence[str] = ()
     shortened: int = 0
     doubted: bool = False
+    jumps: int = 0
 
 
 class Held(NamedTuple):

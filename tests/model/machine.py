@@ -256,21 +256,23 @@ class QueueMachine(RuleBasedStateMachine):
             else:
                 self.forget([held])
 
-    def reap(self, limit: int, off_us: int | None = None, jumped: int = 0) -> None:
-        """off_us: by how much the clock is not what the caller expects. jumped: how far it saw the clock jump, ms."""
+    def reap(self, limit: int, off_us: int | None = None, jumped: int = 0, unheard: int | None = None) -> None:
+        """off_us: by how much the clock is not what the caller expects. jumped: how far it saw the clock jump, ms.
+        unheard: how many jumps were counted before this call that the caller does not know of; None: it knows of none."""
         self.may(deletes=True)
         expected = None if off_us is None else self.given - off_us
+        jumps = None if unheard is None else self.model.jumps - unheard
         call = calls.reap(
             KEYS, limit=limit, lease_ms=LEASE, most_dead=MOST_DEAD, now_ms=self.now_ms, expected_us=expected,
-            jumped_ms=jumped, now=self.now,
+            jumped_ms=jumped, jumps=jumps, now=self.now,
         )  # fmt: skip
         reaped = calls.read_reap(self.run(call))
         assert reaped is not None
         told = self.model.reap(
-            self.given, lease=LEASE, limit=limit, most_dead=MOST_DEAD, expected=expected, jumped=jumped
+            self.given, lease=LEASE, limit=limit, most_dead=MOST_DEAD, expected=expected, jumped=jumped, jumps=jumps
         )
         assert (reaped.grace_ms, reaped.back, reaped.dead) == (told.grace, list(told.back), list(told.dead))
-        assert (reaped.shortened, reaped.doubted) == (told.shortened, told.doubted)
+        assert (reaped.shortened, reaped.doubted, reaped.jumps) == (told.shortened, told.doubted, told.jumps)
         if reaped.shortened:
             self.history.shortened(reaped.now_us // 1000, self.model.lease)
         for job_id in reaped.back + reaped.dead:
@@ -411,14 +413,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         late=workers, limit=st.sampled_from((1, 100)), early_us=st.sampled_from((-LEASE * 1000, 0, 1, 1_000)),
-        off_us=offs, jumped=jumps,
+        off_us=offs, jumped=jumps, unheard=st.sampled_from((None, 0, 0, 1)),
     )  # fmt: skip
-    def a_lease_ends(self, late: str, limit: int, early_us: int, off_us: int | None, jumped: int) -> None:
+    def a_lease_ends(
+        self, late: str, limit: int, early_us: int, off_us: int | None, jumped: int, unheard: int | None
+    ) -> None:
         """A worker dies, and another one reaps: just before the first lease ends, just then, or a lease later."""
         self.crash(late)
         if self.model.leases:
             self.live_until(min(self.model.leases.values()) * 1000 - early_us)
-        self.reap(limit, off_us, jumped)
+        self.reap(limit, off_us, jumped, unheard)
 
     @rule(names=id_lists, when=whens, other_day=st.booleans(), how=st.sampled_from(("cancel", "reschedule", "redrive")))
     def operate(self, names: list[str], when: tuple[int | None, int], other_day: bool, how: str) -> None:

@@ -273,8 +273,9 @@ class Model:
         return letters
 
     def reap(
-        self, given: int, *, lease: int, limit: int, most_dead: int, expected: int | None = None, jumped: int = 0
-    ) -> Reaped:
+        self, given: int, *, lease: int, limit: int, most_dead: int, expected: int | None = None, jumped: int = 0,
+        jumps: int | None = None,
+    ) -> Reaped:  # fmt: skip
         """End of the grace period, or 0 and the ids that are due again and those that are dead; how many leases shrank."""
         before = self.lease
         grace = self.contact(given, lease)
@@ -283,17 +284,16 @@ class Model:
             self.jumps += 1
             self.jump = f"{given} {jumped} {self.clock}"
             self.leased = now_ms
-        else:
-            jumped = 0
         if jumped > 0 or self.restarted:
             self.restarted, self.leased = False, now_ms
             grace = self.grace = now_ms + self.lease
         if grace:
-            return Reaped(grace=grace)
+            return Reaped(grace=grace, jumps=self.jumps)
         if self.grace is not None and self.grace > now_ms:
             self.grace = None
-        if expected is not None and abs(given - expected) * 3 > lease * 1000:
-            return Reaped(doubted=True)
+        off = expected is not None and abs(given - expected) * 3 > lease * 1000
+        if off or jumps not in (None, self.jumps):
+            return Reaped(doubted=True, jumps=self.jumps)
         self._forget(now_ms, lease, before)
         wrong = [i for i, until in self.leases.items() if until > now_ms + self.lease + 1000]
         wrong = sorted(wrong, key=lambda i: (self.leases[i], i))[:limit]
@@ -314,7 +314,7 @@ class Model:
                 back.append(job_id)
         if dead:
             self._trim(most_dead)
-        return Reaped(back=back, dead=dead, shortened=len(wrong))
+        return Reaped(back=back, dead=dead, shortened=len(wrong), jumps=self.jumps)
 
     def _is_news(self, given: int, jumped: int) -> bool:
         """Whether a jump that a worker tells of is another one than the last: not soon after it in the same direction."""

@@ -35,6 +35,7 @@ MUTANTS = {
     "the server's restart is no outage": ("reap", "if restarted or ahead then", "if ahead then"),
     "a jump ahead gives no grace": ("reap", "if restarted or ahead then", "if restarted then"),
     "a lease that was given ahead stays": ("reap", "if #wrong > 0 then", "if false then"),
+    "a reap does not ask whether the clock jumped": ("reap", "ARGV[8] ~= '' and ARGV[8] ~= jumps or ", ""),
     "a doubtful clock reaps": ("reap", "* 3 > lease * 1000 then", "* 3 > lease * 1000000 then"),
     "a lease is not renewed": ("extend", "renewed[#renewed + 1] = now_ms + lease", "renewed[#renewed + 1] = now_ms"),
     "no grace after a gap": ("reap", "if grace > 0 then\n  return", "if grace < 0 then\n  return"),

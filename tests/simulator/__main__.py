@@ -11,7 +11,7 @@ from tests.simulator.mutants import MUTANTS, Mutant
 from tests.simulator.run import MARKS, STEPS, Failure, Simulator
 from tests.simulator.wire import Server
 
-MUTANT_SEEDS = 400
+MUTANT_SEEDS = 600
 
 
 def find(mutant: Mutant, path: str, seeds: int = MUTANT_SEEDS) -> Failure | None:

@@ -20,6 +20,7 @@ from zwheel.store import Steps
 from zwheel.tasks import JobOptions, TaskPolicy, make_job
 from zwheel.times import DAY_MS, to_datetime
 from zwheel.workers.claims import Claim
+from zwheel.workers.contact import Contact
 from zwheel.workers.settler import Read, Settler
 from zwheel.workers.watch import Founding
 
@@ -252,6 +253,7 @@ class Hands:
 
     def _claimed(self, claimed: Claimed) -> None:
         self._day = claimed.day
+        self.contact.counted(QUEUE, claimed.jumps)
         if claimed.jobs or claimed.day:
             self.founding.met_jobs()
         if claimed.word == "flushed":
@@ -463,7 +465,7 @@ def reaper(world: World, process: Process, most_dead: int) -> Acting:
     while True:
         try:
             while contact.jumps:
-                if calls.read_reap((yield (_reap(process, most_dead, 0, contact.jumps[0]),))[0]) is not None:
+                if _read((yield (_reap(process, most_dead, 0, contact.jumps[0]),)), contact):
                     contact.jumps.popleft()
             yield decisions.pick((5.0, 3.0, 4.0))
             if contact.jumps:
@@ -473,7 +475,7 @@ def reaper(world: World, process: Process, most_dead: int) -> Acting:
                 # Any answer has a reading of the clock in it.
                 yield (calls.extend(KEYS, [], lease_ms=LEASE_MS),)
                 continue
-            yield (_reap(process, most_dead, decisions.pick((100, 100, 1)), 0),)
+            _read((yield (_reap(process, most_dead, decisions.pick((100, 100, 1)), 0),)), contact)
             if decisions.chance(0.1):
                 expected = process.session.clock.now_us()
                 yield (calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE_MS, expected_us=expected),)
@@ -481,9 +483,18 @@ def reaper(world: World, process: Process, most_dead: int) -> Acting:
             contact.lost()
 
 
+def _read(replies: list[Any], contact: Contact) -> bool:
+    """Whether a reap was carried out; what it told of jumps is taken in."""
+    reaped = calls.read_reap(replies[0])
+    if reaped is not None:
+        contact.counted(QUEUE, reaped.jumps)
+    return reaped is not None
+
+
 def _reap(process: Process, most_dead: int, limit: int, jumped_ms: int) -> Call:
-    clock = process.session.clock
+    clock, contact = process.session.clock, process.contact
+    assert contact is not None, "it reaps"
     return calls.reap(
         KEYS, limit=limit, lease_ms=LEASE_MS, most_dead=most_dead, now_ms=max(0, clock.now_ms()),
-        expected_us=clock.now_us(), jumped_ms=jumped_ms,
+        expected_us=clock.now_us(), jumped_ms=jumped_ms, jumps=None if jumped_ms else contact.jumps_in(QUEUE),
     )  # fmt: skip

@@ -24,7 +24,7 @@ from zwheel.calls import After, Call, Lane
 from zwheel.errors import BrokerError
 from zwheel.times import DAY_MS
 
-EVENTS = ("pause", "kill", "forward", "back", "away", "cut", "script flush")
+EVENTS = ("pause", "kill", "forward", "back", "slip", "away", "cut", "script flush")
 _LOOK_EVERY = 20
 _SEATS = 16
 #: A lease may end as many hours later as the lost clock was set back, and the drain looks at it every 10 s.
@@ -50,6 +50,9 @@ class Fleet:
             # What is struck is not in the log that a cut plays again.
             self._events = [name for name in self._events if name != "cut"] + ["strike", "strike"]
         self._event_rate = decisions.pick((0.0, 0.02, 0.05, 0.1))
+        if world.clock:
+            world.fault_rate, self._events = 0.0, ["forward", "back", "slip", "kill"]
+            self._event_rate = decisions.pick((0.01, 0.03, 0.1))
         world.calm_at = world.time_us + decisions.pick((3, 0, 10, 30)) * SECOND_US
         self._started = 0
         self._spare: list[tuple[int, Callable[[], None]]] = []
@@ -198,34 +201,55 @@ class Fleet:
             world.backend.forget_scripts()
         elif event == "strike":
             self._strike()
+        elif event in ("forward", "back"):
+            self._shift(1 if event == "forward" else -1)
+        elif event == "slip":
+            self._slip()
         elif world.time_us >= world.calm_at:
-            self._disturb(event)
+            self._take_away(event)
         else:
             return
         world.mark(event)
 
-    def _disturb(self, event: str) -> None:
-        """What shakes the leases of everybody: once in a lease at most, so that each can be lived through."""
+    def _shift(self, way: int) -> None:
+        """The server's clock jumps, at any time; often it is right again soon, before or after others have met it."""
+        decisions = self.world.decisions
+        by_us = way * decisions.pick(
+            (2 * LEASE_US, 3600 * SECOND_US, LEASE_US // 2, 3 * SECOND_US, DAY_MS * 1000 + 3 * LEASE_US)
+        )
+        self._jump(by_us)
+        if decisions.chance(0.5):
+            soon_us = decisions.pick((SECOND_US, SECOND_US // 3, 6 * SECOND_US, LEASE_US))
+            self._spare.append((self.world.time_us + soon_us, lambda: self._jump(-by_us)))
+
+    def _slip(self) -> None:
+        """For a while one process meets the server only when its clock is wrong, and the others only when it is right."""
         world, decisions = self.world, self.world.decisions
-        world.calm_at = world.time_us + LEASE_US
-        if event == "forward":
-            by_us = decisions.pick(
-                (2 * LEASE_US, 3600 * SECOND_US, LEASE_US // 2, 3 * SECOND_US, DAY_MS * 1000 + 3 * LEASE_US)
-            )
-            world.clock_off_us += by_us
-            world.say("server", f"its clock jumps forward by {by_us / SECOND_US:g} s")
-        elif event == "back":
-            by_us = decisions.pick((SECOND_US, 3600 * SECOND_US))
-            world.clock_off_us -= by_us
-            world.say("server", f"its clock jumps back by {by_us / SECOND_US:g} s")
-        else:
-            away_us = decisions.pick((SECOND_US, LEASE_US // 2, 2 * LEASE_US, 5 * LEASE_US))
-            world.away_until = world.time_us + away_us
-            world.calm_at += away_us
-            world.say("server", f"is away for {away_us / SECOND_US:g} s")
-            if event == "cut" and world.log:
-                world.time_us += 1
-                world.cut(1 + decisions.choose(min(12, len(world.log))))
+        process = decisions.pick(world.actors).process if world.actors else None
+        by_us = decisions.pick((-3600 * SECOND_US, -2 * LEASE_US, -3 * SECOND_US, 3600 * SECOND_US))
+        until = world.time_us + decisions.pick((6 * SECOND_US, SECOND_US, LEASE_US))
+        if process is not None and world.server_us + min(by_us, 0) > world.lost_us:
+            world.slip = process, until, by_us
+            world.say("server", f"its clock is off by {by_us / SECOND_US:g} s whenever {process.name} meets it")
+
+    def _jump(self, by_us: int) -> None:
+        world = self.world
+        if world.judge.floor < world.lost_us and world.server_us + by_us <= world.lost_us:
+            # A loss of power took the last stamp with it, and the clock would stand behind that: a token could come again.
+            return
+        world.clock_off_us += by_us
+        world.say("server", f"its clock jumps by {by_us / SECOND_US:g} s")
+
+    def _take_away(self, event: str) -> None:
+        """The server is away: once in a lease at most, so that each can be lived through."""
+        world, decisions = self.world, self.world.decisions
+        away_us = decisions.pick((SECOND_US, LEASE_US // 2, 2 * LEASE_US, 5 * LEASE_US))
+        world.away_until = world.time_us + away_us
+        world.calm_at = world.away_until + LEASE_US
+        world.say("server", f"is away for {away_us / SECOND_US:g} s")
+        if event == "cut" and world.log:
+            world.time_us += 1
+            world.cut(1 + decisions.choose(min(12, len(world.log))))
 
     def _strike(self) -> None:
         """A person, or another version, damages what is stored; only in runs that are about it."""
@@ -242,9 +266,6 @@ class Fleet:
         if kind == "flush":
             world.flush()
         elif kind == "clock":
-            if world.time_us < world.calm_at:
-                return
-            world.calm_at = world.time_us + LEASE_US
             world.backend.run([("HDEL", KEYS.meta, "clock")])
             world.clock_off_us -= decisions.pick((5, 3600)) * SECOND_US
             world.judge.forget_the_clock()

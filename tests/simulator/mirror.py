@@ -191,19 +191,20 @@ class Mirror:
         return self._letters(self.model.extend(given, pairs, lease=int(call.args[1])))
 
     def _reap(self, call: Call, given: int) -> Reply:
-        if _moved(call, 7, [-(-given // 1000)]):
+        if _moved(call, 8, [-(-given // 1000)]):
             return ["moved", given]
-        expected, jumped = call.args[5], call.args[6]
+        expected, jumped, jumps = call.args[5:8]
         told = self.model.reap(
             given, lease=int(call.args[2]), limit=int(call.args[1]), most_dead=int(call.args[3]),
             expected=None if expected == "" else int(expected), jumped=int(jumped or 0),
+            jumps=None if jumps == "" else int(jumps),
         )  # fmt: skip
         if told.grace:
-            return ["grace", given, str(told.grace)]
+            return ["grace", given, told.jumps, str(told.grace)]
         if told.doubted:
-            return ["doubt", given]
+            return ["doubt", given, told.jumps]
         looked = len(told.back) + len(told.dead)
-        return ["ok", given, looked, " ".join(told.back), " ".join(told.dead), told.shortened]
+        return ["ok", given, told.jumps, looked, " ".join(told.back), " ".join(told.dead), told.shortened]
 
     def _cancel(self, call: Call, given: int) -> Reply:
         ids = [job["id"] for job in trace(call, None).jobs]

@@ -35,7 +35,7 @@ class Mutant:
     promises: tuple[str, ...]
     """One of these the answers and snapshots must say is broken: a number of lua/README.md, or words."""
     mode: str = "judge"
-    """judge: no model beside it; damage: also with damaged keys."""
+    """judge: no model beside it; damage: also with damaged keys; clock: nothing but jumps of the clock."""
 
     def known_by(self, error: str) -> bool:
         """Whether a failure is one that this change must cause."""
@@ -63,14 +63,17 @@ MUTANTS = (
         name="bury takes back what another holds", scripts=("bury",), promises=("I5",),
         old="string.sub(record, 1, 2) ~= '1p'" + _TOKEN, new="false",
     ),
-    Mutant(name="reap knows no grace", scripts=("reap",), old="if grace > 0 then", new="if false then", promises=("I26",)),
     Mutant(
-        name="a jump ahead opens no grace", scripts=("reap",), promises=("I26",),
-        old="if restarted or ahead then", new="if restarted then",
+        name="a jump that is told is not noted", scripts=("reap",), promises=("I26",), mode="clock",
+        old="if not by then", new="if true then",
     ),
     Mutant(
         name="reap believes a clock in doubt", scripts=("reap",), promises=("I26",),
         old="* 3 > lease * 1000 then", new="* 3 > lease * 1e12 then",
+    ),
+    Mutant(
+        name="reap does not ask whether the clock jumped", scripts=("reap",), promises=("I26",), mode="clock",
+        old="ARGV[8] ~= '' and ARGV[8] ~= jumps or ", new="",
     ),
     Mutant(
         name="all is decided by the last stamp", scripts=WRITERS, promises=("the clock",),

@@ -38,8 +38,9 @@ MARKS = frozenset(
         "unreadable set aside", "woken by a token", "worker died with claims",
     }
 )  # fmt: skip
-#: How a seed is run: the scripts beside the model; the model alone; the scripts alone, with damaged keys.
-MODES = ("both", "both", "both", "damage", "both", "both", "both", "damage", "both", "model")
+#: How a seed is run: the scripts beside the model; the model alone; the scripts alone, with damaged keys, or with no
+#: other fault than a clock that jumps again and again.
+MODES = ("both", "both", "both", "damage", "both", "clock", "both", "damage", "both", "model")
 
 
 def mode_of(seed: int) -> str:
@@ -112,7 +113,7 @@ class Simulator:
         mode = self.mode_of(seed)
         world = World(
             decisions, None if mode == "model" else self._server, mirrored=mode in ("both", "model"),
-            damage=mode == "damage", marks=self.marks, traced=traced,
+            damage=mode == "damage", clock=mode == "clock", marks=self.marks, traced=traced,
         )  # fmt: skip
         try:
             with _silent():

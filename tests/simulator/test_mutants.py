@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from zwheel.workers.contact import Contact
 from zwheel.workers.settler import Settler
 
 from .__main__ import MUTANT_SEEDS
@@ -47,6 +48,16 @@ def test_a_claim_that_is_given_up_before_its_outcome_is_acknowledged_is_found(co
 
     done, dead = forgets(Settler.complete), forgets(Settler.bury)
     with patch.multiple(Settler, take=take_in_the_loop, complete=done, bury=dead):
+        found = (simulator.seed(seed, shrink_s=0) for seed in range(MUTANT_SEEDS))
+        failure = next((failure for failure in found if failure is not None), None)
+    assert failure is not None
+    assert failure.error.startswith("I26")
+
+
+@pytest.mark.timeout(120)
+def test_a_reaper_that_goes_on_at_once_after_a_jump_that_others_saw_is_found(connect: Connect) -> None:
+    simulator = Simulator(connect("valkey"), mode="clock")
+    with patch.object(Contact, "_hold", lambda contact, ns: None):
         found = (simulator.seed(seed, shrink_s=0) for seed in range(MUTANT_SEEDS))
         failure = next((failure for failure in found if failure is not None), None)
     assert failure is not None

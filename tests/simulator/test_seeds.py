@@ -26,7 +26,7 @@ def test_no_promise_is_broken(kind: str, start: int, connect: Connect) -> None:
     assert not MARKS - simulator.marks, "these branches were never reached, so nothing was shown about them"
 
 
-@pytest.mark.parametrize("mode", ["both", "damage", "model"])
+@pytest.mark.parametrize("mode", ["both", "damage", "clock", "model"])
 def test_a_seed_is_the_same_run_each_time(mode: str, connect: Connect) -> None:
     simulator = Simulator(connect("valkey"), mode=mode)
     first, again = simulator.trace(11), simulator.trace(11)

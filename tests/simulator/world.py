@@ -113,6 +113,7 @@ class World:
         *,
         mirrored: bool,
         damage: bool,
+        clock: bool,
         marks: set[str],
         traced: bool,
     ) -> None:
@@ -123,6 +124,7 @@ class World:
         self.backend = backend
         self.backend.reset()
         self.damage = damage
+        self.clock = clock
         self.marks = marks
         self.lines: list[str] | None = [] if traced else None
         #: Time as processes feel it, and how far the server's clock is ahead of it, µs.
@@ -130,6 +132,10 @@ class World:
         self.clock_off_us = 0
         self.away_until = 0
         self.calm_at = 0
+        #: Who meets the server only while its clock is wrong, until when, and by how much, µs.
+        self.slip: tuple[Process | None, int, int] = (None, 0, 0)
+        #: When the server lost power last, by its own clock, µs.
+        self.lost_us = 0
         self.judge = Judge(self.mark)
         self.log: list[Entry] = []
         self.late: list[tuple[int, list[Command]]] = []
@@ -179,6 +185,17 @@ class World:
             self.mark("server away")
             self.say(actor.name, f"{_names(commands)}: nobody answers")
             raise BrokerUnavailable("connection refused")
+        process, until, by_us = self.slip
+        if actor.process is process and self.time_us < until:
+            # The clock jumps just before this exchange, and again right after it: nobody else sees it.
+            self.clock_off_us += by_us
+            try:
+                return self._exchange(actor, commands)
+            finally:
+                self.clock_off_us -= by_us
+        return self._exchange(actor, commands)
+
+    def _exchange(self, actor: Actor, commands: Sequence[Command]) -> list[Any]:
         fault = self.decisions.pick(self.faults) if self.faults and self.decisions.chance(self.fault_rate) else ""
         if fault:
             self.mark(fault)
@@ -309,7 +326,7 @@ class World:
         if self.server_us <= last or self.judge.floor >= self.server_us:
             # Its clock stands behind what it said before: a token could come again. That is not promised.
             return
-        kept, lost = self.log[:-count], self.log[-count:]
+        kept, lost, self.lost_us = self.log[:-count], self.log[-count:], self.server_us
         self.mark("cut")
         self.say("server", f"restarts without {_names([entry.command for entry in lost])}")
         for entry in lost:

@@ -89,6 +89,30 @@ def test_a_jump_is_kept_for_the_queues_and_they_are_told_at_once(played: Played)
     assert played.news == 2
 
 
+def test_a_jump_that_was_seen_elsewhere_holds_it_back_for_one_lease(played: Played) -> None:
+    contact = played.contact
+    assert contact.jumps_in("q") == -1, "which no queue says: nothing is taken back before it is known"
+    contact.counted("q", 3)
+    played.beat()
+    played.beats(60)
+    for known in (None, 3):
+        contact.counted("q", known)
+        assert contact.wait_s() == 0
+    for other in (4, 0):
+        contact.counted("q", other)
+        assert contact.jumps_in("q") == other
+        assert contact.wait_s() == LEASE_S
+        played.beats(LEASE_S)
+        assert contact.wait_s() == 0
+
+
+def test_a_queue_that_tells_its_jumps_for_the_first_time_waits_as_one_that_just_began(played: Played) -> None:
+    played.beat()
+    played.beats(60)
+    played.contact.counted("late", 7)
+    assert REAP_S <= played.contact.wait_s() <= 1.2 * REAP_S
+
+
 def test_nothing_is_deleted_for_its_age_soon_after_a_jump(played: Played) -> None:
     played.beat()
     played.beats(60)

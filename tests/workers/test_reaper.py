@@ -26,6 +26,8 @@ class Stage:
     def __init__(self, server: RedisServer, log: Log) -> None:
         self.now_s = 100.0
         self.contact = Contact(SETTINGS, now_ns=lambda: int(self.now_s * 1e9))
+        # A claim told so.
+        self.contact.counted("default", 0)
         self.store = Store(server.url, Session("zw", "w1"))
         self.keys = self.store.session.keys("default")
         self.reaper = Reaper(self.store, [self.keys], SETTINGS, log, self.contact)
@@ -66,6 +68,20 @@ async def test_one_that_was_cut_off_takes_nothing_and_says_so(stage: Stage, log:
     await stage.reaper._reap(stage.keys)
     assert stage.is_held
     assert log.of("held") == [{"queue": "default"}]
+
+
+async def test_nothing_is_taken_for_one_lease_after_a_jump_that_only_others_saw(stage: Stage, log: Log) -> None:
+    """The clock was set back, a worker renewed by it, and it is right again: here a lease seems to have ended."""
+    stage.steady()
+    stage.client.hset(stage.keys.meta, "jumps", 1)
+    await stage.reaper._reap(stage.keys)
+    assert stage.is_held
+    await stage.reaper._reap(stage.keys)
+    assert stage.is_held
+    assert log.of("held") == [{"queue": "default"}]
+    stage.steady()
+    await stage.reaper._reap(stage.keys)
+    assert not stage.is_held
 
 
 async def test_nothing_is_taken_before_a_jump_was_told_and_one_lease_of_grace_follows(stage: Stage, log: Log) -> None:

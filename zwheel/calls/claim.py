@@ -34,8 +34,8 @@ class Claimed:
     """id, record, id, record, ... as Redis sent them."""
     found: str = ""
     """foreign: the schema there; flushed: the epoch there now, '' when there is none."""
-    jumps: int = 0
-    """How often the server's clock was seen to jump; 0 when the answer does not tell."""
+    jumps: int | None = None
+    """How often the server's clock was seen to jump; None when the answer does not tell."""
 
 
 def claim(
@@ -70,7 +70,7 @@ def read_claim(reply: Reply) -> Claimed:
             text(reply[4]),
             whole(reply[5]) or 0,
             reply[7:],
-            jumps=whole(reply[6]) or 0,
+            jumps=whole(reply[6]),
         )
     day = text(reply[2]) if answer == "moved" else ""
     found = text(reply[2]) if answer in ("foreign", "flushed") else ""

@@ -25,17 +25,20 @@ class Reaped:
     shortened: int = 0
     """How many leases ended later than any can, and were shortened."""
     doubted: bool = False
-    """Whether nothing was done because the server's clock was not what the caller expected."""
+    """Whether nothing was done because the server's clock was not what the caller expected, or jumped unknown to it."""
+    jumps: int = 0
+    """How often the server's clock was seen to jump, by anybody."""
 
 
 def reap(
     keys: ShardKeys, *, limit: int, lease_ms: int, most_dead: int, now_ms: int, expected_us: int | None = None,
-    jumped_ms: int = 0, now: str = "",
+    jumped_ms: int = 0, jumps: int | None = None, now: str = "",
 ) -> Call:  # fmt: skip
     """Build the call. now_ms: the estimate of the server's clock, for the bucket of today.
 
     expected_us: the server's clock by the caller's own, in µs; None: not known. jumped_ms: how far the caller saw the
-    server's clock jump; 0: it did not.
+    server's clock jump; 0: it did not. jumps: how often the clock is known to have jumped, as an answer said; nothing is
+    taken back when it did so once more. None: not known.
     """
     layout = buckets(keys, [(now_ms, True)])
     names = (
@@ -47,7 +50,7 @@ def reap(
         names,
         (
             now, limit, lease_ms, most_dead, FAILURES_KEPT, "" if expected_us is None else expected_us,
-            jumped_ms or "", *layout.head,
+            jumped_ms or "", "" if jumps is None else jumps, *layout.head,
         ),
     )  # fmt: skip
 
@@ -57,8 +60,10 @@ def read_reap(reply: Reply) -> Reaped | None:
     answer = word(reply)
     if answer == "moved":
         return None
+    jumps = int(reply[2])
     if answer == "doubt":
-        return Reaped(clock_us(reply), 0, 0, [], [], doubted=True)
+        return Reaped(clock_us(reply), 0, 0, [], [], doubted=True, jumps=jumps)
     if answer == "grace":
-        return Reaped(clock_us(reply), int(reply[2]), 0, [], [])
-    return Reaped(clock_us(reply), 0, int(reply[2]), text(reply[3]).split(), text(reply[4]).split(), int(reply[5]))
+        return Reaped(clock_us(reply), int(reply[3]), 0, [], [], jumps=jumps)
+    back, dead = text(reply[4]).split(), text(reply[5]).split()
+    return Reaped(clock_us(reply), 0, int(reply[3]), back, dead, int(reply[6]), jumps=jumps)

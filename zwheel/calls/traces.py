@@ -206,11 +206,11 @@ def _reap(call: Call, reply: Reply | None) -> Trace:
     answer = _word(reply)
     jobs: list[Facts] = []
     if reply is not None and answer == "grace":
-        args["grace"] = int(reply[2])
+        args["grace"] = int(reply[3])
     elif reply is not None and answer == "ok":
-        args["looked"], args["shortened"] = int(reply[2]), int(reply[5])
-        jobs += [{"id": name, "letter": "s"} for name in text(reply[3]).split()]
-        jobs += [{"id": name, "letter": "x"} for name in text(reply[4]).split()]
+        args["looked"], args["shortened"] = int(reply[3]), int(reply[6])
+        jobs += [{"id": name, "letter": "s"} for name in text(reply[4]).split()]
+        jobs += [{"id": name, "letter": "x"} for name in text(reply[5]).split()]
     return Trace(answer, args, jobs)
 
 
