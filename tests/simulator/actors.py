@@ -119,7 +119,7 @@ def producer(world: World, process: Process) -> Acting:
         except QueueFull:
             world.mark("queue full")
             if bulk:
-                world.unfinished.append((batch, bulk))
+                world.hand_on(batch, bulk)
             process.pending = None
             # Its next request would overtake a late copy of this one.
             yield decisions.pick((90.0, 0.0))
@@ -130,7 +130,7 @@ def producer(world: World, process: Process) -> Acting:
                 if isinstance(error, OutcomeUnknown):
                     world.judge.promised |= {str(job.id) for job in batch if job.id.startswith("g")}
             else:
-                world.unfinished.append((batch, bulk))
+                world.hand_on(batch, bulk)
         process.pending = None
 
 

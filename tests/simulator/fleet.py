@@ -178,7 +178,7 @@ class Fleet:
         if process.held:
             world.mark("worker died with claims")
         if process.pending:
-            world.unfinished.append(process.pending)
+            world.hand_on(*process.pending)
         delay_us = world.decisions.pick((SECOND_US, 100_000, LEASE_US))
         self._spare.append((world.time_us + delay_us, process.restart))
 

@@ -11,7 +11,7 @@ from tests.simulator.decisions import Decisions
 from tests.simulator.judge import Judge, Violation, must
 from tests.simulator.mirror import Mirror, same
 from tests.simulator.wire import LATE, NOT_RUN, Backend, Command, Server
-from zwheel.calls import Call, Session, clock_us, word
+from zwheel.calls import Call, NewJob, Session, clock_us, word
 from zwheel.calls.traces import trace
 from zwheel.clock import ServerClock
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown
@@ -148,7 +148,7 @@ class World:
         #: Claims of processes that died, and every claim that was ever given: what zombies act with.
         self.graves: list[tuple[bytes, bytes]] = []
         self.ever: list[tuple[bytes, bytes]] = []
-        self.unfinished: list[Any] = []
+        self.unfinished: list[tuple[list[NewJob], bool]] = []
         self.ids: list[str] = []
         self.fault_rate = 0.0
         self.faults: list[str] = []
@@ -227,6 +227,12 @@ class World:
         calls: list[Command] = [command for command in commands if isinstance(command, Call)]
         if calls:
             self.late.append((self.time_us + self.decisions.pick((1_000, SECOND_US, 2 * LEASE_US)), calls))
+
+    def hand_on(self, batch: list[NewJob], bulk: bool) -> None:
+        """Leave a batch to whoever asks for it next. Only its own process is promised that asking again makes nothing twice:
+        the lane that knows the first answer is in its hands, and a job that ended without `keep` leaves nothing behind."""
+        self.unfinished.append((batch, bulk))
+        self.judge.promised -= {str(job.id) for job in batch}
 
     def on_their_way(self) -> set[str]:
         """Ids of jobs whose enqueue may still arrive once more."""
