@@ -130,7 +130,13 @@ class _SyncHandshake:
     def _connect(self) -> Any:
         parent: Any = super()
         connection: Any = self
-        return Bounded(parent._connect(), connection.socket_connect_timeout or CONNECT_TIMEOUT_S)
+        within_s = connection.socket_connect_timeout or CONNECT_TIMEOUT_S
+        # redis-py gives a TLS handshake as long as a command.
+        connection.socket_timeout, command_s = within_s, connection.socket_timeout
+        try:
+            return Bounded(parent._connect(), within_s)
+        finally:
+            connection.socket_timeout = command_s
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         parent: Any = super()

@@ -99,6 +99,12 @@ _CURES = {
     "WRONGTYPE": "another program keeps a key of the same name here: use a database or a namespace of its own",
     "BUSY": "a script has been running there for too long: look for it with SCRIPT KILL",
     "TLS": "check the certificates, or name your own authority with ?ssl_ca_certs=/path/ca.pem",
+    "NO TLS": "its port may be one without TLS: then write redis://",
+    "CLOSED": "it hung up at once: if its port wants TLS, write rediss://",
+    "ABSENT": "is it running? Start it, or set ZWHEEL_URL to where one runs",
+    "NO HOST": "check the name of the host",
+    "NO REDIS": "what answers there does not speak Redis's protocol: check the host and the port",
+    "DB": "its number, at the end of the URL, is too large for this server, which has 16 databases if it was not told else",
 }
 _CODE_OF_CLASS: dict[type[BaseException], str] = {
     client_errors.ReadOnlyError: "READONLY",
@@ -119,6 +125,8 @@ def translate(error: BaseException, url: str) -> BrokerError:
     told = _most_telling(error)
     code, reason = _code_and_reason(told)
     kind = _kind(error, told, code)
+    if isinstance(error, ConnectFailed) and code not in _CURES:
+        code = _why_not_connected(told, reason, url) or code
     where = mask_url(url)
     cure = f": {_CURES[code]}" if code in _CURES else ""
     if kind == _UNAVAILABLE:
@@ -132,6 +140,21 @@ def translate(error: BaseException, url: str) -> BrokerError:
     return OutcomeUnknown(
         f"no answer from Redis at {where} ({reason}); the request may or may not have been carried out"
     )
+
+
+def _why_not_connected(told: BaseException, reason: str, url: str) -> str:
+    """Which mistake in a URL may be behind a connection that failed; '' when none comes to mind."""
+    if isinstance(told, client_errors.InvalidResponse):
+        return "NO REDIS"
+    if "DB index is out of range" in reason:
+        return "DB"
+    if isinstance(told, socket.gaierror):
+        return "NO HOST"
+    if url.startswith("rediss:"):
+        return "NO TLS" if isinstance(told, TimeoutError) or "reset" in reason or "closed" in reason else ""
+    if isinstance(told, (ConnectionRefusedError, FileNotFoundError)):
+        return "ABSENT"
+    return "CLOSED" if "closed by server" in reason or "reset by peer" in reason else ""
 
 
 def scrub(error: BaseException, secrets: Iterable[str | None]) -> BaseException:
@@ -188,6 +211,8 @@ def _most_telling(error: BaseException) -> BaseException:
 
 def _kind(error: BaseException, told: BaseException, code: str) -> str:
     if isinstance(error, ConnectFailed):
+        if isinstance(told, client_errors.InvalidResponse):
+            return _REFUSED
         refused = _class_kind(told) == _REFUSED and code not in _BY_CODE
         return _REFUSED if refused or code == "DENIED" else _UNAVAILABLE
     if code in _BY_CODE:
@@ -206,6 +231,7 @@ def _class_kind(error: BaseException) -> str:
 
 _ARGUMENTS = re.compile(r",? with args beginning with:.*", re.DOTALL)
 _PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+_SSL_SOURCE = re.compile(r" ?\(?_ssl\.c:\d+\)?:? ?")
 _CODE = re.compile(r"([A-Z][A-Z0-9]+)(?: |$)")
 #: How Redis and Valkey refuse a command inside a script. zwheel's own refusal there begins with NOPERM.
 _IN_A_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
@@ -214,9 +240,9 @@ _IN_A_SCRIPT = re.compile("The user executing the script can't|ACL failure in sc
 def _code_and_reason(error: BaseException) -> tuple[str, str]:
     """The first word of the server's answer (empty when there is none), and a short reason fit for a sentence."""
     if isinstance(error, OSError) and not isinstance(error, client_errors.RedisError):
-        code = "TLS" if type(error).__module__ == "ssl" else ""
+        code = _tls_code(error)
         plain = os.strerror(error.errno) if error.errno and error.errno > 0 and not code else error.strerror
-        return code, _one_line(plain or str(error) or "it took too long")
+        return code, _one_line(_SSL_SOURCE.sub("", plain or str(error)) or "it took too long")
     text = _without_arguments(str(error))
     annotated = _PIPELINE.match(text)
     if annotated is not None:
@@ -229,6 +255,13 @@ def _code_and_reason(error: BaseException) -> tuple[str, str]:
         code = next((name for base, name in _CODE_OF_CLASS.items() if isinstance(error, base)), code)
     fallback = "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
     return code, _one_line(text.removeprefix(f"{code} ").removeprefix("ERR ")) or fallback
+
+
+def _tls_code(error: BaseException) -> str:
+    if type(error).__module__ != "ssl":
+        return ""
+    no_tls = "WRONG_VERSION_NUMBER" in str(error) or "EOF" in str(error) or "RECORD_LAYER" in str(error)
+    return "NO TLS" if no_tls else "TLS"
 
 
 def _one_line(text: str) -> str:

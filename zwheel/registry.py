@@ -36,7 +36,7 @@ class Registry:
         namespace: str | None = None,
         codec: Codec = DEFAULT,
         timeout_s: float = 10.0,
-        give_up_s: float = 15.0,
+        give_up_s: float = 5.0,
         history: str | PathLike[str] | None = None,
         include: Sequence[str] = (),
     ) -> None:

@@ -76,6 +76,15 @@ def _reach(commands: Commands, side: str) -> None:
             FAILPOINTS.reach(f"{command.script.name}.{side}")
 
 
+def _tried(error: BrokerError, give_up_s: float) -> BrokerError:
+    """Add to an error how long it was tried."""
+    if give_up_s > 0:
+        text = str(error)
+        end = NOT_CARRIED_OUT if text.endswith(NOT_CARRIED_OUT) else ""
+        error.args = (f"{text.removesuffix(end)}; tried for {give_up_s:g} s{end}",)
+    return error
+
+
 class _Shell:
     """What both shells share: all but the exchange itself. Each of these generators yields what to exchange or how long
     to pause, and is sent the replies.
@@ -196,7 +205,8 @@ class _Shell:
                 pause = pause_s(failures)
                 if time.monotonic() + pause >= deadline:
                     if doubtful and not isinstance(error, OutcomeUnknown):
-                        raise self._in_doubt(error) from error
+                        raise _tried(self._in_doubt(error), give_up_s) from error
+                    _tried(error, give_up_s)
                     raise
             except BrokerError as error:
                 if doubtful:
