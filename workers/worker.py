@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zwheel import __version__
 from zwheel.acl import Role
+from zwheel.address import mask_url
 from zwheel.calls import Session
 from zwheel.connect import check_server
 from zwheel.doctor import info_fields
@@ -158,7 +159,8 @@ class Worker:
             self.ready.set()
             count = len(self.wheel.tasks)
             tasks = f"{count} task{'' if count == 1 else 's'}"
-            log.info("worker %s: %s, queues %s", self.id, tasks, ", ".join(self.settings.queues))
+            queues = ", ".join(self.settings.queues)
+            log.info("worker %s: %s, queues %s, at %s", self.id, tasks, queues, mask_url(store.url))
             try:
                 threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
                 failure = await self._until_stopped({**parts, **threads}, heartbeat)

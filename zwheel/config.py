@@ -89,7 +89,7 @@ def resolve_url(settings: Settings, *, start_embedded: bool, say: Callable[[str]
     """Give the URL to use. Without one: join the private server, or start it when `start_embedded` is set.
 
     Args:
-        say: Called with one line about the server taken, except when the URL was given in the call.
+        say: Called with one line where the server taken may surprise: a new private one, one in memory, that of REDIS_URL.
 
     Raises: BrokerUnavailable, with the choices, when there is no URL and no private server to use;
         EmbeddedServerError when there is one and it does not work.
@@ -98,8 +98,8 @@ def resolve_url(settings: Settings, *, start_embedded: bool, say: Callable[[str]
     if settings.url is not None:
         if settings.url.startswith("memory:"):
             tell(f"zwheel: {MEMORY_BANNER}")
-        elif settings.source != "--url":
-            tell(f"zwheel: using {mask_url(settings.url)} ({settings.source})")
+        elif settings.source == "REDIS_URL":
+            tell(f"zwheel: using {mask_url(settings.url)} (REDIS_URL)")
         return settings.url
     if settings.production:
         raise BrokerUnavailable("ZWHEEL_ENV is production and no Redis is named: set ZWHEEL_URL")
@@ -116,8 +116,6 @@ def resolve_url(settings: Settings, *, start_embedded: bool, say: Callable[[str]
             f"zwheel: started {server} with its data in {server.home}, for this user on this machine only; "
             "set ZWHEEL_URL for anything shared"
         )
-    else:
-        tell(f"zwheel: using {server.url} (the private {server})")
     return server.url
 
 

@@ -55,7 +55,7 @@ def test_a_server_starts_with_closed_streams(place: Path, closed: str) -> None:
 
 
 def test_a_worker_without_stdin_says_what_it_lacks(place: Path) -> None:
-    (place / "app.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n")
+    (place / "app.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n\n@wheel.task\ndef work(): ...\n")
     done = shell(place, "$Z worker app:wheel <&-")
     assert done.returncode == ExitCode.UNREACHABLE
     assert "no Redis is named" in sentence(done)
