@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zwheel.errors import InvalidInput
+from zwheel.errors import BrokerUnavailable, InvalidInput, InvalidTime
+from zwheel.keys import check_name
 
 from .app import command
 from .context import Context
+from .crontab_source import Source
 from .exits import ExitCode
 from .output import Column, Row
 from .schedule_show import following, in_zone
 from .show import iso, now_ms
-from .when import human_count
+from .when import find_zone, human_count
 
 if TYPE_CHECKING:
-    from zwheel.schedules.crontab import Crontab, Entry
+    from zwheel import Wheel
+    from zwheel.operations.schedules import SyncReport
+    from zwheel.outside import Listing
+    from zwheel.schedules.crontab import Crontab, Entry, Problem
+    from zwheel.schedules.crontab_names import Line
     from zwheel.schedules.definition import Definition
-
-_SYSTEM_PLACES = ("/etc/cron.d/", "/etc/crontab")
-_MOST_BYTES = 10_000_000
+    from zwheel.schedules.state import ScheduleInfo
 
 
 async def import_(
@@ -34,7 +37,7 @@ async def import_(
     path: Annotated[str, typer.Argument(metavar="CRONTAB", help="The file; - reads it from stdin.")],
     system: Annotated[
         bool | None,
-        typer.Option("--system/--user", help="Lines have a user before the command, or have none; else by their look."),
+        typer.Option("--system/--user", help="Lines have a user before the command, or have none."),
     ] = None,
     queue: Annotated[
         str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue of its jobs; else default.")
@@ -45,65 +48,140 @@ async def import_(
     prefix: Annotated[
         str | None, typer.Option("--prefix", metavar="TEXT", help="What the names begin with; else the file's name.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and show everything, change nothing.")] = False,
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", metavar="NAME", help="Whose schedules they are; else the file's whole path."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show everything, also what would be removed; change nothing.")
+    ] = False,
 ) -> None:
     """Make schedules of a crontab's lines; done again, it changes, adds and removes what the file does.
 
-    Understood are user crontabs, the format of /etc/cron.d, CRON_TZ, RANDOM_DELAY, MAILTO, `%` and comments. What
-    cannot be carried over is listed with its line; then the exit code is 5. The commands run on workers started with
+    Lines have a user before the command in /etc/crontab, in /etc/cron.d, and where each of them names a user of this
+    machine; what crontab -l shows has none. Where both can be, you are asked, or say it with an option below.
+    What cannot be carried over is listed with its line, and keeps the schedule that it had; then the exit code is 5.
+    To remove more than a third of what the file had asks too, or needs --yes. The commands run on workers started with
     --allow-shell.
     """
-    from zwheel.schedules.crontab import looks_like_system, read_crontab
+    from zwheel.schedules.crontab import read_crontab
 
-    text = _read(path)
+    find_zone(zone or "UTC")
+    check_name(queue or "default")
+    source = Source(path)
     if system is None:
-        system = path.startswith(_SYSTEM_PLACES) or looks_like_system(text)
-    found = read_crontab(text, system=system)
-    stem = Path(path).name if path != "-" else "stdin"
-    named = _named(found, _slug(prefix or stem) or "cron")
-    definitions = [_definition(name, entry, queue, zone or "UTC") for name, entry in named]
-    report: dict[str, Any] = {}
-    if not dry_run:
+        system, users = source.is_system(ctx), source.users
+    else:
+        users = None
+    found = read_crontab(source.text, system=system, is_user=users)
+    whose = owner or source.owner(prefix)
+    taken = _Carried(found, prefix or ("stdin" if source.stdin else Path(path).name), queue, zone or "UTC")
+    report = None
+    try:
         async with ctx.wheel() as wheel:
-            done = await wheel.sync_schedules(definitions, owner=f"crontab:{stem}")
-        report = {"added": done.added, "changed": done.changed, "removed": done.removed, "unchanged": done.unchanged}
-    _tell(ctx, found, named, definitions, report, zone)
-    if any(problem.lost for problem in found.problems):
+            report = await _sync(ctx, wheel, taken, whose, dry_run)
+    except BrokerUnavailable as error:
+        if not dry_run:
+            raise
+        taken.choose([], whose)
+        ctx.out.note(f"note: what would change is not known: {error}")
+    _tell(ctx, taken, whose, report, dry_run)
+    _hint(ctx, taken, queue, zone)
+    if any(problem.lost for problem in taken.problems):
         raise ctx.fail(ExitCode.PARTLY)
 
 
-def _read(path: str) -> str:
-    raw = sys.stdin.buffer.read(_MOST_BYTES + 1) if path == "-" else Path(path).read_bytes()
-    if len(raw) > _MOST_BYTES:
-        raise InvalidInput(f"{path}: a crontab of more than 10 MB is none")
-    return raw.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode()
+async def _sync(ctx: Context, wheel: Wheel, taken: _Carried, whose: str, dry_run: bool) -> SyncReport:
+    """Make the schedules those of the file. Raises: Refused when too much would be removed and nobody agrees."""
+    listed = await wheel.schedules()
+    taken.choose(listed, whose)
+    definitions = [one.definition for one in taken.lines]
+    report = await wheel.sync_schedules(definitions, owner=whose, keep=taken.kept, dry_run=True)
+    if dry_run:
+        return report
+    had = sum(info.owner == whose for info in listed)
+    if 3 * len(report.removed) > had:
+        few = ", ".join(report.removed[:3]) + ", ..." * (len(report.removed) > 3)
+        ctx.confirm(
+            f"remove {len(report.removed)} of the {human_count(had, 'schedule')} of {whose} ({few})",
+            len(report.removed),
+        )
+    return await wheel.sync_schedules(definitions, owner=whose, keep=taken.kept)
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40]
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A line that is carried over."""
+
+    entry: Entry
+    definition: Definition
 
 
-def _named(found: Crontab, prefix: str) -> list[tuple[str, Entry]]:
-    """Name each entry after its program; a second one of the same program gets a number."""
-    counts: dict[str, int] = {}
-    named = []
-    for entry in found.entries:
-        name = f"{prefix}-{_slug(_program(entry.command)) or 'command'}"
-        counts[name] = counts.get(name, 0) + 1
-        named.append((name if counts[name] == 1 else f"{name}-{counts[name]}", entry))
-    return named
+class _Carried:
+    """What a crontab becomes: named schedules, and what is said about the rest."""
+
+    def __init__(self, found: Crontab, prefix: str, queue: str | None, zone: str) -> None:
+        from zwheel.schedules.crontab_names import slug
+
+        self.problems: list[Problem] = list(found.problems)
+        self.lines: list[_Named] = []
+        #: Schedules of the last import that stay although no line is theirs: one that cannot be read may be.
+        self.kept: set[str] = set()
+        #: Lines that another source carried over too: its number, name and owner.
+        self.twice: list[tuple[int, str, str]] = []
+        self._prefix = slug(prefix) or "cron"
+        for entry in found.entries:
+            try:
+                self.lines.append(_Named(entry, _definition(entry, queue, zone)))
+            except (InvalidInput, InvalidTime) as error:
+                self._refuse(entry, str(error).removeprefix("schedule line: "))
+
+    def _refuse(self, entry: Entry, reason: str) -> None:
+        from zwheel.schedules.crontab import Problem
+
+        self.problems.append(Problem(line=entry.line, text=entry.command, reason=reason, command=entry.command))
+        self.problems.sort(key=lambda problem: problem.line)
+
+    def choose(self, listed: Listing[ScheduleInfo] | list[ScheduleInfo], whose: str) -> None:
+        """Name the lines as the last import of this source did, new ones as nobody is called yet."""
+        from zwheel.schedules.crontab_names import Line, name_lines
+
+        known = {info.name: _line(info.definition) for info in listed if info.owner == whose}
+        lines = [Line(one.entry.command, one.entry.stdin, one.definition.kind) for one in self.lines]
+        unread = [
+            Line(problem.command, exact=problem.text.lstrip("-").lower().startswith("@reboot"))
+            for problem in self.problems if problem.lost and problem.command is not None
+        ]  # fmt: skip
+        taken = {info.name for info in listed} | {one.name for one in getattr(listed, "unreadable", [])}
+        names, self.kept = name_lines(self._prefix, lines, unread, known, taken)
+        self.lines = [
+            _Named(one.entry, _renamed(one, name)) for one, name in zip(self.lines, names, strict=True)
+        ]  # fmt: skip
+        others = {
+            _line(info.definition): info for info in listed if info.owner != whose and info.owner[:8] == "crontab:"
+        }
+        for one, line in zip(self.lines, lines, strict=True):
+            if line in others:
+                self.twice.append((one.entry.line, others[line].name, others[line].owner))
 
 
-def _program(line: str) -> str:
-    """The first program of a shell line that is not a part of the shell: what the line is about."""
-    for word in re.split(r"[\s;&|()]+", line):
-        name = word.strip("'\"").rpartition("/")[2]
-        if name and name not in ("test", "[", "cd", "exec", "command", "nice", "if", "then") and name[0].isalpha():
-            return name
-    return ""
+def _line(definition: Definition) -> Line:
+    """What a schedule runs, as far as it runs a line of a shell."""
+    from zwheel.codec import DEFAULT
+    from zwheel.errors import ZwheelError
+    from zwheel.schedules.crontab_names import Line
+    from zwheel.shell import SHELL_TASK
+
+    kwargs: dict[str, Any] = {}
+    if definition.task == SHELL_TASK:
+        try:
+            _, kwargs, _ = DEFAULT.decode(definition.payload, context=definition.payload_context())
+        except ZwheelError:
+            kwargs = {}
+    return Line(str(kwargs.get("line", "")), str(kwargs.get("stdin", "")), definition.kind)
 
 
-def _definition(name: str, entry: Entry, queue: str | None, zone: str) -> Definition:
+def _definition(entry: Entry, queue: str | None, zone: str, name: str = "line") -> Definition:
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
     from zwheel.shell import SHELL_TASK, shell_kwargs
@@ -111,63 +189,91 @@ def _definition(name: str, entry: Entry, queue: str | None, zone: str) -> Defini
     environment = dict(entry.environment)
     shell = environment.pop("SHELL", "/bin/sh")
     options: dict[str, Any] = {"queue": queue} if queue else {}
+    if entry.single:
+        options["overlap"] = "skip"
     return make_definition(
         {}, DEFAULT, name, entry.when, SHELL_TASK, (),
-        shell_kwargs(line=entry.command, stdin=entry.stdin, env=environment, shell=shell),
+        shell_kwargs(line=entry.command, stdin=entry.stdin, env=environment, shell=shell, home=True),
         tz=entry.zone or zone, retries=0, jitter=timedelta(milliseconds=entry.jitter_ms),
         description=entry.description, **options,
     )  # fmt: skip
 
 
-def _tell(
-    ctx: Context, found: Crontab, named: list[tuple[str, Entry]], definitions: list[Definition],
-    report: dict[str, Any], zone: str | None,
-) -> None:  # fmt: skip
+def _renamed(one: _Named, name: str) -> Definition:
+    """The same schedule with the name it gets. Its arguments may be bound to the name, so that they are encoded anew."""
+    return _definition(one.entry, one.definition.queue, one.definition.tz, name)
+
+
+def _tell(ctx: Context, taken: _Carried, whose: str, report: SyncReport | None, dry_run: bool) -> None:
     now = now_ms(ctx)
     next_of = []
-    for definition in definitions:
-        runs = following(definition, definition.rhythm(now), now, 1)
+    for one in taken.lines:
+        runs = following(one.definition, one.definition.rhythm(now), now, 1)
         next_of.append(runs[0].at_ms if runs else None)
     if ctx.json:
-        for (name, entry), definition, at in zip(named, definitions, next_of, strict=True):
-            ctx.out.value(
-                {"line": entry.line, "schedule": name, "when": entry.when, "words": definition.when(),
-                 "zone": definition.tz, "next": iso(at), "command": entry.command}
-            )  # fmt: skip
-        for problem in found.problems:
-            ctx.out.tell_json(
-                {"line": problem.line, "text": problem.text, "reason": problem.reason, "lost": problem.lost}
-            )
+        _tell_json(ctx, taken, next_of, report)
         return
     rows: list[Row] = [
         [
-            str(entry.line), name, definition.when(), "-" if at is None else in_zone(at, ctx.tz_name or definition.tz),
-            entry.command,
+            str(one.entry.line), one.definition.name, one.definition.when(),
+            "-" if at is None else in_zone(at, ctx.tz_name or one.definition.tz), one.entry.command,
         ]
-        for (name, entry), definition, at in zip(named, definitions, next_of, strict=True)
+        for one, at in zip(taken.lines, next_of, strict=True)
     ]  # fmt: skip
     columns = [
         Column("line", right=True), Column("name"), Column("fires", flexible=True), Column("next", drop=1),
         Column("command", flexible=True),
     ]  # fmt: skip
     ctx.out.table(columns, rows, empty="no line of it runs a command")
-    for problem in found.problems:
+    for problem in taken.problems:
         left_out = "left out: " if problem.lost else ""
         ctx.out.note(f"line {problem.line}: {left_out}{problem.reason}")
-    lost = sum(problem.lost for problem in found.problems)
-    ctx.out.line(f"{human_count(len(named), 'line')} carried over, {lost} left out")
-    if report:
-        ctx.out.line(", ".join(f"{len(names)} {what}" for what, names in report.items()))
-    else:
+    for line, name, other in taken.twice:
+        ctx.out.note(f"line {line}: {other} has the same line, as {name}: it runs for both")
+    lost = sum(problem.lost for problem in taken.problems)
+    ctx.out.line(f"{human_count(len(taken.lines), 'line')} carried over, {lost} left out")
+    if report is not None:
+        for name in report.removed:
+            ctx.out.line(f"removed {name}")
+        for name in report.kept:
+            ctx.out.line(f"kept    {name}: a line that is left out may be its own")
+        ctx.out.line(", ".join(f"{len(names)} {what}" for what, names in _parts(report).items()))
+        ctx.out.note(f"their owner is {whose}")
+    if dry_run:
         ctx.out.note("nothing was changed")
-    if zone is None and any(entry.zone is None for _, entry in named):
+
+
+def _parts(report: SyncReport) -> dict[str, tuple[str, ...]]:
+    return {what: getattr(report, what) for what in ("added", "changed", "removed", "unchanged")}
+
+
+def _tell_json(ctx: Context, taken: _Carried, next_of: list[int | None], report: SyncReport | None) -> None:
+    changes = {} if report is None else {name: what for what, names in _parts(report).items() for name in names}
+    for one, at in zip(taken.lines, next_of, strict=True):
+        name = one.definition.name
+        ctx.out.value(
+            {"line": one.entry.line, "schedule": name, "when": one.entry.when, "words": one.definition.when(),
+             "zone": one.definition.tz, "next": iso(at), "command": one.entry.command, "change": changes.get(name)}
+        )  # fmt: skip
+    for word in ("removed", "kept"):
+        for name in () if report is None else getattr(report, word):
+            ctx.out.value({"schedule": name, "change": word})
+    for problem in taken.problems:
+        ctx.out.tell_json({"line": problem.line, "text": problem.text, "reason": problem.reason, "lost": problem.lost})
+
+
+def _hint(ctx: Context, taken: _Carried, queue: str | None, zone: str | None) -> None:
+    """Say what the schedules still need."""
+    entries = [one.entry for one in taken.lines]
+    if zone is None and any(entry.zone is None for entry in entries):
         ctx.out.note("note: lines without CRON_TZ were read in UTC; --zone says otherwise")
-    if named:
-        names = sorted({variable for _, entry in named for variable in entry.environment} - {"SHELL", "TZ", "LANG"})
-        wanted = [*(f"{variable}=" for variable in names), *(entry.command for _, entry in named[:3])]
+    if entries:
+        names = sorted({variable for entry in entries for variable in entry.environment} - {"SHELL", "TZ", "LANG"})
+        wanted = [*(f"{variable}=" for variable in names), *(entry.command for entry in entries[:3])]
         allowed = " ".join(f"--allow {shlex.quote(text)}" for text in wanted)
-        more = " ..." if len(named) > 3 else ""
-        ctx.out.note(f"run them with: zwheel worker --allow-shell {allowed}{more}")
+        more = " ..." if len(entries) > 3 else ""
+        serving = f" --queue {queue}" if queue else ""
+        ctx.out.note(f"run them with: zwheel worker --allow-shell{serving} {allowed}{more}")
 
 
 def add_to(app: typer.Typer) -> None:

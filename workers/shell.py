@@ -31,7 +31,7 @@ LOG_LINES, LOG_LINE_CHARS = 200, 2_000
 #: A pipe holds no more than so many chunks: what is in it when a command has ended is read with as many calls.
 _CHUNK_BYTES, _CHUNKS = 65_536, 16
 #: What a command gets of the worker's own environment, and what is zwheel's to tell.
-_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER")
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 _TOLD = ("ZWHEEL_JOB_ID", "ZWHEEL_ATTEMPT", "ZWHEEL_TOKEN", "ZWHEEL_SCHEDULE", "ZWHEEL_NOMINAL")
 _SHELLS = frozenset(
     f"{folder}/{name}" for folder in ("/bin", "/usr/bin", "/usr/local/bin")
@@ -122,6 +122,7 @@ async def run_shell(
     stdin: str = "",
     env: dict[str, str] | None = None,
     shell: str = DEFAULT_SHELL,
+    home: bool = False,
 ) -> None:
     """Run a command of the current job to its end, in a session and a process group of its own.
 
@@ -132,18 +133,29 @@ async def run_shell(
     program that cannot be started, and when it was stopped.
     """
     try:
-        checked = shell_kwargs(argv=argv, line=line, stdin=stdin, env=env, shell=shell)
+        checked = shell_kwargs(argv=argv, line=line, stdin=stdin, env=env, shell=shell, home=home)
     except InvalidInput as error:
         raise Discard(str(error)) from None
     allowed.check(argv, line, env or {}, shell)
     job = current_job()
     words = checked.get("argv") or [shell, "-c", _as_operand(str(line))]
     output = _Output()
-    code = await _run(words, stdin, _environment(job, env or {}), output)
+    environment = _environment(job, env or {})
+    if line is not None:
+        environment["SHELL"] = shell
+    code = await _run(words, stdin, environment, output, _home(environment) if home else None)
     text = output.text()
     if code != 0:
         raise _failed(f"exit {code}" if code > 0 else f"killed by {describe_exit(code)}", text)
     _log(job.id, text)
+
+
+def _home(environment: Mapping[str, str]) -> str:
+    """The directory HOME. Raises: ShellFailed when there is none: nothing is run in another one."""
+    home = environment.get("HOME", "")
+    if not os.path.isdir(home):
+        raise ShellFailed(f"cannot start in HOME: {home or 'it is not set'}: there is no such directory", "")
+    return home
 
 
 def _as_operand(line: str) -> str:
@@ -174,7 +186,7 @@ def _log(job_id: str, output: str) -> None:
         log.info("job %s: ... and %d lines more", job_id, len(lines) - LOG_LINES)
 
 
-async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Output) -> int:
+async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Output, folder: str | None) -> int:
     """Run a program, and give its exit code or the negative number of the signal that killed it."""
     loop = asyncio.get_running_loop()
     reading, writing = os.pipe()
@@ -193,7 +205,7 @@ async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Outpu
 
     loop.add_reader(reading, read)
     try:
-        starting = asyncio.create_task(_start(words, stdin, env, writing))
+        starting = asyncio.create_task(_start(words, stdin, env, writing, folder))
         try:
             process = await asyncio.shield(starting)
             await process.wait()
@@ -218,7 +230,9 @@ def _drain(read: Callable[[], bool]) -> None:
             return
 
 
-async def _start(words: list[str], stdin: str, env: dict[str, str], writing: int) -> asyncio.subprocess.Process:
+async def _start(
+    words: list[str], stdin: str, env: dict[str, str], writing: int, folder: str | None
+) -> asyncio.subprocess.Process:
     """Start a program that writes to `writing`, which is closed here. Raises: ShellFailed when it cannot be started."""
     try:
         # From a file, a command may read as much of its input as it likes: nobody has to feed it.
@@ -228,7 +242,7 @@ async def _start(words: list[str], stdin: str, env: dict[str, str], writing: int
                 source.seek(0)
             return await asyncio.create_subprocess_exec(
                 *words, stdin=source or subprocess.DEVNULL, stdout=writing, stderr=writing, env=env,
-                start_new_session=True,
+                cwd=folder, start_new_session=True,
             )  # fmt: skip
     except OSError as error:
         raise ShellFailed(f"cannot start {words[0]}: {error.strerror}", "") from None
@@ -247,8 +261,9 @@ def register_shell(wheel: Registry, patterns: Iterable[str]) -> None:
         stdin: str = "",
         env: dict[str, str] | None = None,
         shell: str = DEFAULT_SHELL,
+        home: bool = False,
     ) -> None:
-        await run_shell(allowed, argv=argv, line=line, stdin=stdin, env=env, shell=shell)
+        await run_shell(allowed, argv=argv, line=line, stdin=stdin, env=env, shell=shell, home=home)
 
     policy = make_policy(
         queue="default", retries=0, timeout=None, keep=None, backoff=None, give_up_on=(), process=False

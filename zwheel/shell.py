@@ -26,6 +26,7 @@ def shell_kwargs(
     stdin: str = "",
     env: Mapping[str, str] | None = None,
     shell: str = DEFAULT_SHELL,
+    home: bool = False,
 ) -> dict[str, Any]:
     """Check a command and give the keyword arguments of its job; what is left out has its default on the worker.
 
@@ -35,6 +36,7 @@ def shell_kwargs(
         stdin: What the command reads.
         env: Variables beside those that the worker passes on.
         shell: The absolute path of the shell that runs `line`.
+        home: Whether it runs in the directory HOME, as cron does it; else where the worker runs.
 
     Raises: InvalidInput.
     """
@@ -60,6 +62,10 @@ def shell_kwargs(
             raise InvalidInput(f"shell: {shell[:100]!r} is not an absolute path, such as /bin/bash")
         if shell != DEFAULT_SHELL:
             kwargs["shell"] = shell
+    if not isinstance(home, bool):
+        raise InvalidInput("home is True or False")
+    if home:
+        kwargs["home"] = True
     if stdin:
         size += _size(stdin, "stdin", COMMAND_LIMIT)
         kwargs["stdin"] = stdin

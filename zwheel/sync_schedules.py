@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,12 +86,17 @@ class SyncWheelSchedules(Registry):
 
         return self._drive(lambda session: ops.trigger_schedule(session, self.codec, name, queue))
 
-    def sync_schedules(self, definitions: Iterable[Definition], owner: str, *, dry_run: bool = False) -> SyncReport:
-        """Make the schedules of one owner exactly these; those of others stay. Raises: ScheduleExists."""
+    def sync_schedules(
+        self, definitions: Iterable[Definition], owner: str, *, keep: Collection[str] = (), dry_run: bool = False
+    ) -> SyncReport:
+        """Make the schedules of one owner exactly these; those of others, and those to keep, stay.
+
+        Raises: ScheduleExists.
+        """
         from zwheel.operations import schedules as ops
 
         given = list(definitions)
-        return self._drive(lambda session: ops.sync_schedules(session, self.codec, given, owner, dry_run))
+        return self._drive(lambda session: ops.sync_schedules(session, self.codec, given, owner, dry_run, keep))
 
     def schedule_history(self, name: str, queue: str | None = None) -> list[Past]:
         """Tell what became of the newest 20 occurrences, newest first. Raises: ScheduleNotFound."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -88,22 +87,3 @@ def test_history_tells_what_became_of_each(schedules: Shell) -> None:
     assert [(row["verdict"], row["state"]) for row in rows] == [("triggered", "scheduled")]
     assert rows[0]["job"].endswith(":trigger")
     assert "triggered" in zwheel(schedules, "schedule", "history", "report")
-
-
-def test_import_carries_a_crontab_over_and_lists_what_it_cannot(shell: Shell, url: str, tmp_path: Path) -> None:
-    file = tmp_path / "shop"
-    file.write_text("MAILTO=ann\n0 9 * * * /opt/report\n@reboot /opt/once\n*/5 * * * * /opt/poll -q%in\n")
-    dry = zwheel(shell, "schedule", "import", str(file), "--dry-run", code=5)
-    assert "line 3: left out" in dry
-    assert "2 lines carried over, 1 left out" in dry
-    assert "0 schedules" in zwheel(shell, "schedule", "ls") or "no schedules" in zwheel(shell, "schedule", "ls")
-    told = zwheel(shell, "schedule", "import", str(file), "--zone", "Europe/Berlin", code=5)
-    assert "2 added" in told
-    with SyncWheel(url, namespace="zw") as wheel:
-        assert [(i.name, i.owner, i.definition.tz) for i in wheel.schedules()] == [
-            ("shop-poll", "crontab:shop", "Europe/Berlin"), ("shop-report", "crontab:shop", "Europe/Berlin"),
-        ]  # fmt: skip
-    file.write_text("0 10 * * * /opt/report\n")
-    assert "1 changed, 1 removed" in zwheel(shell, "schedule", "import", str(file), "--zone", "Europe/Berlin")
-    done = shell.piped("schedule", "import", "-", stdin=b"0 9 * * * x\n")
-    assert (done.code, "1 line carried over" in done.out + done.err) == (0, True)

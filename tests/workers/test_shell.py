@@ -158,7 +158,7 @@ async def test_a_command_sees_a_clean_environment_and_whose_job_it_is(
 ) -> None:
     for name, value in (("ZWHEEL_URL", "redis://:hidden@host"), ("SECRET", "hidden"), ("HOME", "/home/w")):
         monkeypatch.setenv(name, value)
-    for name in ("LANG", "TZ", "USER"):
+    for name in ("LANG", "TZ", "USER", "LOGNAME"):
         monkeypatch.delenv(name, raising=False)
     job_env = {"MINE": "a b", "ZWHEEL_TOKEN": "7", "ZWHEEL_NOMINAL": "never", "TZ": "UTC"}
     async with running(any_shell):
@@ -325,3 +325,15 @@ async def test_many_commands_at_a_time(any_shell: Wheel, log: Log) -> None:
         await any_shell.enqueue_many(jobs)
         await log.seen("done", count=100, within=30)
     assert set(log.starts().values()) == {1}
+
+
+async def test_a_line_of_a_crontab_runs_in_home_and_nowhere_else(
+    any_shell: Wheel, tmp_path: Path, logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with running(any_shell):
+        job = await ended(any_shell, line="pwd; echo $SHELL", home=True)
+        gone = await ended(any_shell, line="touch here", home=True, env={"HOME": str(tmp_path / "gone")})
+    assert logged() == [f"job {job.id}: {line}" for line in (str(tmp_path), "/bin/sh")]
+    assert gone.state is JobState.DEAD
+    assert "there is no such directory" in gone.failures[-1].message

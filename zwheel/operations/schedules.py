@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,8 @@ class SyncReport:
     unchanged: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     """Left as they are, because their records cannot be read by this version."""
+    kept: tuple[str, ...] = ()
+    """Of the owner and not among the definitions, and left all the same, because the caller said so."""
 
 
 def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo]]:
@@ -363,11 +365,13 @@ def trigger_schedule(session: Session, codec: Codec, name: str, queue: str | Non
 
 
 def sync_schedules(
-    session: Session, codec: Codec, definitions: Iterable[Definition], owner: str, dry_run: bool
-) -> Steps[SyncReport]:
+    session: Session, codec: Codec, definitions: Iterable[Definition], owner: str, dry_run: bool,
+    keep: Collection[str] = (),
+) -> Steps[SyncReport]:  # fmt: skip
     """Make the schedules of one owner exactly these; those of others, and by hand, stay as they are.
 
     A definition that its owner did not change since the last sync is left alone, with whatever was edited by hand.
+    keep: names of the owner's that stay although they are not among the definitions.
     Raises: ScheduleExists when a name is taken by another owner; nothing was changed.
     """
     if not owner:
@@ -386,11 +390,12 @@ def sync_schedules(
     added = [name for name in wanted if name not in present]
     moved = [n for n, d in wanted.items() if n in present and present[n].queue != d.queue]
     changed = [n for n, d in wanted.items() if n in present and present[n].state.declared != d.digest()]
-    removed = [n for n, info in present.items() if info.owner == owner and n not in wanted]
+    gone = [n for n, info in present.items() if info.owner == owner and n not in wanted]
+    removed = [name for name in gone if name not in keep]
     report = SyncReport(
         added=tuple(sorted(added)), changed=tuple(sorted({*changed, *moved})), removed=tuple(sorted(removed)),
         unchanged=tuple(sorted(set(wanted) - set(added) - set(changed) - set(moved))),
-        skipped=tuple(sorted(skipped)),
+        skipped=tuple(sorted(skipped)), kept=tuple(sorted(set(gone) - set(removed))),
     )  # fmt: skip
     if dry_run:
         return report

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zwheel.schedules.crontab import looks_like_system, read_crontab
+from zwheel.errors import InvalidInput
+from zwheel.schedules.crontab import crontab_text, read_crontab
+from zwheel.schedules.crontab_format import format_of
 
 SYSTEM = """\
 # what a package installs
@@ -40,19 +42,14 @@ def test_a_package_s_file_is_read() -> None:
     assert "@reboot" in found.problems[2].reason
 
 
-def test_the_format_is_told_by_the_look_of_the_lines() -> None:
-    assert looks_like_system(SYSTEM)
-    assert not looks_like_system("0 9 * * * /opt/report\n*/5 * * * * curl -s https://example.com\n")
-    assert not looks_like_system("")
-
-
 @pytest.mark.parametrize(
     ("text", "command", "stdin"),
     [
         ("0 9 * * * mail ann%Subject: hi%%Bye", "mail ann", "Subject: hi\n\nBye\n"),
         (r"0 9 * * * date +\%F", "date +%F", ""),
         (r"0 9 * * * echo a\\b", r"echo a\\b", ""),
-        ("0 9 * * * cat%", "cat", "\n"),
+        ("0 9 * * * cat%", "cat", ""),
+        ("0 9 * * * cat%a%", "cat", "a\n"),
     ],
 )
 def test_a_percent_sign_ends_the_command(text: str, command: str, stdin: str) -> None:
@@ -72,21 +69,106 @@ def test_variables_hold_for_the_lines_after_them() -> None:
     "line",
     [
         "99 * * * * x", "0 9 * *", "0 9 * * *", "@reboot x", "@never x", "1~30 * * * * x", "hello", "0 0 30 2 * x",
-        "CRON_TZ=Nowhere/Town\n0 9 * * * x", "0 9 * * * %only input",
+        "0 9 * * * %only input", "*/10 * * * * * * /bin/a", "00 12 * * * * /srv/a", "0 0 9 * * MON-FRI /opt/a",
+        "0 9 * * * /opt/a \\", "export A=1", "0 9 * * * -x /opt/a", "@600 /opt/a", "@every 5 fortnights /opt/a",
+        "0 9 * * * /opt/\udce9", "%nightly * 1-5 /opt/a",
     ],
 )  # fmt: skip
 def test_what_cannot_be_carried_over_is_listed(line: str) -> None:
     found = read_crontab(line, system=False)
     assert found.entries == ()
-    assert [(p.line, p.lost, bool(p.reason)) for p in found.problems] == [(line.count("\n") + 1, True, True)]
+    assert [(p.line, p.lost, bool(p.reason)) for p in found.problems] == [(1, True, True)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("*/10 * * * * * * /bin/a", "it has 7 fields before its command, and a line of a crontab has 5"),
+        ("00 12 * * * * /srv/a", "it has 6 fields before its command, and a line of a crontab has 5"),
+        ("export A=1", "cron has no export: write A=1"),
+        ("0 9 * * * -x /opt/a", "-x is no flag that is known before a command: those are -n, -q and -s"),
+        ("@600 /opt/a", "@600 counts from the end of the run before: write @every 600s for a fixed rhythm"),
+        ("0 9 * * * a \\", "it goes on in the next line, which cron does not do: write all of it on one line"),
+    ],
+)
+def test_the_reason_names_the_cure(line: str, reason: str) -> None:
+    (problem,) = read_crontab(line, system=False).problems
+    assert problem.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "commands", "lost"),
+    [
+        ("SHELL=python3\n0 9 * * * a\nSHELL=/bin/bash\n0 9 * * * b\n", ["b"], [1, 2]),
+        ("CRON_TZ=Nowhere/Town\n0 9 * * * a\nCRON_TZ=UTC\n0 9 * * * b\n", ["b"], [1, 2]),
+        ("CITY=K\udce9\n0 9 * * * a $CITY\n0 9 * * * b $CITYS\n0 9 * * * c ${CITY}\n", ["b $CITYS"], [1, 2, 4]),
+        ("NO-NAME=1\n0 9 * * * a\n", ["a"], [1]),
+        ("RANDOM_DELAY=soon\n0 9 * * * a\n", ["a"], [1]),
+        (f"LONG={'x' * 200_000}\n0 9 * * * a\n", ["a"], [1]),
+    ],
+)
+def test_a_variable_that_cannot_be_carried_over_costs_only_the_lines_that_need_it(
+    text: str, commands: list[str], lost: list[int]
+) -> None:
+    found = read_crontab(text, system=False)
+    assert [entry.command for entry in found.entries] == commands
+    assert [problem.line for problem in found.problems if problem.lost] == lost
+
+
+def test_a_shell_without_its_path_is_found_and_said() -> None:
+    found = read_crontab("SHELL=bash\n0 9 * * * a\n", system=False)
+    assert found.entries[0].environment == {"SHELL": "/bin/bash"}
+    assert [(problem.line, problem.lost) for problem in found.problems] == [(1, False)]
+
+
+def test_a_setting_of_cron_is_given_to_the_commands_that_name_it() -> None:
+    found = read_crontab("MAILTO=ann\nA=1\n0 9 * * * a\n0 9 * * * b | mail $MAILTO\n", system=False)
+    assert [entry.environment for entry in found.entries] == [{"A": "1"}, {"A": "1", "MAILTO": "ann"}]
+
+
+def test_a_user_who_is_not_here_is_refused_where_cron_would_refuse_it() -> None:
+    text = "0 9 * * * cd /srv && make\n0 9 * * * root:wheel /opt/a\n"
+    found = read_crontab(text, system=True, is_user=lambda name: name == "root")
+    assert [(entry.user, entry.command) for entry in found.entries] == [("root", "/opt/a")]
+    (problem,) = found.problems
+    assert (problem.line, problem.lost) == (1, True)
+    assert problem.reason.startswith("there is no user cd here")
+
+
+def test_a_flag_that_says_one_at_a_time_is_kept() -> None:
+    found = read_crontab("0 9 * * * -ns a\n0 9 * * * -n b\n", system=False)
+    assert [(entry.command, entry.single) for entry in found.entries] == [("a", True), ("b", False)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["0 9 * * * é\n".encode("utf-8-sig"), "0 9 * * * é\n".encode("utf-16"), "0 9 * * * é\r\n".encode()],
+)
+def test_marks_of_other_systems_are_no_part_of_a_line(raw: bytes) -> None:
+    (entry,) = read_crontab(crontab_text(raw), system=False).entries
+    assert (entry.line, entry.when, entry.command) == (1, "0 9 * * *", "é")
+
+
+def test_bytes_that_are_no_text_cost_their_own_line_only() -> None:
+    raw = b"# caf\xe9\n0 9 * * * /opt/caf\xe9\n0 9 * * * /opt/b\n"
+    found = read_crontab(crontab_text(raw), system=False)
+    assert [entry.command for entry in found.entries] == ["/opt/b"]
+    (problem,) = found.problems
+    assert (problem.line, problem.text) == (2, "0 9 * * * /opt/caf\\udce9")
+    assert "UTF-8" in problem.reason
+
+
+def test_a_file_of_too_many_lines_is_refused_and_not_cut() -> None:
+    with pytest.raises(InvalidInput):
+        read_crontab("\n" * 100_001, system=False)
 
 
 @given(st.text(alphabet="0123456789*/,-@~%\\ \t=#abroot\n\x00é", max_size=300), st.booleans())
 def test_nothing_is_ever_raised_and_no_line_is_forgotten(text: str, system: bool) -> None:
-    looks_like_system(text)
+    format_of(text, is_user=lambda name: True, is_program=lambda name: False)
     found = read_crontab(text, system=system)
     told = {e.line for e in found.entries} | {p.line for p in found.problems}
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.rstrip("\r").strip(" \t")
         if line and not line.startswith("#") and "=" not in line:
             assert number in told
