@@ -16,6 +16,7 @@ from .entries import Answer, Entry, Reaped, Told, Wanted
 
 FAILURES_KEPT = 5
 LEAST_KEPT_MS = 600_000
+NOTE_PAGES = 12
 
 
 @dataclass(slots=True)
@@ -168,16 +169,24 @@ class Model:
     def _take_offered(self, now_ms: int, day: str, limit: int) -> list[str]:
         """The first jobs that are offered, with the fire times that they had; notes that say something else go."""
         taken: list[str] = []
-        for note in sorted(self.offers, key=lambda note: (self.offers[note][2], note))[:limit]:
-            fire, token, until = self.offers[note]
-            job = self.jobs.get(note.split()[0])
-            holds = job is not None and (job.state, job.token, job.fire) == ("s", token, until)
-            if not holds or until <= now_ms or fire > now_ms:
-                del self.offers[note]
-            elif day_of(until) == day:
-                taken.append(note.split()[0])
-                del self.offers[note]
-                self.jobs[taken[-1]] = replace(self.jobs[taken[-1]], fire=fire)
+        for number in range(1, NOTE_PAGES + 1):
+            page = min(1000, limit - len(taken) + 2**number)
+            notes = sorted(self.offers, key=lambda note: (self.offers[note][2], note))[:page]
+            gone = 0
+            for note in notes:
+                fire, token, until = self.offers[note]
+                job = self.jobs.get(note.split()[0])
+                holds = job is not None and (job.state, job.token, job.fire) == ("s", token, until)
+                void = not holds or until <= now_ms or fire > now_ms
+                if not void and day_of(until) == day and len(taken) < limit:
+                    taken.append(note.split()[0])
+                    self.jobs[taken[-1]] = replace(self.jobs[taken[-1]], fire=fire)
+                    void = True
+                if void:
+                    gone += 1
+                    del self.offers[note]
+            if not gone or len(notes) < page or len(taken) >= limit:
+                break
         return taken
 
     def offer(self, given: int, claims: Iterable[tuple[str, int]], *, stands: int) -> str:

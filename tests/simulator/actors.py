@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from tests.simulator.decisions import Decisions
+from tests.simulator.life import ALL, RARE, TASK
+from tests.simulator.strangers import hand_on
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
 from zwheel import calls, operations
 from zwheel.calls import Back, Call, Claimed, Lane, NewJob, day_name
@@ -20,7 +22,6 @@ from zwheel.store import Steps
 from zwheel.tasks import JobOptions, TaskPolicy, make_job
 from zwheel.times import DAY_MS, to_datetime
 from zwheel.workers.claims import Claim
-from zwheel.workers.contact import Contact
 from zwheel.workers.settler import Read, Settler
 from zwheel.workers.watch import Founding
 
@@ -32,7 +33,6 @@ FATES = ("complete", "complete", "retry", "bury", "bury", "release", "release la
 POLICY = TaskPolicy(queue=QueueName(QUEUE), retries=2)
 #: Longer than a real poller's, so that a run is not all looking.
 BACKSTOP_S = 4.0
-DEAD_AGE_MS = 10 * DAY_MS
 _TIME = ("TIME",)
 
 
@@ -168,7 +168,7 @@ def _new_job(world: World) -> NewJob:
         options["delay"] = decisions.pick(DELAYS_S)
     if decisions.chance(0.3):
         options["keep"] = decisions.pick((60, 1, 86_400))
-    job = make_job("mail.send", ["x"], {}, JobOptions(**options), POLICY)
+    job = make_job(decisions.pick((TASK, TASK, RARE)), ["x"], {}, JobOptions(**options), POLICY)
     if not chosen:
         # Its own id is random by design; here it has to be the same in each run of a seed.
         job.id = JobId(f"g{len(world.ids):03d}")
@@ -188,6 +188,7 @@ class Hands:
         self.concurrency = concurrency
         self.longest_us = longest_ms * 1000
         self.contact = world.contact(process)
+        process.knows_all = world.decisions.chance(0.6)
         #: When each claim was given, by this process's own clock, µs.
         self.since: dict[tuple[str, int], int] = {}
         self.settler = Settler(process.session, KEYS, worker, most_dead, settled=self._settled)
@@ -243,6 +244,7 @@ class Hands:
         call = calls.claim(
             KEYS, day=day, worker=self.worker, lease_ms=LEASE_MS, limit=room,
             lane=Lane(self.worker, "claim", session.request()), epoch=self.founding.epoch,
+            group=ALL if self.process.knows_all else "none",
         )  # fmt: skip
         return call, lambda reply: self._claimed(calls.read_claim(reply))
 
@@ -263,7 +265,10 @@ class Hands:
             claim = Claim(claimed.jobs[i], claimed.jobs[i + 1], QueueName(QUEUE), 0)
             pair = (claim.id.decode(), int(claim.token))
             self._sort_out(claim)
-            self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
+            if task_and_body(claim.raw)[0] == RARE.encode() and not self.process.knows_all:
+                hand_on(self, claim)
+            else:
+                self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
             self.process.held[pair] = claim
             self.process.took.add(pair)
             if self.unread_us > LEASE_MS * 1000 // 3:
@@ -442,59 +447,3 @@ def zombie(world: World, process: Process, most_dead: int) -> Acting:
                 yield from persist((call,), decisions)
             except BrokerError:
                 continue
-
-
-def beat(world: World, process: Process) -> Acting:
-    """The heartbeat of a worker that holds nothing."""
-    contact = process.contact or world.contact(process)
-    while True:
-        sent_us = world.time_us
-        try:
-            yield (calls.extend(KEYS, [], lease_ms=LEASE_MS),)
-            contact.heard(sent_us * 1000)
-            yield LEASE_MS / 1000 / 3
-        except BrokerError:
-            contact.lost()
-            yield LEASE_MS / 1000 / 15
-
-
-def reaper(world: World, process: Process, most_dead: int) -> Acting:
-    """Takes back jobs whose lease ran out, as the worker's own does, and prunes now and then."""
-    decisions = world.decisions
-    contact = process.contact or world.contact(process)
-    while True:
-        try:
-            while contact.jumps:
-                if _read((yield (_reap(process, most_dead, 0, contact.jumps[0]),)), contact):
-                    contact.jumps.popleft()
-            yield decisions.pick((5.0, 3.0, 4.0))
-            if contact.jumps:
-                continue
-            if contact.wait_s():
-                world.mark("reaper held back")
-                # Any answer has a reading of the clock in it.
-                yield (calls.extend(KEYS, [], lease_ms=LEASE_MS),)
-                continue
-            _read((yield (_reap(process, most_dead, decisions.pick((100, 100, 1)), 0),)), contact)
-            if decisions.chance(0.1):
-                expected = process.session.clock.now_us()
-                yield (calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE_MS, expected_us=expected),)
-        except BrokerError:
-            contact.lost()
-
-
-def _read(replies: list[Any], contact: Contact) -> bool:
-    """Whether a reap was carried out; what it told of jumps is taken in."""
-    reaped = calls.read_reap(replies[0])
-    if reaped is not None:
-        contact.counted(QUEUE, reaped.jumps)
-    return reaped is not None
-
-
-def _reap(process: Process, most_dead: int, limit: int, jumped_ms: int) -> Call:
-    clock, contact = process.session.clock, process.contact
-    assert contact is not None, "it reaps"
-    return calls.reap(
-        KEYS, limit=limit, lease_ms=LEASE_MS, most_dead=most_dead, now_ms=max(0, clock.now_ms()),
-        expected_us=clock.now_us(), jumped_ms=jumped_ms, jumps=None if jumped_ms else contact.jumps_in(QUEUE),
-    )  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.simulator import actors, people, schedules
+from tests.simulator import actors, people, reapers, schedules
 from tests.simulator.judge import must
+from tests.simulator.life import ALL
 from tests.simulator.world import (
     KEYS,
     LEASE_MS,
@@ -103,13 +104,13 @@ class Fleet:
 
         loop = self._sit(process.name, process, actors.poller(hands, listen))
         self._sit(f"{process.name}♥", process, actors.heartbeat(hands))
-        self._sit(f"{process.name}†", process, actors.reaper(self.world, process, self._most_dead))
+        self._sit(f"{process.name}†", process, reapers.reaper(self.world, process, self._most_dead))
 
     def _start_reaper(self) -> None:
         """A worker that never has room."""
         process = self._process("reaper", self._start_reaper)
-        self._sit(process.name, process, actors.reaper(self.world, process, self._most_dead))
-        self._sit(f"{process.name}♥", process, actors.beat(self.world, process))
+        self._sit(process.name, process, reapers.reaper(self.world, process, self._most_dead))
+        self._sit(f"{process.name}♥", process, reapers.beat(self.world, process))
 
     def run(self, steps: int) -> None:
         """Let everybody move for so many steps, then drain."""
@@ -174,6 +175,9 @@ class Fleet:
         world = self.world
         world.say(process.name, why)
         world.actors = [actor for actor in world.actors if actor.process is not process]
+        if process.knows_all:
+            # Its row in the list of workers is believed for a minute.
+            world.known_until = world.time_us + 60 * SECOND_US
         world.graves += [(job_id.encode(), b"%016d" % token) for job_id, token in process.held]
         if process.held:
             world.mark("worker died with claims")
@@ -328,7 +332,8 @@ class Drain:
         world.execute([calls.purge(KEYS, KEYS.dead)], "drain")
         world.time_us += 400 * DAY_MS * 1000
         world.execute([calls.prune(KEYS, limit=1000, dead_age_ms=DAY_MS)], "drain")
-        left = set(world.backend.keyspace(PREFIX)) - {"?", "meta", "wake", "workers"}
+        kept = {"?", "meta", "wake", "workers", f"offered:{ALL}", f"call:{ALL}"}
+        left = set(world.backend.keyspace(PREFIX)) - kept
         must(not left, f"I20: an empty queue still holds {left}")
 
     def _advance(self, server_us: int) -> None:
@@ -338,7 +343,7 @@ class Drain:
         world = self._world
         lane = Lane("drain", "claim", self._session.request())
         call = calls.claim(
-            KEYS, day=self._day or "19700101", worker="drain000", lease_ms=LEASE_MS, limit=100, lane=lane
+            KEYS, day=self._day or "19700101", worker="drain000", lease_ms=LEASE_MS, limit=100, lane=lane, group=ALL
         )
         (reply,) = world.execute([call], "drain")
         claimed = calls.read_claim(reply)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulator.life import Life
+from tests.simulator.life import ALL, Life
 from zwheel.calls import Call, Reply, clock_us
 from zwheel.calls.traces import UNCHANGED, Facts, Trace, trace
 from zwheel.schedules.definition import occurrence_id
-from zwheel.times import day_of
+from zwheel.times import DAY_MS, day_of
 
 
 class Violation(AssertionError):
@@ -198,7 +198,8 @@ class Judge:
             self._mark("paused")
             return
         now_ms = now_us // 1000
-        must(sorted(job["fire"] for job in told.jobs) == [job["fire"] for job in told.jobs], "not the oldest first")
+        due = [job["fire"] for job in told.jobs if (life := self._life(job["id"])) is None or job["fire"] == life.fire]
+        must(sorted(due) == due, "not the oldest first")
         for job in self._sound(told):
             life, name = self._life(job["id"]), job["id"]
             if life is None:
@@ -206,6 +207,10 @@ class Judge:
             must(life.state != "c", f"I12: {name} started after it was cancelled")
             must(life.state != "p", f"I4: {name} started while {life.token} holds it")
             must(life.state == "s", f"I13: {name} started out of {life.state}")
+            if life.offered is not None and job["fire"] == life.offered != life.fire:
+                must(call.keys[8].endswith(f":{ALL}"), f"{name} was taken by one to whom it was not offered")
+                self._mark("taken as offered")
+                life.fire = life.offered
             must(job["fire"] == life.fire, f"{name} is due at {life.fire}, its record says {job['fire']}")
             must(life.fire <= now_ms, f"I3: {name} started {life.fire - now_ms} ms early")
             must(
@@ -216,6 +221,7 @@ class Judge:
             life.starts += 1
             must(life.starts <= life.causes, f"I7: {name} started {life.starts} times for {life.causes} causes")
             life.state, life.attempt, life.lease_until = "p", job["attempt"], now_ms + told.args["lease"]
+            life.offered = None
             life.token = self.tokens[name] = job["token"]
             if job["token"] != self.floor:
                 self._mark("token of its own")
@@ -255,6 +261,15 @@ class Judge:
                 life.state, life.fire = "s", job["fire"]
                 life.causes += 1
                 life.attempt -= job["letter"] == "b"
+
+    def _offer(self, call: Call, told: Trace, now_us: int) -> None:
+        stands, end = -(-now_us // 1000) + int(call.args[4]), int(call.args[3]) + DAY_MS - 1
+        for job in self._sound(told):
+            life = self._settled(job, "o")
+            if life:
+                life.state, life.offered, life.fire = "s", life.fire, min(stands, end)
+                life.causes += 1
+                life.attempt -= 1
 
     def _extend(self, call: Call, told: Trace, now_us: int) -> None:
         for job in self._sound(told):
@@ -324,7 +339,7 @@ class Judge:
         right = {None: "m", "s": "sv", "p": "r"}.get(life.state if life else None, "e")
         must(letter in right, f"reschedule of {job['id']} says {letter}, but it is {life}")
         if letter == "s" and life:
-            life.fire = job["fire"]
+            life.fire, life.offered = job["fire"], None
             self._mark("rescheduled")
         elif letter == "v":
             self._mark("reschedule in another bucket")
@@ -466,6 +481,7 @@ _RULES: dict[str, Callable[[Judge, Call, Trace, int], None]] = {
     "bury": Judge._bury,
     "retry": Judge._refile,
     "release": Judge._refile,
+    "offer": Judge._offer,
     "extend": Judge._extend,
     "reap": Judge._reap,
     "cancel": Judge._cancel,

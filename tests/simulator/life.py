@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zwheel.workers.peers import group_of
+
+TASK, RARE = "mail.send", "pay.out"
+#: The group of workers that know both tasks; the others know the first alone.
+ALL = group_of((TASK, RARE))
+
 
 @dataclass(slots=True)
 class Life:
@@ -24,6 +30,8 @@ class Life:
     ended: int = 0
     """Dead: when it died. Done or cancelled: when its tombstone may go."""
     damaged: bool = False
+    offered: int | None = None
+    """The fire time with which it is claimed by those to whom it is offered."""
 
     @property
     def alive(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from tests.lua.shard import Keyspace
 from tests.model.entries import Told, Wanted
 from tests.model.model import Model
+from tests.simulator.life import ALL
 from tests.simulator.wire import LATE, Command
 from zwheel.calls import Call, Reply
 from zwheel.calls.traces import Facts, trace
@@ -16,11 +17,13 @@ from zwheel.outside import as_text
 from zwheel.scripts import Script
 from zwheel.times import DAY_MS, day_of
 
-MODEL_BODY = b"\x01\x00\xff\n"
+#: The task and the body that the model writes into each record.
+MODEL_REST = b"mail.send\n\x01\x00\xff\n"
 #: The parts of `meta` that the model knows.
 MARKS = (
     "clock", "beat", "grace", "lease", "leased", "jumps", "jump", "paused", "cap", "trimmed", "schema", "epoch",
 )  # fmt: skip
+TASK, RARE = b"mail.send\n", b"pay.out\n"
 _ANYTHING = object()
 
 
@@ -36,6 +39,7 @@ class Mirror:
         #: What pause and resume wrote, and they are no scripts.
         self.paused: str | None = None
         self._lanes: dict[str, tuple[str, list[Any]]] = {}
+        #: Of each job its task and what follows.
         self._bodies: dict[str, bytes] = {}
         #: Key of a chunk's content -> its first answer.
         self._chunks: dict[str, list[Any]] = {}
@@ -90,10 +94,13 @@ class Mirror:
     def _record(self, job_id: str) -> bytes:
         job = self.model.jobs[job_id]
         stored = job.stored()
-        return stored if job.state in "dc" else stored[: -len(MODEL_BODY)] + self._bodies[job_id]
+        rest = self._bodies[job_id]
+        if job.state in "dc":
+            return stored.removesuffix(TASK) + rest[: rest.index(b"\n") + 1]
+        return stored.removesuffix(MODEL_REST) + rest
 
     def _enqueue(self, call: Call, given: int) -> Reply:
-        wants, bodies, at = [], {}, 3 + 2 * int(call.args[2])
+        wants, bodies, at = [], [], 3 + 2 * int(call.args[2])
         for job in trace(call, None).jobs:
             want = Wanted(
                 id=job["id"], at=job.get("at"), delay=job.get("delay", 0), digest=job.get("digest", ""),
@@ -101,7 +108,7 @@ class Mirror:
             )  # fmt: skip
             wants.append(want)
             tail: Any = call.args[at + 3]
-            bodies[want.id] = tail[tail.index(b"\n") + 1 :]
+            bodies.append(tail[tail.index(RARE if tail.endswith(RARE, 0, tail.index(b"\n") + 1) else TASK) :])
             at += 4
         next_ms = -(-given // 1000)
         if _moved(call, 2, [next_ms + want.delay if want.at is None else want.at for want in wants]):
@@ -112,7 +119,7 @@ class Mirror:
         existed = " ".join(f"{i + 1} {a.id} {a.state} {a.fire:015d}" for i, a in enumerate(answers) if a.letter != "c")
         for i, answer in enumerate(answers):
             if answer.letter == "c":
-                self._bodies[wants[i].id] = bodies[wants[i].id]
+                self._bodies[wants[i].id] = bodies[i]
         return ["ok", given, "".join(a.letter for a in answers), existed]
 
     def _claim(self, call: Call, given: int) -> Reply:
@@ -136,7 +143,7 @@ class Mirror:
         if first and first != day:
             model.contact(given, lease)
             return ["moved", model.time, first]
-        ids = model.claim(given, worker=worker, lease=lease, limit=limit)
+        ids = model.claim(given, worker=worker, lease=lease, limit=limit, knows=call.keys[8].endswith(f":{ALL}"))
         wheel = model.scheduled()
         next_day = day_of(wheel[0][0]) if wheel else ""
         next_fire = str(wheel[0][0]) if wheel and next_day == first else ""
@@ -185,6 +192,19 @@ class Mirror:
                     self._change(job["id"], failures=call.args[at])
             at += 4
         return self._letters(letters)
+
+    def _offer(self, call: Call, given: int) -> Reply:
+        start = int(call.args[3])
+        if not start <= given // 1000 < start + DAY_MS:
+            return ["moved", given]
+        stands = int(call.args[4])
+        jobs = trace(call, None).jobs
+        letters = self.model.offer(given, _claims(jobs), stands=stands)
+        for i, letter in enumerate(letters):
+            failures: Any = call.args[7 + 3 * i]
+            if letter == "o" and failures:
+                self._change(jobs[i]["id"], failures=b"" if failures == b"none" else failures)
+        return [*self._letters(letters), str(min(-(-given // 1000) + stands, start + DAY_MS - 1))]
 
     def _extend(self, call: Call, given: int) -> Reply:
         pairs = _claims(trace(call, None).jobs)
@@ -255,7 +275,7 @@ class Mirror:
             rest: bytes = args[i + 3]
             jobs.append((str(args[i]), int(args[i + 1])))
             if str(args[i]) not in self.model.jobs:
-                self._waiting[str(args[i])] = rest[rest.index(b"\n") + 1 :]
+                self._waiting[str(args[i])] = rest[rest.index(TASK) :]
         return tuple(jobs), at + 1 + 4 * count
 
     def _told(self, args: Sequence[Any], at: int) -> tuple[Told, int]:
@@ -287,7 +307,7 @@ class Mirror:
             # What is taken back may be put there anew by the same call.
             for i in range(at + 1 + 4 * count, len(args)):
                 if args[i] == job_id and isinstance(args[i + 3], bytes):
-                    self._waiting[job_id] = args[i + 3][args[i + 3].index(b"\n") + 1 :]
+                    self._waiting[job_id] = args[i + 3][args[i + 3].index(TASK) :]
         due = None if args[5] == "" else int(args[5])
         told = Told(letter=str(args[4]), due=due, tail=str(args[6]), jobs=jobs)
         stamp = None if args[3] == "" else int(args[3])
@@ -352,6 +372,8 @@ class Mirror:
 
     def keyspace(self, prefix: str, likely: Sequence[str] = ()) -> Keyspace:
         found = self.model.keyspace()
+        if self.model.offers:
+            found[f"offered:{ALL}"] = {note: told[2] for note, told in self.model.offers.items()}
         if self.paused is not None:
             found.setdefault("meta", {})["paused"] = self.paused
         if "jobs" in found:
@@ -361,7 +383,11 @@ class Mirror:
     def differs(self, held: Keyspace) -> str | None:
         """Say where what a server holds differs from what it must hold."""
         meta = {name: held.get("meta", {})[name] for name in MARKS if name in held.get("meta", {})}
-        seen = {name: value for name, value in held.items() if name not in ("wake", "workers", "meta", "?") and value}
+        seen = {
+            name: value
+            for name, value in held.items()
+            if name not in ("wake", "workers", "meta", "?", f"call:{ALL}") and value
+        }
         if meta:
             seen["meta"] = meta
         wanted = self.keyspace("")
@@ -407,6 +433,7 @@ _ANSWERS: dict[str, Callable[[Mirror, Call, int], Reply]] = {
     "bury": Mirror._bury,
     "retry": Mirror._refile,
     "release": Mirror._refile,
+    "offer": Mirror._offer,
     "extend": Mirror._extend,
     "reap": Mirror._reap,
     "cancel": Mirror._cancel,

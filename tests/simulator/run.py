@@ -14,7 +14,19 @@ from tests.simulator.wire import Server
 from tests.simulator.world import NETWORK_FAULTS, World
 
 STEPS = 300
-_LANED = ("enqueue", "claim", "complete", "bury", "retry", "release", "cancel", "reschedule", "redrive", "define")
+_LANED = (
+    "enqueue",
+    "claim",
+    "complete",
+    "bury",
+    "retry",
+    "release",
+    "offer",
+    "cancel",
+    "reschedule",
+    "redrive",
+    "define",
+)
 SHRINK_S = 20.0
 #: What a few hundred seeds must reach: the rare branches of the scripts, and each fault.
 MARKS = frozenset(
@@ -29,6 +41,7 @@ MARKS = frozenset(
         "grace answer to reap", "doubt answer to reap", "reaper held back", "leases shortened", "late request refused", "missing", "operator gave up", "orphan counted", "paused", "pruned", "purged", "queue full", "queue halted", "queue refounded",
         "reaped", "reaped to dead", "redriven", "redrive refused by key", "reschedule in another bucket", "rescheduled",
         "resumed after a pause", "script loaded again", "server away", "stepped down", "strike", "token of its own",
+        "goes round", "dead as unknown", "taken as offered",
         "blocked loop", "settled beside a blocked loop",
         "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted", "what waited ran",
         "what waits was edited",

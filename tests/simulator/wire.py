@@ -120,11 +120,13 @@ _HASHES = ("jobs", "dedup", "meta", "workers", "schedules")
 def _reading(short: str, key: str) -> tuple[Any, ...]:
     if short in _HASHES:
         return ("HGETALL", key)
-    return ("LRANGE", key, 0, -1) if short == "wake" else ("ZRANGE", key, 0, -1, "WITHSCORES")
+    return (
+        ("LRANGE", key, 0, -1) if short == "wake" or short.startswith("call:") else ("ZRANGE", key, 0, -1, "WITHSCORES")
+    )
 
 
 def _readable(short: str, reply: list[bytes]) -> Any:
-    if short == "wake":
+    if short == "wake" or short.startswith("call:"):
         return [token.decode() for token in reply]
     pairs = zip(reply[::2], reply[1::2], strict=True)
     if short == "jobs":

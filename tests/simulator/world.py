@@ -83,6 +83,8 @@ class Process:
     """Of these, what was claimed so long ago that it may be another's, and was not renewed since."""
     pending: Any = None
     """What another process has to do again when this one dies."""
+    knows_all: bool = False
+    """Whether it is a worker that knows the rare task too."""
     contact: Contact | None = None
     """What it knows of its contact with the server; it reaps by it."""
 
@@ -150,6 +152,8 @@ class World:
         self.ever: list[tuple[bytes, bytes]] = []
         self.unfinished: list[tuple[list[NewJob], bool]] = []
         self.ids: list[str] = []
+        #: Until when dead workers that knew the rare task are believed to live, µs.
+        self.known_until = 0
         self.fault_rate = 0.0
         self.faults: list[str] = []
 
