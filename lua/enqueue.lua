@@ -59,6 +59,9 @@ if stored[5] and stored[5] ~= '1' then
   return { 'foreign', digits(now), plain(stored[5]) }
 end
 local cap = stored[2] and number(stored[2], nil)
+if cap and cap < 1 then
+  cap = nil -- None that a person could set: it would refuse every job.
+end
 local founds = not stored[5] and redis.call('EXISTS', jobs) == 0
 
 -- One job without a dedup key and one bucket, the most frequent call: the steps below without their tables. One that

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from zwheel.errors import UndecodableJob
 from zwheel.job import Failure, Job, JobId, JobState, QueueName, Reason, WorkerId
+from zwheel.keys import NAME_LIMIT
 from zwheel.outside import score_ms, shown
 from zwheel.times import MAX_MS
 
@@ -103,6 +104,8 @@ def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
             at += DIGEST_CHARS
         keep_ms = int(raw[at : at + 10]) if flags & FLAG_KEEP else 0
         task, body = task_and_body(raw)
+        if len(task) > NAME_LIMIT:
+            raise ValueError(f"its task's name is {len(task):,} bytes long")
         if int(raw[6:21]) > MAX_MS:
             raise ValueError("its fire time lies beyond the year 9999")
         return Job(

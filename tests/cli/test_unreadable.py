@@ -64,6 +64,7 @@ ROWS: dict[str, tuple[Damage, str, str]] = {
     "a record of another version": (lambda c: dead(c, "x", b"9what"), "dead ls", "record version"),
     "half a record": (lambda c: dead(c, "x", record("x")[:20]), "job ls", "cannot be read"),
     "a fire time beyond the calendar": (lambda c: on_the_wheel(c, "x", 9, record(fire=10**15 - 1)), "job ls", "its fire time"),
+    "a task's name of 1 MB": (lambda c: dead(c, "x", record("x", task="t" * 1_000_000)), "dead ls", "its task's name is 1,000,000"),
     "failures nested deep": (lambda c: dead(c, "x", FAILED), "dead ls", "unreadable"),
     "a day that is none": (lambda c: c.zadd(KEYS.days, {"abc": 1}), "day ls", "is none"),
     "a day that is no text": (lambda c: c.zadd(KEYS.days, {b"\xff": 1}), "day ls", r"\\xff"),

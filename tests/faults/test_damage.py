@@ -129,8 +129,35 @@ def notes(*texts: str | bytes) -> Damage:
 
 
 INF = float("inf")
+
+
+def everywhere(client: Any, now: int) -> None:
+    """One job that is due, held, dead and done at once, and a task's name that no program wrote."""
+    for number, name in enumerate(("a", "b")):
+        bucket(client, now, name, now + number, record(fire=now + number, task="t" * 1_000_000 if number else "t"))
+        for key in (KEYS.processing, KEYS.dead, KEYS.done):
+            client.zadd(key, {name: now - 5})
+
+
+def with_an_end(client: Any, now: int) -> None:
+    """Another program gave every key an end, which comes while the worker works."""
+    for key in (KEYS.jobs, KEYS.days, KEYS.processing, KEYS.wake, KEYS.workers, KEYS.wheel(day_of(now))):
+        client.pexpire(key, 200)
+
+
+def two_at_once(client: Any, now: int) -> None:
+    """A stream for the dead, and a clock, a role and a bucket that cannot be."""
+    client.delete(KEYS.dead)
+    client.xadd(KEYS.dead, {"a": "b"})
+    client.hset(KEYS.meta, mapping={"clock": "inf", "keeper": "ghost000", "keeper_end": "9" * 400, "cap": "-0.0"})
+    bucket(client, now, b"\xff\n", -INF, b"\xff" * 60)
+
+
 DAMAGE: dict[str, Damage] = {
     "nothing": Damage(lambda client, now: None),
+    "jobs that are everywhere at once": Damage(everywhere),
+    "keys that end by themselves": Damage(with_an_end),
+    "a stream, and three values that cannot be": Damage(two_at_once, "places", mended=False),
     "a fire time that never comes": Damage(lambda c, now: bucket(c, now, "x", INF)),
     "a fire time before all times": Damage(lambda c, now: bucket(c, now, "x", -INF)),
     "a fire time below nothing": Damage(lambda c, now: bucket(c, now, "x", -5)),

@@ -19,7 +19,7 @@ from .shard import KEYS, MIDNIGHT, NOW, START, TODAY, TOMORROW, WORKER, Keyspace
 
 LEASE = 30_000
 TEXTS = {"schema", "epoch", "keeper", "second", "jump", "server", "paused"}
-NONSENSE = ("abc", "nan", "inf", "-inf", "-5", "1e300", "", b"\xff", "9" * 40, "0x10")
+NONSENSE = ("abc", "nan", "inf", "-inf", "-5", "-0.0", "1e300", "", b"\xff", "9" * 40, "0x10")
 _FIELDS = re.compile(r"redis\.call\('HMGET', meta,([^)]*)\)|redis\.call\('HGET', meta, '(\w+)'\)")
 
 
