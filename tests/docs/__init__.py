@@ -1,0 +1,1 @@
+"""Pages for readers, followed line by line."""
