@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -103,6 +103,7 @@ values = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # how busy the machine is says nothing about the values
 @given(st.lists(values, max_size=4), st.dictionaries(st.text(max_size=8), values, max_size=4))
 def test_every_value_that_travels_arrives_equal_and_of_its_own_type(args: list[Any], kwargs: dict[str, Any]) -> None:
     decoded_args, decoded_kwargs, _ = DEFAULT.decode(DEFAULT.encode(args, kwargs))
