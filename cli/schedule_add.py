@@ -71,10 +71,11 @@ async def add(
     """
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
+    from zwheel.schedules.foreign import split_zone
 
     if len(when.split()) == 1 and not when.startswith("@"):
         raise InvalidInput(f"{when[:80]!r} is only a part of when it fires: put all of it in quotes, as in '0 9 * * *'")
-    options = keywords(ctx, given, zone=given.zone)
+    options = keywords(ctx, given, zone=given.zone or split_zone(when)[1])
     if queue is not None:
         options["queue"] = check_name(queue)
     args: list[Any] = []
@@ -246,7 +247,7 @@ def _show(
     document: dict[str, Any] = {"schedule": definition.name, "queue": definition.queue, "dry_run": dry_run}
     document["status"] = None if info is None else status
     document |= {name: value for name, (value, _) in facts(definition).items()}
-    document |= {"words": rhythm.rhythm_words(), "owner": definition.owner, **more}
+    document |= {"words": rhythm.rhythm_words(), "notes": definition.notes(), "owner": definition.owner, **more}
     document["next"] = [document_of(run, definition.tz) for run in runs]
     ctx.out.value(document)
 

@@ -37,7 +37,7 @@ async def show(ctx: Context, name: Name, queue: QueueOption = None) -> None:
         document = {field: value for field, (value, _) in facts(definition).items()}
         document |= {
             "name": info.name, "queue": info.queue, "status": str(info.status), "owner": info.owner,
-            "words": rhythm.rhythm_words(), "next": iso(info.next_ms), "next_ms": info.next_ms, "fired": state.fired,
+            "words": rhythm.rhythm_words(), "notes": definition.notes(), "next": iso(info.next_ms), "next_ms": info.next_ms, "fired": state.fired,
             "skipped": state.skipped, "missed": state.missed, "waiting": iso(state.buffered_ms),
             "created": iso(state.created_ms),
             "runs": [document_of(o, definition.tz) for o in following(definition, rhythm, now, 5)],
@@ -93,6 +93,9 @@ async def explain(
     *,
     given: Given,
     count: Count = 5,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The schedule's name, from which H is drawn.")
+    ] = None,
 ) -> None:
     """Say in words when something fires, show the next runs, and what happens at the next change of clocks.
 
@@ -100,15 +103,21 @@ async def explain(
     """
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
+    from zwheel.schedules.foreign import split_zone
 
-    zone = given.zone or ctx.tz_name or "UTC"
-    options = keywords(ctx, given, zone=zone) | {"tz": zone}
-    definition = make_definition({}, DEFAULT, "explained", when, "nothing", **options)
-    now = now_ms(ctx)
+    named = given.zone or split_zone(when)[1] or ctx.tz_name
+    options = keywords(ctx, given, zone=named or "UTC")
+    if named:
+        options.setdefault("tz", named)
+    definition = make_definition({}, DEFAULT, name or "explained", when, "nothing", **options)
+    if name is None and any(note.startswith("H ") for note in definition.notes()):
+        ctx.out.note("note: give --name NAME to see the numbers that H draws for that schedule")
+    now, zone = now_ms(ctx), definition.tz
     rhythm = definition.rhythm(now)
     found = following(definition, rhythm, now, count, skipped=True)
     if ctx.json:
-        document: dict[str, object] = dict(reading(definition, rhythm, now))
+        document: dict[str, object] = {what: text for what, text in reading(definition, rhythm, now) if what != "note"}
+        document["notes"] = definition.notes()
         ctx.out.value(document | {"runs": [document_of(o, zone) for o in found]})
         return
     if count == 5 and not any(o.skipped for o in found):
@@ -173,6 +182,7 @@ def add_to(app: typer.Typer) -> None:
         examples=[
             "zwheel schedule explain '0 0 * * *' --tz Asia/Shanghai",
             "zwheel schedule explain '30 2 * * *' --zone Europe/Berlin --gap skip",
+            "zwheel schedule explain 'H 3 * * *' --name report",
             "zwheel schedule explain '0 9 * * MON-FRI' --zone Europe/Berlin --holidays DE --on-blocked next",
         ],
     )(explain)

@@ -20,6 +20,7 @@ from .when import find_zone, human_duration, parse_when
 if TYPE_CHECKING:
     from zwheel.schedules.calendars import Calendar
     from zwheel.schedules.definition import Definition
+    from zwheel.schedules.kinds import Kind
 
     from .context import Context
 
@@ -230,7 +231,7 @@ def _calendar(given: Given, before: Calendar | None) -> Calendar | None:
 
     from zwheel.schedules.calendars import Calendar
 
-    changed: dict[str, tuple[str, ...]] = {}
+    changed: dict[str, Any] = {}
     for field, option in (
         ("holidays", given.holidays), ("dates", given.block_date), ("open_dates", given.open_date),
         ("weekdays", given.block_day), ("windows", given.block_time),
@@ -261,23 +262,28 @@ def changed(before: Definition, options: dict[str, Any], *, when: str | None, ta
 
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
+    from zwheel.schedules.foreign import split_zone
 
     rhythm = before.kind if when is None else when
-    made = make_definition({}, DEFAULT, before.name, rhythm, task or before.task, (), None, **options)
+    zone = None if when is None else split_zone(when)[1]
+    if zone is not None:
+        options = {"tz": zone, **options}
+    given = {"tz": before.tz, **options}
+    made = make_definition({}, DEFAULT, before.name, rhythm, task or before.task, (), None, **given)
     values = {field: getattr(made, field) for option, field in _FIELDS.items() if option in options}
     return replace(before, kind=made.kind, task=made.task, **values)
 
 
 def facts(definition: Definition) -> dict[str, tuple[Any, str]]:
     """What a definition says, by the names of the options: as JSON, and in words for a person."""
-    from zwheel.schedules.kinds import Cron, kind_to_json
+    from zwheel.schedules.kinds import Cron
 
     from .output import to_json
     from .show import iso, utc
 
     kind = definition.kind
     found: dict[str, tuple[Any, str]] = {
-        "when": (kind_to_json(kind), kind.text if isinstance(kind, Cron) else definition.when()),
+        "when": (_kind_document(kind), kind.text if isinstance(kind, Cron) else definition.when()),
         "task": (definition.task, definition.task),
         **arguments(definition),
     }
@@ -304,6 +310,15 @@ def facts(definition: Definition) -> dict[str, tuple[Any, str]]:
     found["keep_ms"] = length(definition.keep_ms, AUTO)
     found["description"] = (definition.description, definition.description or NOTHING)
     return found
+
+
+def _kind_document(kind: Kind) -> dict[str, Any]:
+    """A rhythm for machines: as it is stored, with the units in the names."""
+    from zwheel.schedules.kinds import kind_to_json
+
+    return {
+        {"every": "every_ms", "times": "times_ms"}.get(key, key): value for key, value in kind_to_json(kind).items()
+    }
 
 
 def arguments(definition: Definition) -> dict[str, tuple[Any, str]]:

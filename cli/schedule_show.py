@@ -92,7 +92,7 @@ def reading(definition: Definition, rhythm: Rhythm, now: int) -> list[tuple[str,
     ends = definition.calendar.data_ends() if definition.calendar is not None else None
     if ends is not None:
         lines.append(("calendar", f"working weekends are known up to {ends}: later ones are not announced yet"))
-    return lines
+    return [*lines, *(("note", note) for note in definition.notes())]
 
 
 def echo(ctx: Context, definition: Definition, rhythm: Rhythm, now: int) -> None:

@@ -125,27 +125,9 @@ def find_zone(name: str) -> tzinfo:
             return ZoneInfo(name)
         except (OSError, ValueError, LookupError):
             pass
-    raise InvalidTime(f"{_quoted(name)} is not the name of a time zone: {_zone_hint(name)}")
+    from zwheel.schedules.zonenames import zone_hint
 
-
-def _zone_hint(name: str) -> str:
-    if name.lower() in ("am", "pm"):
-        return "use 24 hours, such as 21:00"
-    import difflib
-    import zoneinfo
-
-    known = sorted(zoneinfo.available_timezones())
-    if not known:
-        return "this machine has no time zone data, install the package tzdata"
-    lower = {zone.lower(): zone for zone in known}
-    cities = {zone.rpartition("/")[2].lower(): zone for zone in known}
-    exact = lower.get(name.lower()) or cities.get(name.lower().replace(" ", "_"))
-    if exact:
-        return f"did you mean {exact}?"
-    if len(name) <= 4 and "/" not in name:
-        return "an abbreviation can mean several zones, use a name such as Europe/Berlin or an offset such as +01:00"
-    close = difflib.get_close_matches(name.lower(), lower, 2, 0.7)
-    return f"did you mean {' or '.join(lower[zone] for zone in close)}?" if close else "use one such as Europe/Berlin"
+    raise InvalidTime(f"{_quoted(name)} is not the name of a time zone: {zone_hint(name)}")
 
 
 def _epoch(given: str) -> datetime:

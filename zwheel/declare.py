@@ -73,6 +73,7 @@ def make_definition(
     """Check and encode a schedule; a task among `tasks` gives its policy. Raises: InvalidInput and its kinds, in one sentence."""
     from zwheel.schedules.calendars import OnBlocked
     from zwheel.schedules.definition import Definition, Misfire, Overlap
+    from zwheel.schedules.foreign import split_zone
     from zwheel.schedules.kinds import kind_from_text
     from zwheel.schedules.zones import Fold, Gap
 
@@ -98,12 +99,17 @@ def make_definition(
     keep_ms = policy.keep_ms if keep is None else duration_ms(keep, what="keep")
     if keep_ms is not None and keep_ms > MAX_KEEP_MS:
         raise InvalidInput(f"schedule {name}: keep is longer than the limit of 115 days")
-    queue = options.get("queue")
+    queue, tz = options.get("queue"), options.get("tz")
+    if isinstance(when, str):
+        when, named = split_zone(when)
+        if named is not None and tz not in (None, named):
+            raise InvalidInput(f"schedule {name}: it names two zones, {named} and {tz}: give one of them")
+        tz = tz if named is None else named
     definition = Definition(
         name=check_name(name, "schedule"),
         queue=policy.queue if queue is None else QueueName(check_name(queue)),
-        kind=kind_from_text(when) if isinstance(when, str) else when,
-        tz=options.get("tz", "UTC"),
+        kind=kind_from_text(when, tz) if isinstance(when, str) else when,
+        tz="UTC" if tz is None else tz,
         gap=_choice(Gap, options.get("gap", "run_after"), "gap"),
         fold=_choice(Fold, options.get("fold", "first"), "fold"),
         misfire=_choice(Misfire, options.get("misfire", "fire_once"), "misfire"),

@@ -85,7 +85,7 @@ def test_add_says_how_it_was_read_and_when_it_runs(shell: Shell) -> None:
         "queue": "default",
         "status": "active",
         "zone": "UTC",
-        "when": {"every": 90_000},
+        "when": {"every_ms": 90_000},
     }
     expected |= {"words": "every 1 min 30 s", "task": "t", "kwargs": {"x": 1}, "dry_run": False}
     assert {name: document[name] for name in expected} == expected

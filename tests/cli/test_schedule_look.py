@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,75 @@ def test_explain_needs_no_redis(bare: Shell, monkeypatch: pytest.MonkeyPatch) ->
     assert "6 fields" in told
     assert "keeps its real rhythm" in told
     assert "@reboot" in zwheel(bare, "schedule", "explain", "@reboot", code=2)
+
+
+def explained(bare: Shell, *words: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(zwheel(bare, "schedule", "explain", *words, "--json"))
+    return document
+
+
+def test_explain_says_or_where_one_of_two_days_is_enough(bare: Shell) -> None:
+    told = zwheel(bare, "schedule", "explain", "0 9 1 * MON")
+    assert "at 09:00 on the first day of the month or on Monday" in told
+    assert " and on " not in told
+
+
+def test_explain_says_what_h_stands_for(bare: Shell) -> None:
+    (note,) = explained(bare, "H 3 * * *", "--name", "report")["notes"]
+    assert "for 'report' it is read as '" in note
+    told = zwheel(bare, "schedule", "explain", "H 3 * * *")
+    assert "H stands for a number drawn from the schedule's name" in told
+    assert "give --name NAME" in told
+
+
+def test_explain_says_what_two_policies_do_together(bare: Shell) -> None:
+    (note,) = explained(bare, "0 9 * * *", "--misfire", "fire_all", "--overlap", "skip")["notes"]
+    assert "the oldest runs and the others are skipped" in note
+    assert "the oldest runs" in zwheel(
+        bare, "schedule", "explain", "0 9 * * *", "--misfire", "fire_all", "--overlap", "skip"
+    )
+
+
+def test_explain_warns_of_a_step_that_is_longer_than_its_field(bare: Shell) -> None:
+    told = zwheel(bare, "schedule", "explain", "*/90 * * * *")
+    assert "at the start of every hour" in told
+    assert "write '@every 90m'" in told
+
+
+def test_explain_reads_the_zone_of_given_times_and_of_a_line_that_names_it(bare: Shell) -> None:
+    given = explained(bare, "at 2090-12-01 09:00", "--zone", "Europe/Berlin")
+    assert [run["at"] for run in given["runs"]] == ["2090-12-01T08:00:00.000Z"]
+    assert explained(bare, "at 2090-12-01 09:00", "--tz", "Asia/Tokyo")["runs"][0]["at"] == "2090-12-01T00:00:00.000Z"
+    assert explained(bare, "CRON_TZ=Asia/Tokyo 0 5 * * *")["zone"] == "Asia/Tokyo"
+    assert "has no zone" in zwheel(bare, "schedule", "explain", "at 2090-12-01 09:00", code=2)
+    for zone, hint in (("GMT+2", "Etc/GMT-2"), ("PST", "America/Los_Angeles")):
+        refused = zwheel(bare, "schedule", "explain", "0 9 * * *", "--zone", zone, code=2)
+        assert hint in refused
+        assert "+01:00" not in refused
+
+
+def test_what_never_fires_is_refused_at_once(bare: Shell) -> None:
+    told = zwheel(bare, "schedule", "explain", "* * * 31W 2 *", code=2)
+    assert "never fires: day-of-month 31W contradicts month 2" in told
+    told = zwheel(bare, "schedule", "explain", "0 9 * * MON", "--block-day", "mon", code=2)
+    assert "never fires: its calendar blocks each of its times" in told
+
+
+def test_machines_are_told_the_unit_of_an_interval(shell: Shell) -> None:
+    zwheel(shell, "schedule", "add", "often", "every 6 hours", "send")
+    zwheel(shell, "schedule", "add", "once", "at 2090-12-01T09:00Z", "send")
+    shown = [json.loads(zwheel(shell, "schedule", "show", name, "--json")) for name in ("often", "once")]
+    assert [document["when"] for document in shown] == [{"every_ms": 21_600_000}, {"times_ms": [3_815_802_000_000]}]
+
+
+def test_an_edit_reads_given_times_and_a_named_zone(shell: Shell, url: str) -> None:
+    zwheel(shell, "schedule", "add", "s", "0 9 * * *", "send", "--zone", "Asia/Tokyo")
+    zwheel(shell, "schedule", "edit", "s", "--when", "at 2090-12-01 09:00")
+    with SyncWheel(url, namespace="zw") as wheel:
+        assert wheel.schedule("s").next_ms == 3_815_769_600_000
+    zwheel(shell, "schedule", "edit", "s", "--when", "CRON_TZ=Europe/Berlin 0 9 * * *")
+    with SyncWheel(url, namespace="zw") as wheel:
+        assert wheel.schedule("s").definition.tz == "Europe/Berlin"
 
 
 def test_history_tells_what_became_of_each(schedules: Shell) -> None:

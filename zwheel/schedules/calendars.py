@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -15,6 +15,9 @@ from zwheel.schedules.kinds import WEEKDAYS
 #: Nothing is moved further than this.
 LONGEST_MOVE_DAYS = 31
 _MOST_DATES = 2000
+_MOST_WINDOWS = 50
+_MOST_IN_A_ROW = 2 * _MOST_DATES
+_NAMES = ("holidays", "dates", "open_dates", "weekdays", "windows")
 _COUNTRY = re.compile(r"[A-Z]{2}(?:-[A-Za-z0-9]{1,6})?\Z")
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)\Z")
 
@@ -45,11 +48,13 @@ class Calendar:
     """Blocked weekdays: mon to sun."""
     windows: tuple[str, ...] = ()
     """Blocked times of day: `22:00-06:00`; the end is open again."""
+    _blocked: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
+    _open: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raises: InvalidInput, or ConfigError where the package that knows holidays is missing."""
-        for field in fields(self):
-            object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        for name in _NAMES:
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for text in (*self.dates, *self.open_dates):
             try:
                 if len(text) != 10:
@@ -66,14 +71,21 @@ class Calendar:
             found = _WINDOW.match(window)
             if found is None or window[:5] == window[6:] or (window[6:8] == "24" and window[9:] != "00"):
                 raise InvalidInput(f"calendar: {window!r} is not a time of day such as 22:00-06:00")
-        if len(self.dates) + len(self.open_dates) > _MOST_DATES or len(self.windows) + len(self.holidays) > 50:
+        if len(self.windows) <= _MOST_WINDOWS and _open_minute(self.windows) is None:
+            raise InvalidInput("calendar: every time of day is blocked")
+        if (
+            len(self.dates) + len(self.open_dates) > _MOST_DATES
+            or len(self.windows) + len(self.holidays) > _MOST_WINDOWS
+        ):
             raise InvalidInput("calendar: it has too many entries")
         for code in self.holidays:
             _country(code)
+        object.__setattr__(self, "_blocked", frozenset(self.dates))
+        object.__setattr__(self, "_open", frozenset(self.open_dates))
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
-        return {f.name: list(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name)}
+        return {name: list(getattr(self, name)) for name in _NAMES if getattr(self, name)}
 
     @classmethod
     def from_json(cls, given: dict[str, Any]) -> Calendar:
@@ -87,9 +99,9 @@ class Calendar:
     def day_blocked(self, day: date) -> str:
         """Why a day is blocked; '' when it is not."""
         text = day.isoformat()
-        if text in self.open_dates:
+        if text in self._open:
             return ""
-        if text in self.dates:
+        if text in self._blocked:
             return f"{text} is blocked"
         working = False
         for code in self.holidays:
@@ -101,6 +113,14 @@ class Calendar:
         if weekday in self.weekdays and not working:
             return f"{day:%A} is blocked"
         return ""
+
+    def open_day(self, day: date) -> date:
+        """The next day after one that is not blocked, as far as 2000 listed days and the weekends between can reach."""
+        for _ in range(_MOST_IN_A_ROW):
+            day += timedelta(days=1)
+            if not self.day_blocked(day):
+                break
+        return day
 
     def window_blocked(self, at: time) -> str:
         """Why a time of day is blocked; '' when it is not."""
@@ -135,6 +155,26 @@ class Calendar:
 
 def _window(text: str) -> tuple[int, int]:
     return int(text[:2]) * 60 + int(text[3:5]), int(text[6:8]) * 60 + int(text[9:])
+
+
+def _open_minute(windows: tuple[str, ...]) -> int | None:
+    """The first minute of a day that no window blocks; None when there is none."""
+    spans = [_window(text) for text in windows]
+    spans = [*spans, *((0, end) for start, end in spans if end < start)]
+    minute = 0
+    while minute < 24 * 60:
+        end = max(
+            (
+                end if start <= end else 24 * 60
+                for start, end in spans
+                if start <= minute and (minute < end or end < start)
+            ),
+            default=minute,
+        )
+        if end == minute:
+            return minute
+        minute = end
+    return None
 
 
 @lru_cache(maxsize=64)

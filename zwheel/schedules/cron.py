@@ -1,66 +1,72 @@
 """Cron lines: checked, read back in words, and walked as pure wall-clock times.
 
-cronsim parses and walks them. It gets naive datetimes, so that it knows nothing of zones: gaps and folds are the
-business of `zones`, alike for lines of five and of six fields.
+A line is walked day by day, on naive datetimes, so that it knows nothing of zones: gaps and folds are the business of
+`zones`, alike for lines of five and of six fields. A search costs the same for every line: it looks at months, of which
+a line has at most 612 in the 51 years that are looked at, and never at the seconds between.
 """
 
 from __future__ import annotations
 
 import calendar
-import copy
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
-from weakref import WeakValueDictionary
 
-from cronsim import CronSim, CronSimError
+from cronsim.explain import Expression
 
 from zwheel.errors import InvalidTime
+from zwheel.schedules import foreign
+from zwheel.schedules.fields import DAY, MONTH, NAMES, WEEKDAY, Field, days_of, ever_fires, read_field
 
 _LONGEST = 256
 ALIASES = {
     "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
 }  # fmt: skip
-_FIELDS = ("second", "minute", "hour", "day of month", "month", "day of week")
 _LOWEST, _HIGHEST = (0, 0, 0, 1, 1, 0), (59, 59, 23, 28, 12, 6)
-_NEAREST = re.compile(r"(\d{1,2})W\Z")
 _HASHED = re.compile(r"H(?:\((\d{1,2})-(\d{1,2})\))?(?:/(\d{1,2}))?\Z")
-#: Probed from here when a line is read: a leap year, so that the 29th of February is near.
-_PROBE = datetime(2024, 1, 1)  # noqa: DTZ001 - wall times have no zone
-_NO_PARTS: list[str] = []
-#: The sets of values that the fields of lines name: equal ones are one. What no line has any more goes away.
-_fields: WeakValueDictionary[frozenset[Any], frozenset[Any]] = WeakValueDictionary()
+_NEAREST = re.compile(r"(\d{1,2})W\Z")
+_ALL_WEEKDAYS, _ALL_MONTHS = tuple(range(7)), tuple(range(1, 13))
+#: No line is silent for longer: the 29th of February on a given weekday can take 40 years.
+_YEARS = 50
+_LAST_YEAR = 9999
 
 
 class CronLine:
     """One line, ready to be walked. Read with `parse`."""
 
-    __slots__ = ("_expression", "_nearest", "_sim", "fixed", "seconds", "text")
+    __slots__ = ("_both", "_fields", "fixed", "notes", "seconds", "text")
 
-    def __init__(self, text: str, expression: str, nearest: int | None, sim: CronSim) -> None:
+    def __init__(self, text: str, fields: tuple[Field, ...], seconds: bool, both: bool, notes: tuple[str, ...]) -> None:
         self.text = text
-        fields = expression.split()
         #: Whether it has six fields, with seconds first.
-        self.seconds = len(fields) == 6
-        clock = fields[:3] if self.seconds else fields[:2]
-        #: Whether it names fixed times: no field of its seconds, minutes and hours starts with `*`. As in Debian's cron.
-        self.fixed = not any(field.startswith("*") for field in clock)
-        self._expression = expression
-        self._nearest = nearest
-        self._sim = _lean(sim)
+        self.seconds = seconds
+        clock = fields[:3] if seconds else fields[1:3]
+        #: Whether it names fixed times. Otherwise it is a rhythm: a field of its seconds, minutes and hours goes on to its
+        #: end, as `*`, `*/5`, `0/5` or `0-59` do.
+        self.fixed = not any(field.rhythm for field in clock)
+        #: What a person should know of how it was read, in sentences.
+        self.notes = notes
+        self._fields = fields
+        self._both = both
 
     @property
     def words(self) -> str:
         """The line in English."""
-        if self._nearest is None:
-            return str(CronSim(self._expression, _PROBE).explain())
-        *clock, _, month, weekday = self._expression.split()
-        plain = CronSim(" ".join([*clock, "*", month, weekday]), _PROBE)
-        return f"{plain.explain()}, on the weekday nearest to day {self._nearest} of the month"
+        texts = [field.text for field in self._fields[0 if self.seconds else 1 :]]
+        nearest = texts[-3][:-1] if _NEAREST.match(texts[-3]) else ""
+        if nearest:
+            texts[-3] = "*"
+        said = _Words(texts, self._both).explain().replace("day of month", "day of the month")
+        return f"{said}, on the weekday nearest to day {nearest} of the month" if nearest else said
+
+    @property
+    def times_a_day(self) -> int:
+        """How many times of day it names."""
+        return len(self._fields[0].values) * len(self._fields[1].values) * len(self._fields[2].values)
 
     @staticmethod
     def parse(text: str, name: str = "") -> CronLine:
@@ -72,14 +78,47 @@ class CronLine:
 
     def walls(self, after: datetime) -> Iterator[datetime]:
         """Give the wall times it names, strictly after a naive one, rising; ends when none follows within 50 years."""
-        sim = copy.copy(self._sim)
-        sim.dt = after.replace(microsecond=0)
-        try:
-            for wall in sim:
-                if self._nearest is None or wall.day == _nearest_weekday(wall, self._nearest):
-                    yield wall
-        except (OverflowError, ValueError):
+        if after.year > _LAST_YEAR - 1:
             return
+        low = after.replace(microsecond=0) + timedelta(seconds=1)
+        seconds, minutes, hours = (field.values for field in self._fields[:3])
+        for year, month, day in self._days(low):
+            begins = (low.year, low.month, low.day) == (year, month, day)
+            for hour in hours[bisect_left(hours, low.hour) :] if begins else hours:
+                now = begins and hour == low.hour
+                for minute in minutes[bisect_left(minutes, low.minute) :] if now else minutes:
+                    sharp = now and minute == low.minute
+                    for second in seconds[bisect_left(seconds, low.second) :] if sharp else seconds:
+                        yield datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - wall times have no zone
+
+    def _days(self, low: datetime) -> Iterator[tuple[int, int, int]]:
+        """Give its days from that of `low` on; ends when none follows within 50 years."""
+        days, months, weekdays = (field.values for field in self._fields[3:])
+        year, until = low.year, low.year + _YEARS
+        while year <= min(until, _LAST_YEAR):
+            for month in months:
+                if year == low.year and month < low.month:
+                    continue
+                begins = low.day if (year, month) == (low.year, low.month) else 1
+                for day in days_of(days, weekdays, self._both, *calendar.monthrange(year, month)):
+                    if day >= begins:
+                        yield year, month, day
+                        until = year + _YEARS
+            year += 1
+
+
+class _Words(Expression):
+    """The English of cronsim, where either of two kinds of days is enough."""
+
+    def __init__(self, parts: list[str], both: bool) -> None:
+        super().__init__(parts)
+        self.day_and = both
+
+    def translate_date(self, allow_every_day: bool) -> str:
+        if self.day_and:
+            return super().translate_date(allow_every_day)
+        days = "every day" if self.day.star or self.dow.star else f"{self.day} or {self.dow}"
+        return days if self.month.star else f"{days}, {self.month}"
 
 
 @lru_cache(maxsize=4096)
@@ -87,6 +126,36 @@ def _parsed(text: str, name: str) -> CronLine:
     if not isinstance(text, str) or len(text) > _LONGEST:
         raise InvalidTime(f"a cron line has at most {_LONGEST} characters")
     shown = ascii(text)
+    given = _plain(text, shown)
+    fields = given.upper().split()
+    if len(fields) not in (5, 6) or not given.isascii():
+        raise InvalidTime(
+            f"{shown} is not a cron line: it takes 5 fields (minute hour day-of-month month day-of-week), "
+            "or 6 with seconds first"
+        )
+    seconds = len(fields) == 6
+    full = fields if seconds else ["0", *fields]
+    full = ["*" if field == "?" and i in (DAY, WEEKDAY) else field for i, field in enumerate(full)]
+    drawn = [_hashed(field, i, name, shown) for i, field in enumerate(full)]
+    hashed, full = drawn != full, drawn
+    _check_nearest(full, shown)
+    try:
+        read = tuple(read_field(field, i) for i, field in enumerate(full))
+    except InvalidTime as error:
+        raise InvalidTime(f"{shown} is not a cron line: {error}") from None
+    # As in Debian's cron: with a star before either of them both must hold, otherwise one of them is enough.
+    both = full[DAY].startswith("*") or full[WEEKDAY].startswith("*")
+    if not ever_fires(read[DAY].values, read[WEEKDAY].values, both, read[MONTH].values):
+        raise InvalidTime(f"{shown} never fires: {_contradiction(full, read)}")
+    notes = [*_step_notes(full, read), *foreign.notes(fields)]
+    if hashed:
+        line = " ".join(full if seconds else full[1:])
+        notes.append(f"H stands for a number drawn from the schedule's name: for {name!a} it is read as {line!r}")
+    return CronLine(given, read, seconds, both, tuple(notes))
+
+
+def _plain(text: str, shown: str) -> str:
+    """The fields of a line: an alias and a year of `*` are gone. Raises: InvalidTime for what is no line here."""
     given = text.strip()
     if given.startswith("@"):
         if given.lower() == "@reboot":
@@ -95,51 +164,48 @@ def _parsed(text: str, name: str) -> CronLine:
             )
         if given.lower() not in ALIASES:
             raise InvalidTime(f"{shown} is none of {', '.join(ALIASES)} and @every <duration>")
-        given = ALIASES[given.lower()]
-    fields = given.upper().split()
-    if len(fields) == 7:
-        raise InvalidTime(f"{shown} has 7 fields: a year is not supported, give --end or end= instead")
-    if len(fields) not in (5, 6) or not given.isascii():
-        raise InvalidTime(
-            f"{shown} is not a cron line: it takes 5 fields (minute hour day-of-month month day-of-week), "
-            "or 6 with seconds first"
-        )
-    full = fields if len(fields) == 6 else ["0", *fields]
-    full = [_hashed(field, i, name, shown) for i, field in enumerate(full)]
-    for i in (3, 5):
-        full[i] = "*" if full[i] == "?" else full[i]
-    nearest = None
-    if found := _NEAREST.match(full[3]):
-        nearest = int(found[1])
-        if not 1 <= nearest <= 31:
-            raise InvalidTime(f"{shown}: {full[3]} is not the weekday nearest to a day of 1 to 31")
-        if full[5] != "*":
-            raise InvalidTime(f"{shown}: {full[3]} goes with every day of the week only: put * or ? there")
-        full[3] = f"{max(1, nearest - 2)}-{min(31, nearest + 2)}"
-    elif "W" in full[3].replace("LW", ""):
+        return ALIASES[given.lower()]
+    cure = foreign.cure(given)
+    if cure:
+        raise InvalidTime(f"{shown} {cure}")
+    fields = given.split()
+    return " ".join(fields[:6]) if len(fields) == 7 and fields[6] == "*" else given
+
+
+def _check_nearest(full: list[str], shown: str) -> None:
+    if "W" not in full[DAY].replace("LW", ""):
+        return
+    found = _NEAREST.match(full[DAY])
+    if found is None:
         raise InvalidTime(f"{shown}: W stands behind a single day (15W), or as LW for the last weekday of the month")
-    expression = " ".join(full if len(fields) == 6 else full[1:])
-    try:
-        sim = CronSim(expression, _PROBE)
-    except CronSimError as error:
-        raise InvalidTime(_reason(shown, expression, str(error))) from None
-    line = CronLine(given, expression, nearest, sim)
-    if next(line.walls(_PROBE), None) is None:
-        raise InvalidTime(f"{shown} never fires")
-    return line
+    if not 1 <= int(found[1]) <= 31:
+        raise InvalidTime(f"{shown}: {full[DAY]} is not the weekday nearest to a day of 1 to 31")
+    if full[WEEKDAY] != "*":
+        raise InvalidTime(f"{shown}: {full[DAY]} goes with every day of the week only: put * or ? there")
 
 
-def _reason(shown: str, expression: str, error: str) -> str:
-    fields = expression.split()
-    fields[-2] = "*"
-    if error == "Bad day-of-month":
-        try:
-            CronSim(" ".join(fields), _PROBE)
-        except CronSimError:
-            pass
-        else:
-            return f"{shown} never fires: no month of it has that day"
-    return f"{shown} is not a cron line: {error.lower().replace('bad ', 'it has a bad ')}"
+def _contradiction(full: list[str], read: tuple[Field, ...]) -> str:
+    """Say which fields of a line that never fires contradict each other."""
+    day, month, weekday = (f"{NAMES[i]} {full[i]}" for i in (DAY, MONTH, WEEKDAY))
+    if not ever_fires(read[DAY].values, _ALL_WEEKDAYS, True, read[MONTH].values):
+        return f"{day} contradicts {month}, no such month has that day"
+    if not ever_fires(read[DAY].values, read[WEEKDAY].values, True, _ALL_MONTHS):
+        return f"{day} contradicts {weekday}, no day is both"
+    return f"{day}, {month} and {weekday} contradict each other, no day is all of them"
+
+
+def _step_notes(full: list[str], read: tuple[Field, ...]) -> list[str]:
+    """Warn of steps that do not go on over the end of an hour, a day or a minute."""
+    found = []
+    for i, (size, unit, whole) in enumerate(((60, "s", "minute"), (60, "m", "hour"), (24, "h", "day"))):
+        step, values = read[i].step, read[i].values
+        if step == 1 or size % step == 0 or not read[i].rhythm:
+            continue
+        every = all(field.full for field in read[i + 1 :])
+        cure = f"; for every {step} {NAMES[i]}s write '@every {step}{unit}'" if every else ""
+        only = f", so it is {NAMES[i]} {values[0]} only" if len(values) == 1 else ""
+        found.append(f"{full[i]} begins anew with each {whole}{only}{cure}")
+    return found
 
 
 def _hashed(field: str, position: int, name: str, shown: str) -> str:
@@ -161,35 +227,8 @@ def _hashed(field: str, position: int, name: str, shown: str) -> str:
         return str(low + drawn % (high - low + 1))
     step = int(found[3])
     if not 1 <= step <= high - low + 1:
-        raise InvalidTime(f"{shown}: {field} steps by more than the {_FIELDS[position]} has")
-    values = range(low + drawn % step, high + 1, step)
-    text = ",".join(map(str, values))
-    # Like */15 it keeps its rhythm over a change of clocks: the star says so.
-    return f"*/{step}" if text == ",".join(map(str, range(low, high + 1, step))) else text
-
-
-@lru_cache(maxsize=1024)
-def _nearest(year: int, month: int, day: int) -> int:
-    last = calendar.monthrange(year, month)[1]
-    if day > last:
-        return 0
-    weekday = date(year, month, day).weekday()
-    if weekday == 5:
-        return day - 1 if day > 1 else day + 2
-    if weekday == 6:
-        return day + 1 if day < last else day - 2
-    return day
-
-
-def _nearest_weekday(wall: datetime, day: int) -> int:
-    """The day of this month that is Monday to Friday and nearest to `day`; 0 where the month has no such day."""
-    return _nearest(wall.year, wall.month, day)
-
-
-def _lean(sim: CronSim) -> CronSim:
-    """Let equal fields be one set: thousands of lines are kept, and a collection of garbage looks at each of them."""
-    sim.parts = _NO_PARTS
-    for field in ("seconds", "minutes", "hours", "days", "months", "weekdays"):
-        values = frozenset(getattr(sim, field))
-        setattr(sim, field, _fields.setdefault(values, values))
-    return sim
+        raise InvalidTime(f"{shown}: {field} steps by more than the {NAMES[position]} has")
+    first = low + drawn % step
+    if found[1] is None and position < DAY:
+        return f"{first}/{step}"  # like */15 it keeps its rhythm over a change of clocks
+    return ",".join(map(str, range(first, high + 1, step)))

@@ -16,7 +16,7 @@ from zwheel.job import QueueName
 from zwheel.keys import check_name, check_task
 from zwheel.outside import shown
 from zwheel.schedules.calendars import Calendar, OnBlocked
-from zwheel.schedules.kinds import Every, Kind, kind_from_json, kind_to_json, words
+from zwheel.schedules.kinds import Every, Kind, kind_from_json, kind_to_json, notes, words
 from zwheel.schedules.occurrences import Rhythm
 from zwheel.schedules.zones import Fold, Gap, zone
 from zwheel.times import MAX_MS
@@ -39,7 +39,8 @@ class Misfire(StrEnum):
     FIRE_ONCE = "fire_once"
     """The newest runs, once."""
     FIRE_ALL = "fire_all"
-    """The newest `misfire_limit` run, oldest first."""
+    """The newest `misfire_limit` run, oldest first. With an overlap policy other than allow only the oldest of them runs
+    at once: the others come while it is active."""
 
 
 class Overlap(StrEnum):
@@ -95,7 +96,7 @@ class Definition:
     def check(self) -> Definition:
         """Return it, or raise InvalidInput in one sentence."""
         self._check_parts()
-        self._check_jitter()
+        self._check_fires()
         if len(self.text()) > MAX_TEXT:
             raise InvalidInput(f"schedule {self.name}: its arguments are too large, keep them under 256 KiB")
         return self
@@ -131,13 +132,21 @@ class Definition:
         if len(self.description) > 1000 or len(self.owner) > 300:
             raise InvalidInput(f"schedule {self.name}: its description or owner is too long")
 
-    def _check_jitter(self) -> None:
+    def _check_fires(self) -> None:
         """What waits for its jitter is listed in the schedule's record, which is read and written whole."""
         rhythm = self.rhythm(0)
-        first = next(iter(rhythm.after(self.start_ms or 0)), None) if self.jitter_ms else None
-        if first is None:
-            return
-        if len(rhythm.between(first.at_ms - 1, first.at_ms + self.jitter_ms, MOST_DELAYED + 1)) > MOST_DELAYED:
+        first = next(rhythm.after((self.start_ms or 0) - 1), None)
+        if first is None or (self.end_ms is not None and first.at_ms > self.end_ms):
+            reason = (
+                "its calendar blocks each of its times" if self.calendar is not None else "none of its times is left"
+            )
+            if self.start_ms is not None or self.end_ms is not None:
+                reason = "it has no time between its start and its end"
+            raise InvalidInput(f"schedule {self.name} never fires: {reason}")
+        if (
+            self.jitter_ms
+            and len(rhythm.between(first.at_ms - 1, first.at_ms + self.jitter_ms, MOST_DELAYED + 1)) > MOST_DELAYED
+        ):
             raise InvalidInput(
                 f"schedule {self.name}: with this jitter more than {MOST_DELAYED} of its occurrences would wait at a time"
             )
@@ -182,6 +191,18 @@ class Definition:
     def when(self) -> str:
         """Its rhythm in words, with the zone."""
         return words(self.kind)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how it was read and what its policies do together, in sentences."""
+        found = notes(self.kind, self.name)
+        if self.misfire is not Misfire.FIRE_ALL or self.overlap is Overlap.ALLOW:
+            return found
+        others = "skipped" if self.overlap is Overlap.SKIP else "skipped, but for one that waits until it has ended"
+        return (
+            *found,
+            f"misfire fire_all with overlap {self.overlap}: of several missed occurrences the oldest runs and the others "
+            f"are {others}, since they all come at once",
+        )
 
     def with_owner(self, owner: str) -> Definition:
         """The same, owned by an application, a file or a crontab."""

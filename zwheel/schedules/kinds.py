@@ -11,6 +11,7 @@ from typing import Any
 
 from zwheel.errors import InvalidTime
 from zwheel.schedules.cron import CronLine
+from zwheel.schedules.zones import Fold, Gap, place
 from zwheel.times import to_datetime, to_ms
 
 LEAST_EVERY_MS = 1000
@@ -28,9 +29,13 @@ _INTERVAL = re.compile(
     r"every\s+(?:(?P<every>\d{1,4})\s+)?(?P<unit>days?|weeks?|months?|years?)"
     r"(?:\s+on\s+(?P<on>[a-z0-9, ]+?))?(?:\s+at\s+(?P<at>[0-9:, ]+?))?(?:\s+from\s+(?P<start>\d{4}-\d{2}-\d{2}))?\Z"
 )
+#: A rhythm that does not follow the wall clock, in words: `every 90 minutes`, `every hour`, `every 1h30m`.
+_SPAN = re.compile(
+    r"every\s+(?:(?P<count>\d{1,9})\s*)?(?P<unit>h|m|s)(?:ours?|rs?|inutes?|ins?|econds?|ecs?)\Z|every\s+(?P<span>[\dhms]*\d[\dhms]*)\Z"
+)
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\Z")
 _EXAMPLES = (
-    "'0 9 * * MON-FRI', '*/10 * * * * *', '@daily', '@every 90s', "
+    "'0 9 * * MON-FRI', '*/10 * * * * *', '@daily', '@every 90s', 'every 90 minutes', "
     "'every 2 weeks on tue at 09:00 from 2026-11-24' or 'at 2026-12-01T09:00Z'"
 )
 
@@ -121,18 +126,24 @@ class Times:
 Kind = Cron | Every | Interval | Times
 
 
-def kind_from_text(text: str) -> Kind:
-    """Read a rhythm as a person writes it. Raises: InvalidTime in one sentence."""
+def kind_from_text(text: str, tz: str | None = None) -> Kind:
+    """Read a rhythm as a person writes it. tz: the zone of given times that name none; None: they are refused.
+
+    Raises: InvalidTime in one sentence, also for one that never fires.
+    """
     if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST:
         raise InvalidTime(f"when does it fire? Write {_EXAMPLES}")
     given = " ".join(text.split()) if text.isprintable() else text
     lower = given.lower()
     if lower.startswith("@every"):
         return Every(_every_ms(lower.removeprefix("@every").strip(), given))
+    if found := _SPAN.match(lower):
+        span = found["span"] or f"{found['count'] or 1}{found['unit']}"
+        return Every(_every_ms(span, given))
     if lower.startswith("every"):
         return _interval(lower, given)
     if lower.startswith("at "):
-        return Times(_times(given[3:]))
+        return Times(_times(given[3:], tz))
     CronLine.parse(given)
     return Cron(given)
 
@@ -179,7 +190,11 @@ def _interval(text: str, given: str) -> Interval:
         date.fromisoformat(start)
     except ValueError:
         raise InvalidTime(f"{shown}: there is no day {start}") from None
-    return Interval(every, unit, on, at, start)
+    made = Interval(every, unit, on, at, start)
+    before = date.fromisoformat(start) - timedelta(days=1)
+    if next(made.walls(datetime.combine(before, time())), None) is None:
+        raise InvalidTime(f"{shown} never fires: none of its months has that day")
+    return made
 
 
 def _day_word(word: str, unit: str, shown: str) -> int:
@@ -206,7 +221,7 @@ def _time(text: str) -> time:
     return time.fromisoformat(text)
 
 
-def _times(text: str) -> tuple[int, ...]:
+def _times(text: str, tz: str | None) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     found = set()
     for word in words:
@@ -214,8 +229,24 @@ def _times(text: str) -> tuple[int, ...]:
             at = datetime.fromisoformat(word.upper().replace(" ", "T", 1) if " " in word else word)
         except ValueError:
             raise InvalidTime(f"{ascii(word)[:60]} is no time: write it as 2026-12-01T09:00Z or with +01:00") from None
-        found.add(to_ms(at))
+        found.add(_instant_ms(at, word, tz))
     return check_times(tuple(sorted(found)))
+
+
+def _instant_ms(at: datetime, word: str, tz: str | None) -> int:
+    """A given time in ms; one without a zone is read on the wall clock of `tz`."""
+    if at.utcoffset() is not None:
+        return to_ms(at)
+    shown = ascii(word)[:60]
+    if tz is None:
+        raise InvalidTime(
+            f"{shown} has no zone: add one, as in {word[:40]}Z or {word[:40]}+01:00, or give --zone or tz="
+        )
+    runs = [instant for instant in place(at.replace(microsecond=0), tz, Gap.SKIP, Fold.BOTH) if not instant.skipped]
+    if len(runs) != 1:
+        what = "comes twice" if runs else "does not exist"
+        raise InvalidTime(f"{shown} {what} in {tz}, where the clocks change then: write it with its offset, as +01:00")
+    return runs[0].at_s * 1000 + at.microsecond // 1000
 
 
 def check_times(times_ms: tuple[int, ...]) -> tuple[int, ...]:
@@ -272,8 +303,18 @@ def words(kind: Kind, name: str = "") -> str:
     if kind.on:
         names = [_WEEKDAY_WORDS[d] if unit == "week" else "the last day" if d == -1 else str(d) for d in kind.on]
         text += " on " + " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    last = max((*kind.on, -1)) if kind.on else date.fromisoformat(kind.start).day
+    if unit == "month" and last > 28:
+        text += ", in months that have that day,"
+    elif unit == "year" and kind.start.endswith("-02-29"):
+        text += " that has a 29th of February"
     text += " at " + ", ".join(kind.at)
     return text if kind.start.startswith("1970-01-0") else f"{text}, counted from {kind.start}"
+
+
+def notes(kind: Kind, name: str = "") -> tuple[str, ...]:
+    """What a person should know of how a rhythm was read, in sentences. name: the schedule's."""
+    return CronLine.parse(kind.text, name).notes if isinstance(kind, Cron) else ()
 
 
 def _span(ms: int) -> str:

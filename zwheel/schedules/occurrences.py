@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -13,12 +12,17 @@ from zwheel.errors import InvalidTime
 from zwheel.schedules.calendars import LONGEST_MOVE_DAYS, Calendar, OnBlocked
 from zwheel.schedules.cron import CronLine
 from zwheel.schedules.kinds import Cron, Every, Interval, Kind, Times, words
-from zwheel.schedules.zones import Fold, Gap, Instant, instants, next_change, place, segment, wall_of, zone
+from zwheel.schedules.zones import Fold, Gap, Instant, instants, next_change, place, segment, wall_of, wall_s, zone
 from zwheel.times import MAX_MS, to_datetime
 
 _DAY_S = 86_400
-#: Where nothing runs for this long, nothing is looked for any more: every day is blocked.
+#: Where all is blocked for this long, nothing is looked for any more.
 _HORIZON_MS = 60 * 366 * _DAY_S * 1000
+#: Nor where so many blocked days or times of day follow each other without a run between. A calendar lists 2000 days at
+#: the most: with the weekends between them they are 2800 in a row.
+_MOST_SKIPPED = 4000
+#: A rhythm with more times a day does not move to other days: those of one day would crowd another.
+_MOST_MOVED = 100
 #: How far other zone data may move a wall time, and how many occurrences are looked at to find it again.
 _NEAR_MS, _NEAR_MOST = 26 * 3600 * 1000, 500
 
@@ -68,19 +72,27 @@ class Rhythm:
                 )
             if on_blocked is OnBlocked.PREVIOUS and self._calendar.windows:
                 raise InvalidTime("a blocked time of day has no previous day: use skip or next with it")
+            if self._times_a_day > _MOST_MOVED:
+                raise InvalidTime(
+                    f"with {self._times_a_day:,} times a day it cannot move to another day: on a blocked day it can only "
+                    f"skip, or it names {_MOST_MOVED} times a day at the most"
+                )
 
     def after(self, ms: int, *, skipped: bool = False) -> Iterator[Occurrence]:
         """Give the occurrences strictly after `ms`, rising; with `skipped` also those that do not run, and why."""
-        found = self._moved(ms) if self._moves else self._unmoved(ms)
+        found = self._moved(ms) if self._moves else self._unmoved(ms, skipped)
         last = ms
+        in_a_row, since = 0, 0
         for occurrence in found:
-            if occurrence.at_ms > last + _HORIZON_MS:
+            if in_a_row >= _MOST_SKIPPED or (in_a_row and occurrence.at_ms > since + _HORIZON_MS):
                 return
             if occurrence.skipped:
+                since = since if in_a_row else occurrence.at_ms
+                in_a_row += 1
                 if skipped and occurrence.at_ms > ms:
                     yield occurrence
             elif last < occurrence.at_ms <= MAX_MS:
-                last = occurrence.at_ms
+                last, in_a_row = occurrence.at_ms, 0
                 yield occurrence
 
     def between(self, after_ms: int, until_ms: int, limit: int) -> list[Occurrence]:
@@ -109,17 +121,19 @@ class Rhythm:
         found = self.between(after_ms, until_ms, limit + 1)
         if len(found) <= limit:
             return found, False
-        span = max(1000, (found[-1].at_ms - found[0].at_ms) * 5 // 4)
+        low, high = after_ms, until_ms  # enough of them come after the one, too few after the other
+        start = max(low, until_ms - max(1000, (found[-1].at_ms - found[0].at_ms) * 5 // 4))
         while True:
-            start = max(after_ms, until_ms - span)
-            kept: deque[Occurrence] = deque(maxlen=limit)
-            for occurrence in self.after(start):
-                if occurrence.at_ms > until_ms:
-                    break
-                kept.append(occurrence)
-            if len(kept) >= limit or start == after_ms:
-                return list(kept), True
-            span *= 2
+            found = self.between(start, until_ms, 2 * limit + 1)
+            if limit <= len(found) <= 2 * limit:
+                return found[-limit:], True
+            earlier = until_ms - 2 * (until_ms - start)
+            if len(found) < limit:
+                high = start
+                start = earlier if earlier > low else (low + high) // 2
+            else:
+                low = start
+                start = (low + high) // 2
 
     def at_wall(self, wall: datetime, near_ms: int) -> Occurrence | None:
         """The occurrence that stands for a wall time; one that a calendar moves is looked for around `near_ms`."""
@@ -199,8 +213,17 @@ class Rhythm:
         at_s = occurrence.at_ms // 1000
         return wall_of(at_s + segment(self._tz, at_s).offset_s)
 
-    def _unmoved(self, ms: int) -> Iterator[Occurrence]:
-        """With blocked ones marked. A rhythm does not walk through a blocked day: it goes on where that ends."""
+    @property
+    def _times_a_day(self) -> int:
+        if self._line is not None:
+            return self._line.times_a_day
+        return len(self._kind.at) if isinstance(self._kind, Interval) else 0
+
+    def _unmoved(self, ms: int, every: bool) -> Iterator[Occurrence]:
+        """With blocked ones marked. A blocked day is not walked through: it goes on where that ends.
+
+        every: give each fixed time of a blocked day, not only the first.
+        """
         calendar = self._calendar
         if calendar is None:
             yield from self._plain(ms)
@@ -215,18 +238,18 @@ class Rhythm:
                     yield occurrence
                     continue
                 yield Occurrence(occurrence.at_ms, occurrence.wall, f"{why}: skipped", True)
-                if not self.fixed:
+                if not (every and self.fixed):
                     start = self._unblocked(calendar, wall, occurrence.at_ms)
                     break
 
     def _unblocked(self, calendar: Calendar, wall: datetime, at_ms: int) -> int:
         """The ms before which a blocked day or time of day ends; not before the occurrence that met it."""
         if calendar.day_blocked(wall.date()):
-            end = datetime.combine(wall.date() + timedelta(days=1), time())
+            end = datetime.combine(calendar.open_day(wall.date()), time())
         else:
             end = calendar.window_end(wall)
-        instant = place(end, self._tz, Gap.RUN_AFTER, Fold.FIRST)
-        return max(at_ms, instant[0].at_s * 1000 - 1) if instant else at_ms
+        here = segment(self._tz, at_ms // 1000)
+        return max(at_ms, min(wall_s(end) - here.offset_s, here.end_s) * 1000 - 1)
 
     def _moved(self, ms: int) -> Iterator[Occurrence]:
         """With blocked ones moved. What waits to be given is kept in order until nothing can come before it any more."""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from zwheel.errors import InvalidTime
 from zwheel.times import to_datetime
@@ -21,6 +22,8 @@ EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - wall times have no zone
 #: A jump of the clock by this much or more is no change to or from summer time, s: Debian's cron draws the same line.
 LARGEST_CHANGE_S = 3 * 3600
 _STEP_S = 12 * 3600
+#: No clock is ever this far from UTC, nor moved by this much.
+_FAR_S = 3 * 86400
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory", "local"})
 #: Gives the wall times of a rhythm, strictly after the one it is given, rising.
 Walls = Callable[[datetime], Iterator[datetime]]
@@ -73,14 +76,9 @@ def zone(name: str) -> ZoneInfo:
             raise ValueError
         return ZoneInfo(name)
     except (ValueError, ZoneInfoNotFoundError, OSError):
-        shown = ascii(name)[:60]
-        if not available_timezones():
-            raise InvalidTime(
-                f"zone {shown} cannot be found: this machine has no zone data, install tzdata (pip install tzdata)"
-            ) from None
-        raise InvalidTime(
-            f"{shown} is not the IANA name of a zone, such as Europe/Berlin, Asia/Shanghai or UTC"
-        ) from None
+        from zwheel.schedules.zonenames import zone_hint
+
+        raise InvalidTime(f"{ascii(name)[:60]} is not the IANA name of a zone: {zone_hint(str(name)[:64])}") from None
 
 
 def wall_of(seconds: int) -> datetime:
@@ -96,6 +94,10 @@ def wall_s(wall: datetime) -> int:
 
 def _offset_s(name: str, at_s: int) -> int:
     offset = to_datetime(at_s * 1000).astimezone(zone(name)).utcoffset()
+    return _seconds(offset)
+
+
+def _seconds(offset: timedelta | None) -> int:
     return 0 if offset is None else offset.days * 86400 + offset.seconds
 
 
@@ -105,9 +107,12 @@ def transitions(name: str, year: int) -> tuple[tuple[int, int, int], ...]:
     start, end = (wall_s(datetime(y, 1, 1)) for y in (year, year + 1))  # noqa: DTZ001 - both are UTC
     found = []
     at, before = start, _offset_s(name, start)
-    while at < end:
-        later = min(at + _STEP_S, end)
-        after = _offset_s(name, later)
+    there, step = zone(name), timedelta(seconds=_STEP_S)
+    when = datetime(year, 1, 1, tzinfo=there)
+    while at < end and name != "UTC":
+        later = at + _STEP_S
+        when += step
+        after = _seconds(there.fromutc(when).utcoffset())
         if after != before:
             low, high = at, later
             while high - low > 1:
@@ -173,6 +178,10 @@ def instants(walls: Walls, name: str, gap: Gap, fold: Fold, fixed: bool, after_s
             low = wall
             wall = next(stream, None)
             continue
+        if wall_s(wall) - here.end_s > 2 * _FAR_S:
+            # No wall time is named before this one: what changes of clocks lie between touch none.
+            here = segment(name, wall_s(wall) - _FAR_S)
+            continue
         following = segment(name, here.end_s)
         begins = wall_of(here.end_s + following.offset_s)
         if following.offset_s > here.offset_s and wall < begins:
@@ -219,5 +228,7 @@ def place(wall: datetime, name: str, gap: Gap, fold: Fold) -> list[Instant]:
     """The instants of one wall time under the policies: one as a rule, two for both passes of a fold, or a skipped one."""
     seconds = wall_s(wall)
     start = max(0, seconds - 36 * 3600)
-    found = instants(lambda low: iter([wall] if wall > low else []), name, gap, fold, True, start)
-    return list(found)
+    # One that follows lets the walk go on over a fold, to the second pass.
+    both = (wall, wall + timedelta(days=2))
+    found = instants(lambda low: iter([w for w in both if w > low]), name, gap, fold, True, start)
+    return list(takewhile(lambda instant: instant.wall == wall, found))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zwheel.errors import InvalidTime
 from zwheel.schedules.kinds import kind_from_text
 from zwheel.schedules.occurrences import Rhythm
-from zwheel.schedules.zones import LARGEST_CHANGE_S, Fold, Gap, transitions, zone
+from zwheel.schedules.zones import LARGEST_CHANGE_S, Fold, Gap, place, transitions, zone
 from zwheel.times import to_datetime
 
 ZONES = (
@@ -85,6 +85,15 @@ def test_a_rhythm_keeps_its_real_time_whatever_the_policy(gap: Gap, fold: Fold) 
         "10-25T00:30", "10-25T01:00", "10-25T01:30", "10-25T02:00",
     ]  # fmt: skip
     assert first("*/10 2 * * *", "Europe/Berlin", "2026-03-28T12:00Z", 1, gap, fold) == ["03-30T00:00"]
+
+
+@pytest.mark.parametrize(
+    ("fold", "wanted"),
+    [(Fold.FIRST, ["00:30"]), (Fold.SECOND, ["01:30"]), (Fold.BOTH, ["00:30", "01:30"])],
+)
+def test_one_wall_time_that_comes_twice_is_placed_as_its_policy_says(fold: Fold, wanted: list[str]) -> None:
+    found = place(datetime(2026, 10, 25, 2, 30), "Europe/Berlin", Gap.RUN_AFTER, fold)
+    assert [to_datetime(instant.at_s * 1000).strftime("%H:%M") for instant in found] == wanted
 
 
 def test_a_day_that_a_zone_left_out_has_no_runs() -> None:
