@@ -93,6 +93,12 @@ def worker(
     accept_data_loss: Annotated[
         bool, typer.Option("--accept-data-loss", help="Work also on a Redis that may delete queue keys (eviction).")
     ] = False,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            "--owner", metavar="NAME", help="Whose the schedules are that the app declares; else of the app and queue."
+        ),
+    ] = None,
     allow_shell: AllowShell = False,
     allow: Allow = None,
     uvloop: Annotated[bool, typer.Option("--uvloop", help="Use uvloop (needs the extra).")] = False,

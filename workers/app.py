@@ -52,7 +52,7 @@ def load_app(name: str, include: Sequence[str] = ()) -> Registry:
         wheels = [key for key, value in vars(module).items() if isinstance(value, Registry)]
         hint = f"; did you mean {module_name}:{wheels[0]}?" if wheels else ""
         raise ConfigError(f"{module_name}:{attribute} is not a Wheel{hint}")
-    found.owner = f"{module_name}:{attribute}"
+    found.app = f"{module_name}:{attribute}"
     for more in dict.fromkeys((*found.include, *include)):
         _import(more, "an included module is named as it is imported, such as shop.jobs")
     return found

@@ -22,7 +22,6 @@ from zwheel.errors import (
     BrokerRefused,
     BrokerUnavailable,
     OutcomeUnknown,
-    ScheduleExists,
     SchemaMismatch,
     ZwheelError,
 )
@@ -37,6 +36,7 @@ from zwheel.store import Store, SyncStore, pause_s
 from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
 from .contact import Contact
+from .declarations import Declarations
 from .heartbeat import Heartbeat
 from .isolated import Isolated
 from .newcomer import Newcomer
@@ -93,7 +93,7 @@ class Worker:
         self.stuck = 0
         self._pollers: list[Poller] = []
         self._isolated: Isolated | None = None
-        #: What it publishes of its tasks.
+        #: What it publishes of its tasks and schedules.
         self._tasks: dict[str, object] = {}
 
     @property
@@ -122,7 +122,8 @@ class Worker:
         store.recorder = self.wheel.recorder(session)
         shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
-        self._tasks, group = about_tasks(self.wheel.tasks), group_of(self.wheel.tasks)
+        declarations = Declarations(self.wheel, self.id)
+        self._tasks, group = about_tasks(self.wheel.tasks) | declarations.about(), group_of(self.wheel.tasks)
         peers = {QueueName(keys.queue): Peers(store, keys, self.id, group) for keys in shards}
         runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
         contact = Contact(self.settings, lambda: reaping.kick())
@@ -154,8 +155,9 @@ class Worker:
                 return
             heartbeat.start()
             watchdog.start()
-            await self._sync(store)
+            synced = await declarations.sync(store)
             loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers, newcomers)
+            parts["sync of schedules"] = asyncio.create_task(declarations.run(store, synced))
             self.ready.set()
             count = len(self.wheel.tasks)
             tasks = f"{count} task{'' if count == 1 else 's'}"
@@ -177,11 +179,8 @@ class Worker:
             await runner.isolated.close()
             if heartbeat.ident is not None:
                 within_s = _SIGN_OFF_S if answered else _SILENT_S
-                await asyncio.gather(
-                    asyncio.to_thread(heartbeat.join, within_s),
-                    self._leave(store, [keys.workers for keys in shards], within_s),
-                    *(others.aclose() for others in peers.values()),
-                )
+                leaving = self._leave(store, heartbeat, [keys.workers for keys in shards], within_s)
+                await asyncio.gather(leaving, *(others.aclose() for others in peers.values()))
             beat_store.close()
             await store.aclose()
 
@@ -193,34 +192,6 @@ class Worker:
         )  # fmt: skip
         self._isolated = runner.isolated
         return runner
-
-    async def _sync(self, store: Store) -> None:
-        """Make the schedules in Redis those that the application declares."""
-        if not self.wheel.declared and not self.wheel.owner:
-            return
-        from zwheel.operations import schedules
-
-        owner = self.wheel.owner
-        steps = schedules.sync_schedules(
-            store.session, self.wheel.codec, list(self.wheel.declared.values()), owner, dry_run=False
-        )
-        try:
-            report = await store.drive(steps)
-        except (BrokerError, ScheduleExists) as error:
-            log.error("the schedules of %s are not synced: %s", owner, error)
-            return
-        except Exception:
-            # Whatever is stored there, in any queue: jobs go on.
-            log.exception("the schedules of %s are not synced", owner)
-            return
-        if report.skipped:
-            log.warning(
-                "schedules of %s: %s cannot be read by this version and stay as they are",
-                owner, ", ".join(report.skipped),
-            )  # fmt: skip
-        for what, names in (("added", report.added), ("changed", report.changed), ("removed", report.removed)):
-            if names:
-                log.info("schedules of %s: %s %s", owner, what, ", ".join(names))
 
     def _beat_store(self, url: str, session: Session) -> SyncStore:
         """The heartbeat's own connection: with lanes of its own, and one estimate of the server's clock for both."""
@@ -338,9 +309,11 @@ class Worker:
         while runner.held and everything.done() and time.monotonic() < deadline:  # noqa: ASYNC110 - seldom, and short
             await asyncio.sleep(_LOOK_S)
 
-    async def _leave(self, store: Store, lists: list[str], within_s: float) -> None:
+    async def _leave(self, store: Store, heartbeat: Heartbeat, lists: list[str], within_s: float) -> None:
+        """Sign off after the last beat, which would sign on again: to others a worker that left would seem to live."""
+        await asyncio.to_thread(heartbeat.join, within_s)
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(_SILENT_S if heartbeat.is_alive() else within_s):
                 await store.send([("HDEL", name, self.id) for name in lists])
         except (BrokerError, TimeoutError, ZwheelError) as error:
             log.info("worker %s: could not sign off: %s", self.id, error)

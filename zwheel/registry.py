@@ -39,6 +39,7 @@ class Registry:
         give_up_s: float = 5.0,
         history: str | PathLike[str] | None = None,
         include: Sequence[str] = (),
+        owner: str | None = None,
     ) -> None:
         """Keep the settings.
 
@@ -51,6 +52,8 @@ class Registry:
             history: A directory for a history of all that is done, for `zwheel verify`; None: that of ZWHEEL_HISTORY,
                 else none is kept.
             include: Modules that define further tasks, as `shop.jobs`: a worker of this application imports them too.
+            owner: Whose the schedules are that are declared here; None: of the application's name and their queue.
+                Services that share both need an owner each.
 
         Raises: ConfigError, InvalidName.
         """
@@ -66,8 +69,10 @@ class Registry:
         self.tasks: dict[str, BaseTask[Any, Any]] = {}
         #: The schedules that this application declares, by name: a worker syncs them when it starts.
         self.declared: dict[str, Definition] = {}
-        #: Whose they are: `zwheel worker` names it after the app it runs.
-        self.owner = ""
+        #: Whose they are, when that was said; else see `owner_of`.
+        self.owner = owner or ""
+        #: The application's name: `zwheel worker` calls it as its command line does.
+        self.app = ""
 
     def resolve(self) -> tuple[str, str]:
         """Find the URL and the namespace: what was given, else the environment and the settings file.
@@ -95,10 +100,22 @@ class Registry:
         """Whether a URL was given where the wheel was made."""
         return self._url is not None
 
-    def configure(self, url: str | None = None, namespace: str | None = None) -> None:
+    def configure(self, url: str | None = None, namespace: str | None = None, owner: str | None = None) -> None:
         """Fill in what was left open when the wheel was made, as the command line does."""
+        self.owner = self.owner if owner is None else owner
         self._url = self._url if url is None else url
         self._namespace = self._namespace if namespace is None else check_name(namespace, "namespace")
+
+    def owner_of(self, queue: str) -> str:
+        """Whose a schedule is that is declared here for this queue."""
+        return self.owner or f"{self.app}@{queue}"
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """All owners that schedules declared here can have."""
+        queues = {str(task.policy.queue) for task in self.tasks.values()}
+        queues |= {str(one.queue) for one in self.declared.values()}
+        return frozenset({self.owner} if self.owner else map(self.owner_of, queues))
 
     def register(self, task: BaseTask[Any, Any]) -> None:
         """Add a task. Raises: ConfigError when its name is taken by another function."""
@@ -185,8 +202,7 @@ class Registry:
             if chosen in self.declared:
                 raise ConfigError(f"two schedules are declared as {chosen!r}: give one of them another name=")
             self.declared[chosen] = make_definition(self.tasks, self.codec, chosen, when, task, args, kwargs, **options)
-            if not self.owner:
-                self.owner = f"code:{task.function.__module__}"
+            self.app = self.app or f"code:{task.function.__module__}"
             return task  # type: ignore[no-any-return]
 
         return declare

@@ -19,7 +19,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
         "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/keeper.py", "workers/poller.py", "workers/looks.py",
         "workers/peers.py", "workers/newcomer.py",
         "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/listing.py", "zwheel/operations/produce.py",
-        "zwheel/operations/late.py", "workers/occurrences.py",
+        "zwheel/operations/late.py", "zwheel/operations/declared.py", "workers/occurrences.py",
     ),
     Role.READER: ("zwheel/operations/read.py", "zwheel/operations/overview.py"),
     Role.OPERATOR: (

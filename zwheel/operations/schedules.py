@@ -62,6 +62,8 @@ class SyncReport:
     """Left as they are, because their records cannot be read by this version."""
     kept: tuple[str, ...] = ()
     """Of the owner and not among the definitions, and left all the same, because the caller said so."""
+    refused: tuple[str, ...] = ()
+    """Declared by an application and not written: another owner has a schedule of that name."""
 
 
 def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo]]:
@@ -378,19 +380,27 @@ def sync_schedules(
         raise InvalidInput("sync_schedules: name the owner")
     wanted = {d.name: d.with_owner(owner).check() for d in definitions}
     listed = yield from schedules(session, None)
+    for info in listed:
+        if info.name in wanted and info.owner != owner:
+            raise ScheduleExists(info.name, info.queue, info.owner)
+    return (yield from make_so(session, codec, listed, wanted, {owner}, keep, dry_run))
+
+
+def make_so(
+    session: Session, codec: Codec, listed: Listing[ScheduleInfo], wanted: dict[str, Definition],
+    owners: Collection[str], keep: Collection[str], dry_run: bool,
+) -> Steps[SyncReport]:  # fmt: skip
+    """Write what is wanted, and remove what else these owners have and what is not to be kept."""
     present = {info.name: info for info in listed}
     # What another version wrote stays as it is: it is neither changed nor taken for missing.
     strange = {one.name for one in listed.unreadable if one.name not in present}
     closed = {one.queue for one in listed.unreadable if one.name == EVERY}
     skipped = {name for name, definition in wanted.items() if name in strange or definition.queue in closed}
     wanted = {name: definition for name, definition in wanted.items() if name not in skipped}
-    for name in wanted:
-        if name in present and present[name].owner != owner:
-            raise ScheduleExists(name, present[name].queue, present[name].owner)
     added = [name for name in wanted if name not in present]
     moved = [n for n, d in wanted.items() if n in present and present[n].queue != d.queue]
     changed = [n for n, d in wanted.items() if n in present and present[n].state.declared != d.digest()]
-    gone = [n for n, info in present.items() if info.owner == owner and n not in wanted]
+    gone = [n for n, info in present.items() if info.owner in owners and n not in wanted]
     removed = [name for name in gone if name not in keep]
     report = SyncReport(
         added=tuple(sorted(added)), changed=tuple(sorted({*changed, *moved})), removed=tuple(sorted(removed)),

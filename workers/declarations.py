@@ -1,0 +1,75 @@
+"""Makes the schedules in Redis those that the application declares: once at the start, and later what could not be yet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from zwheel.errors import BrokerError
+from zwheel.operations.declared import about_declared, sync_declared
+from zwheel.operations.schedules import SyncReport
+from zwheel.outside import Sayer, escaped
+from zwheel.registry import Registry
+from zwheel.store import Store
+
+log = escaped("zwheel.worker")
+
+#: How often to try again what a worker that lives keeps from being done, seconds.
+AGAIN_S = 60.0
+
+
+class Declarations:
+    """The schedules that one worker's application declares."""
+
+    def __init__(self, wheel: Registry, worker: str) -> None:
+        self._wheel = wheel
+        self._worker = worker
+        self._sayer = Sayer(log)
+        self.definitions = [one.with_owner(wheel.owner_of(one.queue)) for one in wheel.declared.values()]
+
+    def about(self) -> dict[str, object]:
+        """What the worker publishes, so that no other service removes them."""
+        return about_declared(self.definitions)
+
+    async def sync(self, store: Store, again: SyncReport | None = None) -> SyncReport | None:
+        """Write what is declared and remove what is not any more. None: it failed, which is said."""
+        wheel, whose = self._wheel, self._wheel.owner or self._wheel.app
+        if not whose:
+            return SyncReport()
+        steps = sync_declared(
+            store.session, wheel.codec, self.definitions, wheel.owners, app=wheel.app, worker=self._worker, again=again
+        )
+        try:
+            report = await store.drive(steps)
+        except BrokerError as error:
+            self._sayer.say(logging.ERROR, "broker", "the schedules of %s are not synced: %s", whose, error)
+            return None
+        except Exception:
+            # Whatever is stored there, in any queue: jobs go on.
+            self._sayer.say(logging.ERROR, "odd", "the schedules of %s are not synced", whose, trace=True)
+            return None
+        self._tell(whose, report)
+        return report
+
+    def _tell(self, whose: str, report: SyncReport) -> None:
+        for names, level, text in (
+            (report.skipped, logging.WARNING, "cannot be read by this version and stay as they are"),
+            (report.kept, logging.WARNING,
+             "stay: another living worker declares them as its own. If that is another service, give each an owner"),
+            (report.refused, logging.ERROR,
+             "are not written: others have schedules of these names. Rename them, or remove those with "
+             "`zwheel schedule remove`"),
+        ):  # fmt: skip
+            if names:
+                self._sayer.say(level, names, "schedules of %s: %s %s", whose, ", ".join(names), text)
+        for what, names in (("added", report.added), ("changed", report.changed), ("removed", report.removed)):
+            if names:
+                log.info("schedules of %s: %s %s", whose, what, ", ".join(names))
+
+    async def run(self, store: Store, report: SyncReport | None) -> None:
+        """Try again what could not be done, until all is; then there is nothing more to do."""
+        while report is None or report.kept or report.refused:
+            await asyncio.sleep(AGAIN_S * random.uniform(0.8, 1.2))
+            report = await self.sync(store, report)
+        await asyncio.Event().wait()
