@@ -34,7 +34,7 @@ from .alive import is_running
 from .asks import STOP_SIGNALS, Asks, time_left_s
 from .settings import WorkerSettings
 from .timeouts import Timeouts
-from .watchdog import LEASES, dump_after_s
+from .watchdog import LEASES, ask_for_stacks, dump_after_s
 
 if TYPE_CHECKING:
     from zwheel.history import Recorder
@@ -46,6 +46,8 @@ MakeRecorder = Callable[[Session], "Recorder | None"]
 _LATE = 1.5
 #: What comes over the pipe beside the numbers of signals: a beat, or that Python runs; and how often that is said.
 _BEAT, _ALIVE, _ALIVE_S = b".", b"-", 1.0
+#: A wait that took so much longer than it should means that this process was not running, seconds.
+_ASLEEP_S = 1.0
 #: How many jobs are named when a worker is killed.
 _NAMED = 20
 #: How much longer than its own thread the keeper waits before it kills the worker, seconds.
@@ -119,7 +121,11 @@ class Keeper:
 
 def _keep(pipe: int, stillness: Stillness, patience: Patience, renewal: Renewal) -> None:
     while True:
-        ready, _, _ = select.select([pipe], [], [], patience.wait_s(stillness.wait_s()))
+        wait_s = patience.wait_s(stillness.wait_s())
+        began = time.monotonic()
+        ready, _, _ = select.select([pipe], [], [], wait_s)
+        if time.monotonic() - began > wait_s + _ASLEEP_S:
+            stillness.slept()
         if ready:
             said = os.read(pipe, 4096)
             if not said:
@@ -128,6 +134,7 @@ def _keep(pipe: int, stillness: Stillness, patience: Patience, renewal: Renewal)
             if stillness.hear(said):
                 renewal.held.clear()
         elif not patience.over() and stillness.begins():
+            stillness.ask()
             overdue = renewal.run()
             if stillness.too_long(overdue):
                 stillness.end(list(renewal.held))
@@ -146,6 +153,12 @@ class Stillness:
         )
         self._looked_at = self._alive_at = time.monotonic()
         self._overdue = False
+        self._dump_after_s = dump_after_s(settings.lease_ms)
+        self._asked = False
+
+    def slept(self) -> None:
+        """This process did not run for a while, and the worker neither: a paused container, a machine that was asleep."""
+        self._looked_at = self._alive_at = time.monotonic()
 
     def hear(self, said: bytes) -> bool:
         """Take in what came over the pipe. Returns whether Python runs there."""
@@ -154,7 +167,7 @@ class Stillness:
         runs = _BEAT in said or _ALIVE in said
         if runs:
             self._alive_at = time.monotonic()
-            self._overdue = False
+            self._overdue = self._asked = False
         return runs
 
     def wait_s(self) -> float:
@@ -171,6 +184,12 @@ class Stillness:
             return True
         self._alive_at = now
         return False
+
+    def ask(self) -> None:
+        """Have the worker write its stacks, once, when Python has not run there for long."""
+        if not self._asked and time.monotonic() - self._alive_at > self._dump_after_s:
+            self._asked = True
+            ask_for_stacks(self._worker)
 
     def too_long(self, overdue: bool) -> bool:
         """Whether Python has not run there for as long as it may not. overdue: a job there is past its timeout."""

@@ -24,7 +24,7 @@ from .lifeline import listen, take_line
 from .settings import WorkerSettings
 from .stopping import Stopper, end_now
 from .timeouts import Timeouts
-from .watchdog import Dumper
+from .watchdog import write_stacks_when_asked
 from .worker import Worker
 
 log = escaped("zwheel.worker")
@@ -75,13 +75,8 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     url, namespace = wheel.resolve()
     keeper = Keeper(url, namespace, worker.id, settings, wheel.recorder, Timeouts(wheel.tasks, wheel.codec))
     worker.on_beat = keeper.tick
-    dumper = Dumper(settings.lease_ms)
-
-    def look() -> None:
-        keeper.alive()
-        dumper.put_off()
-
-    worker.on_look = look
+    write_stacks_when_asked()
+    worker.on_look = keeper.alive
     worker.replace = _end_stuck
     stopper = Stopper(worker, settings.drain_ms)
     GARBAGE.settle_in()
@@ -99,7 +94,6 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
                     keeper.close()
                     end_now(left.code)
     finally:
-        dumper.close()
         keeper.close()
     return 0
 

@@ -5,15 +5,18 @@ heartbeat's thread settles what needs no loop (`Runner.rescue`). When the loop s
 use: its jobs that still run in threads may end, the rest goes back unharmed, and the process ends. The one who started it
 starts another. The job that blocks is left to its lease: that attempt counts.
 
-It cannot see a task that holds the GIL, since no thread of Python runs then. Two others do: a thread of C that writes
-where all threads are (`Dumper`), and the keeper's process, which ends the worker.
+It cannot see a task that holds the GIL, since no thread of Python runs then. The keeper's process does: it has the worker
+write where all its threads are (`ask_for_stacks`), and ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import logging
+import os
+import signal
 import sys
 import threading
 import time
@@ -41,6 +44,8 @@ LEASES = 3
 #: How long the last round trips and the last lines of the log may take, seconds.
 _SETTLED_S, _SAID_S = 3.0, 1.0
 _FRAMES = 20
+#: Nobody else's signal, as far as can be known; a system without such signals (macOS) does without the stacks.
+_STACKS: int | None = getattr(signal, "SIGRTMAX", 0) - 3 if hasattr(signal, "SIGRTMAX") else None
 #: A debugger that waits for a person blocks the loop too.
 _DEBUGGERS = frozenset({"pdb", "bdb", "pydevd", "IPython"})
 
@@ -212,30 +217,22 @@ def _log(level: int, stack: str, text: str, *about: object) -> None:
     log.log(level, text + "\n" + fenced(stack).replace("%", "%%"), *about)
 
 
-class Dumper:
-    """Lets a thread of C write where all threads are when Python did not run for a while: some task holds the GIL.
+def write_stacks_when_asked() -> None:
+    """Write where all threads are whenever this process gets the signal for it. What writes needs no Python to run.
 
-    It is the one timer of Python's `faulthandler.dump_traceback_later`, which a program may use only once.
+    It may only be asked while Python does not run: it reads what a running thread changes, and would crash the process.
+    A timer in this process cannot know that. After a process was stopped (SIGSTOP) its timers are over and Python runs.
     """
+    if _STACKS is not None:
+        with contextlib.suppress(RuntimeError, ValueError, OSError, AttributeError):  # There is no file to write to.
+            faulthandler.register(_STACKS, file=sys.stderr, all_threads=True)
 
-    def __init__(self, lease_ms: int) -> None:
-        self._after_s = dump_after_s(lease_ms)
-        self._armed = 0.0
 
-    def put_off(self) -> None:
-        """Python runs: begin to count anew."""
-        now = time.monotonic()
-        if now - self._armed < self._after_s / 5:
-            return
-        self._armed = now
-        try:
-            faulthandler.dump_traceback_later(self._after_s, file=sys.stderr)
-        except (AttributeError, RuntimeError, ValueError, OSError):
-            self._armed = float("inf")  # There is no file to write to.
-
-    def close(self) -> None:
-        """Write nothing any more."""
-        faulthandler.cancel_dump_traceback_later()
+def ask_for_stacks(pid: int) -> None:
+    """Let a worker process in which Python does not run write where its threads are."""
+    if _STACKS is not None:
+        with contextlib.suppress(OSError):
+            os.kill(pid, _STACKS)
 
 
 def dump_after_s(lease_ms: int) -> float:

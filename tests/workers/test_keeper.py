@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from zwheel import SyncWheel
 from zwheel.calls import Session, claim, day_name, read_claim
 from zwheel.store import SyncStore
 from zwheel.times import DAY_MS
 from zwheel.workers import WorkerSettings
+from zwheel.workers import keeper as keeper_module
 from zwheel.workers.alive import is_running
-from zwheel.workers.keeper import Keeper, renew
+from zwheel.workers.keeper import Keeper, Stillness, renew
 
 
 def _claim_one(url: str, worker: str, lease_ms: int) -> tuple[SyncStore, Session, str]:
@@ -78,6 +81,26 @@ def test_a_stopped_process_does_not_count_as_running() -> None:
         child.kill()
         child.wait()
     assert not is_running(child.pid)
+
+
+def test_a_worker_that_slept_together_with_its_keeper_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A paused container: both were frozen for two minutes, and the keeper runs first."""
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    asked: list[int] = []
+    monkeypatch.setattr(keeper_module, "ask_for_stacks", asked.append)
+    stillness = Stillness(os.getpid(), WorkerSettings(lease_ms=1_500))
+    now += 120
+    stillness.slept()
+    assert not stillness.begins() and not stillness.too_long(overdue=True)
+    stillness.ask()
+    assert asked == []
+    now += 8
+    assert stillness.begins(), "from here on silence counts"
+    stillness.ask()
+    stillness.ask()
+    assert asked == [os.getpid()]
+    assert stillness.too_long(overdue=True)
 
 
 def test_it_ends_when_its_worker_closes_the_pipe(url: str) -> None:

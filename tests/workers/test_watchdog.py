@@ -12,6 +12,7 @@ from tests.workers.harness import Log, eventually, one_kind, running
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
 from zwheel import Job, JobState, Reason, Wheel
+from zwheel.workers.watchdog import dump_after_s
 
 pytestmark = [pytest.mark.anyio, one_kind]
 IMPATIENT = "tests.workers.impatient"
@@ -84,6 +85,22 @@ async def test_a_task_that_holds_the_gil_past_its_timeout_is_renewed_no_more_and
         # Where it stood was written before, by a thread that needs no GIL.
         assert [line for line in worker.lines if "in clutch" in line], worker.lines
         assert [line for line in worker.lines if "a task holds the GIL" in line and answer.job_id in line]
+
+
+async def test_a_worker_that_was_stopped_for_long_goes_on_and_writes_no_stacks(
+    wheel: Wheel, stage: Stage, url: str
+) -> None:
+    """What would write them after the stop would read what running threads change, and could crash the process."""
+    async with worker_process(url, stage.path, lease="600ms") as worker:
+        worker.signal(signal.SIGSTOP)
+        # Longer than Python may be silent before stacks are written.
+        await asyncio.sleep(dump_after_s(600) + 1.0)
+        worker.signal(signal.SIGCONT)
+        answer = await wheel.enqueue("quick", keep=60)
+        assert (await wheel.wait(answer.job_id, timeout=20)).state is JobState.DONE
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    assert not [line for line in worker.lines if "hread 0x" in line]
 
 
 async def test_a_short_block_is_said_once_for_each_task_and_changes_nothing(
