@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from cronsim import CronSim, CronSimError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,17 @@ def test_any_line_is_refused_or_its_next_time_found_within_fifty_years_of_months
         assert looked.calls <= MOST_MONTHS
     assert found is not None or after.year > 9949
     assert found is None or found > after.replace(microsecond=0)
+
+
+@given(LINES, st.datetimes(datetime(1990, 1, 1), datetime(2060, 1, 1)))
+def test_any_line_fires_when_another_walker_says(line: str, after: datetime) -> None:
+    try:
+        read = CronLine.parse(line, "report")
+        # It knows no H and no W, no range that goes over the end, and takes 5-5/2 for 5/2.
+        theirs = CronSim(line.replace("?", "*"), after)
+    except (InvalidTime, CronSimError):
+        return
+    assert list(islice(read.walls(after), 50)) == list(islice(theirs, 50))
 
 
 @pytest.mark.parametrize("line", ["* * * 15W * *", "* * * * 2 MON#5", "0-58 0-58 0-22 29 2 *", "* * * */28 2 MON"])
