@@ -134,6 +134,7 @@ def worker(
     if name is None and not commands:
         raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
     wheel = load_app(name, include or ()) if name is not None else Wheel()
+    wheel.configure(owner=owner)
     set_up_logging(log_level, log_format)
     if commands:
         from zwheel.workers.shell import register_shell

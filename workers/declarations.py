@@ -15,7 +15,7 @@ from zwheel.store import Store
 
 log = escaped("zwheel.worker")
 
-#: How often to try again what a worker that lives keeps from being done, seconds.
+#: After how long, and how often, to try again what could not be done, seconds: a service that restarts is back by then.
 AGAIN_S = 60.0
 
 
@@ -38,8 +38,9 @@ class Declarations:
         if not whose:
             return SyncReport()
         steps = sync_declared(
-            store.session, wheel.codec, self.definitions, wheel.owners, app=wheel.app, worker=self._worker, again=again
-        )
+            store.session, wheel.codec, self.definitions, wheel.owners, app=wheel.app, tasks=wheel.tasks,
+            worker=self._worker, again=again,
+        )  # fmt: skip
         try:
             report = await store.drive(steps)
         except BrokerError as error:
@@ -56,7 +57,8 @@ class Declarations:
         for names, level, text in (
             (report.skipped, logging.WARNING, "cannot be read by this version and stay as they are"),
             (report.kept, logging.WARNING,
-             "stay: another living worker declares them as its own. If that is another service, give each an owner"),
+             "are not declared here, and may be another service's: they are removed when no living worker declares them. "
+             "Services that share an application's name and a queue need an owner each"),
             (report.refused, logging.ERROR,
              "are not written: others have schedules of these names. Rename them, or remove those with "
              "`zwheel schedule remove`"),

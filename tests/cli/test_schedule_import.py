@@ -13,6 +13,7 @@ import pytest
 from tests.unit.schedules.crontab_shapes import PROGRAMS, SYSTEM_SHAPES, USER_SHAPES, USERS
 from zwheel import SyncWheel
 from zwheel.cli import crontab_source
+from zwheel.cli.output import Output
 from zwheel.codec import DEFAULT
 from zwheel.schedules.definition import Definition
 
@@ -118,6 +119,23 @@ def test_doubt_about_the_format_is_an_error_that_names_the_options(shell: Shell,
     assert stored(url)["shop-backup"][0] == "backup /srv"
     told(shell("schedule", "import", file, "--system", "--prefix", "other", "--owner", "me"))
     assert stored(url)["other-srv"] == ("/srv", "me")
+
+
+@pytest.mark.parametrize(("answer", "command"), [(True, "/srv"), (False, "backup /srv")])
+def test_on_a_terminal_doubt_is_asked_about(
+    shell: Shell, url: str, shop: Write, monkeypatch: pytest.MonkeyPatch, answer: bool, command: str
+) -> None:
+    asked: list[str] = []
+
+    def ask(_: Output, question: str) -> bool:
+        asked.append(question)
+        return answer
+
+    monkeypatch.setattr(Output, "interactive", property(lambda self: True))
+    monkeypatch.setattr(Output, "confirm", ask)
+    told(shell("schedule", "import", shop("0 1 * * * backup /srv\n")))
+    assert ["'backup'" in question for question in asked] == [True]
+    assert [found for found, _ in stored(url).values()] == [command]
 
 
 def test_the_places_of_cron_say_the_format(

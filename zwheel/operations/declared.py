@@ -81,18 +81,20 @@ def _elsewhere(session: Session, worker: str) -> Steps[Elsewhere]:
 
 def sync_declared(
     session: Session, codec: Codec, definitions: Iterable[Definition], owners: Collection[str], *, app: str,
-    worker: str, again: SyncReport | None = None,
+    tasks: Collection[str], worker: str, again: SyncReport | None = None,
 ) -> Steps[SyncReport]:  # fmt: skip
     """Make the schedules of an application those that it declares, and take nothing from a service that lives.
 
     What another living worker declares for the same owner is not removed: it is another service of that name, or a
-    version that is about to end. A name that another owner has is not written, unless that owner is this application
+    version that is about to end. A schedule whose task is unknown here is not removed at once either: the service that
+    has the task may be about to start. A name that another owner has is not written, unless that owner is this application
     under another queue, and no living worker declares it so any more.
 
     Args:
         definitions: What is declared, each with its owner.
         owners: Those of this application; what they have beside the definitions is removed.
         app: The application's name, with which the owners begin that it has by default.
+        tasks: Those that this application has.
         worker: Who asks.
         again: What an earlier call told. Only what it could not do is tried: by now there may be a newer version.
     """
@@ -107,7 +109,11 @@ def sync_declared(
     refused: set[str] = set()
     if foreign or left:
         others = yield from _elsewhere(session, worker)
-        keep |= {info.name for info in left if others.has(info.owner, info.name)}
+        soon = again is None
+        keep |= {
+            info.name for info in left
+            if others.has(info.owner, info.name) or (soon and info.definition.task not in tasks)
+        }  # fmt: skip
         refused = {
             info.name for info in foreign
             if not (app and info.owner.startswith(f"{app}@")) or others.has(info.owner, info.name)

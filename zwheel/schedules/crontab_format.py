@@ -30,7 +30,8 @@ class Format(StrEnum):
 def format_of(text: str, *, is_user: Callable[[str], bool], is_program: Callable[[str], bool]) -> tuple[Format, str]:
     """Tell the format by the sixth words of the lines, with the word that it hangs on.
 
-    It is the system format when each of them is a user that exists, and not all of these could be commands as well.
+    It is the system format when each of them is a user that exists, and one at least is followed by a command and could
+    not be one itself.
     """
 
     def could_run(word: str) -> bool:
@@ -39,7 +40,7 @@ def format_of(text: str, *, is_user: Callable[[str], bool], is_program: Callable
     def could_be_program(word: str) -> bool:
         return word != "root" and (word in _ALSO_COMMANDS or is_program(word))
 
-    count, users = 0, []
+    count, users, sure = 0, [], ""
     for line in crontab_lines(text):
         if not line or line.startswith("#") or variable(line) is not None:
             continue
@@ -51,12 +52,14 @@ def format_of(text: str, *, is_user: Callable[[str], bool], is_program: Callable
         if user is None or len(words) < 2 or not (user == "root" or is_user(user)):
             continue
         # What follows a user is a command; what follows a command may be an option or any other word.
-        if user == "root" or not (words[1].startswith("-") or (could_be_program(user) and not could_run(words[1]))):
+        is_command, runs = could_be_program(user), could_run(words[1])
+        if user == "root" or not (words[1].startswith("-") or (is_command and not runs)):
             users.append(user)
+            if user == "root" or (runs and not is_command):
+                sure = sure or user
     if not users:
         return Format.USER, ""
     if len(users) == count:
-        sure = [user for user in users if not could_be_program(user)]
-        return (Format.SYSTEM, sure[0]) if sure else (Format.UNCLEAR, users[0])
+        return (Format.SYSTEM, sure) if sure else (Format.UNCLEAR, users[0])
     # No program is called root: either these lines or the others are not what they seem.
     return (Format.UNCLEAR, "root") if "root" in users else (Format.USER, "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from zwheel.schedules.kinds import Kind
 
 _PUNCTUATION = ";|&()<>\n"
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\[[^\]]*\])?\+?=")
 #: Words of the shell before a command.
 _BEFORE = frozenset({"if", "then", "else", "elif", "while", "until", "do", "!", "{", "time"})
 #: Commands that only prepare for the one that a line is about.
@@ -46,7 +46,8 @@ def program(command: str) -> str:
     try:
         for word in lexer:
             if word and all(char in _PUNCTUATION for char in word):
-                looking = True
+                # Behind < and > stands no command.
+                looking = not set(word) & {"<", ">"}
             elif not looking or _ASSIGNMENT.match(word) or word in _BEFORE:
                 continue
             elif (name := word.rpartition("/")[2]) in _WRAPPERS:

@@ -35,6 +35,7 @@ def test_a_system_s_crontab_is_told_by_the_users_that_exist(name: str) -> None:
     "text",
     [
         "0 1 * * * backup /srv\n",
+        "0 1 * * * ann migrate\n",
         "0 1 * * * mail /srv/a\n0 2 * * * git test\n",
         "0 1 * * * root /opt/a\n0 2 * * * cd /srv && make\n",
         "0 1 * * * root /opt/a\n0 2 * * * stranger /opt/b\n",
