@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from zwheel.errors import InvalidInput
@@ -18,6 +19,7 @@ _USER_FOLDERS = ("/var/spool/cron/", "/var/cron/tabs/", "/usr/lib/cron/tabs/")
 _MOST_BYTES = 10_000_000
 
 
+@cache
 def is_user(name: str) -> bool:
     """Whether this machine has a user of that name."""
     try:
@@ -29,6 +31,7 @@ def is_user(name: str) -> bool:
     return True
 
 
+@cache
 def is_program(name: str) -> bool:
     """Whether this machine has a program of that name."""
     return shutil.which(name) is not None

@@ -150,11 +150,14 @@ async def run_shell(
     _log(job.id, text)
 
 
-def _home(environment: Mapping[str, str]) -> str:
-    """The directory HOME. Raises: ShellFailed when there is none: nothing is run in another one."""
-    home = environment.get("HOME", "")
+def _home(environment: dict[str, str]) -> str:
+    """The directory HOME, which is set as cron does it: a service of systemd may be started without.
+
+    Raises: ShellFailed when there is none: nothing is run in another one.
+    """
+    home = environment.setdefault("HOME", os.path.expanduser("~"))
     if not os.path.isdir(home):
-        raise ShellFailed(f"cannot start in HOME: {home or 'it is not set'}: there is no such directory", "")
+        raise ShellFailed(f"cannot start in HOME: there is no directory {home}", "")
     return home
 
 

@@ -31,7 +31,7 @@ from zwheel import (
 from zwheel.job import JobId, QueueName, WorkerId
 from zwheel.outside import Listing
 
-wheel = Wheel("redis://localhost:6379/0", namespace="shop")
+wheel = Wheel("redis://localhost:6379/0", namespace="shop", owner="shop")
 sync_wheel = SyncWheel()
 
 

@@ -333,7 +333,12 @@ async def test_a_line_of_a_crontab_runs_in_home_and_nowhere_else(
     monkeypatch.setenv("HOME", str(tmp_path))
     async with running(any_shell):
         job = await ended(any_shell, line="pwd; echo $SHELL", home=True)
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os.path, "expanduser", lambda path: str(tmp_path))
+        unset = await ended(any_shell, line="echo $HOME", home=True)
         gone = await ended(any_shell, line="touch here", home=True, env={"HOME": str(tmp_path / "gone")})
-    assert logged() == [f"job {job.id}: {line}" for line in (str(tmp_path), "/bin/sh")]
+    assert logged() == [
+        *(f"job {job.id}: {line}" for line in (str(tmp_path), "/bin/sh")), f"job {unset.id}: {tmp_path}",
+    ]  # fmt: skip
     assert gone.state is JobState.DEAD
-    assert "there is no such directory" in gone.failures[-1].message
+    assert "there is no directory" in gone.failures[-1].message

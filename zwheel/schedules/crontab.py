@@ -161,6 +161,13 @@ class _Reader:
         if found is None:
             return False
         name, value = found
+        parts = _WORD_GAP.split(value)
+        if len(parts) > 6 and all(_FIELD.match(word.upper()) for word in parts[1:6]):
+            command = " ".join(parts[6:])
+            self._say(
+                number, line, f"{name} needs a line of its own: here all that follows is its value", command=command
+            )
+            return True
         self._variables.pop(name, None)
         self._bad.pop(name, None)
         reason = _unfit(name, value)

@@ -85,6 +85,7 @@ def test_what_cannot_be_carried_over_is_listed(line: str) -> None:
     [
         ("*/10 * * * * * * /bin/a", "it has 7 fields before its command, and a line of a crontab has 5"),
         ("00 12 * * * * /srv/a", "it has 6 fields before its command, and a line of a crontab has 5"),
+        ("TZ=Asia/Tokyo 0 5 * * mon /opt/a", "TZ needs a line of its own: here all that follows is its value"),
         ("export A=1", "cron has no export: write A=1"),
         ("0 9 * * * -x /opt/a", "-x is no flag that is known before a command: those are -n, -q and -s"),
         ("@600 /opt/a", "@600 counts from the end of the run before: write @every 600s for a fixed rhythm"),
