@@ -79,7 +79,8 @@ def make_definition(
 
     unknown = set(options) - set(ScheduleOptions.__annotations__)
     if unknown:
-        raise InvalidInput(f"schedule {name}: there is no option {', '.join(sorted(unknown))}")
+        cure = ": the zone is tz=" if "zone" in unknown else ""
+        raise InvalidInput(f"schedule {name}: there is no option {', '.join(sorted(unknown))}{cure}")
     task_name = check_task(task if isinstance(task, str) else task.name)
     known = tasks.get(task_name)
     policy = known.policy if known is not None else TaskPolicy()

@@ -31,7 +31,7 @@ _INTERVAL = re.compile(
 )
 #: A rhythm that does not follow the wall clock, in words: `every 90 minutes`, `every hour`, `every 1h30m`.
 _SPAN = re.compile(
-    r"every\s+(?:(?P<count>\d{1,9})\s*)?(?P<unit>h|m|s)(?:ours?|rs?|inutes?|ins?|econds?|ecs?)\Z|every\s+(?P<span>[\dhms]*\d[\dhms]*)\Z"
+    r"every\s+(?:(?P<count>\d{1,9})\s*)?(?P<unit>h|m|s)(?:ours?|rs?|inutes?|ins?|econds?|ecs?)\Z|every\s+(?P<span>[\dhms]+)\Z"
 )
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\Z")
 _EXAMPLES = (

@@ -136,6 +136,11 @@ def test_a_zone_before_the_fields_is_the_zone() -> None:
         definition("CRON_TZ=Asia/Tokyo 0 5 * * *", "t", tz="UTC")
 
 
+def test_an_option_for_the_zone_of_another_name_is_refused_with_the_right_one() -> None:
+    with pytest.raises(InvalidInput, match="there is no option zone: the zone is tz="):
+        definition("0 9 * * *", "t", zone="Europe/Berlin")
+
+
 @pytest.mark.parametrize(
     ("text", "every_ms"),
     [

@@ -186,3 +186,10 @@ def test_the_newest_of_a_dense_month_cost_no_walk_through_it(monkeypatch: pytest
     found, more = rhythm.newest(after, until, 5)
     assert (more, found[-1].wall) == (True, datetime(2026, 2, 28, 23, 59, 59))
     assert made.calls < 2000
+
+
+@pytest.mark.parametrize("part", ["1", "1h", " at", "a ", "mon,", "09:00 ", "(", "1,"])
+@pytest.mark.parametrize("head", ["every ", "every week on ", "every day at ", "at ", "@every ", "cron(", "TZ=", ""])
+def test_a_very_long_text_is_refused_without_a_search(head: str, part: str) -> None:
+    with pytest.raises(InvalidInput):
+        definition(head + part * (39_000 // len(part)) + "x", "t")
