@@ -230,6 +230,11 @@ def _tell(ctx: Context, taken: _Carried, whose: str, report: SyncReport | None, 
         ctx.out.note(f"line {problem.line}: {left_out}{problem.reason}")
     for line, name, other in taken.twice:
         ctx.out.note(f"line {line}: {other} has the same line, as {name}: it runs for both")
+    for other in sorted({other for _, _, other in taken.twice}):
+        ctx.out.note(
+            f"note: if this is the same crontab, --owner {shlex.quote(other)} goes on with its schedules; to remove them: "
+            f"zwheel schedule import /dev/null --owner {shlex.quote(other)} --yes"
+        )
     lost = sum(problem.lost for problem in taken.problems)
     ctx.out.line(f"{human_count(len(taken.lines), 'line')} carried over, {lost} left out")
     if report is not None:

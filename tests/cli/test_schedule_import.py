@@ -193,7 +193,9 @@ def test_lines_that_a_schedule_refuses_are_left_out_and_the_others_carried_over(
 def test_a_line_that_two_crontabs_have_is_carried_over_for_both_and_said(shell: Shell, url: str, shop: Write) -> None:
     file = shop("0 1 * * * /opt/a\n")
     told(shell("schedule", "import", file))
-    assert "it runs for both" in told(shell("schedule", "import", file, "--owner", "crontab:other"))
+    said = told(shell("schedule", "import", file, "--owner", "crontab:other"))
+    assert "it runs for both" in said
+    assert f"zwheel schedule import /dev/null --owner crontab:{file} --yes" in said
     assert {name: owner for name, (_, owner) in stored(url).items()} == {
         "shop-a": f"crontab:{file}", "shop-a-2": "crontab:other",
     }  # fmt: skip

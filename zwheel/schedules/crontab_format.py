@@ -12,6 +12,8 @@ _ALSO_COMMANDS = frozenset({
     "backup", "bin", "deploy", "games", "git", "halt", "list", "lp", "mail", "man", "mysql", "news", "operator",
     "postgres", "proxy", "redis", "shutdown", "sync", "uucp",
 })  # fmt: skip
+#: Users that no command is called like.
+_NO_COMMANDS = frozenset({"root", "daemon", "nobody", "www-data", "Debian-exim"})
 #: What a command may begin with that is no program.
 _SHELL_WORDS = frozenset({"cd", "test", "[", "[[", "{", "(", "!", "if", ".", "source", "export", "exec", "command"})
 
@@ -55,7 +57,7 @@ def format_of(text: str, *, is_user: Callable[[str], bool], is_program: Callable
         is_command, runs = could_be_program(user), could_run(words[1])
         if user == "root" or not (words[1].startswith("-") or (is_command and not runs)):
             users.append(user)
-            if user == "root" or (runs and not is_command):
+            if user in _NO_COMMANDS or (runs and not is_command):
                 sure = sure or user
     if not users:
         return Format.USER, ""

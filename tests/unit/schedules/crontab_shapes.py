@@ -172,6 +172,7 @@ SYSTEM_SHAPES: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "*/5\t*\t*\t*\t*\troot:wheel\t/usr/libexec/atrun\n0 0 * * * root/daemon -n newsyslog\n",
         [("root", "/usr/libexec/atrun"), ("root", "newsyslog")],
     ),
+    "a program that is not here": ("0 1 * * * www-data drush cron\n", [("www-data", "drush cron")]),
     "several users": (
         "@daily www-data php /srv/a.php\n0 1 * * * Debian-exim /usr/bin/a\n0 2 * * * backup /opt/backup\n",
         [("www-data", "php /srv/a.php"), ("Debian-exim", "/usr/bin/a"), ("backup", "/opt/backup")],
