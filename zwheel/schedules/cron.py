@@ -165,6 +165,8 @@ def _plain(text: str, shown: str) -> str:
         if given.lower() not in ALIASES:
             raise InvalidTime(f"{shown} is none of {', '.join(ALIASES)} and @every <duration>")
         return ALIASES[given.lower()]
+    if f"@{given.lower()}" in ALIASES:
+        raise InvalidTime(f"{shown} is not a cron line: write '@{given.lower()}'")
     cure = foreign.cure(given)
     if cure:
         raise InvalidTime(f"{shown} {cure}")

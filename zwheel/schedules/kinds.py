@@ -135,11 +135,11 @@ def kind_from_text(text: str, tz: str | None = None) -> Kind:
         raise InvalidTime(f"when does it fire? Write {_EXAMPLES}")
     given = " ".join(text.split()) if text.isprintable() else text
     lower = given.lower()
-    if lower.startswith("@every"):
-        return Every(_every_ms(lower.removeprefix("@every").strip(), given))
-    if found := _SPAN.match(lower):
+    if found := _SPAN.match(lower.removeprefix("@")):
         span = found["span"] or f"{found['count'] or 1}{found['unit']}"
         return Every(_every_ms(span, given))
+    if lower.startswith("@every"):
+        return Every(_every_ms(lower.removeprefix("@every").strip(), given))
     if lower.startswith("every"):
         return _interval(lower, given)
     if lower.startswith("at "):

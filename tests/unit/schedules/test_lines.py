@@ -57,6 +57,7 @@ def test_a_line_is_read_as_the_plain_one(line: str, same: str) -> None:
         ("cron(0 10 * * ? *)", "the form of AWS.*write '0 10 \\* \\* \\?'"),
         ("cron(0 10 ? * 2-6 2026)", "write '0 10 \\? \\* 1-5', and for the year '2026' give --start and --end"),
         ("0 10 * * ? *", "the form of AWS"),
+        ("daily", "write '@daily'"),
         ("rate(5 minutes)", "write '@every 5m'"),
         ("CRON_TZ=Asia/Tokyo 0 5 * * *", "--zone"),
         ("0 0 12 1 1 ? 2026", "7 fields: a year is not supported.*--start and --end"),
@@ -145,7 +146,7 @@ def test_an_option_for_the_zone_of_another_name_is_refused_with_the_right_one() 
     ("text", "every_ms"),
     [
         ("every 90 minutes", 5_400_000), ("every hour", 3_600_000), ("every 30 seconds", 30_000), ("every 1h30m", 5_400_000),
-        ("every 5 min", 300_000), ("Every 2 Hours", 7_200_000),
+        ("every 5 min", 300_000), ("@every 90 minutes", 5_400_000), ("Every 2 Hours", 7_200_000),
     ],
 )  # fmt: skip
 def test_an_interval_of_hours_or_less_is_read_in_words(text: str, every_ms: int) -> None:
