@@ -37,7 +37,9 @@ _LASTING = frozenset(
         "schedules:due",
     }
 )
-_BUCKET = re.compile(r"wheel:\d{8}|(?:offered|call):[0-9a-f]{16}")
+_BUCKET = re.compile(r"wheel:\d{8}")
+#: Whom jobs are offered to: hints, which hold no job and may outlast it.
+_HINTS = re.compile(r"(?:offered|call):[0-9a-f]{16}")
 
 
 def take_snapshot(store: SyncStore, queues: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -156,7 +158,8 @@ def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
         for key, ttl in zip(part, store.send([("PTTL", key) for key in part]), strict=True):
             found = tagged.fullmatch(key)
             name = found[1] if found else ""
-            lasting = key == queues_key(namespace) or name in _LASTING or _BUCKET.fullmatch(name) is not None
+            declared = name in _LASTING or _BUCKET.fullmatch(name) or _HINTS.fullmatch(name)
+            lasting = key == queues_key(namespace) or bool(declared)
             if not lasting and not name.startswith("replay:"):
                 unknown.append(key)
             elif lasting and ttl >= 0:
