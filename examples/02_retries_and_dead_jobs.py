@@ -58,7 +58,7 @@ async def main() -> None:
                 print(f"dead after {found.attempt} attempts: {found.reason}, {last.kind}: {last.message}")
 
             # The bank is back: redrive what died of errors, and leave the rest. In the shell:
-            # zwheel dead redrive payments --reason error
+            # zwheel dead redrive -q payments --reason error
             bank_is_open = True
             count = await wheel.redrive("payments", reason="error")
             print(f"redriven: {count}")

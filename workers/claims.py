@@ -135,9 +135,10 @@ class Slots:
         """A claim was answered after `trip_s`: prefetch what two such round trips can run at the present rate.
 
         Example: 100 jobs ended in the 4 ms since the last claim, which took 1.5 ms: 75 are prefetched. When jobs take
-        seconds nothing is, so that no job waits here while another worker is idle.
+        seconds nothing is, so that no job waits here while another worker is idle. Never more than twice as many as
+        ended: a few quick jobs of one queue before an answer that took 2 s say nothing about the next 100 of another.
         """
-        rate = self._ended / max(now - self._turned, 1e-6)
+        rate = self._ended / max(now - self._turned, trip_s, 1e-6)
         self._prefetch = min(self._most_prefetched, int(2 * rate * trip_s))
         self._ended = 0
         self._turned = now

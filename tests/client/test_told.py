@@ -181,6 +181,29 @@ async def test_jobs_that_shared_a_batch_are_asked_for_one_by_one(fresh: RedisSer
             assert stored(fresh) - before == made, "those that nobody asked for again stay as they are"
 
 
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("room", range(1, 5))
+async def test_the_first_answer_outlives_a_refusal_of_those_that_are_asked_for_with_it(
+    fresh: RedisServer, proxy: Proxy, place: int, room: int
+) -> None:
+    async with Wheel(proxy.url, give_up_s=0.0) as wheel:
+        await wheel.submit(jobs(wheel, 1)[0])
+        mine, *others = jobs(wheel, 5)
+        proxy.arm(Fault.AFTER, "enqueue")
+        with pytest.raises(OutcomeUnknown):
+            await wheel.submit(mine)
+        forget(fresh, mine.id)
+        await wheel.set_cap("q", room)
+        batch = [*others[:place], mine, *others[place:]]
+        told = await asyncio.gather(*(wheel.submit(job) for job in batch), return_exceptions=True)
+        answer = told[place]
+        assert isinstance(answer, Enqueued) and not answer.existed, "it was stored, and has run"
+        assert mine.id not in stored(fresh), "it is not made again"
+        made = {job.id for job, one in zip(batch, told, strict=True) if isinstance(one, Enqueued)} - {mine.id}
+        assert made == stored(fresh) & {job.id for job in others} and len(made) == room - 1
+        assert all(isinstance(one, (Enqueued, QueueFull)) for one in told)
+
+
 @both
 async def test_a_doubt_that_stays_a_doubt_still_makes_each_job_once(
     fresh: RedisServer, proxy: Proxy, blocking: bool

@@ -49,9 +49,14 @@ class Doubts:
         self._forget()
 
     def answer(self, queue: str, job_id: JobId) -> Enqueued | None:
-        """The answer of a job whose request was found out about by asking for another job of it."""
-        found = self._answers.pop((queue, job_id), None)
+        """The answer of a job whose request was found out about. It stays until its caller is `told`."""
+        found = self._answers.get((queue, job_id))
         return None if found is None or found[1] < time.monotonic() else found[0]
+
+    def told(self, queue: str, job_ids: Iterable[str]) -> None:
+        """These answers go to their callers: who asks for such a job from now on asks for another one."""
+        for job_id in job_ids:
+            self._answers.pop((queue, job_id), None)
 
     def take(self, queue: str, job_id: JobId) -> Doubt | None:
         """Take the doubt about a job's request, to find it out; `keep` it again, or `settle` it."""

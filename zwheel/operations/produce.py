@@ -163,11 +163,14 @@ def _after_doubts(
     rest = [job for job in batch if job.id not in found]
     if len(rest) == len(batch):
         return (yield from _store(session, batch, known, bulk))
+    told = list(found)
     if rest:
+        # When this raises, the answers that were found stay: the callers of the batch are asked for one by one.
         for job, answer in zip(rest, (yield from _store(session, rest, known, None)), strict=True):
             found.setdefault(job.id, answer)
     elif queue not in known and (yield from joined(session, queue)):
         known.add(queue)
+    doubts.told(queue, told)
     return [found[job.id] for job in batch]
 
 
