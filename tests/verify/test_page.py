@@ -1,11 +1,10 @@
-"""docs/history.md is true: its commands, typed line by line into an empty directory, do what it says."""
+"""docs/history.md is true beyond its commands, which are tested with those of the other pages."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,34 +39,6 @@ def shell(commands: str, home: Path, server: RedisServer, **env: str) -> subproc
         ["bash", "-euc", ZWHEEL + commands], cwd=home, capture_output=True, text=True, timeout=50, check=False,
         env=plain | {"HOME": str(home), "PYTHONPATH": str(ROOT), "ZWHEEL_URL": server.url, **env},
     )  # fmt: skip
-
-
-@pytest.mark.timeout(120)
-def test_a_newcomer_who_follows_it_line_by_line_gets_a_verdict(tmp_path: Path, server: RedisServer) -> None:
-    app = next(block for block in blocks("python", (ROOT / "README.md").read_text()) if block.startswith("# app.py"))
-    (tmp_path / "app.py").write_text(app)
-    before, after = blocks("sh")
-    record, work, produce = re.split(r"^(zwheel worker .*)\n", before.replace("zwheel server start", ":"), flags=re.M)
-    words = shlex.split(work, comments=True)[1:]
-    assert shell(record, tmp_path, server).returncode == 0
-    history = {"ZWHEEL_HISTORY": str(tmp_path / "history")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "zwheel.cli", *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=os.environ | history | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "ZWHEEL_URL": server.url}, text=True,
-    ) as worker:  # fmt: skip
-        assert worker.stdout is not None
-        try:
-            produced = shell(produce.replace("python ", f"{shlex.quote(sys.executable)} "), tmp_path, server, **history)
-            assert produced.returncode == 0, produced.stderr
-            assert "order 7" in worker.stdout.readline()
-        finally:
-            worker.send_signal(signal.SIGINT)
-        assert worker.wait(30) == 0
-    judged = shell(after.replace("50ms", "60s"), tmp_path, server)
-    assert judged.returncode == 0, judged.stderr
-    assert "I1   held" in judged.stdout
-    assert "starts                 1\n" in judged.stdout
-    assert '"broken": []' in judged.stdout
 
 
 def test_its_fault_is_a_line_that_is_read(tmp_path: Path, server: RedisServer) -> None:
