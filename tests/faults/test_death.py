@@ -197,10 +197,16 @@ async def test_another_reaper_takes_over_and_takes_nothing_twice(
         await lapsed(wheel, answer.job_id)
         # Paused, so that the one that dies cannot claim what it took back in its last moment.
         await wheel.pause("default")
-        async with worker_process(url, stage.path, wait=False, failpoints=f"reap.{side}=kill") as doomed:
-            assert await doomed.ended() == KILLED
-        state = (await found(wheel, answer.job_id)).state
-        assert state is (JobState.PROCESSING if side == "before" else JobState.SCHEDULED)
+        left = JobState.PROCESSING if side == "before" else JobState.SCHEDULED
+        state = None
+        # One that doubts the clock, as it may on a busy machine, takes nothing with its first call, in which it dies.
+        for _ in range(10):
+            if state is left:
+                break
+            async with worker_process(url, stage.path, wait=False, failpoints=f"reap.{side}=kill") as doomed:
+                assert await doomed.ended() == KILLED
+            state = (await found(wheel, answer.job_id)).state
+        assert state is left
         await wheel.resume("default")
         async with running(wheel, near.log, lease_ms=LEASE_MS, reap_ms=100):
             job = await in_state(wheel, answer.job_id, JobState.DONE)
