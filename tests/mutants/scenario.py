@@ -335,8 +335,8 @@ class Life:
         self.claim()
         worker, mine = self._some_claims()
         pairs = [(held.id, b"%016d" % held.token) for held in mine]
-        for _ in range(5):
-            self.pass_ms(LEASE)
+        for _ in range(20):
+            self.pass_ms(LEASE / 4)
             call = calls.extend(self.keys, pairs, lease_ms=LEASE, now=self.now)
             with pytest.raises(BrokerUnavailable):
                 self._nowhere(worker).send([call])

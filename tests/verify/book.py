@@ -93,7 +93,7 @@ class Book:
     def claims(
         self, t: float, jobs: list[dict[str, Any]], *, by: str = "w1", limit: int = 10, role: str = "none", **more: Any
     ) -> None:
-        args = {"worker": by, "lease": LEASE, "limit": limit, "role": role, "grace": 0, "next": None}
+        args = {"worker": by, "lease": more.pop("lease", LEASE), "limit": limit, "role": role, "grace": 0, "next": None}
         self.call("claim", t, jobs, proc=by, word="ok" if jobs else "empty", args=args, **more)
 
     def settle(self, op: str, job: str, t: float, *, of: float, by: str = "w1", letter: str = "", **more: Any) -> None:
@@ -166,13 +166,15 @@ class Book:
     def start(self, job: str, t: float, *, of: float, fire: float = 0, by: str = "w1", err: int = 100) -> None:
         self._handler("start", job, t, of, fire, by, err)
 
-    def end(self, job: str, t: float, *, of: float, by: str = "w1") -> None:
-        self._handler("end", job, t, of, 0, by, 100)
+    def end(self, job: str, t: float, *, of: float, by: str = "w1", outcome: str = "ok") -> None:
+        self._handler("end", job, t, of, 0, by, 100, args={"outcome": outcome})
 
-    def _handler(self, op: str, job: str, t: float, of: float, fire: float, by: str, err: int) -> None:
+    def _handler(
+        self, op: str, job: str, t: float, of: float, fire: float, by: str, err: int, **more: Any
+    ) -> None:  # fmt: skip
         self.seq += 1
         facts = [{"id": job, "token": token(of), "attempt": 1, "fire": HOUR + int(fire)}]
-        self._line(op, "ok", self.seq, by, jobs=facts, est_us=self.us(t), err_us=err)
+        self._line(op, "ok", self.seq, by, jobs=facts, est_us=self.us(t), err_us=err, **more)
 
     def run(self, job: str, t: float = 10, *, by: str = "w1", **more: Any) -> None:
         """Claim, start and complete a job within a few ms."""

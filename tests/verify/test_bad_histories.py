@@ -367,6 +367,17 @@ def mass_redelivery(book: Book) -> None:
     book.extend("a", 5_200, of=10, letter="f")
 
 
+def mass_redelivery_by_a_worker_of_a_shorter_lease(book: Book) -> None:
+    """It holds itself back for a lease of its own, which is not one of the worker whose job it takes."""
+    book.enqueue("a")
+    book.claims(10, [{"id": "a", "token": token(10), "attempt": 1, "fire": HOUR, "most": 3}], lease=5_000)
+    for t in range(1_500, 12_001, 1_500):
+        book.call("extend", t, [{"id": "a", "token": token(10)}], phase="fail", args={"lease": 5_000})
+    book.beat(12_010, by="w2")
+    book.reap(13_200, ("a",))
+    book.extend("a", 13_300, of=10, letter="f")
+
+
 def taken_in_a_jump_ahead(book: Book) -> None:
     """The server's clock jumps ahead by an hour; a worker that saw it tells, and takes the job of one that lives."""
     hour = 3_600_000
@@ -451,6 +462,7 @@ BAD: dict[str, Bad] = {
     "idle without a later claim": ({"I25"}, 2, idle_without_a_later_claim),
     "late after a restart": ({"I23"}, 2, late_after_a_restart),
     "mass redelivery": ({"I26"}, 4, mass_redelivery),
+    "mass redelivery by a shorter lease": ({"I26"}, 4, mass_redelivery_by_a_worker_of_a_shorter_lease),
     "taken in a jump ahead": ({"I26"}, 4, taken_in_a_jump_ahead),
     "early after a step back": ({"I3"}, 1, early_after_a_step_back),
 }

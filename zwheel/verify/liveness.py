@@ -101,8 +101,8 @@ def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
     """After a time in which nobody could renew a lease, or that no clock but the server's passed, the living keep theirs."""
     disturbed = runs.disturbed()
     for name, queue in runs.queues.items():
-        lease_us = (bounds.lease_ms or queue.lease_ms) * 1000
-        away = [gap for gap in gaps(queue, lease_us // 2) if _nobody_was_heard(queue, gap, disturbed, lease_us // 2)]
+        least_us = (bounds.lease_ms or queue.lease_ms) * 1000 // 2
+        away = [gap for gap in gaps(queue, least_us) if _nobody_was_heard(queue, gap, disturbed, least_us)]
         spans = sorted([(first, last, False) for first, last in away] + [(*jump, True) for jump in queue.jumps])
         if not spans:
             continue
@@ -114,14 +114,13 @@ def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 if end is None or end.op != "reap":
                     continue
                 at = bisect_right(ends, end.us) - 1
-                if at < 0 or end.us - ends[at] >= lease_us:
+                if at < 0:
                     continue
                 first, last, jumped = spans[at]
                 deadline, proof = lease_end(job, claim, end.us)
-                times = runs.procs.get(claim.source.proc, [])
-                lived = bisect_left(times, end.us) < len(times)
-                tried = jumped or bisect_right(times, last) > bisect_left(times, first + 1)
-                if deadline >= first and lived and tried:
+                if deadline < first or _had_its_turn(queue, job, claim, proof or claim, (last, end.us)):
+                    continue
+                if _ran(runs, queue, claim, (last, end.us), 0 if jumped else first):
                     said = (
                         f"the server's clock jumped to {clock(last)}"
                         if jumped
@@ -133,6 +132,35 @@ def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
                         f"a job was taken from a living worker right after {after}", claim, *proof_of(proof), gone, end,
                         job=name_of(job),
                     )  # fmt: skip
+
+
+def _had_its_turn(queue: QueueLine, job: JobLine, claim: Event, granted: Event, span: Span) -> bool:
+    """Whether a job's holder could renew its lease between a gap's end and the reap, gave it up, or was cut off alone.
+
+    Its own lease counts, not the longest in use: a worker asks for its jobs more often than once in that.
+    """
+    last, taken = span
+    return (
+        granted.us >= last
+        or taken - last >= int(granted.facts.get("lease", 0)) * 1000
+        or any(e.letter == "lost" and e.token == claim.token and e.since <= taken for e in job.ends)
+        or any(e.op == "extend" and e.token == claim.token and last <= e.since <= taken for e in job.maybe)
+        or bisect_right(queue.refused, taken) > bisect_left(queue.refused, last)
+    )
+
+
+def _ran(runs: Runs, queue: QueueLine, claim: Event, span: Span, asked: int) -> bool:
+    """Whether a claim's worker ran from before `span` until after it, and wrote something between `asked` and `span`.
+
+    It did when it was never silent for half a lease meanwhile: one that holds jobs asks for them more often.
+    """
+    times = runs.procs.get(claim.source.proc, [])
+    before, after = bisect_left(times, span[0]) - 1, bisect_left(times, span[1])
+    if before < 0 or times[before] <= asked or after == len(times):
+        return False
+    longest_us = int(claim.facts.get("lease", 0)) * 1000 // 2
+    silent = pairwise(times[before : after + 1])
+    return all(b - a - overlap(queue.jumps, a, b) <= longest_us for a, b in silent)
 
 
 def _nobody_was_heard(queue: QueueLine, gap: Span, disturbed: list[Span], least_us: int) -> bool:

@@ -160,8 +160,9 @@ class _File:
         us = int(line.get("redis_us") or line.get("est_us") or 0)
         if us:
             times = self.runs.procs.setdefault(source.proc, [])
-            if not times or us - times[-1] > _PROC_EVERY_US:
-                times.append(us)
+            written_us = self._written(line, us)
+            if not times or written_us - times[-1] > _PROC_EVERY_US:
+                times.append(written_us)
             if "redis_us" in line and us > self.runs.last_us:
                 self.runs.last_us = us
         if op == "final":
@@ -193,6 +194,13 @@ class _File:
                 else:
                     queue.refused.append(_earliest(asked[0]))
         return us
+
+    def _written(self, line: Line, us: int) -> int:
+        """When a line of this time was written: a process that was frozen hears an answer long after it was given."""
+        asked = self.open.get(line.get("seq")) if "redis_us" in line else None
+        if asked is None:
+            return us
+        return max(us, int(asked[0]["est_us"]) + (int(line["mono_ns"]) - int(asked[0]["mono_ns"])) // 1000)
 
     def _unheard(self, line: Line, source: Source) -> None:
         op = line["op"]
