@@ -39,6 +39,7 @@ class Claim:
         "returned",
         "running",
         "stop",
+        "task",
         "task_name",
         "thread",
         "token",
@@ -54,6 +55,8 @@ class Claim:
         self.leased_ns = leased_ns
         #: Monotonic ns at which it was claimed: how long a claim may last counts from here, whatever a clock does.
         self.claimed_ns = leased_ns
+        #: What runs it, from when it was started, and from its first step until its end, in which it can be cancelled.
+        self.task: asyncio.Task[None] | None = None
         self.running: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
         #: Whether its outcome is with the settler. The lease is renewed until Redis acknowledged the outcome.

@@ -118,8 +118,9 @@ class Runner:
         self._slots.running += 1
         if claim is self._apart.suspect:
             self._apart.started(claim)
-        # Its first step puts the task into the claim.
-        self._loop.create_task(self._run(claim, settler, settled), context=self._context.copy())
+        # Its first step makes it the one that is running.
+        run = self._run(claim, settler, settled)
+        claim.task = self._loop.create_task(run, context=self._context.copy())
 
     def _stale(self, claim: Claim) -> bool:
         return time.monotonic_ns() - claim.leased_ns > self._fresh_ns
@@ -166,10 +167,10 @@ class Runner:
     async def _run(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         detached: asyncio.Future[Any] | None = None
         # Only from here on can it be cancelled: a task that is cancelled before its first step would never say so.
-        claim.running = asyncio.current_task()
+        claim.running = claim.task
         if self._unstarted.pop(claim, None) is None:
             # It was given back or lost before this first step.
-            claim.running = None
+            claim.running = claim.task = None
             self._next()
             return
         try:
@@ -184,7 +185,7 @@ class Runner:
         finally:
             if not claim.ended:
                 self._drop(claim)
-            claim.running = None
+            claim.running = claim.task = None
             if detached is None or detached.done():
                 self._next()
                 self._slots.ended()
