@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -173,10 +174,15 @@ class Output:
             yield shown.report
 
     def confirm(self, question: str) -> bool:
-        """Ask on stderr, read from stdin; anything but y or yes is no."""
-        self.stderr.write(f"{clean(question)} [y/N] ")
-        self.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        """Ask on stderr, read from stdin; anything but y or yes is no. Ctrl-C ends the command at once."""
+        # An event loop would note the Ctrl-C and let the reading go on.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.stderr.write(f"{clean(question)} [y/N] ")
+            self.stderr.flush()
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     @property
     def interactive(self) -> bool:
@@ -216,6 +222,10 @@ class Output:
         needed = sum(width for _, width in chosen) + GAP * len(chosen)
         console = Console(file=self.stdout, no_color=not self.color, highlight=False, width=max(self.width, needed))
         console.print(table, soft_wrap=True)
+        shown = {i for i, _ in chosen}
+        left_out = [column.title for i, column in enumerate(columns) if i not in shown]
+        if left_out:
+            self.note(f"without {', '.join(left_out)}: this terminal is too narrow, `| cat` or --json shows all")
 
 
 class Report(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import time
 
 import pytest
@@ -52,6 +53,22 @@ def on_terminal(shell: Shell, *arguments: str, answer: str | None = None, **envi
     return process.wait(LIMIT_S), shown.decode()
 
 
+@pytest.mark.parametrize("verb", ["purge", "redrive"])
+def test_ctrl_c_at_a_question_ends_the_command_at_once_and_changes_nothing(shell: Shell, hand: Hand, verb: str) -> None:
+    shell.ok("enqueue", "t", "--id", "dead")
+    hand.kill("dead")
+    ours, theirs = pty.openpty()
+    process = shell.process("dead", verb, "-q", "default", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        read_until(ours, b"[y/N] ")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT_S) == 130
+    finally:
+        os.close(ours)
+    assert shell.ok("job", "show", "dead", "--json").document["state"] == "dead"
+
+
 def test_a_table_has_colours_on_a_terminal_and_no_foreign_escapes(shell: Shell, hand: Hand) -> None:
     shell.ok("enqueue", "t", "--id", "a-very-long-id-that-a-person-copies-" + "x" * 60)
     shell.ok("enqueue", "t", "--id", "dead")
@@ -60,6 +77,18 @@ def test_a_table_has_colours_on_a_terminal_and_no_foreign_escapes(shell: Shell, 
     assert code == 0
     assert "a-very-long-id-that-a-person-copies-" + "x" * 60 in shown
     assert "\x1b[31mdead" in shown
+
+
+def test_columns_that_a_narrow_terminal_has_no_room_for_are_named(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "a.long.name.of.a.task.that.takes.some.room", "--id", "a-very-long-id-that-a-person-copies")
+    _, narrow = on_terminal(shell, "job", "ls", COLUMNS="60")
+    _, wide = on_terminal(shell, "job", "ls", COLUMNS="250")
+    titles = next(line for line in wide.splitlines() if "id" in line.lower()).split()
+    left_out = narrow.partition("without ")[2].partition(":")[0].split(", ")
+    assert left_out and all(word.lower() in " ".join(titles).lower() for word in left_out)
+    assert "this terminal is too narrow" in narrow and "too narrow" not in wide
+    heading = narrow.partition("without ")[0].lower()
+    assert not [word for word in left_out if f" {word.lower()} " in heading.splitlines()[0]]
 
 
 @pytest.mark.parametrize("arguments", [("--no-color",), ()])
