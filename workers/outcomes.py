@@ -22,7 +22,7 @@ from zwheel.tasks import BaseTask
 from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Stop
-from .failure import Elsewhere, Reported, describe, earlier_failures, failure_of, frames_of, kind_of, part_of
+from .failure import Elsewhere, Reported, describe, earlier_failures, failure_of, frames_of, kind_of, part_of, parts_of
 from .isolated import NotStarted
 from .occurrences import begun_at_ms
 from .peers import Peers
@@ -140,7 +140,7 @@ class Outcomes:
         delay_ms = min(delay_ms, _LONGEST_DELAY_MS)
         settler.retry(claim, delay_ms, self._failures(claim, error, reason))
         again = "attempt %d of %d failed, again in %s", attempt, claim.max_attempts, _span(delay_ms)
-        if asked is not None and asked is error:
+        if _on_purpose(error):
             self._say(logging.INFO, claim, *again, error=error, trace=False)
         else:
             self._say(logging.ERROR, claim, *again, error=error)
@@ -150,7 +150,7 @@ class Outcomes:
         """It is dead."""
         settler.bury(claim, self._failures(claim, error, reason))
         attempts = f"{claim.attempt} attempt{'' if claim.attempt == 1 else 's'}"
-        if isinstance(error, Discard):
+        if error is not None and _on_purpose(error):
             self._say(logging.WARNING, claim, "dead after %s: %s", attempts, reason, error=error, trace=False)
         else:
             self._say(logging.ERROR, claim, "dead after %s: %s", attempts, reason, error=error)
@@ -209,6 +209,11 @@ class Outcomes:
                 self._observer(event, facts)
             else:
                 self._loop.call_soon_threadsafe(self._observer, event, facts)
+
+
+def _on_purpose(error: BaseException) -> bool:
+    """Whether a task only said what is to become of its job: also one that said so in a group of its tasks."""
+    return all(isinstance(part, (Retry, Discard)) for part in parts_of(error))
 
 
 def _since(claim: Claim) -> str:

@@ -159,10 +159,9 @@ class Worker:
             loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers, newcomers)
             parts["sync of schedules"] = asyncio.create_task(declarations.run(store, synced))
             self.ready.set()
-            count = len(self.wheel.tasks)
-            tasks = f"{count} task{'' if count == 1 else 's'}"
             queues = ", ".join(self.settings.queues)
-            log.info("worker %s: %s, queues %s, at %s", self.id, tasks, queues, mask_url(store.url))
+            where = mask_url(store.url)
+            log.info("worker %s: %d tasks, queues %s, at %s", self.id, len(self.wheel.tasks), queues, where)
             try:
                 threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
                 failure = await self._until_stopped({**parts, **threads}, heartbeat)

@@ -121,11 +121,19 @@ async def test_a_retry_and_a_discard_on_purpose_are_no_errors_in_the_log(
     async def unwanted() -> None:
         raise Discard("nobody wants it")
 
+    async def later() -> None:
+        raise Retry("not yet", delay=0)
+
+    wheel.task(name="in-group", retries=1)(lambda: in_group(fine, later))
     with caplog.at_level(logging.INFO, "zwheel.worker"):
         async with running(wheel, log):
             await died(wheel, (await unwanted.enqueue()).job_id)
-            await twice.enqueue()
-            await log.seen("retried")
+            for number, name in enumerate((twice.name, "in-group"), 1):
+                await wheel.enqueue(name)
+                await log.seen("retried", count=number)
+    assert not [
+        record for record in caplog.records if record.levelno >= logging.ERROR and "attempt 1 of" in record.getMessage()
+    ]
     (dead,) = (
         r for r in caplog.records if "dead after 1 attempt: discarded: Discard: nobody wants it" in r.getMessage()
     )
