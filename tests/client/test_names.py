@@ -73,10 +73,10 @@ def test_an_app_that_is_named_by_its_path_has_the_names_of_its_package(
             del sys.modules[name]
 
 
-def made(module: str, said: str) -> Any:
-    """A function `run` of some module."""
+def made(module: str, said: str, file: str = "") -> Any:
+    """A function `run` of some module. file: '' for one that is called as the module."""
     names: dict[str, Any] = {"__name__": module}
-    exec(compile(f"def run(): return {said!r}", f"{module}.py", "exec"), names)  # noqa: S102 - a module of this test
+    exec(compile(f"def run(): return {said!r}", file or f"{module}.py", "exec"), names)  # noqa: S102 - a module of this test
     return names["run"]
 
 
@@ -99,6 +99,8 @@ class Sender:
     ("one", "other"),
     [
         (made("billing", "bill"), made("mail", "mail")),
+        (made("billing", "bill", "<string>"), made("mail", "mail", "<string>")),
+        (made("billing", "same", "<string>"), made("mail", "same", "<string>")),
         (closures("bill"), closures("mail")),
         (Sender().send, Sender().send),
         (first, made("tests.client.test_names", "first")),
