@@ -55,7 +55,7 @@ class ProcessDied(Reported):
 
 
 class NotStarted(Exception):
-    """No process could be started for a job; it is unharmed."""
+    """A job has no process any more, or never had one, by no fault of its own: it goes back unharmed."""
 
 
 class _Discarded(Elsewhere, Discard):
@@ -269,10 +269,10 @@ class _Child:
     async def run(self, request: bytes, job_id: str) -> dict[str, Any] | None:
         """Let it run a job. Returns how the job ended; None when the process had ended before it saw the job.
 
-        Raises: ProcessDied.
+        Raises: ProcessDied; NotStarted when it ended because this worker was stopped for long.
         """
         self._output.begin(job_id)
-        started = False
+        started = left = False
         try:
             await self._loop.sock_sendall(self._line, self.greeting + request)
             self.greeting = b""
@@ -283,6 +283,7 @@ class _Child:
                     if frame["is"] == "log":
                         self._log(frame)
                     started = started or frame["is"] == "started"
+                    left = left or frame["is"] == "left"
         except (OSError, ValueError) as error:
             if not isinstance(error, ConnectionError):
                 raise ProcessDied(f"its process does not answer as it should: {error}", self.last_words()) from error
@@ -296,6 +297,10 @@ class _Child:
         await self.kill()
         if not started:
             return None
+        if left:
+            raise NotStarted(
+                "its process ended, since this worker was stopped for so long that others may have the job"
+            )
         how = "unknown" if code is None else describe_exit(code)
         raise ProcessDied(f"its process ended: {how}", self.last_words())
 

@@ -89,6 +89,12 @@ class _Line:
         with self._sending:
             self._socket.sendall(pack(kind, **fields))
 
+    def try_to_say(self, kind: str) -> None:
+        """Send a frame if that takes no time: a worker that is stopped reads nothing."""
+        if self._sending.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                self._socket.send(pack(kind), socket.MSG_DONTWAIT)
+
     def _read(self) -> None:
         frames = Frames()
         with contextlib.suppress(OSError):
@@ -114,10 +120,10 @@ def _end_with(parent: int) -> None:
         os._exit(0)
 
 
-def _watch_over(parent: int, lease_s: float) -> None:
+def _watch_over(parent: int, lease_s: float, line: _Line) -> None:
     """End this process when its worker is stopped (SIGSTOP, Ctrl-Z) for so long that another may soon have the job.
 
-    A heartbeat comes every third of a lease: two thirds are left when a worker is stopped.
+    The worker, if it goes on in time, hears why and gives the job back unharmed. A heartbeat comes every third of a lease: two thirds are left when a worker is stopped.
     """
     stopped = 0.0
     while True:
@@ -127,6 +133,7 @@ def _watch_over(parent: int, lease_s: float) -> None:
         elif not stopped:
             stopped = time.monotonic()
         elif time.monotonic() - stopped > lease_s * _PATIENCE:
+            line.try_to_say("left")
             _end_group()
 
 
@@ -150,7 +157,7 @@ def main(descriptor: int, parent: int) -> None:
         if reconfigure is not None:
             reconfigure(line_buffering=True, errors="backslashreplace")
     settings = line.frames.get()
-    watching = threading.Thread(target=_watch_over, args=(parent, settings["lease_ms"] / 1000), daemon=True)
+    watching = threading.Thread(target=_watch_over, args=(parent, settings["lease_ms"] / 1000, line), daemon=True)
     watching.start()
     root = logging.getLogger()
     root.handlers[:] = [_ToWorker(line)]

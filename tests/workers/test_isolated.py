@@ -167,6 +167,26 @@ async def test_a_signal_that_finds_the_process_before_it_has_begun_costs_no_atte
     assert (job.state, job.attempt, job.failures) == (JobState.DONE, 1, ())
 
 
+async def test_a_job_whose_process_ended_because_its_worker_was_stopped_goes_back_unharmed(
+    wheel: Wheel, stage: Stage, url: str
+) -> None:
+    async with worker_process(url, stage.path, app=APP, lease="15s") as worker:
+        answer = await wheel.enqueue("held", args=["held"], keep=60)
+        first = await stage.nth(1)
+        worker.signal(signal.SIGSTOP)
+
+        async def lives() -> bool:
+            return is_running(first.pid)
+
+        # It waits for its worker for 0.4 of a lease.
+        await eventually(lives, lambda alive: not alive, within=20)
+        worker.signal(signal.SIGCONT)
+        (await stage.nth(2, within=20)).go()
+        job = await wheel.wait(answer.job_id, timeout=20)
+    assert (job.state, job.attempt, job.failures) == (JobState.DONE, 1, ())
+    assert [line for line in worker.lines if "this worker was stopped" in line and "handed back" in line]
+
+
 async def test_the_process_of_a_task_does_not_go_on_beside_its_successor_when_its_worker_is_stopped(
     wheel: Wheel, stage: Stage, url: str
 ) -> None:
