@@ -118,6 +118,10 @@ class Reader:
             ["zwheel", "server", "stop"], cwd=self.folder, env=self.environment, capture_output=True, check=False,
             timeout=END_S,
         )  # fmt: skip
+        left = [int(path.read_text()) for path in self.folder.parent.rglob("redis.pid")]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not left, "the page left a server running"
 
 
 @pytest.fixture
@@ -128,8 +132,10 @@ def reader() -> Iterator[Reader]:
     try:
         yield found
     finally:
-        found.end()
-        shutil.rmtree(place, ignore_errors=True)
+        try:
+            found.end()
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.mark.timeout(600)
