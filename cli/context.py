@@ -166,6 +166,11 @@ class Context:
         elif isinstance(error, OSError) and error.errno in _NO_FAULT:
             sentence = f"reading or writing failed: {error.strerror}"
             self.out.error(sentence, kind=type(error).__name__, exit=int(code))
+            try:
+                sys.stdout.flush()
+            except OSError:
+                # It is said: the end of the process is not to say it again.
+                drop_stdout()
         else:
             hint = "" if self.debug else "; repeat it with --debug and report what it shows"
             sentence = f"unexpected {type(error).__name__}: {error}{hint}"

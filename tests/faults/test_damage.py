@@ -29,7 +29,7 @@ KEYS = ShardKeys.of("zw", "default")
 YEAR_MS = 365 * 86_400_000
 #: What the server may carry out in a second for a worker of two queues, one damaged, the commands inside of scripts
 #: included (a spin is more than 20,000), and how many lines the worker may log.
-MOST_COMMANDS, MOST_LINES = 1000, 12
+MOST_COMMANDS, MOST_LINES = 3000, 12
 
 
 class Damage(NamedTuple):
