@@ -19,6 +19,7 @@
 --#include rests
 --#include behind
 --#include count
+--#include trim
 local meta, jobs, done, dead, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local limit = tonumber(ARGV[2])
 -- When a job among the ended ones that has not ended is looked at again, ms.
@@ -60,12 +61,6 @@ if #over > 0 then
   redis.call('HDEL', jobs, unpack(over))
   redis.call('ZREM', done, unpack(over))
 end
-local gone, live = at_rest('x', old, (read_within(jobs, old, BUDGET)))
-put_behind(dead, live, now_ms)
-if #gone > 0 then
-  redis.call('HDEL', jobs, unpack(gone))
-  redis.call('ZREM', dead, unpack(gone))
-  count(meta, 'trimmed', #gone)
-end
+local gone = drop_dead(dead, jobs, meta, old, now_ms)
 redis.call('HSET', meta, 'clock', digits(stamp))
-return { 'ok', digits(now), math.max(#over, #gone, #digests) }
+return { 'ok', digits(now), math.max(#over, gone, #digests) }
