@@ -50,7 +50,10 @@ class Outcomes:
         observer: Observer | None,
         log_done: bool = False,
     ) -> None:
-        """log_done: log jobs that ended well at info, else at debug. peers: tells which other workers of a queue know a task. Make it in the thread of the event loop."""
+        """Make it in the thread of the event loop.
+
+        peers: tells which other workers of a queue know a task. log_done: log jobs that ended well at info, else at debug.
+        """
         self._tasks = tasks
         self._session = session
         self._worker = worker

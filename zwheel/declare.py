@@ -10,8 +10,8 @@ from zwheel.codec import Codec
 from zwheel.errors import InvalidInput
 from zwheel.job import QueueName
 from zwheel.keys import check_name, check_task
-from zwheel.record import MAX_ATTEMPTS, MAX_KEEP_MS
-from zwheel.tasks import TIMEOUT_HEADER, BaseTask, TaskPolicy
+from zwheel.record import MAX_KEEP_MS
+from zwheel.tasks import TIMEOUT_HEADER, BaseTask, TaskPolicy, check_retries
 from zwheel.times import duration_ms, to_ms
 from zwheel.travel import check_travel
 
@@ -93,8 +93,10 @@ def make_definition(
         headers[TIMEOUT_HEADER] = str(duration_ms(timeout, what="timeout"))
     retries = options.get("retries")
     retries = policy.retries if retries is None else retries
-    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries < MAX_ATTEMPTS:
-        raise InvalidInput(f"schedule {name}: retries: {retries!r} is not a whole number from 0 to {MAX_ATTEMPTS - 1}")
+    try:
+        check_retries(retries)
+    except InvalidInput as error:
+        raise InvalidInput(f"schedule {name}: {error}") from None
     keep, window = options.get("keep"), options.get("window")
     start, end = options.get("start"), options.get("end")
     keep_ms = policy.keep_ms if keep is None else duration_ms(keep, what="keep")
