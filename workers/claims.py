@@ -17,7 +17,10 @@ class Stop(Enum):
 
     TIMEOUT = auto()
     LOST = auto()
-    """Its lease is gone: whatever it does no longer counts."""
+    """Redis said that others have it, or it was held for longer than any may be: whatever it does no longer counts."""
+    SILENT = auto()
+    """Redis was silent for so long that others may have it soon. Nobody said that they do: what becomes of it is told
+    when Redis answers, and counts if its token is still the current one."""
     DRAIN = auto()
     """The worker stops: the job goes back unharmed."""
 
@@ -65,7 +68,7 @@ class Claim:
         self.deadline_ns = 0
         #: What its function came to in a thread: nothing yet, or one element, the exception that it raised or None.
         self.returned: tuple[BaseException | None, ...] = ()
-        #: Whether its function was given to a thread.
+        #: Whether its function was given to a thread, where it cannot be stopped. What it leaves to be awaited can.
         self.thread = False
         self.task_name = ""
         #: When its function was called, monotonic ns; 0: it was not.

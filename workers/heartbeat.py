@@ -24,7 +24,7 @@ from zwheel.outside import Sayer, escaped
 from zwheel.store import SyncStore
 
 from .beside import Beside
-from .claims import Claim
+from .claims import Claim, Stop
 from .contact import Contact
 from .parts import PartThread
 from .runner import Runner
@@ -184,12 +184,15 @@ class Heartbeat(PartThread):
         return left
 
     async def watch(self) -> None:
-        """Give up, in time, what was not renewed and may soon run elsewhere. Runs in the event loop, until cancelled.
+        """Stop, in time, what was not renewed and may soon run elsewhere. Runs in the event loop, until cancelled.
 
         Not in the thread, which may hang on a network that swallows everything until long after a lease ended. Not
         while the server itself is away: then no one can claim, and after its return a grace period of one lease lets
         every worker renew first. And not before the heartbeat had its turn when this whole process did not run. What
-        has not started need not be given up: it does not start before it was renewed.
+        has not started need not be stopped: it does not start before it was renewed.
+
+        Nothing is given up by that. When Redis answers before others have the job, what was stopped goes back unharmed.
+        A function in a thread cannot be stopped: its job stays ours, and its lease is renewed, though late.
         """
         lease_ns = self._settings.lease_ms * 1_000_000
         limit_ns = int(lease_ns * (1 - _MARGIN))
@@ -203,11 +206,15 @@ class Heartbeat(PartThread):
             if patience:
                 continue
             for claim in list(self._runner.held):
-                if claim.running is None or claim.ended or claim.stop is not None:
+                if claim.running is None or claim.ended or claim.stop is not None or claim.thread:
                     continue
-                if now_ns - max(claim.leased_ns, self._away_ns) > limit_ns:
-                    log.warning("job %s: no contact with Redis for a whole lease: giving it up", claim.job_id)
-                    self._runner.lost(claim)
+                silent_ns = now_ns - max(claim.leased_ns, self._away_ns)
+                if silent_ns > limit_ns:
+                    log.warning(
+                        "job %s: Redis has not renewed its lease for %.1f s of %.1f s: it is stopped, since others may "
+                        "have it soon", claim.job_id, silent_ns / 1e9, lease_ns / 1e9,
+                    )  # fmt: skip
+                    claim.cancel(Stop.SILENT)
 
     def _tell(self, what: Callable[..., None], *about: Any) -> None:
         if not self._loop.is_closed():

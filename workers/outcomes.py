@@ -35,6 +35,8 @@ log = escaped("zwheel.worker")
 _HANDED_BACK_MS = (500, 1_000)
 #: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
 _LONGEST_DELAY_MS = 365_000 * DAY_MS
+#: For what reasons we stop a job that is to run again as if it had not begun.
+_UNHARMED = (Stop.DRAIN, Stop.SILENT)
 
 
 class Outcomes:
@@ -95,7 +97,7 @@ class Outcomes:
 
     def stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         """It was stopped, for the reason that its claim says. error: the cancellation, as the function raised it."""
-        if claim.stop is Stop.DRAIN:
+        if claim.stop in _UNHARMED:
             settler.release(claim, at_ms=begun_at_ms(claim))
             self.observe("released", claim)
         elif claim.stop is Stop.TIMEOUT:
@@ -120,7 +122,7 @@ class Outcomes:
             self.hand_back(claim, settler)
         elif part_of(error, Discard):
             self.bury(claim, settler, error, Reason.DISCARDED)
-        elif claim.stop is Stop.DRAIN:
+        elif claim.stop in _UNHARMED:
             # What it raised after we cancelled it says nothing about the job.
             self.stopped(claim, settler, error)
         elif task is not None and part_of(error, task.policy.give_up_on):

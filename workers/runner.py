@@ -252,6 +252,7 @@ class Runner:
                 if isinstance(result, BaseException):
                     raise result
             if result is not None:
+                claim.thread = False
                 await finish(result)
         except BaseException as error:
             FORKS.end_child(error)
@@ -377,6 +378,8 @@ class Runner:
         if claim.ended or claim not in self.held:
             return
         claim.cancel(Stop.LOST)
+        # That is certain, whatever it was stopped for before: it has nothing to tell any more.
+        claim.stop = Stop.LOST
         settled = self._unstarted.pop(claim, None)
         if settled is not None:
             self._drop(claim)

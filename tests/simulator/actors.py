@@ -309,6 +309,15 @@ class Hands:
         self.process.held.pop(pair, None)
         self.process.took.discard(pair)
 
+    def give_up(self, heard_us: int) -> None:
+        """Stop what was not renewed for most of a lease. What becomes of it is told when Redis answers."""
+        world = self.world
+        for pair, (claim, _, _) in list(self.running.items()):
+            if (world.time_us - max(heard_us, self.since[pair])) * 10 > 9 * LEASE_MS * 1000:
+                del self.running[pair]
+                self._end(claim, world.decisions.pick(("release", "complete")))
+                world.mark("given up in silence")
+
     def block(self) -> Acting:
         """Now and then a task blocks the event loop, for up to three leases."""
         world = self.world
@@ -373,6 +382,7 @@ def heartbeat(hands: Hands) -> Acting:
     """Renews every lease each third of one; asks again soon when nobody answers. Settles while the loop is blocked."""
     process, world = hands.process, hands.world
     beside: list[tuple[Call, Read]] = []
+    heard_us = world.time_us
     while True:
         for pair, claim in list(process.held.items()):
             if not claim.ended and world.time_us - hands.since[pair] >= hands.longest_us:
@@ -386,8 +396,10 @@ def heartbeat(hands: Hands) -> Acting:
             (reply,) = yield (call,)
         except BrokerError:
             hands.contact.lost()
+            hands.give_up(heard_us)
             yield LEASE_MS / 1000 / 15
             continue
+        heard_us = sent_us
         hands.contact.heard(sent_us * 1000)
         process.stale -= set(held)
         for pair, letter in zip(held, calls.read_letters(reply) or "", strict=True):

@@ -42,7 +42,7 @@ MARKS = frozenset(
         "reaped", "reaped to dead", "redriven", "redrive refused by key", "reschedule in another bucket", "rescheduled",
         "resumed after a pause", "script loaded again", "server away", "stepped down", "strike", "token of its own",
         "goes round", "dead as unknown", "taken as offered",
-        "blocked loop", "settled beside a blocked loop",
+        "given up in silence", "blocked loop", "settled beside a blocked loop",
         "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted", "what waited ran",
         "what waits was edited",
         "scheduler gave up", "tender gave up",

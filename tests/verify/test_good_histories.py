@@ -245,13 +245,17 @@ def renewed_after_a_gap_and_given_up(book: Book) -> None:
     book.snapshot(9_900)
 
 
-def given_up_in_a_gap(book: Book) -> None:
+def given_up_in_a_gap(book: Book, outcome: str = "lost") -> None:
     held_through_a_gap(book)
-    book.end("a", 4_950, of=10, outcome="lost")
+    book.end("a", 4_950, of=10, outcome=outcome)
     book.reap(5_100, ("a",))
     book.look(5_110, by="w1")
     book.run("a", 5_200, attempt=2, fire=5_100, by="w2", most=9)
     book.snapshot(9_900)
+
+
+def stopped_in_a_gap_and_taken_before_it_could_go_back(book: Book) -> None:
+    given_up_in_a_gap(book, "released")
 
 
 def taken_after_a_whole_lease_of_contact(book: Book) -> None:
@@ -466,7 +470,8 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death,
     purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, taken_from_a_dead_worker_after_a_gap,
-    renewed_after_a_gap_and_given_up, given_up_in_a_gap, taken_after_a_whole_lease_of_contact,
+    renewed_after_a_gap_and_given_up, given_up_in_a_gap, stopped_in_a_gap_and_taken_before_it_could_go_back,
+    taken_after_a_whole_lease_of_contact,
     frozen_in_the_moment_the_server_froze, frozen_with_a_call_that_the_server_answered_first, frozen_with_a_job_that_it_claimed_after_a_gap, cut_off_alone_after_a_gap,
     back_with_the_first_worker_that_starts_again, reaped_late_by_one_that_was_cut_off,
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_a_worker_that_gets_no_answer,

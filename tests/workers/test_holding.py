@@ -7,23 +7,18 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.servers import RedisServer
+from tests.workers.hands import Hands
 from tests.workers.harness import Log, eventually, running
 from zwheel import Discard, JobState, Reason, Wheel, current_job
-from zwheel.calls import Session
 from zwheel.calls.traces import trace
-from zwheel.codec import DEFAULT
-from zwheel.job import Failure, QueueName
-from zwheel.record import write_failures
 from zwheel.workers import apart
 from zwheel.workers.apart import is_suspect
 from zwheel.workers.claims import Claim, Slots, Stop
-from zwheel.workers.runner import Runner
-from zwheel.workers.settler import Settler
 from zwheel.workers.supervisor import describe_exit
 
 pytestmark = pytest.mark.anyio
@@ -59,7 +54,7 @@ async def test_a_job_that_had_to_wait_for_another_does_not_inherit_its_context(w
         seen.append(colour.get())
         colour.set("set by a job")
 
-    hands = _Hands(wheel, 1)
+    hands = Hands(wheel, 1)
     for _ in range(3):
         hands.submit(hands.claim("t"))
     await hands.log.seen("done", count=3)
@@ -138,55 +133,12 @@ async def test_a_thread_that_outlives_its_timeout_keeps_its_place_and_no_other_j
     assert dead.reason == Reason.TIMEOUT
 
 
-_GOOD = {"complete": "d", "bury": "x", "retry": "r", "release": "b"}
-
-
-class _Hands:
-    """A runner without a worker around it, and claims made up for it."""
-
-    def __init__(self, wheel: Wheel, concurrency: int, lease_ms: int = 600) -> None:
-        session = Session("zw", caller="w" * 8)
-        self.log = Log()
-        self.slots = Slots(concurrency, 10)
-        self.runner = Runner(wheel.tasks, DEFAULT, session, self.slots, "w" * 8, 1000, lease_ms, self.log)
-        self.settler = Settler(session, session.keys("default"), "w" * 8, 100, settled=self.runner.settled)
-        self.wheel = wheel
-
-    def claim(
-        self, task: str, *, token: int = 1, age_ms: int = 0, args: Sequence[object] = (), attempt: int = 1,
-        reasons: Sequence[Reason] = (),
-    ) -> Claim:  # fmt: skip
-        job = self.wheel.new_job(task, args=args)
-        tail = job.tail[8:]
-        if reasons:
-            lines = write_failures([Failure(at_ms=1, attempt=n, reason=reason) for n, reason in enumerate(reasons)])
-            tail = tail[:4] + b"04" + b"%05d" % len(lines) + lines + tail[6:]
-        raw = f"1p{attempt:04d}{1:015d}{token:016d}".encode() + b"w" * 8 + tail + job.body
-        return Claim(job.id.encode(), raw, QueueName("default"), time.monotonic_ns() - age_ms * 1_000_000)
-
-    def rescue(self) -> None:
-        for claim, settler in self.runner.held.copy().items():
-            self.runner.rescue(claim, settler)
-
-    def submit(self, claim: Claim) -> None:
-        self.slots.held += 1
-        self.runner.submit(claim, self.settler, lambda: None)
-
-    @property
-    def waiting(self) -> list[str]:
-        """What is sent, and acknowledged."""
-        taken = self.settler.take()
-        for call, read in taken:
-            read(["ok", 1, _GOOD[call.script.name] * len(trace(call, None).jobs)])
-        return [call.script.name for call, _ in taken]
-
-
 async def test_a_claim_cancelled_before_its_first_step_is_given_back_and_frees_its_place(wheel: Wheel) -> None:
     @wheel.task(name="t")
     async def task() -> None:
         raise AssertionError("it must not run")
 
-    hands = _Hands(wheel, 2)
+    hands = Hands(wheel, 2)
     claim = hands.claim("t")
     hands.submit(claim)
     hands.runner.cancel_all(Stop.DRAIN)
@@ -202,7 +154,7 @@ async def test_a_lease_lost_before_the_first_step_is_dropped_without_an_outcome(
     async def task() -> None:
         raise AssertionError("it must not run")
 
-    hands = _Hands(wheel, 1)
+    hands = Hands(wheel, 1)
     running_one, waiting_one = hands.claim("t"), hands.claim("t")
     hands.submit(running_one)
     hands.submit(waiting_one)
@@ -215,6 +167,31 @@ async def test_a_lease_lost_before_the_first_step_is_dropped_without_an_outcome(
     assert not hands.runner.held
 
 
+async def test_what_was_stopped_in_a_silence_has_nothing_to_tell_once_its_lease_is_known_to_be_lost(
+    wheel: Wheel,
+) -> None:
+    gate = asyncio.Event()
+
+    @wheel.task(name="t")
+    async def task() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await gate.wait()
+
+    hands = Hands(wheel, 1)
+    claim = hands.claim("t")
+    hands.submit(claim)
+    await hands.log.seen("start")
+    claim.cancel(Stop.SILENT)
+    await asyncio.sleep(0)
+    hands.runner.lost(claim)
+    gate.set()
+    await eventually(_nothing_runs(hands), bool)
+    assert hands.waiting == []
+    assert not hands.runner.held
+
+
 async def test_an_older_claim_of_the_same_job_is_still_told_that_its_lease_is_lost(wheel: Wheel) -> None:
     never = asyncio.Event()
 
@@ -222,7 +199,7 @@ async def test_an_older_claim_of_the_same_job_is_still_told_that_its_lease_is_lo
     async def task() -> None:
         await never.wait()
 
-    hands = _Hands(wheel, 2)
+    hands = Hands(wheel, 2)
     old = hands.claim("t")
     new = Claim(old.id, old.raw.replace(b"0000000000000001", b"0000000000000009", 1), old.queue, old.leased_ns)
     hands.submit(old)
@@ -241,7 +218,7 @@ async def test_a_claim_whose_lease_ran_out_is_not_started_before_the_heartbeat_c
     async def task() -> None:
         pass
 
-    hands = _Hands(wheel, 1)
+    hands = Hands(wheel, 1)
     stale = hands.claim("t", age_ms=700)
     hands.submit(stale)
     hands.runner.fill()
@@ -259,7 +236,7 @@ async def test_a_claim_is_held_until_its_outcome_is_acknowledged(wheel: Wheel) -
         if fate == "fail":
             raise ValueError
 
-    hands = _Hands(wheel, 10)
+    hands = Hands(wheel, 10)
     claims = [hands.claim("t", args=[fate]) for fate in ("end", "discard", "fail")]
     for claim in claims:
         hands.submit(claim)
@@ -281,7 +258,7 @@ async def test_a_claim_that_is_older_than_half_a_lease_waits_for_the_heartbeat_w
     async def task() -> None:
         pass
 
-    hands = _Hands(wheel, 1)
+    hands = Hands(wheel, 1)
     asked: list[str] = []
     hands.runner.renew = lambda: asked.append("beat")
     old, fresh = hands.claim("t", age_ms=310), hands.claim("t")
@@ -297,7 +274,7 @@ async def test_a_claim_that_is_older_than_half_a_lease_waits_for_the_heartbeat_w
 
 
 async def test_what_needs_no_event_loop_is_handed_over_while_a_task_blocks_it(wheel: Wheel) -> None:
-    stage: list[tuple[_Hands, Claim, Claim]] = []
+    stage: list[tuple[Hands, Claim, Claim]] = []
 
     @wheel.task(name="t", timeout=0.001, retries=0)
     async def blocks() -> None:
@@ -317,7 +294,7 @@ async def test_what_needs_no_event_loop_is_handed_over_while_a_task_blocks_it(wh
     def in_a_thread() -> None:
         pass
 
-    hands = _Hands(wheel, 3)
+    hands = Hands(wheel, 3)
     thread, loop, later, last = (hands.claim(name) for name in "vtuu")
     stage.append((hands, thread, loop))
     for claim in (thread, loop, later, last):
@@ -332,7 +309,7 @@ async def test_what_needs_no_event_loop_is_handed_over_while_a_task_blocks_it(wh
     assert (hands.slots.running, hands.slots.held) == (0, 0)
 
 
-def _nothing_runs(hands: _Hands) -> Callable[[], Awaitable[bool]]:
+def _nothing_runs(hands: Hands) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
         return hands.slots.running == 0
 
@@ -360,7 +337,7 @@ LAPSED, FAILED, UNKNOWN = Reason.LEASE_EXPIRED, Reason.ERROR, Reason.UNKNOWN_TAS
 async def test_whoever_ended_with_its_process_twice_or_may_do_so_for_the_last_time_is_a_suspect(
     wheel: Wheel, attempt: int, reasons: list[Reason], suspect: bool
 ) -> None:
-    assert is_suspect(_Hands(wheel, 1).claim("t", attempt=attempt, reasons=reasons)) is suspect
+    assert is_suspect(Hands(wheel, 1).claim("t", attempt=attempt, reasons=reasons)) is suspect
 
 
 async def test_one_suspect_runs_at_a_time_and_starts_when_the_others_are_back_on_the_wheel(
@@ -373,7 +350,7 @@ async def test_one_suspect_runs_at_a_time_and_starts_when_the_others_are_back_on
         await gate.wait()
 
     monkeypatch.setattr(apart, "CLEARED_S", 0.05)
-    hands = _Hands(wheel, 10)
+    hands = Hands(wheel, 10)
     first, second, third, other = (hands.claim("t", attempt=3, reasons=[LAPSED] * 2) for _ in range(4))
     plain = [hands.claim("t") for _ in range(2)]
     for claim in (plain[0], first, second, plain[1], third):
@@ -404,7 +381,7 @@ async def test_the_next_suspect_starts_when_the_outcome_of_the_last_one_is_ackno
     async def task() -> None:
         pass
 
-    hands = _Hands(wheel, 10)
+    hands = Hands(wheel, 10)
     first, second, third = (hands.claim("t", attempt=3, reasons=[LAPSED] * 2) for _ in range(3))
     hands.submit(first)
     await hands.log.seen("done", first.job_id)
@@ -420,7 +397,7 @@ async def test_no_claim_is_started_once_the_worker_gives_back(wheel: Wheel) -> N
     async def task() -> None:
         raise AssertionError("it must not run")
 
-    hands = _Hands(wheel, 2)
+    hands = Hands(wheel, 2)
     hands.runner.give_back()
     hands.submit(hands.claim("t"))
     await asyncio.sleep(0)

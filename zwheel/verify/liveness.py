@@ -143,7 +143,7 @@ def _had_its_turn(queue: QueueLine, job: JobLine, claim: Event, granted: Event, 
     return (
         granted.us >= last
         or taken - last >= int(granted.facts.get("lease", 0)) * 1000
-        or any(e.letter == "lost" and e.token == claim.token and e.since <= taken for e in job.ends)
+        or any(e.letter in ("lost", "released") and e.token == claim.token and e.since <= taken for e in job.ends)
         or any(e.op == "extend" and e.token == claim.token and last <= e.since <= taken for e in job.maybe)
         or bisect_right(queue.refused, taken) > bisect_left(queue.refused, last)
     )
