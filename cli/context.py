@@ -60,10 +60,11 @@ class Shared:
 
 
 class Refused(ZwheelError):
-    """The command cannot do this now: wrong state, or it was not confirmed. Ends with REFUSED."""
+    """The command cannot do this now: wrong state, or it was not confirmed. Ends with REFUSED, or with `code`."""
 
-    def __init__(self, message: str, **details: object) -> None:
+    def __init__(self, message: str, code: ExitCode = ExitCode.REFUSED, **details: object) -> None:
         super().__init__(message)
+        self.code = code
         self.details = details
         """What --json tells beside the message."""
 
@@ -150,7 +151,7 @@ class Context:
 
     def _report(self, error: Exception) -> ExitCode:
         """Say an error in one sentence, with --debug also where it came from."""
-        code = ExitCode.REFUSED if isinstance(error, Refused) else exit_code(error)
+        code = error.code if isinstance(error, Refused) else exit_code(error)
         if self.debug:
             import traceback
 

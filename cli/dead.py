@@ -29,7 +29,7 @@ from .show import (
     unreadable_document,
     unreadable_row,
 )
-from .values import QueueOption, duration, queue_names, refused_queue
+from .values import QueueOption, duration, known_queues, queue_names, refused_queue
 from .when import human_count
 
 if TYPE_CHECKING:
@@ -188,8 +188,9 @@ async def redrive(
 ) -> None:
     """Put dead jobs back on the wheel.
 
-    They are due at once and have all their attempts again. Name the jobs, or a queue with or without a filter: then they are counted first, and without a terminal it needs
-    --yes, else exit code 6. Exit code 5 when only some of the named jobs were dead, 4 when none.
+    They are due at once and have all their attempts again. Name the jobs, or a queue with or without a filter: then they
+    are counted first, and without a terminal it needs --yes, else exit code 6. Exit code 5 when only some of the named
+    jobs were dead, 4 when none was or when there is no such queue.
     """
 
     async def act(wheel: Wheel, name: str, ids: Sequence[str] | None, report: Callable[[int], None] | None) -> int:
@@ -214,7 +215,8 @@ async def purge(
     """Delete dead jobs for ever.
 
     Name the jobs, or a queue with or without a filter: then they are counted first, and without a terminal it needs
-    --yes, else exit code 6. Exit code 5 when only some of the named jobs were dead, 4 when none.
+    --yes, else exit code 6. Exit code 5 when only some of the named jobs were dead, 4 when none was or when there is no
+    such queue.
     """
 
     async def act(wheel: Wheel, name: str, ids: Sequence[str] | None, report: Callable[[int], None] | None) -> int:
@@ -238,6 +240,7 @@ async def _bulk(
         elif queue is None:
             raise InvalidInput(f"say which jobs to {words[0]}: their ids, or --queue NAME")
         else:
+            await known_queues(wheel, [queue])
             await _filtered(ctx, wheel, act, words, check_name(queue), wanted)
 
 

@@ -16,6 +16,7 @@ from .app import command, group
 from .context import Context
 from .output import Cell, Column, Row
 from .show import iso, moment, now_ms, relative, shorten, unreadable_document, unreadable_row
+from .values import known_queues, note_unknown
 from .when import human_count
 
 app = group("List, show, pause, resume and purge queues.")
@@ -129,8 +130,9 @@ def _tell_more(ctx: Context, names: list[Name], limit: int, count: int) -> None:
 
 @command(app, "show", examples=["zwheel queue show emails"])
 async def show(ctx: Context, queue: QueueName) -> None:
-    """Show one queue in detail. A queue that was never used is empty, not an error."""
+    """Show one queue in detail. A queue that does not exist is shown as empty, with a note."""
     async with ctx.wheel() as wheel:
+        await note_unknown(ctx, wheel, queue)
         info = await wheel.queue(check_name(queue))
     if ctx.json:
         ctx.out.value(queue_document(info))
@@ -154,21 +156,33 @@ async def show(ctx: Context, queue: QueueName) -> None:
     )
 
 
-@command(app, "pause", examples=["zwheel queue pause emails"])
-async def pause(ctx: Context, queues: QueueNames) -> None:
-    """Stop handing out jobs of these queues. What runs, runs on; enqueueing goes on."""
-    await _switch(ctx, queues, paused=True)
+@command(app, "pause", examples=["zwheel queue pause emails", "zwheel queue pause reports --create"])
+async def pause(
+    ctx: Context,
+    queues: QueueNames,
+    create: Annotated[bool, typer.Option("--create", help="Pause also a queue that does not exist yet.")] = False,
+) -> None:
+    """Stop handing out jobs of these queues. What runs, runs on; enqueueing goes on.
+
+    Exit code 4 when one of the queues does not exist; then none is paused.
+    """
+    await _switch(ctx, queues, paused=True, create=create)
 
 
 @command(app, "resume", examples=["zwheel queue resume emails"])
 async def resume(ctx: Context, queues: QueueNames) -> None:
-    """Hand out jobs of these queues again."""
+    """Hand out jobs of these queues again.
+
+    Exit code 4 when one of the queues does not exist; then none is resumed.
+    """
     await _switch(ctx, queues, paused=False)
 
 
-async def _switch(ctx: Context, queues: list[str], *, paused: bool) -> None:
+async def _switch(ctx: Context, queues: list[str], *, paused: bool, create: bool = False) -> None:
     names = [check_name(name) for name in dict.fromkeys(queues)]
     async with ctx.wheel() as wheel:
+        if not create:
+            await known_queues(wheel, names)
         for name in names:
             await (wheel.pause(name) if paused else wheel.resume(name))
             if ctx.json:
@@ -191,11 +205,13 @@ async def purge(
 ) -> None:
     """Delete all jobs of a queue in one state, for ever.
 
-    Counts them first and asks; without a terminal it needs --yes, else exit code 6.
+    Counts them first and asks; without a terminal it needs --yes, else exit code 6. Exit code 4 when there is no such
+    queue.
     """
     check_name(queue)
     state = JobState(which)
     async with ctx.wheel() as wheel:
+        await known_queues(wheel, [queue])
         count = await wheel.count(queue, state)
         if count:
             ctx.confirm(f"delete {human_count(count, f'{state} job')} of {queue}", count)

@@ -13,7 +13,7 @@ from .context import Context
 from .output import Cell, Column, Row
 from .schedule_show import in_zone
 from .show import iso, now_ms, relative, unreadable_document, unreadable_row
-from .values import QueueOption
+from .values import QueueOption, note_unknown
 from .when import human_count
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ async def ls(
     · missed or not kept any more.
     """
     async with ctx.wheel() as wheel:
+        await note_unknown(ctx, wheel, queue)
         found = await wheel.schedules(queue)
         past: dict[tuple[str, str], list[Past]] = {}
         if len(found) <= _MOST_DOTS:

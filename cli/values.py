@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from zwheel.outside import Unreadable
 from zwheel.plain import cut
 from zwheel.times import to_ms
 
+from .exits import ExitCode
 from .when import parse_duration, parse_when
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def day_name(ctx: Context, text: str) -> str:
     return f"{match[1]}{match[2]}{match[3]}"
 
 
+#: So many known queues are named where one is not known, the most alike first.
+_SHOWN_QUEUES = 8
 #: A command that looks into each known queue stops after so many; a queue can be named.
 MOST_QUEUES = 1000
 
@@ -185,6 +188,7 @@ async def queue_names(ctx: Context, wheel: Any, queue: str | None) -> list[str]:
     Raises: InvalidName.
     """
     if queue is not None:
+        await note_unknown(ctx, wheel, queue)
         return [check_name(queue)]
     names = await wheel.queues()
     if names.unreadable:
@@ -201,3 +205,41 @@ def refused_queue(error: BrokerRefused, name: str, queue: str | None) -> Unreada
     if queue is not None:
         raise error
     return Unreadable(name="(all)", queue=name, reason=str(error))
+
+
+async def unknown_queue(wheel: Any, named: Iterable[str]) -> str | None:
+    """Say which of these queues do not exist, and which ones do; None when all do, or when the list cannot be read.
+
+    Raises: InvalidName.
+    """
+    wanted = [check_name(name) for name in named]
+    try:
+        known = await wheel.queues()
+    except BrokerRefused:
+        return None
+    missing = [name for name in wanted if name not in known]
+    if not missing:
+        return None
+    which = f"queue {missing[0]}" if len(missing) == 1 else f"queues {', '.join(missing)}"
+    from difflib import get_close_matches
+
+    near = get_close_matches(missing[0], known[:MOST_QUEUES], n=_SHOWN_QUEUES, cutoff=0)
+    more = f" and {len(known) - len(near):,} more, see zwheel queue ls" if len(known) > len(near) else ""
+    there = f"known queues: {', '.join(near)}{more}" if near else "there are no queues yet"
+    return f"{which}: nobody has put a job there, and no worker serves it; {there}"
+
+
+async def known_queues(wheel: Any, named: Iterable[str]) -> None:
+    """Refuse a command that would act on a queue that does not exist. Raises: Refused, InvalidName."""
+    from .context import Refused
+
+    sentence = await unknown_queue(wheel, named)
+    if sentence is not None:
+        raise Refused(sentence, ExitCode.NOT_FOUND)
+
+
+async def note_unknown(ctx: Context, wheel: Any, queue: str | None) -> None:
+    """Say on stderr when a queue does not exist whose name was given to a command that only looks."""
+    sentence = None if queue is None else await unknown_queue(wheel, [queue])
+    if sentence is not None:
+        ctx.out.note(f"note: {sentence}")

@@ -8,7 +8,7 @@ from .app import command, group
 from .context import Context
 from .output import Cell, Column, Row
 from .show import iso, now_ms, relative, unreadable_document, unreadable_row
-from .values import QueueOption
+from .values import QueueOption, note_unknown
 from .when import human_duration
 
 app = group("See the workers that serve the queues.")
@@ -22,6 +22,7 @@ async def ls(ctx: Context, queue: QueueOption = None) -> None:
     beat for its whole lease is dead: its jobs come back.
     """
     async with ctx.wheel() as wheel:
+        await note_unknown(ctx, wheel, queue)
         workers = await wheel.workers(queue)
     if ctx.json:
         for worker in workers:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from zwheel import operations as ops
+from zwheel.connect import connect_sync
 
 from .conftest import Hand, Shell
 
@@ -44,6 +45,7 @@ def test_no_queues_yet(shell: Shell) -> None:
 
 def test_pause_and_resume(shell: Shell, hand: Hand) -> None:
     shell.ok("enqueue", "t", "--id", "a", "--queue", "q")
+    shell.ok("enqueue", "t", "--queue", "q2", "--in", "1h")
     assert shell.ok("queue", "pause", "q", "q2").out == "q paused\nq2 paused\n"
     assert hand.claim("q") == []
     assert "paused" in shell.ok("queue", "ls").out
@@ -93,3 +95,68 @@ def test_a_queue_that_cannot_exist_is_a_usage_error(shell: Shell) -> None:
         done = shell("queue", *arguments)
         assert done.code == 2
         assert "is not a valid queue" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("queue", "pause", "q", "nope"),
+        ("queue", "resume", "q", "nope"),
+        ("queue", "purge", "nope", "--state", "done"),
+        ("dead", "redrive", "--queue", "nope", "--yes"),
+        ("dead", "purge", "--queue", "nope", "--yes"),
+    ],
+)
+def test_a_slip_in_a_queues_name_is_said_and_makes_no_queue(
+    shell: Shell, hand: Hand, command: tuple[str, ...], url: str
+) -> None:
+    shell.ok("enqueue", "t", "--id", "a", "--queue", "q")
+    shell.ok("enqueue", "t", "--queue", "none", "--in", "1h")
+    with connect_sync(url) as client:
+        before = set(client.scan_iter(count=1000))
+        done = shell(*command)
+        assert (done.code, done.out) == (4, "")
+        assert done.err == (
+            "zwheel: queue nope: nobody has put a job there, and no worker serves it; known queues: none, q\n"
+        )
+        assert set(client.scan_iter(count=1000)) == before
+    assert shell(*command, "--json").errors[0]["exit"] == 4
+    # Nor was the other one touched that stood beside it.
+    assert hand.claim("q") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("queue", "show", "nope"),
+        ("job", "ls", "-q", "nope"),
+        ("day", "ls", "-q", "nope"),
+        ("day", "show", "-q", "nope"),
+        ("dead", "ls", "-q", "nope"),
+        ("workers", "ls", "-q", "nope"),
+        ("schedule", "ls", "-q", "nope"),
+    ],
+)
+def test_a_look_at_a_queue_that_does_not_exist_says_so(shell: Shell, command: tuple[str, ...]) -> None:
+    note = "note: queue nope: nobody has put a job there, and no worker serves it; "
+    assert note + "there are no queues yet\n" in shell.ok(*command).err
+    shell.ok("enqueue", "t", "--queue", "q")
+    assert note + "known queues: q\n" in shell.ok(*command).err
+    assert [info["queue"] for info in shell.ok("queue", "ls", "--json").documents] == ["q"]
+
+
+def test_a_queue_may_be_paused_before_its_first_job(shell: Shell, hand: Hand) -> None:
+    assert shell.ok("queue", "pause", "new", "--create").out == "new paused\n"
+    shell.ok("enqueue", "t", "--id", "a", "--queue", "new")
+    assert hand.claim("new") == []
+    shell.ok("queue", "resume", "new")
+    assert hand.claim("new") == ["a"]
+
+
+def test_of_many_known_queues_the_most_alike_are_named(shell: Shell) -> None:
+    for n in range(10):
+        shell.ok("enqueue", "t", "--queue", f"reports-{n}")
+    shell.ok("enqueue", "t", "--queue", "emails")
+    said = shell("queue", "pause", "email").err
+    assert "known queues: emails, " in said
+    assert said.endswith(" and 3 more, see zwheel queue ls\n")
