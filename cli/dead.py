@@ -196,7 +196,7 @@ async def redrive(
     async def act(wheel: Wheel, name: str, ids: Sequence[str] | None, report: Callable[[int], None] | None) -> int:
         return await wheel.redrive(name, ids, progress=report)
 
-    await _bulk(ctx, act, ("redrive", "redriven"), job_ids, queue, Filter.of(reason, task, older_than))
+    await _bulk(ctx, act, ("redrive", "redriven", "scheduled"), job_ids, queue, Filter.of(reason, task, older_than))
 
 
 @command(
@@ -222,14 +222,16 @@ async def purge(
     async def act(wheel: Wheel, name: str, ids: Sequence[str] | None, report: Callable[[int], None] | None) -> int:
         return await wheel.purge_dead(name, ids, progress=report)
 
-    await _bulk(ctx, act, ("delete", "deleted"), job_ids, queue, Filter.of(reason, task, older_than))
+    await _bulk(ctx, act, ("delete", "deleted", None), job_ids, queue, Filter.of(reason, task, older_than))
 
 
+Words = tuple[str, str, str | None]
+"""The act, the word for what was done, and the state that a job is then in; None: it is gone."""
 Act = Callable[["Wheel", str, Sequence[str] | None, Callable[[int], None] | None], Awaitable[int]]
 
 
 async def _bulk(
-    ctx: Context, act: Act, words: tuple[str, str], job_ids: list[str] | None, queue: str | None, wanted: Filter
+    ctx: Context, act: Act, words: Words, job_ids: list[str] | None, queue: str | None, wanted: Filter
 ) -> None:
     """Act on the named jobs, or on all of one queue that the filter takes."""
     if job_ids and not wanted.everything:
@@ -244,9 +246,7 @@ async def _bulk(
             await _filtered(ctx, wheel, act, words, check_name(queue), wanted)
 
 
-async def _named(
-    ctx: Context, wheel: Wheel, act: Act, words: tuple[str, str], job_ids: list[str], queue: str | None
-) -> None:
+async def _named(ctx: Context, wheel: Wheel, act: Act, words: Words, job_ids: list[str], queue: str | None) -> None:
     """Act on jobs that were named. They are few, and each was meant: nobody is asked."""
     acted = 0
     for job_id in job_ids:
@@ -254,7 +254,8 @@ async def _named(
         done = job is not None and job.state is JobState.DEAD and await act(wheel, job.queue, [job_id], None) == 1
         acted += done
         if ctx.json:
-            ctx.out.value({"job_id": job_id, words[1]: done, "state": None if job is None else str(job.state)})
+            state = words[2] if done else None if job is None else str(job.state)
+            ctx.out.value({"job_id": job_id, words[1]: done, "state": state})
         elif done:
             ctx.out.line(f"{job_id} {words[1]}")
         if not done:
@@ -281,7 +282,7 @@ def _can_be_named(job_id: str) -> bool:
     return True
 
 
-async def _filtered(ctx: Context, wheel: Wheel, act: Act, words: tuple[str, str], queue: str, wanted: Filter) -> None:
+async def _filtered(ctx: Context, wheel: Wheel, act: Act, words: Words, queue: str, wanted: Filter) -> None:
     """Count, ask, act in pages. With a filter it acts on just those jobs that were counted."""
     ids: list[str] | None = None
     if not wanted.everything:

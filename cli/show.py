@@ -14,7 +14,7 @@ from zwheel.outside import Unreadable
 from zwheel.times import MAX_MS, to_datetime
 
 from .output import Cell, Column, clean, clean_lines, state_cell, to_json
-from .when import human_duration
+from .when import human_count, human_duration
 
 if TYPE_CHECKING:
     from .context import Context
@@ -214,6 +214,8 @@ def state_of(job: Job, now: int) -> Cell:
     return state_cell(str(job.state))
 
 
+#: What a job's fire time is called, by its state.
+_FIRES = {JobState.SCHEDULED: "fires", JobState.CANCELLED: "was to fire"}
 #: What the end of a job is called, by its state.
 _ENDED = {JobState.DEAD: "died", JobState.DONE: "done", JobState.CANCELLED: "cancelled"}
 
@@ -225,7 +227,7 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
         ("task", job.task),
         ("queue", job.queue),
         ("state", state_of(job, now_ms(ctx))),
-        ("fires" if job.state is JobState.SCHEDULED else "fired for", moment(ctx, job.fire_at_ms)),
+        (_FIRES.get(job.state, "was due"), moment(ctx, job.fire_at_ms)),
         ("attempt", f"{job.attempt} of {job.max_attempts}"),
     ]
     if job.ended_at_ms is not None:
@@ -293,7 +295,7 @@ def failure_lines(ctx: Context, failures: Sequence[Failure], *, tracebacks: bool
             shown = frames if tracebacks else _last_frame(frames)
             yield from (f"    {line}" for line in shown)
             if len(shown) < len(frames):
-                yield f"    ({len(frames) - len(shown)} more lines, --traceback shows them)"
+                yield f"    ({human_count(len(frames) - len(shown), 'more line')}, --traceback shows them)"
 
 
 def _runs(failures: Sequence[Failure]) -> Iterable[list[Failure]]:

@@ -70,6 +70,14 @@ def test_named_jobs_are_redriven_without_a_question(shell: Shell, hand: Hand) ->
     assert set(hand.claim()) == {"a", "b"}
 
 
+@pytest.mark.parametrize(("verb", "word", "after"), [("redrive", "redriven", "scheduled"), ("purge", "deleted", None)])
+def test_json_tells_the_state_in_which_a_named_job_is_left(
+    shell: Shell, hand: Hand, verb: str, word: str, after: str | None
+) -> None:
+    fill(shell, hand)
+    assert shell.ok("dead", verb, "a", "--json").document == {"job_id": "a", word: True, "state": after}
+
+
 def test_named_jobs_that_are_not_dead_are_said(shell: Shell, hand: Hand) -> None:
     fill(shell, hand)
     done = shell("dead", "purge", "a", "living", "missing")

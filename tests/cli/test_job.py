@@ -151,6 +151,9 @@ def test_cancel_names_what_it_left_alone(shell: Shell, hand: Hand) -> None:
     shell.ok("enqueue", "t", "--id", "later", "--in", "1h")
     assert shell.ok("job", "cancel", "later").out == "later cancelled\n"
     assert shell.ok("job", "show", "later", "--json").document["state"] == "cancelled"
+    shown = shell.ok("job", "show", "later").out
+    assert "was to fire" in shown
+    assert "fired for" not in shown
     again = shell("job", "cancel", "later")
     assert (again.code, again.err) == (6, "zwheel: job later: it has already ended\n")
     running = shell("job", "cancel", "running")

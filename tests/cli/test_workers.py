@@ -28,6 +28,8 @@ def test_workers_are_listed_once_with_what_they_do(shell: Shell, hand: Hand) -> 
     assert (second["queues"], second["running"], second["concurrency"]) == (["mail", "q2"], 3, 10)
     assert (first["id"], first["alive"]) == ("w-2", False)
     assert [each["id"] for each in shell.ok("workers", "ls", "--queue", "mail", "--json").documents] == ["w-1"]
+    assert {"started_at", "started_at_ms", "beat_at", "beat_at_ms"} < set(first)
+    assert first["beat_at_ms"] - first["started_at_ms"] == 3_300_000
     out = shell.ok("workers", "ls").out
     assert "\x1b" not in out
     header, *rows = out.splitlines()
