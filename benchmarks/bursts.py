@@ -1,4 +1,4 @@
-"""enqueue, 1,000 concurrent single calls on one client, which share round trips by themselves."""
+"""enqueue, 1,000 concurrent single calls on one client, which it batches automatically."""
 
 from __future__ import annotations
 

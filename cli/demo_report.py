@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .demo_shop import Shop
+from .when import human_count
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,16 +104,16 @@ class Figures:
     def wrong(self) -> list[str]:
         """Say what is not as it must be; nothing when all is well."""
         checks = (
-            (self.enqueued == self.orders, f"{self.enqueued} of {self.orders} orders were enqueued"),
-            (self.fired == self.enqueued, f"{self.fired} of {self.enqueued} jobs were fired"),
+            (self.enqueued == self.orders, f"orders that were enqueued: {self.enqueued} of {self.orders}"),
+            (self.fired == self.enqueued, f"jobs that were fired: {self.fired} of {self.enqueued}"),
             (self.redelivered > 0, "the kill hit no job: nothing was redelivered"),
-            (self.applied_twice == 0, f"{self.applied_twice} orders were cancelled twice"),
-            (self.lost == 0, f"{self.lost} jobs were lost"),
-            (self.early == 0, f"{self.early} jobs were fired early"),
-            (self.dead == 0, f"{self.dead} jobs are dead"),
+            (self.applied_twice == 0, f"orders that were cancelled twice: {self.applied_twice}"),
+            (self.lost == 0, f"jobs that were lost: {self.lost}"),
+            (self.early == 0, f"jobs that were fired early: {self.early}"),
+            (self.dead == 0, f"jobs that are dead: {self.dead}"),
             (
                 self.cancelled + self.paid == self.orders,
-                f"{self.orders - self.cancelled - self.paid} orders are neither paid nor cancelled",
+                f"orders that are neither paid nor cancelled: {self.orders - self.cancelled - self.paid}",
             ),
         )
         return [sentence for well, sentence in checks if not well]
@@ -255,7 +256,7 @@ def _rows(figures: Figures) -> list[tuple[str, str, bool | None, str]]:
     ]
     late = figures.lateness
     if late is not None:
-        how = f"first starts only: {late.count:,} jobs"
+        how = f"first starts only: {human_count(late.count, 'job')}"
         rows += [
             ("lateness p50", _ms(late.p50), None, how),
             ("lateness p99", _ms(late.p99), None, ""),

@@ -28,6 +28,7 @@ from .demo_orders import QUEUE, Order, make_orders, to_jsonl
 from .demo_report import Figures, Kill, measure
 from .demo_shop import Shop, now_us
 from .exits import ExitCode
+from .when import human_count
 
 if TYPE_CHECKING:
     from .output import Report
@@ -312,7 +313,9 @@ class _Play:
         if self._kill is not None:
             number = [worker.pid for worker in workers].index(self._kill.pid) + 1
             held, pid = shop.running(0).get(self._kill.pid, 0), self._kill.pid
-            self._ctx.out.note(f"killed worker {number} (pid {pid}) with SIGKILL: it was running {held} jobs")
+            self._ctx.out.note(
+                f"killed worker {number} (pid {pid}) with SIGKILL: it was running {human_count(held, 'job')}"
+            )
 
     def _strike(self, shop: Shop, workers: Sequence[subprocess.Popen[bytes]], anyhow: bool) -> bool:
         """Kill the worker that runs the most jobs, if it runs enough of them."""

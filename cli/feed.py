@@ -22,6 +22,7 @@ from .exits import ExitCode
 from .lines import Line, LineReader
 from .show import enqueued_document
 from .values import duration, fire_time, read_json
+from .when import human_count
 
 if TYPE_CHECKING:
     from zwheel import NewJob, Wheel
@@ -145,7 +146,7 @@ class Feed:
                     if group is None:
                         break
                     await self._take(group)
-                    report(reader.bytes_read, f"{self.tally.jobs:,} jobs")
+                    report(reader.bytes_read, human_count(self.tally.jobs, "job"))
                 await self._flush()
             finally:
                 stop.cancel()

@@ -150,7 +150,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             ("dead", Cell(f"{info.dead:,}", "red" if info.dead else "")),
             ("dead, trimmed", f"{info.trimmed:,} ever, by the limits on size and age"),
             ("workers", ", ".join([f"{info.workers:,}", *_missing(info)])),
-            ("cap", "none" if info.cap is None else f"{info.cap:,} jobs"),
+            ("cap", "none" if info.cap is None else human_count(info.cap, "job")),
             *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
         ]
     )

@@ -130,7 +130,7 @@ async def explain(
 async def history(ctx: Context, name: Name, queue: QueueOption = None) -> None:
     """Show what became of the newest occurrences, at most 20, newest first.
 
-    What is told of a job ends when it is not kept any more. Exit code 4 when there is no such schedule.
+    A job's end is shown as long as the job is kept. Exit code 4 when there is no such schedule.
     """
     async with ctx.wheel() as wheel:
         info = await wheel.schedule(name, queue)
@@ -169,7 +169,7 @@ def _history_table(ctx: Context, definition: Definition, past: list[Past]) -> No
                 state_cell(one.state or "-"), late, took, str(one.attempt or "-"),
             ]
         )  # fmt: skip
-    ctx.out.table(columns, rows, empty="nothing has been decided yet")
+    ctx.out.table(columns, rows, empty="it has not run yet")
 
 
 def add_to(app: typer.Typer) -> None:

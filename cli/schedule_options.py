@@ -101,7 +101,7 @@ class Given:
         str | None, _text("--window", "DURATION", "Leave out missed ones older than this; default however old.")
     ] = None
     overlap: Annotated[
-        OverlapChoice | None, typer.Option("--overlap", help="While the one before is active; default allow.")
+        OverlapChoice | None, typer.Option("--overlap", help="When the run before still waits or runs; default allow.")
     ] = None
     jitter: Annotated[
         str | None, _text("--jitter", "DURATION", "Fire up to this much later, by a hash; default on time.")

@@ -20,7 +20,7 @@ from zwheel.plain import cut
 from zwheel.times import to_ms
 
 from .exits import ExitCode
-from .when import parse_duration, parse_when
+from .when import human_count, parse_duration, parse_when
 
 if TYPE_CHECKING:
     from .context import Context
@@ -193,7 +193,7 @@ async def queue_names(ctx: Context, wheel: Any, queue: str | None) -> list[str]:
     names = await wheel.queues()
     if names.unreadable:
         ctx.out.note(
-            f"{len(names.unreadable):,} entries of the list of queues are no names: zwheel queue ls shows them"
+            f"in the list of queues, {human_count(len(names.unreadable), 'name')} that no queue can have: zwheel queue ls shows all"
         )
     if len(names) > MOST_QUEUES:
         ctx.out.note(f"only the first {MOST_QUEUES:,} of {len(names):,} queues are looked at: name one with --queue")

@@ -12,6 +12,7 @@ from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from zwheel.errors import InvalidTime
+from zwheel.plain import counted
 from zwheel.times import MAX_MS, to_ms
 
 _UNITS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
@@ -306,7 +307,7 @@ def human_duration(ms: float) -> str:
 
 def human_count(count: int, noun: str = "") -> str:
     """Show a count with its thousands, and a regular noun in its number: `48,112`, `1 job`, `2 jobs`."""
-    return f"{count:,} {noun}{'' if abs(count) == 1 else 's'}" if noun else f"{count:,}"
+    return counted(count, noun) if noun else f"{count:,}"
 
 
 def _clock_text(when: datetime) -> str:

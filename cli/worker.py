@@ -88,7 +88,7 @@ def worker(
     dead_keep: Annotated[str, typer.Option(metavar="DURATION", help="How long a dead job is kept.")] = "90d",
     dead_max: Annotated[int, typer.Option(metavar="N", help="How many dead jobs a queue keeps.")] = 10_000,
     prefetch: Annotated[
-        int, typer.Option(metavar="N", help="The most jobs held beyond the running ones, when jobs are short.")
+        int, typer.Option(metavar="N", help="How many jobs to claim ahead at the most, where each takes only a few ms.")
     ] = 200,
     accept_data_loss: Annotated[
         bool, typer.Option("--accept-data-loss", help="Work also on a Redis that may delete queue keys (eviction).")

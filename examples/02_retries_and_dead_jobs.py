@@ -55,7 +55,7 @@ async def main() -> None:
             dead = await wheel.dead("payments")
             for found in sorted(dead, key=lambda job: job.attempt):
                 last = found.failures[-1]
-                print(f"dead after {found.attempt} attempts: {found.reason}, {last.kind}: {last.message}")
+                print(f"dead after attempt {found.attempt}: {found.reason}, {last.kind}: {last.message}")
 
             # The bank is back: redrive what died of errors, and leave the rest. In the shell:
             # zwheel dead redrive -q payments --reason error

@@ -23,6 +23,7 @@ from anyio import CapacityLimiter
 
 from zwheel.context import CurrentJob
 from zwheel.outside import escaped
+from zwheel.plain import counted
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
 
@@ -214,7 +215,7 @@ class _Output:
             part, self._part = self._part, bytearray()
             self.line(logging.INFO, part.decode("utf-8", "backslashreplace"))
         if self._dropped:
-            log.info("job %s: ... and %d lines more", self.job_id, self._dropped)
+            log.info("job %s: ... and %s", self.job_id, counted(self._dropped, "more line"))
             self._dropped = 0
 
 

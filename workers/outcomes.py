@@ -16,6 +16,7 @@ from zwheel.errors import UnknownTask
 from zwheel.job import QueueName, Reason
 from zwheel.logs import job_fields
 from zwheel.outside import escaped, fenced_below
+from zwheel.plain import counted
 from zwheel.record import write_failures
 from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
@@ -154,7 +155,7 @@ class Outcomes:
     def bury(self, claim: Claim, settler: Settler, error: BaseException | None, reason: Reason) -> None:
         """It is dead."""
         settler.bury(claim, self._failures(claim, error, reason))
-        attempts = f"{claim.attempt} attempt{'' if claim.attempt == 1 else 's'}"
+        attempts = counted(claim.attempt, "attempt")
         if error is not None and _on_purpose(error):
             self._say(logging.WARNING, claim, "dead after %s: %s", attempts, reason, error=error, trace=False)
         else:

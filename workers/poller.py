@@ -433,13 +433,13 @@ class Poller:
             log.warning("queue %s: waiting for Redis: %s", self._queue, error)
 
     async def _pause(self, failures: int) -> None:
-        # Outcomes wait here too: after an outage they are told well within its grace.
+        # Outcomes of jobs wait here too. After an outage Redis must hear of them well within the grace.
         await asyncio.sleep(min(pause_s(failures), self._settings.beat_ms / 2000))
 
     async def _persist(
         self, commands: Sequence[Call | tuple[str, ...]], settles: bool, *, each: bool = False
     ) -> list[Reply]:
-        """Send until it is answered. Only a claim of a worker that stops and holds nothing is given up: no replies.
+        """Send until Redis answers. A worker that stops and holds no job gives up on a claim: then there are no replies.
 
         each: what is refused is answered too, by its BrokerError.
         """

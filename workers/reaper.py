@@ -14,6 +14,7 @@ from zwheel.calls import Reaped
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.outside import Sayer, escaped, flat, whole
+from zwheel.plain import counted
 from zwheel.store import Store
 
 from .claims import Observer
@@ -176,15 +177,15 @@ class Reaper:
             reaped = await self._call(keys, limit=_BATCH, expected_us=expected_us, jumps=jumps)
             if reaped.back or reaped.dead:
                 log.warning(
-                    "queue %s: took back %d jobs whose lease ran out, %d of them dead",
+                    "queue %s: took back jobs whose lease ran out: %d, %d of them dead",
                     keys.queue, len(reaped.back) + len(reaped.dead), len(reaped.dead),
                 )  # fmt: skip
                 if self._observer is not None:
                     self._observer("reaped", {"back": reaped.back, "dead": reaped.dead})
             if reaped.shortened:
                 log.warning(
-                    "queue %s: shortened %d leases that ended later than any can: the server's clock was ahead when "
-                    "they were given", keys.queue, reaped.shortened,
+                    "queue %s: shortened %s that ended later than any can: the server's clock was ahead when it was "
+                    "given", keys.queue, counted(reaped.shortened, "lease"),
                 )  # fmt: skip
             if reaped.back:
                 self._taken_back(keys.queue)

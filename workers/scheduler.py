@@ -29,6 +29,7 @@ from zwheel.occurrence import advance_of
 from zwheel.operations.late import give_back, late_ones
 from zwheel.operations.schedules import awaken
 from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown, whole
+from zwheel.plain import counted
 from zwheel.schedules.plan import drawn_back, plan
 from zwheel.schedules.promise import is_stale
 from zwheel.schedules.state import ScheduleInfo, Status, read_schedule
@@ -228,8 +229,8 @@ class Scheduler:
                 if some:
                     few = ", ".join(shown(name) for name in some[:3])
                     self._sayer.say(
-                        logging.WARNING, (letter, some[0]), "queue %s: %d schedules (%s) were %s",
-                        self.queue, len(some), few + ", ..." * (len(some) > 3), what,
+                        logging.WARNING, (letter, some[0]), "queue %s: %s (%s): %s",
+                        self.queue, counted(len(some), "schedule"), few + ", ..." * (len(some) > 3), what,
                     )  # fmt: skip
 
     async def _turn(self) -> float:
@@ -399,7 +400,7 @@ class Scheduler:
             moved += 1
             made = one.free if word[0] == "a" else one.busy
             if made is not None and made.jobs:
-                log.debug("schedule %s: %d occurrences are on the wheel", one.name, word.count("c"))
+                log.debug("schedule %s: put %s on the wheel", one.name, counted(word.count("c"), "occurrence"))
         return moved
 
 

@@ -50,10 +50,10 @@ class Settler:
         self.lost = 0
         #: Held by the thread that takes outcomes. Whoever adds one needs no lock.
         self._taking = Lock()
-        #: Told of the schedules whose occurrences ended, once Redis knows it: another may wait for that.
+        #: Called with a schedule's name when Redis knows that one of its occurrences ended: the next one may wait for that.
         self._occurrence_ended = occurrence_ended
         self._schedules: set[str] = set()
-        #: Told of the claims whose outcomes Redis has acknowledged: from then on their leases need no renewal.
+        #: Called with the claims whose outcomes Redis has acknowledged: the heartbeat need not renew their leases any more.
         self._settled = settled
 
     @property

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from zwheel.context import CurrentJob, current_job
 from zwheel.errors import ConfigError, InvalidInput
 from zwheel.outside import escaped
+from zwheel.plain import counted
 from zwheel.registry import Registry
 from zwheel.retry import Discard
 from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, shell_kwargs
@@ -186,7 +187,7 @@ def _log(job_id: str, output: str) -> None:
     for line in lines[:LOG_LINES]:
         log.info("job %s: %s", job_id, printable(line, LOG_LINE_CHARS))
     if len(lines) > LOG_LINES:
-        log.info("job %s: ... and %d lines more", job_id, len(lines) - LOG_LINES)
+        log.info("job %s: ... and %s", job_id, counted(len(lines) - LOG_LINES, "more line"))
 
 
 async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Output, folder: str | None) -> int:

@@ -30,6 +30,7 @@ from zwheel.job import QueueName, WorkerId
 from zwheel.operations.listing import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.outside import escaped
+from zwheel.plain import counted
 from zwheel.registry import Registry
 from zwheel.store import Store, SyncStore, pause_s
 
@@ -283,8 +284,8 @@ class Worker:
             self.stuck = sum(claim.running is not None for claim in runner.held)
             if runner.held:
                 log.error(
-                    "worker %s: %d jobs did not stop, %d are not settled; their leases will run out",
-                    self.id, self.stuck, len(runner.held) - self.stuck,
+                    "worker %s: %s did not stop, and Redis was not told how %s ended; their leases will run out",
+                    self.id, counted(self.stuck, "job"), counted(len(runner.held) - self.stuck, "job"),
                 )  # fmt: skip
             return False
         finally:
@@ -296,7 +297,7 @@ class Worker:
         """Stop what still runs, and let Redis hear of it."""
         held = list(runner.held)
         if held:
-            log.warning("worker %s: giving back %d jobs that still run", self.id, len(held))
+            log.warning("worker %s: giving back what still runs: %s", self.id, counted(len(held), "job"))
         runner.cancel_all(Stop.DRAIN)
         running = {claim.running for claim in held if claim.running is not None}
         if running:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zwheel.errors import BadArguments, ConfigError
+from zwheel.plain import counted
 from zwheel.rebuild import Misfit, Rebuild, rebuilder, resolve, shorten
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -94,7 +95,7 @@ class Signature:
 
     def _check(self, count: int, kwargs: Mapping[str, Any]) -> None:
         if count > self._high:
-            raise self._misfit(f"takes at most {self._high} positional arguments, {count} were given")
+            raise self._misfit(f"takes at most {counted(self._high, 'positional argument')}, {count} were given")
         taken = self._names[:count]
         for name in taken:
             if name in kwargs and name in self._by_name:

@@ -28,7 +28,7 @@ ZwheelError
 
 from __future__ import annotations
 
-from zwheel.plain import cut, escape
+from zwheel.plain import counted, cut, escape
 
 #: No message needs to be longer, characters.
 _LONGEST = 4_000
@@ -139,7 +139,9 @@ class QueueFull(ZwheelError):
     """The queue reached its length cap; nothing was stored."""
 
     def __init__(self, queue: str, cap: int) -> None:
-        super().__init__(f"queue {queue!r} is full: its cap is {cap:,} jobs; enqueue again later or raise the cap")
+        super().__init__(
+            f"queue {queue!r} is full: its cap is {counted(cap, 'job')}; enqueue again later or raise the cap"
+        )
         self.queue = queue
         self.cap = cap
 

@@ -25,9 +25,14 @@ def escape(text: str) -> str:
     return UNSAFE.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its thousands, and a regular noun in its number: `1 job`, `48,112 jobs`."""
+    return f"{count:,} {noun}{'' if abs(count) == 1 else 's'}"
+
+
 def cut(text: str, limit: int) -> str:
     """Cut a text, and say how much is missing."""
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text) - limit:,} more characters)"
+    return text if len(text) <= limit else f"{text[:limit]}... ({counted(len(text) - limit, 'more character')})"
 
 
 def shown(value: object, limit: int = SHOWN_CHARACTERS) -> str:

@@ -15,6 +15,7 @@ from zwheel.declare import ScheduleOptions, make_definition
 from zwheel.errors import ConfigError
 from zwheel.functions import described, same_function
 from zwheel.keys import check_name
+from zwheel.plain import counted
 from zwheel.tasks import BaseTask, JobOptions, TaskPolicy, make_job
 from zwheel.travel import check_travel
 
@@ -212,4 +213,4 @@ class Registry:
 
     def __repr__(self) -> str:
         where = mask_url(self._url) if self._url else "url from settings"
-        return f"<{type(self).__name__} {where}, {len(self.tasks)} tasks>"
+        return f"<{type(self).__name__} {where}, {counted(len(self.tasks), 'task')}>"

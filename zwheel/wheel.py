@@ -302,7 +302,7 @@ class Wheel(WheelSchedules):
         return await store.drive(steps(store.session))
 
     async def submit(self, job: NewJob) -> Enqueued:
-        """Store one job. Concurrent calls share round trips by themselves."""
+        """Store one job. Concurrent calls are batched automatically."""
         return await self._connect().batcher(job.queue).submit(job)
 
     async def enqueue(

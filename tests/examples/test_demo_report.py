@@ -99,7 +99,7 @@ def test_a_job_that_nobody_started_is_not_fired_and_lost(shop: Shop) -> None:
     run_well(shop)
     shop.db.execute("DELETE FROM attempts WHERE job = ?", (f"cancel-{ORDERS[0].number}",))
     found = figures(shop)
-    assert found.wrong() == ["2 of 3 jobs were fired", "1 jobs were lost"]
+    assert found.wrong() == ["jobs that were fired: 2 of 3", "jobs that were lost: 1"]
 
 
 def test_a_job_that_was_begun_and_never_ended_is_lost(shop: Shop) -> None:
@@ -107,7 +107,7 @@ def test_a_job_that_was_begun_and_never_ended_is_lost(shop: Shop) -> None:
     shop.db.execute(
         "UPDATE attempts SET ended_us = NULL, outcome = NULL WHERE job = ?", (f"cancel-{ORDERS[1].number}",)
     )
-    assert figures(shop).wrong() == ["1 jobs were lost"]
+    assert figures(shop).wrong() == ["jobs that were lost: 1"]
 
 
 def test_a_start_before_the_fire_time_is_early_by_one_microsecond(shop: Shop) -> None:
@@ -115,20 +115,20 @@ def test_a_start_before_the_fire_time_is_early_by_one_microsecond(shop: Shop) ->
     shop.db.execute("UPDATE attempts SET began_us = ? WHERE pid = ?", (1_000_000_000, KILL.pid))
     assert figures(shop).early == 0
     shop.db.execute("UPDATE attempts SET began_us = ? WHERE pid = ?", (999_999_999, KILL.pid))
-    assert figures(shop).wrong() == ["1 jobs were fired early"]
+    assert figures(shop).wrong() == ["jobs that were fired early: 1"]
 
 
 def test_an_effect_with_two_tokens_was_applied_twice(shop: Shop) -> None:
     run_well(shop)
     shop.db.execute("INSERT INTO cancellations VALUES (?, ?, ?)", (ORDERS[0].number, 2, 0))
-    assert figures(shop).wrong() == ["1 orders were cancelled twice"]
+    assert figures(shop).wrong() == ["orders that were cancelled twice: 1"]
 
 
 def test_dead_jobs_and_missing_answers_are_wrong(shop: Shop) -> None:
     run_well(shop)
-    assert figures(shop, dead=2).wrong() == ["2 jobs are dead"]
+    assert figures(shop, dead=2).wrong() == ["jobs that are dead: 2"]
     found = measure(shop, dict(list(FIRE_AT_MS.items())[1:]), KILL, orders=3, dead=0, seconds=1.0, server="Valkey 9")
-    assert found.wrong() == ["2 of 3 orders were enqueued"]
+    assert found.wrong() == ["orders that were enqueued: 2 of 3"]
 
 
 def test_a_worker_whose_token_is_outdated_changes_nothing(shop: Shop) -> None:

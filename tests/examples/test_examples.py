@@ -23,9 +23,9 @@ SAID = {
     "02_retries_and_dead_jobs.py": [
         "charged lucky at attempt 1",
         "charged busy at attempt 2",
-        "dead after 1 attempts: discarded, CardDeclined: no credit",
-        "dead after 1 attempts: discarded, Discard: nobody to charge",
-        "dead after 3 attempts: error, ConnectionError: the bank does not answer",
+        "dead after attempt 1: discarded, CardDeclined: no credit",
+        "dead after attempt 1: discarded, Discard: nobody to charge",
+        "dead after attempt 3: error, ConnectionError: the bank does not answer",
         "redriven: 1",
         "charged unlucky at attempt 1",
         "still dead: 2",

@@ -20,7 +20,7 @@ from zwheel.workers.isolated import cpus
 
 pytestmark = [pytest.mark.anyio, one_kind]
 APP = "tests.workers.isolated_app:wheel"
-MORE_LINES = r"and [\d]+ lines more"
+MORE_LINES = r"and [\d,]+ more lines?"
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ async def test_of_much_output_the_first_lines_are_logged_and_the_middle_is_cut(
         many = await ended(any_shell, argv=["seq", "5000"])
         of_many = logged()
         wide = await ended(any_shell, line="awk 'BEGIN { for (i = 0; i < 1000; i++) printf \"%01023d\\n\", i }'")
-    assert of_many == [f"job {many.id}: {n}" for n in range(1, 201)] + [f"job {many.id}: ... and 4800 lines more"]
+    assert of_many == [f"job {many.id}: {n}" for n in range(1, 201)] + [f"job {many.id}: ... and 4,800 more lines"]
     of_wide = [line.removeprefix(f"job {wide.id}: ").lstrip("0") for line in logged()[201:]]
     assert of_wide[1:8] == [str(n) for n in range(1, 8)]
     # 1,000 lines of 1,024 bytes, of which 8 + 56 KiB are kept.
@@ -104,7 +104,7 @@ async def test_what_is_still_in_the_pipe_when_a_command_has_ended_is_read(
     monkeypatch.setattr(shell, "_CHUNKS", 10_000)
     async with running(any_shell):
         job = await ended(any_shell, argv=["seq", "5000"])
-    assert logged()[-1] == f"job {job.id}: ... and 4800 lines more"
+    assert logged()[-1] == f"job {job.id}: ... and 4,800 more lines"
 
 
 async def test_another_exit_code_is_a_failure_with_the_end_of_the_output(any_shell: Wheel) -> None:

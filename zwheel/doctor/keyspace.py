@@ -13,6 +13,7 @@ from zwheel.keys import queues_key
 from zwheel.operations.read import queues
 from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
+from zwheel.plain import counted
 from zwheel.store import Steps
 from zwheel.times import is_day
 
@@ -70,7 +71,7 @@ class Keyspace:
             found.append(problem("keyspace", text, "see which program wrote that key, DEL it, then enqueue or repair"))
         if self.strange:
             few = ", ".join(shown(one.name, 60) for one in self.strange[:3])
-            text = f"{len(self.strange):,} entries of the list of queues are no names of queues ({few})"
+            text = f"in the list of queues, {counted(len(self.strange), 'name')} that no queue can have ({few})"
             found.append(warning("keyspace", text, "see which program wrote them, and HDEL them"))
         if self.unseen:
             found.append(unseen("keyspace", "keys that nobody listed", self.unseen))

@@ -22,6 +22,7 @@ from zwheel.keys import SCHEMA, ShardKeys, queues_key
 from zwheel.operations.read import bucket_days
 from zwheel.operations.rights import lacks
 from zwheel.outside import as_text, shown
+from zwheel.plain import counted
 from zwheel.store import Steps
 
 Progress = Callable[[int], None]
@@ -127,7 +128,7 @@ def _check(
         confirmed = _confirm(session, keys, health, suspects, buckets)
         yield from _as_allowed(keys, health, "whether its jobs stand where their records say", confirmed)
         if not health.findings and not health.unseen:
-            state = f"schema {SCHEMA}, {suspects.jobs:,} jobs, each in its place" if schema else "not used yet"
+            state = f"schema {SCHEMA}, {counted(suspects.jobs, 'job')}, each in its place" if schema else "not used yet"
             say(ok("places", state, queue))
         _tell_unreadable(health, suspects)
     health.findings += (yield from _as_allowed(keys, health, "its workers", check_workers(keys))) or []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zwheel.plain import counted
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import NEVER, SETTLES, Event, JobLine, Runs, Snapshot
 from zwheel.verify.report import Clue, Findings, clock
@@ -36,7 +37,7 @@ def i1_no_loss(runs: Runs, bounds: Bounds, found: Findings) -> None:
         elif seen is not None and bounds.drained and not job.shaky and _unfinished(seen, final):
             found.add("the job was due and has not ended", after[-1], _present(final, seen), job=name_of(job))
     if unseen:
-        found.undecided(f"{unseen:,} jobs have no end in the history, and there is no snapshot after them")
+        found.undecided(f"no end is in the history of {counted(unseen, 'job')}, and there is no snapshot after them")
 
 
 def _unfinished(seen: dict[str, Any], final: Snapshot) -> bool:
