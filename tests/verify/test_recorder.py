@@ -13,9 +13,11 @@ import pytest
 from tests.servers import RedisServer
 from tests.workers.harness import Log, running
 from zwheel import SyncWheel, Wheel
+from zwheel.calls import Session, prune
 from zwheel.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from zwheel.failpoints import FAILPOINTS
-from zwheel.history import History
+from zwheel.history import History, Recorder
+from zwheel.store import SyncStore
 
 pytestmark = pytest.mark.anyio
 
@@ -161,3 +163,18 @@ def test_a_directory_that_cannot_be_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="history"):
         History.of(tmp_path / "file")
+
+
+def test_where_a_test_gives_the_time_no_other_clock_runs_beside_it(server: RedisServer, tmp_path: Path) -> None:
+    """A machine that is slow for a moment is no clock that was set back."""
+    history = History(tmp_path)
+    session = Session("zw", "given")
+    store = SyncStore(server.url, session)
+    store.recorder = Recorder(history, session)
+    for second in (1_900_000_000, 1_900_000_001):
+        session.now = f"{second}000000"
+        store.send([prune(session.keys("q"), limit=1, dead_age_ms=1, now=session.now)])
+    store.close()
+    history.close()
+    times = [line["mono_ns"] for line in lines(tmp_path)]
+    assert times == [1_900_000_000 * 10**9] * 2 + [1_900_000_001 * 10**9] * 2
