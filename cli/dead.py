@@ -21,6 +21,7 @@ from .show import (
     error_line,
     job_document,
     job_fields,
+    listed,
     now_ms,
     relative,
     shorten,
@@ -120,7 +121,7 @@ async def ls(
     columns += [Column("reason"), Column("last error", flexible=True)]
     rows: list[Row] = [
         [
-            job.id,
+            listed(job.id),
             job.queue,
             job.task,
             *time_cells(ctx, job.ended_at_ms),

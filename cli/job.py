@@ -19,6 +19,7 @@ from .show import (
     iso,
     job_document,
     job_fields,
+    listed,
     moment,
     now_ms,
     relative,
@@ -111,7 +112,7 @@ def list_jobs(ctx: Context, jobs: Listing[Job], *, empty: str) -> None:
     ]
     rows: list[Row] = [
         [
-            job.id,
+            listed(job.id),
             job.queue,
             job.task,
             state_of(job, now),

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from zwheel.errors import UndecodableJob
 from zwheel.job import Enqueued, Failure, Job, JobState
-from zwheel.outside import Unreadable
+from zwheel.outside import Unreadable, cut
 from zwheel.times import MAX_MS, to_datetime
 
 from .output import Cell, Column, clean, clean_lines, state_cell, to_json
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Arguments longer than this are cut in what people read; --json has them whole.
 SHOWN_CHARACTERS = 2000
+#: A name in Redis longer than this is damage, as is a reason: they are cut everywhere.
+_NAME_CHARACTERS, _REASON_CHARACTERS = 300, 4000
 
 
 def iso(ms: int | None) -> str | None:
@@ -100,7 +102,13 @@ def unreadable_row(columns: Sequence[Column], one: Unreadable) -> list[str | Cel
 
 def unreadable_document(one: Unreadable, name: str) -> dict[str, object]:
     """The same as JSON. name: what the listing calls its names."""
-    return {name: one.name, **({"queue": one.queue} if one.queue else {}), "unreadable": one.reason}
+    queue = {"queue": one.queue} if one.queue else {}
+    return {name: listed(one.name), **queue, "unreadable": cut(one.reason, _REASON_CHARACTERS)}
+
+
+def listed(name: str) -> str:
+    """A name as a listing shows it: anyone can write a megabyte in its place."""
+    return cut(name, _NAME_CHARACTERS)
 
 
 def plain(value: Any) -> Any:
@@ -166,7 +174,7 @@ def failure_document(failure: Failure) -> dict[str, Any]:
 def job_document(job: Job, *, body: bool = True) -> dict[str, Any]:
     """Give a job as JSON: times as ISO text and as ms since the epoch, arguments decoded."""
     document: dict[str, Any] = {
-        "id": job.id,
+        "id": listed(job.id),
         "queue": job.queue,
         "task": job.task,
         "state": str(job.state),

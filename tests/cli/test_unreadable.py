@@ -56,6 +56,8 @@ def dead(client: Any, job: str | bytes, raw: bytes, score: float = 5) -> None:
     client.zadd(KEYS.dead, {job: score})
 
 
+#: A name that anyone can write, and how a listing ends it.
+MEGABYTE, LONG = "m" * 1_000_000, "more"
 FAILED = record("x", failures=b"[" * 90_000 + b"\n")
 #: What was damaged -> how, the command that lists it, and a word of the row that says so.
 ROWS: dict[str, tuple[Damage, str, str]] = {
@@ -82,6 +84,13 @@ ROWS: dict[str, tuple[Damage, str, str]] = {
     "10 MB about a worker": (lambda c: c.hset(KEYS.workers, "w", "x" * 10_000_000), "workers ls", "unreadable"),
     "a newer schedule": (lambda c: c.hset(KEYS.schedules, "n", stored("n", priority=5)), "schedule ls", "priority"),
     "a damaged schedule": (lambda c: c.hset(KEYS.schedules, "n", b"\xff"), "schedule ls", "cannot be read"),
+    "an id of 1 MB": (lambda c: on_the_wheel(c, MEGABYTE), "job ls", LONG),
+    "a dead id of 1 MB": (lambda c: dead(c, MEGABYTE, record("x")), "dead ls", LONG),
+    "a day of 1 MB": (lambda c: c.zadd(KEYS.days, {MEGABYTE: 1}), "day ls", LONG),
+    "a queue of 1 MB": (lambda c: c.hset("zw:queues", MEGABYTE, 1), "queue ls", LONG),
+    "a queue of 1 MB that is no text": (lambda c: c.hset("zw:queues", b"\xff" * 1_000_000, 1), "queue ls", LONG),
+    "a worker of 1 MB": (lambda c: c.hset(KEYS.workers, MEGABYTE, WORKER), "workers ls", LONG),
+    "a schedule of 1 MB": (lambda c: c.hset(KEYS.schedules, MEGABYTE, stored(MEGABYTE)), "schedule ls", LONG),
     "a key of dead jobs of another type": (lambda c: other_type(c, KEYS.dead), "dead ls", "another program"),
     "a key of days of another type": (lambda c: other_type(c, KEYS.days), "day ls", "another program"),
     "a key of jobs of another type": (lambda c: other_type(c, KEYS.jobs), "job ls", "another program"),
@@ -119,11 +128,12 @@ def test_it_is_a_row_that_says_so_and_the_rest_is_there(
     assert word.replace("\\\\", "\\") in done.out
     if command in REST:
         assert REST[command] in done.out
-    documents = [json.loads(line) for line in shell(*command.split(), "--json").out.splitlines()]
+    lines = shell(*command.split(), "--json").out.splitlines()
+    documents = [json.loads(line) for line in lines]
     assert (
         word.startswith("\\") or any("unreadable" in document for document in documents) or "failures" in str(documents)
     )
-    assert all(len(line) < 2000 for line in done.out.splitlines())
+    assert all(len(line) < 2000 for line in (*lines, *done.out.splitlines()))
 
 
 @pytest.mark.parametrize(("damage", "command", "word"), ROWS.values(), ids=ROWS)

@@ -10,6 +10,7 @@ from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
 from zwheel.job import QueueName, WorkerId
+from zwheel.keys import check_name
 from zwheel.operations.read import bucket_days, each_alone, queues, sorted_days
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms, shown, whole
 from zwheel.store import Steps
@@ -182,7 +183,7 @@ def read_workers(raw: Any, now_ms: int, queue: str) -> Listing[WorkerInfo]:
 
 
 def _worker(name: object, value: bytes, now_ms: int) -> WorkerInfo:
-    """Read what a worker says of itself. Raises: ValueError, KeyError, TypeError, RecursionError."""
+    """Read what a worker says of itself. Raises: ValueError, KeyError, TypeError, RecursionError, InvalidName."""
     entry = json.loads(value)
     numbers = {}
     for key, most in (
@@ -203,7 +204,7 @@ def _worker(name: object, value: bytes, now_ms: int) -> WorkerInfo:
     silent_ms = abs(now_ms - numbers["beat"])
     served = tuple(QueueName(str(queue)[:200]) for queue in entry["queues"][:_MOST_QUEUES])
     return WorkerInfo(
-        id=WorkerId(as_text(name)), host=str(entry["host"])[:300], pid=numbers["pid"], queues=served,
+        id=WorkerId(check_name(as_text(name), "worker")), host=str(entry["host"])[:300], pid=numbers["pid"], queues=served,
         concurrency=numbers["concurrency"], running=numbers["running"], started_ms=numbers["started"],
         beat_ms=numbers["beat"], version=str(entry["version"])[:100],
         state=_state(silent_ms, min(lease_ms, _LONGEST_LEASE_MS)), silent_ms=silent_ms,

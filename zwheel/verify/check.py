@@ -8,6 +8,7 @@ from typing import Any
 from zwheel.verify import liveness, progress, safety, schedules, stored
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import Event, JobLine, Runs
+from zwheel.verify.read import STRANGE, BadHistory
 from zwheel.verify.report import Findings, Report
 
 Judge = Callable[[Runs, Bounds, Findings], None]
@@ -38,15 +39,19 @@ INVARIANTS: tuple[tuple[str, str, Judge], ...] = (
 
 
 def check(runs: Runs, bounds: Bounds | None = None) -> Report:
-    """Judge a history that was read."""
+    """Judge a history that was read. Raises: BadHistory, for values that cannot be."""
     limits = bounds or Bounds()
     verdicts = []
-    for number, name, judge in INVARIANTS:
-        found = Findings()
-        judge(runs, limits, found)
-        verdicts.append(found.verdict(number, name))
-    counts = {verdict.number: verdict.count for verdict in verdicts}
-    return Report(verdicts, _summary(runs, counts))
+    where = "summary"
+    try:
+        for where, name, judge in INVARIANTS:
+            found = Findings()
+            judge(runs, limits, found)
+            verdicts.append(found.verdict(where, name))
+        counts = {verdict.number: verdict.count for verdict in verdicts}
+        return Report(verdicts, _summary(runs, counts))
+    except STRANGE as error:
+        raise BadHistory.at(f"a value of the history cannot be ({where})", error) from error
 
 
 def _summary(runs: Runs, counts: dict[str, int]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zwheel.errors import InvalidInput
+from zwheel.outside import shown
 from zwheel.verify.events import (
     ACCEPTED,
     LONG_TRIP_US,
@@ -37,8 +38,19 @@ _SCHEDULES = frozenset({"advance", "define"})
 _PROC_EVERY_US = 1_000
 
 
+#: What Python raises for a value of another kind, or beyond all bounds.
+STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 class BadHistory(InvalidInput):
-    """A file that is no history."""
+    """A file that is no history, or holds values that cannot be."""
+
+    @classmethod
+    def at(cls, where: object, error: Exception) -> BadHistory:
+        """Say where a value cannot be, and what it led to."""
+        if isinstance(error, cls):
+            return error
+        return cls(f"{where}: {type(error).__name__}: {shown(error)}")
 
 
 def paths_of(named: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -62,13 +74,16 @@ def read(named: Iterable[str | os.PathLike[str]]) -> Runs:
     paths = paths_of(named)
     samples: dict[str, list[Sample]] = {}
     runs = _read(paths, {}, samples)
-    steps = {host: found for host, told in samples.items() if (found := Steps(told)).back_us}
-    if steps:
-        # The server's clock was set back: what it told is no order of what happened.
-        runs = _read(paths, steps, {})
-        runs.back_us = max(found.back_us for found in steps.values())
-        runs.backs = sorted(at for found in steps.values() for at in found.backs)
-    _settle(runs)
+    try:
+        steps = {host: found for host, told in samples.items() if (found := Steps(told)).back_us}
+        if steps:
+            # The server's clock was set back: what it told is no order of what happened.
+            runs = _read(paths, steps, {})
+            runs.back_us = max(found.back_us for found in steps.values())
+            runs.backs = sorted(at for found in steps.values() for at in found.backs)
+        _settle(runs)
+    except STRANGE as error:
+        raise BadHistory.at("a value of the history cannot be", error) from error
     return runs
 
 
@@ -86,7 +101,7 @@ def _lines(path: Path, runs: Runs) -> Iterator[tuple[int, Line]]:
         for number, raw in enumerate(file, 1):
             try:
                 line = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 if raw.endswith(b"\n"):
                     raise BadHistory(f"{path}, line {number}: this is no JSON") from None
                 # The process was killed in the middle of its last write.
@@ -123,8 +138,8 @@ class _File:
             try:
                 self._set_right(line, source)
                 last_us = self._line(line, source) or last_us
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise BadHistory(f"{self.path}, line {number}: {type(error).__name__}: {error}") from error
+            except STRANGE as error:
+                raise BadHistory.at(f"{self.path}, line {number}", error) from error
         for line, source in self.open.values():
             self._unheard(line, source)
         for (name, proc), us in self.asking.items():

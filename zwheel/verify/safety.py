@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zwheel.outside import whole
 from zwheel.plain import counted
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import NEVER, SETTLES, Event, JobLine, Runs, Snapshot
@@ -69,7 +70,7 @@ def _may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) 
         # Its tombstone goes by itself, after ten minutes at the least.
         return bool(queue.prunes) or queue.may_have("prune", last.since, final.us)
     if last.terminal or job.may_have({"bury"}, NEVER) or queue.may_have("reap", last.since, final.us):
-        trimmed = int(final.head.get("meta", {}).get("trimmed", 0))
+        trimmed = whole(final.head.get("meta", {}).get("trimmed")) or 0
         return trimmed > 0 or _purged(runs, job, last, "dead", final)
     return last.op != "claim" and _purged(runs, job, last, "wheel", final)
 

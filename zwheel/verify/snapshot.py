@@ -1,6 +1,7 @@
 """Writes down the whole state of queues: the last lines of a history, taken when nothing runs any more.
 
-It reads with plain commands, one after the other, SCAN among them: nothing for a busy server.
+It reads with plain commands, one after the other, SCAN among them: nothing for a busy server. Whatever anyone wrote
+there becomes a line all the same, for the checker to name.
 """
 
 from __future__ import annotations
@@ -10,47 +11,42 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from zwheel.errors import UndecodableJob
+from zwheel.errors import BrokerRefused, UndecodableJob
 from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys, queues_key
+from zwheel.operations.read import queues as listed_queues
+from zwheel.outside import as_text, flat, score_ms, shown
 from zwheel.record import read_record
 from zwheel.store import SyncStore
 
-_PART = 500
+#: So many jobs are read in one round trip, and so many bytes of their records, or one record.
+_PART, _PART_BYTES = 500, 8 << 20
+#: A text from the server is cut after so many characters: no name and no number of ours is longer.
+_CHARACTERS = 300
 _STATES = {"scheduled": "s", "processing": "p", "done": "d", "dead": "x", "cancelled": "c"}
-_LASTING = frozenset(
-    {
-        "jobs",
-        "days",
-        "processing",
-        "dead",
-        "done",
-        "dedup",
-        "dedup:expiry",
-        "wake",
-        "meta",
-        "workers",
-        "schedules",
-        "schedules:due",
-    }
-)
-_BUCKET = re.compile(r"wheel:\d{8}")
+#: The keys of a shard that stay, and their types.
+_LASTING = {
+    "jobs": "hash", "days": "zset", "processing": "zset", "dead": "zset", "done": "zset", "dedup": "hash",
+    "dedup:expiry": "zset", "wake": "list", "meta": "hash", "workers": "hash", "schedules": "hash", "schedules:due": "zset",
+}  # fmt: skip
+_BUCKET = re.compile(r"wheel:[0-9]{8}")
 #: Whom jobs are offered to: hints, which hold no job and may outlast it.
-_HINTS = re.compile(r"(?:offered|call):[0-9a-f]{16}")
+_HINTS = re.compile(r"(offered|call):[0-9a-f]{16}")
 
 
 def take_snapshot(store: SyncStore, queues: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Give the `final` lines of these queues, of all queues when none is named. Raises: BrokerError."""
     session = store.session
-    (known,) = store.send([("HKEYS", queues_key(session.namespace))])
-    names = sorted(name.decode() for name in known) if queues is None else list(queues)
+    listed = store.drive(listed_queues(session), give_up_s=0) if queues is None else None
     number = secrets.token_hex(4)
-    for name in names:
+    for name in queues or listed or ():
         yield from _queue(store, session.keys(name), number)
-    yield _line(None, _clock(store), {"part": "keys", **_keyspace(store, session.namespace)}, [])
+    strange = [] if listed is None else [shown(one.name, _CHARACTERS) for one in listed.unreadable]
+    found = {"strange": strange, **_keyspace(store, session.namespace)}
+    yield _line(None, _clock(store), {"part": "keys", **found}, [])
 
 
 def _line(queue: str | None, us: int, args: dict[str, Any], jobs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -74,51 +70,72 @@ def _clock(store: SyncStore) -> int:
     return int(seconds) * 1_000_000 + int(micros)
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+def _text(value: object) -> str:
+    return shown(value, _CHARACTERS)
 
 
-def _pairs(reply: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(reply, dict):
-        yield from ((_text(key), value) for key, value in reply.items())
-        return
-    flat: list[Any] = []
-    for item in reply:
-        flat += item if isinstance(item, (list, tuple)) else [item]
-    yield from zip(map(_text, flat[::2]), flat[1::2], strict=True)
+def _score(value: object) -> int | str:
+    """A score as whole ms; as text when it is no time."""
+    at = score_ms(value)
+    return _text(value) if at is None else at
+
+
+def _ask(store: SyncStore, asks: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Read several keys. One of another type holds nothing here: the line about the keys names it. Raises: BrokerError."""
+    replies = store.send(asks, each=True)
+    for i, reply in enumerate(replies):
+        if isinstance(reply, BrokerRefused) and reply.code == "WRONGTYPE":
+            replies[i] = []
+        elif isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def _queue(store: SyncStore, keys: ShardKeys, number: str) -> Iterator[dict[str, Any]]:
     buckets = [key for key in _scan(store, keys.tag) if _BUCKET.fullmatch(key.removeprefix(f"{keys.tag}:"))]
-    places: dict[str, list[tuple[str, int]]] = {}
+    places: dict[bytes, list[tuple[str, int | str]]] = {}
     for key in (*sorted(buckets), keys.processing, keys.dead, keys.done):
         name = key.removeprefix(f"{keys.tag}:")
-        (members,) = store.send([("ZRANGE", key, 0, -1, "WITHSCORES")])
-        for member, score in _pairs(members):
-            places.setdefault(member, []).append((name, int(float(score))))
-    days, owners, ends, meta, wake = store.send([
+        (members,) = _ask(store, [("ZRANGE", key, 0, -1, "WITHSCORES")])
+        for member, score in flat(members):
+            places.setdefault(member, []).append((name, _score(score)))
+    days, owners, ends, meta, wake = _ask(store, [
         ("ZRANGE", keys.days, 0, -1), ("HGETALL", keys.dedup), ("ZRANGE", keys.dedup_expiry, 0, -1, "WITHSCORES"),
         ("HGETALL", keys.meta), ("LLEN", keys.wake),
     ])  # fmt: skip
-    until = {digest: int(float(end)) for digest, end in _pairs(ends)}
-    holders = {digest: _text(owner) for digest, owner in _pairs(owners)}
+    until = {_text(digest): _score(end) for digest, end in flat(ends)}
+    holders = {_text(digest): _text(owner) for digest, owner in flat(owners)}
     us = _clock(store)
     head = {
-        "part": "queue", "snapshot": number, "days": [_text(day) for day in days], "wake": int(wake),
+        "part": "queue", "snapshot": number, "days": [_text(day) for day in days], "wake": int(wake or 0),
         "dedup": [[d, holders.get(d), until.get(d)] for d in sorted({*holders, *until})],
-        "meta": {name: _text(value) for name, value in _pairs(meta)},
+        "meta": {_text(name): _text(value) for name, value in flat(meta)},
     }  # fmt: skip
     yield _line(keys.queue, us, head, [])
-    (ids,) = store.send([("HKEYS", keys.jobs)])
-    every = sorted({*places, *map(_text, ids)})
-    for start in range(0, len(every), _PART):
-        part = every[start : start + _PART]
-        (records,) = store.send([("HMGET", keys.jobs, *part)])
+    (ids,) = _ask(store, [("HKEYS", keys.jobs)])
+    for part in _parts(store, keys, sorted({*places, *ids})):
+        (records,) = _ask(store, [("HMGET", keys.jobs, *part)])
         jobs = [
-            {"id": job_id, **_facts(keys, job_id, raw), "in": places.get(job_id, [])}
-            for job_id, raw in zip(part, records, strict=True)
+            {"id": _text(job_id), **_facts(keys, _text(job_id), raw), "in": places.get(job_id, [])}
+            for job_id, raw in zip(part, records or [None] * len(part), strict=True)
         ]
         yield _line(keys.queue, us, {"part": "jobs", "snapshot": number}, jobs)
+
+
+def _parts(store: SyncStore, keys: ShardKeys, ids: Sequence[bytes]) -> Iterable[list[bytes]]:
+    """Jobs whose records are read in one round trip: not too many, and not too many bytes."""
+    part: list[bytes] = []
+    total = 0
+    for start in range(0, len(ids), _PART):
+        some = ids[start : start + _PART]
+        for job_id, size in zip(some, _ask(store, [("HSTRLEN", keys.jobs, job_id) for job_id in some]), strict=True):
+            if part and (len(part) == _PART or total + (size or 0) > _PART_BYTES):
+                yield part
+                part, total = [], 0
+            part.append(job_id)
+            total += size or 0
+    if part:
+        yield part
 
 
 def _facts(keys: ShardKeys, job_id: str, raw: bytes | None) -> dict[str, Any]:
@@ -130,7 +147,7 @@ def _facts(keys: ShardKeys, job_id: str, raw: bytes | None) -> dict[str, Any]:
         return {"state": "?", "reason": str(error)[:200]}
     return {
         "state": _STATES[job.state], "attempt": job.attempt, "most": job.max_attempts, "fire": job.fire_at_ms,
-        "token": job.token, "digest": job.dedup, "reason": str(job.failures[-1].reason) if job.failures else "",
+        "token": job.token, "digest": job.dedup, "reason": shown(job.failures[-1].reason) if job.failures else "",
     }  # fmt: skip
 
 
@@ -140,7 +157,7 @@ def _scan(store: SyncStore, prefix: str) -> Iterator[str]:
     seen = set()
     while True:
         ((cursor, keys),) = store.send([("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)])
-        for key in map(_text, keys):
+        for key in map(as_text, keys):
             if key not in seen:
                 seen.add(key)
                 yield key
@@ -150,20 +167,32 @@ def _scan(store: SyncStore, prefix: str) -> Iterator[str]:
 
 def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
     """Sort the keys below the prefix that ought not to be, or not as they are."""
-    tagged = re.compile(rf"\{{{re.escape(namespace)}:[^{{}}:]+:\d+\}}:(.+)", re.DOTALL)
-    unknown, stays, goes = [], [], []
+    tagged = re.compile(rf"\{{{re.escape(namespace)}:[^{{}}:]+:[0-9]+\}}:(.+)", re.DOTALL)
+    found: dict[str, list[str]] = {"unknown": [], "no_ttl": [], "ttl": [], "type": []}
     keys = [*_scan(store, f"{{{namespace}:"), *_scan(store, f"{namespace}:")]
     for start in range(0, len(keys), _PART):
         part = keys[start : start + _PART]
-        for key, ttl in zip(part, store.send([("PTTL", key) for key in part]), strict=True):
-            found = tagged.fullmatch(key)
-            name = found[1] if found else ""
-            declared = name in _LASTING or _BUCKET.fullmatch(name) or _HINTS.fullmatch(name)
-            lasting = key == queues_key(namespace) or bool(declared)
-            if not lasting and not name.startswith("replay:"):
-                unknown.append(key)
-            elif lasting and ttl >= 0:
-                goes.append(key)
-            elif not lasting and ttl == -1:
-                stays.append(key)
-    return {"unknown": unknown, "no_ttl": stays, "ttl": goes}
+        ttls = store.send([("PTTL", key) for key in part])
+        kinds = store.send([("TYPE", key) for key in part])
+        for key, ttl, kind in zip(part, ttls, kinds, strict=True):
+            match = tagged.fullmatch(key)
+            name = match[1] if match else ""
+            right = "hash" if key == queues_key(namespace) else _type_of(name)
+            if not right:
+                found["unknown"].append(_text(key))
+            elif as_text(kind) not in (right, "none"):
+                found["type"].append(_text(key))
+            elif right == "string" and ttl == -1:
+                found["no_ttl"].append(_text(key))
+            elif right != "string" and ttl >= 0:
+                found["ttl"].append(_text(key))
+    return found
+
+
+def _type_of(name: str) -> str:
+    """The type of a shard's key, by the name behind its tag; '' for one that no version declares."""
+    if _BUCKET.fullmatch(name):
+        return "zset"
+    if (hint := _HINTS.fullmatch(name)) is not None:
+        return "zset" if hint[1] == "offered" else "list"
+    return "string" if name.startswith("replay:") else _LASTING.get(name, "")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from zwheel.outside import score_ms, whole
 from zwheel.times import day_of
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import NEVER, Event, JobLine, Runs, Snapshot
@@ -63,9 +64,14 @@ def i10_index(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 filled.setdefault(day, job_id)
                 job = f"{snapshot.queue}/{job_id}"
                 fire = seen.get("fire")
-                if day_of(int(score)) != day:
+                at = score_ms(score)
+                if at is None:
+                    found.add(
+                        "the job is on the wheel at a time that cannot be", _seen(snapshot, job_id, seen), job=job
+                    )
+                elif day_of(at) != day:
                     found.add("the job is in the bucket of another day", _seen(snapshot, job_id, seen), job=job)
-                elif fire is not None and int(fire) != int(score):
+                elif fire is not None and int(fire) != at:
                     found.add(
                         "the job is on the wheel at another time than its record says",
                         _seen(snapshot, job_id, seen),
@@ -197,7 +203,7 @@ def i19_parked(runs: Runs, bounds: Bounds, found: Findings) -> None:
         if final is None or final.us < move.us or job.shaky or job.maybe:
             continue
         queue = runs.queue(job.queue)
-        trimmed = int(final.head.get("meta", {}).get("trimmed", 0))
+        trimmed = whole(final.head.get("meta", {}).get("trimmed")) or 0
         removed = any(c.args["set"] == "dead" and c.args.get("count", 1) and c.us >= move.since for c in queue.purges)
         if job.id not in final.jobs and not trimmed and not removed and not queue.may_have("purge", move.us, final.us):
             absent = Clue(f"{clock(final.us)} snapshot: it is not there, and no dead job was trimmed", final.source)
@@ -211,7 +217,7 @@ def i19_parked(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def i20_keys(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """Every key is a declared one; those that must stay have no time to live, the others have one."""
+    """Every key is a declared one, of its type; those that must stay have no time to live, the others have one."""
     if not runs.keyspaces:
         found.undecided(_NO_SNAPSHOT)
     for args, source in runs.keyspaces:
@@ -219,6 +225,8 @@ def i20_keys(runs: Runs, bounds: Bounds, found: Findings) -> None:
             ("unknown", "a key that no version declares"),
             ("no_ttl", "a key that would stay for ever"),
             ("ttl", "a key that would go by itself"),
+            ("type", "a key of another type: another program's"),
+            ("strange", "an entry of the list of queues that is no name of a queue"),
         ):
             for key in args.get(kind, ()):
                 found.add(text, Clue(f"snapshot: {key}", source))
