@@ -68,6 +68,11 @@ def test_a_link_in_a_page_leads_to_a_file(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_readme_leads_to_every_page_of_the_docs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page for page in map(short, (ROOT / "docs").glob("*.md")) if f"]({page})" not in readme] == []
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=short)
 def test_a_text_names_no_machine_of_its_writer(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
