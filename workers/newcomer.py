@@ -27,9 +27,10 @@ log = escaped("zwheel.worker")
 
 #: Who offers may believe an older list of workers for a while: a newcomer looks again when that is over, seconds.
 _AGAIN_S = FRESH_S + 0.3
-#: Until its own row is in the list it is not known to anyone, seconds and tries.
+#: Nobody knows a worker until its own row is in the list. How often to look for it: seconds between the tries, and tries.
 _LISTED_S, _LISTED_TRIES = 0.1, 50
-#: A worker that did not run, or had no contact, is a newcomer again; how often it sees after that, and what is too long.
+#: A worker that did not run, or had no contact, is a newcomer again. How often it looks whether that happened, and how
+#: long it must have been away, seconds.
 _WATCH_S, _AWAY_S = 5.0, 20.0
 #: The most notes that are copied from one group; records are read in slices of at most so many, and about so many bytes.
 _NOTES, _SLICE, _SLICE_BYTES = 1_000, 100, 1_000_000
@@ -75,12 +76,15 @@ class Newcomer:
                 await self.look()
             except BrokerError as error:
                 failures += 1
-                log.info("queue %s: what is offered to others is not known: %s", self._keys.queue, error)
+                self._sayer.say(
+                    logging.INFO, "away", "queue %s: cannot ask yet which jobs are offered to other workers: %s",
+                    self._keys.queue, error,
+                )  # fmt: skip
                 await asyncio.sleep(pause_s(failures))
                 continue
             except Exception as error:
                 self._sayer.say(
-                    logging.ERROR, repr(error)[:200], "queue %s: what is offered to others cannot be read: %r",
+                    logging.ERROR, repr(error)[:200], "queue %s: cannot read which jobs are offered to other workers: %r",
                     self._keys.queue, error, trace=True,
                 )  # fmt: skip
             looks += 1
@@ -88,7 +92,7 @@ class Newcomer:
                 await asyncio.sleep(_AGAIN_S)
 
     async def look(self) -> None:
-        """Copy what is offered to others and known here."""
+        """Claim also what was offered to other workers: copy the offers of jobs whose task this worker knows."""
         for group in await self._others():
             await self._copy(group)
 
@@ -112,8 +116,10 @@ class Newcomer:
         ask = ("ZRANGE", self._keys.offered(group), f"({now_ms}", "+inf", "BYSCORE", "LIMIT", 0, _NOTES, "WITHSCORES")
         (reply,) = await self._store.send([ask], each=True)
         if isinstance(reply, BrokerError):
-            # Another program's key: whoever claims there says so.
-            log.info("queue %s: what is offered to %s cannot be read: %s", self._keys.queue, group, reply)
+            # The key holds another program's data. The workers that claim there say so.
+            log.info(
+                "queue %s: cannot read which jobs are offered to the workers %s: %s", self._keys.queue, group, reply
+            )
             return
         notes = [(note, until) for note, until in flat(reply) if score_ms(until) is not None]
         start, step = 0, 8
