@@ -127,7 +127,7 @@ else
     redis.call('ZADD', due, ARGV[6], name)
   end
 end
--- What was just put there again has a new record, and in its old bucket at most another score.
+-- A job that was taken off and put there again keeps its new record and its new place. The others lose theirs.
 local dropped = {}
 for _, id in ipairs(gone) do
   if not seen[id] then

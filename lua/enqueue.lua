@@ -9,8 +9,8 @@
 --      another call with the same chunk, i the id exists, k the dedup key is held) and for each that existed 'index id
 --      state fire-time'; a repeat adds the clock of the first answer, from which its delays counted; with foreign the
 --      schema that another version wrote
--- An empty queue is founded here: its schema, and its epoch, the µs of that moment. One that has jobs and no schema was
--- damaged: it takes jobs, but stays without a schema until `repair`.
+-- An empty queue is founded here: its schema, and its epoch, the µs of that moment. A queue with jobs and without a
+-- schema was damaged: it takes jobs, but stays without a schema until `repair`.
 -- Cost O(jobs log n), at most 1000 jobs.
 -- Keeps I1 I2 I9 I10 I11
 --#include clock

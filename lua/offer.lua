@@ -40,7 +40,7 @@ if not in_day(now_ms, start) then
   remember(replay_key, request, '!moved ')
   return { 'moved', digits(now) }
 end
--- What nobody of a group took in its time is void. A group whose key another program keeps cannot be told.
+-- An offer that nobody of a group took in time is void. A group cannot be told when its key holds another's data.
 local void, told = {}, false
 for k = 8, #KEYS, 2 do
   void[k] = redis.pcall('ZRANGE', KEYS[k], '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 1000)

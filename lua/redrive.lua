@@ -65,7 +65,7 @@ for i = 1, #ids do
   elseif not readable(record) then
     letters[i] = 'u'
   elseif not string.find(record, '^.[xs]') then
-    -- It runs or ended, and stands here by damage. One that is scheduled was set aside because its place was damaged.
+    -- By damage a job is listed that runs or has ended. A scheduled job was set aside since its place was damaged.
     letters[i] = 'n'
   elseif digest and (taken[digest] or holders[d] and holders[d] ~= id) then
     letters[i] = 'k'

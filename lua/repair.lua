@@ -201,7 +201,7 @@ if #listed > 0 then
   end
 end
 
--- What each field of meta may say: least and most. Those without a value are as they should be.
+-- The least and the most that each field of meta may say. A field without a value is as it should be.
 local soon = now_ms + 2 * lease + 60000
 -- After a jump ahead and back the last stamp lies ahead and rises from there, which is right.
 local after_jump = number(string.match(stored[6] or '', '^%d+ %-%d+ (%d+)$'), 0) + 1000000000

@@ -58,7 +58,8 @@ class Claim:
         self.leased_ns = leased_ns
         #: Monotonic ns at which it was claimed: how long a claim may last counts from here, whatever a clock does.
         self.claimed_ns = leased_ns
-        #: What runs it, from when it was started, and from its first step until its end, in which it can be cancelled.
+        #: The asyncio task that runs the job. `task` is set when it is started. `running` is set from its first step to its
+        #: end: only then it can be cancelled.
         self.task: asyncio.Task[None] | None = None
         self.running: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
@@ -66,9 +67,9 @@ class Claim:
         self.ended = False
         #: When its timeout is over, monotonic ns; 0: it has none, or has not started.
         self.deadline_ns = 0
-        #: What its function came to in a thread: nothing yet, or one element, the exception that it raised or None.
+        #: How its function ended in a thread: empty before that, else one element, the exception that it raised or None.
         self.returned: tuple[BaseException | None, ...] = ()
-        #: Whether its function was given to a thread, where it cannot be stopped. What it leaves to be awaited can.
+        #: Whether its function runs in a thread, where it cannot be stopped. A coroutine that it returns can be.
         self.thread = False
         self.task_name = ""
         #: When its function was called, monotonic ns; 0: it was not.
@@ -173,4 +174,4 @@ class Slots:
 
 
 Observer = Callable[[str, dict[str, Any]], None]
-"""Told of what happens, for tests and for the history of a run; absent in production."""
+"""A function that is called with each event of a worker, for tests and for the history of a run; else there is none."""

@@ -32,7 +32,9 @@ _CALM_NS = 600_000_000_000
 
 
 class Contact:
-    """Told by the heartbeat, from its thread, and by the reaper; asked by the reaper."""
+    """How steady the contact with Redis is, and how its clock jumped. The heartbeat (in its thread) and the reaper report
+    here; the reaper asks whether it may take jobs back.
+    """
 
     def __init__(
         self, settings: WorkerSettings, news: Callable[[], None] = lambda: None,
@@ -58,7 +60,7 @@ class Contact:
         self.jumps: deque[int] = deque()
 
     def heard(self, sent_ns: int) -> None:
-        """A heartbeat was answered. One that took longer than usual, or that came late, is no steady contact."""
+        """Take in that Redis answered a heartbeat. An answer that took longer than usual, or was late, breaks the contact."""
         now_ns = self._now_ns()
         took_ns = now_ns - sent_ns
         if self._heard_ns is None:

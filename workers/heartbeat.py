@@ -152,7 +152,7 @@ class Heartbeat(PartThread):
             raise refused
 
     def _young(self, now_ns: int) -> list[Claim]:
-        """The claims to renew. One that runs for longer than any may is given up: somebody else shall try."""
+        """The claims to renew. A claim that is older than the longest time is given up: another worker shall try."""
         longest_ns = self._settings.longest_ms * 1_000_000
         young = []
         for claim in list(self._runner.held):
@@ -170,7 +170,7 @@ class Heartbeat(PartThread):
             if len(left) == len(batch):
                 raise ValueError("nothing was renewed and all of it left for another call")
         except (BrokerError, ValueError, LookupError, TypeError) as error:
-            # What cannot be read renews nothing here, and nothing else is lost by it.
+            # An answer that cannot be read renews none of these claims. All others go on.
             self._sayer.say(
                 logging.ERROR, repr(error)[:200], "queue %s: a renewal was answered by what cannot be read: %r",
                 batch[0].queue, error,

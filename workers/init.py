@@ -14,7 +14,7 @@ from types import FrameType
 from .asks import AT_ONCE_S, STOP_SIGNALS, Asks
 from .lifeline import Lifeline
 
-#: Passed on as they come. Those that ask to stop go over the line.
+#: Signals that are passed on as they come. Signals that ask to stop go over the line instead.
 _PASSED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
 
 

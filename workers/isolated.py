@@ -120,7 +120,7 @@ class Isolated:
                 break
             if fresh:
                 raise child.stillborn()
-            # One that ended while it waited for a job never saw this one.
+            # An older process may have ended while it waited for a job. It never saw this job: take another process.
         self._put_aside(child)
         if not ended["ok"]:
             raise _error(ended)
@@ -250,7 +250,7 @@ class _Child:
 
     def __init__(self, process: asyncio.subprocess.Process, line: socket.socket, output: int) -> None:
         self.idle_since = 0.0
-        #: What it is told before its first job.
+        #: The message that it gets before its first job.
         self.greeting = b""
         self._process = process
         self._line = line

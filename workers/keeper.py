@@ -44,7 +44,8 @@ log = escaped("zwheel.worker")
 MakeRecorder = Callable[[Session], "Recorder | None"]
 
 _LATE = 1.5
-#: What comes over the pipe beside the numbers of signals: a beat, or that Python runs; and how often that is said.
+#: The pipe carries numbers of signals and two more messages: a heartbeat was answered; Python runs in the worker. The
+#: last is sent this often, seconds.
 _BEAT, _ALIVE, _ALIVE_S = b".", b"-", 1.0
 #: A wait that took so much longer than it should means that this process was not running, seconds.
 _ASLEEP_S = 1.0
@@ -237,7 +238,7 @@ class Renewal:
         self._overdue = 0
         for queue in self._settings.queues:
             keys = self._store.session.keys(queue)
-            # What is wrong with one queue keeps no other from being renewed.
+            # A fault of one queue must not keep the leases of the others from being renewed.
             with contextlib.suppress(BrokerError, ValueError, LookupError, TypeError):
                 renew(self._store, keys, self._worker, self._settings, self._known, self._may)
         return self._overdue > 0

@@ -30,7 +30,7 @@ class Occurrences:
 
     def __init__(self, store: Store, kick: Callable[[str], None]) -> None:
         self._store = store
-        #: Told of a queue in which a schedule has something to decide.
+        #: Called with a queue in which a schedule has something to decide.
         self._kick = kick
         self._waiting: dict[tuple[str, str], dict[int, Claim]] = {}
         self._batches: dict[tuple[str, str], asyncio.Task[GivenBack]] = {}
@@ -103,7 +103,7 @@ class Occurrences:
             del self._batches[key]
 
 
-#: What keeps a late occurrence from going back: it is parked as dead, where it can be seen.
+#: Errors after which a late occurrence cannot go back to its schedule: it becomes a dead job, where people see it.
 NO_WAY_BACK = (BrokerError, ScheduleNotFound, UndecodableJob)
 
 

@@ -124,7 +124,7 @@ class Outcomes:
         elif part_of(error, Discard):
             self.bury(claim, settler, error, Reason.DISCARDED)
         elif claim.stop in _UNHARMED:
-            # What it raised after we cancelled it says nothing about the job.
+            # An error that the task raised after zwheel cancelled it says nothing about the job.
             self.stopped(claim, settler, error)
         elif task is not None and part_of(error, task.policy.give_up_on):
             self.bury(claim, settler, error, Reason.DISCARDED)

@@ -23,7 +23,7 @@ from zwheel.store import Store
 
 log = escaped("zwheel.worker")
 
-#: What is told about others is believed for this long, seconds.
+#: A list of the other workers is used for this long before it is read again, seconds.
 FRESH_S = 1.0
 #: A worker that names more tasks, or longer ones in all, names none: it may know any.
 NAMES_LIMIT, NAMES_BYTES = 1_000, 32_768

@@ -70,7 +70,7 @@ class Poller:
         #: Of the workers that know the same tasks: what is offered to it is claimed first.
         self._group = group
         self._scheduler = scheduler
-        #: Told how often the server's clock was seen to jump, whenever a claim says it.
+        #: Called with how often the server's clock was seen to jump, whenever the answer to a claim says it.
         self._jumps_counted = jumps_counted
         self._store = store
         self._keys = keys
@@ -368,7 +368,8 @@ class Poller:
                     failures = 0
                 except BrokerError:
                     failures += 1
-                    # Another program may keep something else as the list of our group: then the other one alone.
+                    # The key of our group's list may hold another program's data, for which Redis refuses the whole call: listen to
+                    # the first list alone then, and to both again after its next error.
                     hears = hears[:1] if len(hears) > 1 else (self._keys.wake, self._keys.call(self._group))
                     await asyncio.sleep(pause_s(failures))
                     continue

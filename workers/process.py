@@ -29,13 +29,13 @@ from .worker import Worker
 
 log = escaped("zwheel.worker")
 
-#: How long what is left of ended jobs may take to end before the process does, seconds: idle threads; background tasks.
+#: How long idle threads, and background tasks, of ended jobs may take to end before the process does, seconds.
 _THREADS_END_S, _BACKGROUND_S = 0.5, 1.0
-#: What the task of a job is called, as a coroutine of the runner's.
+#: The name of the runner's coroutine that runs a job.
 _JOB = "Runner._run"
 #: How long the log of a stuck process may take to be written, seconds.
 _FLUSHED_S = 1.0
-#: What the names of the threads begin with that run tasks, and what tasks hand to `asyncio.to_thread`.
+#: The names of threads begin with these words: those that run tasks, and those of `asyncio.to_thread`.
 TASK_THREAD, TO_THREAD = "zwheel-task", "zwheel-to-thread"
 
 
@@ -163,7 +163,7 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _serve(worker: Worker, keeper: Keeper, stopper: Stopper, line: socket.socket | None, left: _Left) -> None:
     loop = asyncio.get_running_loop()
-    # What a task hands to `asyncio.to_thread` runs here; its threads end when they are idle, so that the rest is stuck.
+    # `asyncio.to_thread` uses this pool. Its threads end when they are idle: one that is left at the end is stuck.
     pool = Threads(thread_name_prefix=TO_THREAD)
     loop.set_default_executor(pool)
     ends = [keeper.wake_up, *loop_descriptors(loop), *([] if line is None else [line.fileno()])]

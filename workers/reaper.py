@@ -52,9 +52,9 @@ class Reaper:
         #: Whether this worker has nothing to do and others keep time: then it looks less often than they.
         self._idle = idle
         self._sayer = Sayer(log)
-        #: Told of a queue that may have due jobs again: the token for them may have gone to a worker that sleeps.
+        #: Called with a queue that may have due jobs again: the wake-up token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
-        #: Jumps that a queue was not told of yet, ms: before that nothing is taken back there.
+        #: For each queue, the jumps of the clock that Redis was not told there yet, ms. Until then nothing is taken back.
         self._untold: dict[str, list[int]] = {keys.queue: [] for keys in shards}
         self._kicked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class Reaper:
                 self._observer("held", {"queue": keys.queue})
             return
         while True:
-            # What the clock should show, before the look for jumps: one that is not told yet stops this pass.
+            # First what the clock should show, then the look for jumps. A jump that Redis was not told yet ends this pass.
             expected_us, jumps = self._expected_us(), self._contact.jumps_in(keys.queue)
             if self._contact.jumps or self._untold[keys.queue]:
                 self.kick()

@@ -68,11 +68,11 @@ class Runner:
         self._fresh_ns = lease_ms * 500_000
         self._observed = observer is not None
         self._loop = asyncio.get_running_loop()
-        #: What every job's context starts from, so that none sees what another set in its own.
+        #: Every job gets a copy of this context, so that no job sees a context variable that another one set.
         self._context = copy_context()
         self._giving_back = False
         self._look_again: asyncio.TimerHandle | None = None
-        #: What waits for a slot, oldest first; and what may not start yet although there is one.
+        #: The claims that wait for a slot, oldest first; and those that may not start yet although there is a slot.
         self._ready: deque[_Entry] = deque()
         self._not_yet: deque[_Entry] = deque()
         self._threads: Threads | None = None
@@ -179,7 +179,7 @@ class Runner:
             else:
                 self._outcomes.stopped(claim, settler, None)
         except BaseException as error:
-            # Only a fault of our own, or a cancellation that arrived at the very end, comes here.
+            # An error of the task does not come here: this is a fault of zwheel, or a cancellation at the very end.
             if not claim.ended:
                 self._outcomes.failed(claim, settler, None, error)
         finally:

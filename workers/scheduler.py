@@ -37,7 +37,7 @@ from zwheel.store import Store, pause_s
 
 log = escaped("zwheel.scheduler")
 
-#: Those that are not first look this much later than the time, seconds.
+#: A worker that was not the first one to advance a schedule looks this much after the next time, seconds.
 LATER_S = (0.05, 0.25)
 #: Nobody sleeps longer than this, where there are schedules and where there are none, seconds.
 BACKSTOP_S = (2.5, 5.0)
@@ -239,7 +239,7 @@ class Scheduler:
         if self._ended:
             names, self._ended = list(self._ended)[:_BATCH], set(list(self._ended)[_BATCH:])
             await self._advance(names, again=True)
-        # Those that are put off stay where they are, for workers that can read them; the first of the others counts.
+        # Schedules that this worker cannot read stay in the list, for workers that can. The first of the others counts.
         ask: list[tuple[Any, ...]] = [("ZRANGE", keys.schedules_due, 0, len(self._put_off), "WITHSCORES")]
         reply, *clocks = await self._store.send(ask if self._far else [*ask, _TIME])
         head = next(((name, score) for name, score in flat(reply) if name not in self._put_off), None)
@@ -329,7 +329,7 @@ class Scheduler:
                 wrong.append(name.encode())
                 continue
             if raw is None or score is None or not (again or anew or float(score) <= now_ms):
-                # Another was faster, or it was removed meanwhile.
+                # Another worker was faster, or somebody removed the schedule meanwhile.
                 self._first = False
                 continue
             try:

@@ -31,7 +31,7 @@ HEAD_BYTES, TAIL_BYTES = 8_192, 57_344
 LOG_LINES, LOG_LINE_CHARS = 200, 2_000
 #: A pipe holds no more than so many chunks: what is in it when a command has ended is read with as many calls.
 _CHUNK_BYTES, _CHUNKS = 65_536, 16
-#: What a command gets of the worker's own environment, and what is zwheel's to tell.
+#: The variables that a command gets from the worker's environment, and those that zwheel sets.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 _TOLD = ("ZWHEEL_JOB_ID", "ZWHEEL_ATTEMPT", "ZWHEEL_TOKEN", "ZWHEEL_SCHEDULE", "ZWHEEL_NOMINAL")
 _SHELLS = frozenset(
@@ -220,7 +220,7 @@ async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Outpu
             _drain(read)
             # Said so that a failure shows how far it came; who cancelled the job knows why it did.
             raise _failed("stopped while it ran", output.text()) from None
-        # What a process with a session of its own still writes to is not waited for.
+        # A process that the command left in a session of its own may hold the pipe open. Nobody waits for it.
         _drain(read)
         return process.returncode or 0
     finally:

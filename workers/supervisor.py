@@ -96,7 +96,7 @@ class Supervisor:
             del self._children[place]
             self._lines.pop(place).close()
             if self._stopping.is_set():
-                # One that was told to stop before it listened for signals held no job.
+                # A process that ended by SIGTERM was not listening for signals yet, so it held no job: that is no failure.
                 self._failed += code not in (0, -signal.SIGTERM)
                 return
             if code in _REFUSALS:

@@ -69,9 +69,9 @@ class Watchdog(PartThread):
         self._kicked = False
         #: Called at each look: Python runs in this process.
         self.on_look: Callable[[], None] | None = None
-        #: Told of each time in which the loop, or this whole process, did not run: from, to, monotonic seconds.
+        #: Called after each time in which the loop, or this whole process, did not run: from, to, monotonic seconds.
         self.on_stall: Callable[[float, float], None] | None = None
-        #: Ends the process; None: nobody would start another, so that the worker can only be told of.
+        #: Ends the process; None: nobody would start another one, so the log only says that the worker is stuck.
         self.replace: Callable[[], None] | None = None
 
     def work(self) -> None:

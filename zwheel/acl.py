@@ -137,7 +137,7 @@ def rules(roles: Iterable[Role], namespace: str, queues: Sequence[str]) -> list[
     chosen = list(dict.fromkeys(roles))
     allowed = sorted({command for role in chosen for command in commands(role)})
     keys = dict.fromkeys(pattern for role in chosen for pattern in patterns(role, namespace, queues))
-    # What may be read and written needs no rule to read it.
+    # A key with the right to read and write needs no rule of its own for reading.
     kept = [key for key in keys if not (key.startswith("%") and f"~{key.partition('~')[2]}" in keys)]
     return ["resetkeys", "resetchannels", "-@all", *(f"+{command}" for command in allowed), *kept]
 

@@ -44,7 +44,7 @@ class ServerClock:
         self._known: _Known | None = None
         self._jumped_ns = 0
         self._boot_us = _slept_us()
-        #: Told how far the server's clock jumped, µs, by whichever thread took the reading in; None: nobody wants to know.
+        #: Called with how far the server's clock jumped, µs, in the thread that read the clock; None: nobody wants to know.
         self.on_jump: Callable[[int], None] | None = None
 
     def observe(self, server_us: int, sent_ns: int, received_ns: int) -> None:

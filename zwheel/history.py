@@ -38,7 +38,7 @@ FSYNC_VARIABLE = "ZWHEEL_HISTORY_FSYNC"
 RECEIPT = "memory"
 
 _TAG = re.compile(r"\{([^:{}]+):([^:{}]+):\d+\}:")
-#: What a worker's parts tell with a time from and a time to, monotonic seconds, and what a history calls it.
+#: Events of a worker that last from one time to another, monotonic seconds, and the words for them in a history.
 _SPANS = {"looked": "look", "stalled": "stall"}
 _open: dict[tuple[int, str], History] = {}
 

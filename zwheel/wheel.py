@@ -60,7 +60,7 @@ class _Batcher:
     def __init__(self, client: _Client) -> None:
         self._client = client
         self._busy = False
-        #: Told when no enqueue is under way any more; None: nobody waits for that.
+        #: Done when no enqueue is under way any more; None: nobody waits for that.
         self._idle: asyncio.Future[None] | None = None
         self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
 

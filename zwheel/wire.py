@@ -198,7 +198,7 @@ class Wire(asyncio.Protocol):
         sock = getattr(beneath, "_sock", None)
         if sock is not None:
             sock.close()
-            # What asyncio and redis-py look at when these are collected: they would complain, and can do nothing more.
+            # asyncio and redis-py look at these fields when the objects are collected, and would complain of open sockets.
             beneath._sock, beneath._closing = None, True
             if self._transport is not beneath:
                 self._transport._closed = True

@@ -1,5 +1,5 @@
--- count: add to a counter of meta, at the end of a script. One that is damaged begins anew: a script that failed on it
--- would fail on every try.
+-- count: add to a counter of meta, at the end of a script. A damaged counter begins anew: else the script would fail on
+-- every try.
 local function count(meta, name, more)
   local answer = redis.pcall('HINCRBY', meta, name, more)
   if type(answer) == 'table' then

@@ -1,6 +1,6 @@
 -- rests: which members of a set may be deleted with their records. After damage a job may stand in a set of ended jobs
--- and live elsewhere; its record decides. `states`: those of the records that belong in the set. One that this version
--- cannot read belongs where it was set aside. Needs `record`.
+-- and live elsewhere; its record decides. `states`: the letters of records that belong in the set. A record that this
+-- version cannot read belongs where it was set aside. Needs `record`.
 -- Returns the ids that may go, those that stay, since a job is there that is not of this set, and the dedup digests of
 -- those that go with their owners.
 -- Example: of the dead set a `x`, b `p` and c without a record, a and c may go; b runs.

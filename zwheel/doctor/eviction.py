@@ -22,7 +22,7 @@ class Policy:
 
     @property
     def deletes(self) -> bool:
-        """Whether it may delete keys of a queue. One that cannot be seen is given the benefit of the doubt."""
+        """Whether the policy may delete keys of a queue. A policy that cannot be read counts as harmless."""
         return self.name is not None and self.name != "noeviction"
 
     @property

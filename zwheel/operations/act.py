@@ -180,7 +180,7 @@ def redrive(
     if not newest:
         return 0
     died_ms = score_ms(next(score for _, score in flat(newest)))
-    # What died at a time that cannot be is left to `doctor --repair`.
+    # A dead job with a time that cannot be is left to `doctor --repair`.
     highest = int(clock[0]) * 1000 + int(clock[1]) // 1000 if died_ms is None else died_ms
     total = 0
     stayed = 0
@@ -197,7 +197,8 @@ def redrive(
             ]
         moved, _ = yield from _redrive_ids(session, queue, chosen, total, progress)
         total += moved
-        # Those that are still there are passed over: not chosen, held back, or without a record.
+        # Jobs that are still in the dead set are passed over in the next turn: they were not chosen, another job holds
+        # their dedup key, or they have no record.
         (listed,) = yield (("ZMSCORE", keys.dead, *names),)
         stayed += sum(score is not None for score in listed)
 
@@ -234,7 +235,7 @@ def _redrive_ids(
                 break
         else:
             raise BrokerRefused(f"queue {queue}: the server's clock cannot be followed")
-        # Those that this call left because of their bytes are asked for again.
+        # The script left the last jobs when their records became too many bytes for one call. The next call asks for them.
         start += len(part) - letters.count("l")
         total += letters.count("r")
         left += letters.count("k") + letters.count("u")

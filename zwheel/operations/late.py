@@ -85,7 +85,7 @@ def give_back(session: Session, queue: str, name: str, held: Mapping[int, Late])
 
 def _after(info: ScheduleInfo, times: Sequence[int], now_ms: int) -> After:
     state = given_back(info.state, times)
-    # One that is active is looked at at once: a worker applies the misfire policy.
+    # A worker looks at an active schedule at once, and applies its misfire policy to what was given back.
     due_ms = now_ms if state.status is Status.ACTIVE else None
     return After(state.status.letter, due_ms, record_tail(state, info.definition))
 

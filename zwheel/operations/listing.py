@@ -33,7 +33,7 @@ def may_join(session: Session, queue: str) -> Steps[None]:
 
 
 def join(session: Session, queue: str) -> Steps[None]:
-    """Put a queue on the list. One that another program's key took the place of stays as it is."""
+    """Put a queue on the list. A list whose key holds another program's data stays as it is."""
     try:
         yield (_join(session, queue),)
     except BrokerRefused as error:

@@ -140,7 +140,8 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
                 if queue not in known and (yield from joined(session, queue)):
                     known.add(queue)
                 return answers
-            # Another layout, another request: the answer to this one, late copies included, is that the day changed.
+            # The jobs are laid out for other days now, so the next call has a request id of its own. Under the old id Redis
+            # has remembered the answer 'the day changed', and gives it to late copies of this call.
             lane = loan.lane = lane._replace(request=session.request())
     raise BrokerRefused(f"queue {queue}: the server's clock and this machine's estimate of it do not come together")
 

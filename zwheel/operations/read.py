@@ -34,7 +34,7 @@ def each_alone(asks: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
 
 
 def queues(session: Session) -> Steps[Listing[QueueName]]:
-    """Name every queue that was ever used, sorted. What is no name of a queue is told beside them."""
+    """Name every queue that was ever used, sorted. Entries of the list that no queue can be called are in `unreadable`."""
     (names,) = yield (("HKEYS", queues_key(session.namespace)),)
     found: Listing[QueueName] = Listing()
     for name in names:
@@ -132,7 +132,7 @@ def _zset(keys: ShardKeys, state: JobState) -> str:
 
 
 def bucket_days(keys: ShardKeys) -> Steps[Listing[str]]:
-    """Name the non-empty day buckets, oldest first. What is in their index and names no day is told beside them."""
+    """Name the non-empty day buckets, oldest first. Entries of their index that name no day are in `unreadable`."""
     (names,) = yield (("ZRANGE", keys.days, 0, -1),)
     return sorted_days(names, keys.queue)
 

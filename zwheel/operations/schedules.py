@@ -46,7 +46,8 @@ from zwheel.store import Steps
 _TRIES = 50
 #: The name of a listing's entry for the schedules of a whole queue.
 EVERY = "(all)"
-#: What a change makes of a schedule as it is read: the new definition and state, or None to leave it.
+#: A function that changes a schedule: it gets the schedule as read, and gives its new definition and state, or None to
+#: leave it.
 Change = Callable[[ScheduleInfo | None], tuple[Definition, State] | None]
 
 

@@ -249,7 +249,7 @@ def _waiting(at_ms: int) -> Fire:
 
 
 def _fire_ms(definition: Definition, occurrence: Occurrence, verdict: Verdict, now_ms: int) -> int:
-    """One that was missed or had to wait fires now; any other at its time, and its jitter after it."""
+    """The fire time of an occurrence: now when it was missed or had to wait, else its own time and its jitter."""
     if verdict is not Verdict.FIRED:
         return max(now_ms, occurrence.at_ms)
     return _delayed_ms(definition, occurrence)

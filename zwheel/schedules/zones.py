@@ -228,7 +228,7 @@ def place(wall: datetime, name: str, gap: Gap, fold: Fold) -> list[Instant]:
     """The instants of one wall time under the policies: one as a rule, two for both passes of a fold, or a skipped one."""
     seconds = wall_s(wall)
     start = max(0, seconds - 36 * 3600)
-    # One that follows lets the walk go on over a fold, to the second pass.
+    # A second wall time, two days later, lets the walk go on past a fold: it may need the second pass of the first one.
     both = (wall, wall + timedelta(days=2))
     found = instants(lambda low: iter([w for w in both if w > low]), name, gap, fold, True, start)
     return list(takewhile(lambda instant: instant.wall == wall, found))

@@ -12,18 +12,18 @@ Span = tuple[int, int]
 NEVER = 1 << 62
 """Later than any time, µs."""
 
-#: What an accepted change of each kind answers.
+#: The letters by which a script says that it made the change.
 ACCEPTED = {
     "enqueue": "c", "complete": "d", "retry": "r", "release": "b", "offer": "o", "bury": "x", "reap": "sx", "cancel": "c",
     "reschedule": "s", "redrive": "r", "extend": "k",
 }  # fmt: skip
 #: A round trip that takes longer is worth to be known, µs.
 LONG_TRIP_US = 100_000
-#: What ends a claim, by its token.
+#: The scripts that end a claim, by its token.
 SETTLES = frozenset({"complete", "retry", "release", "offer", "bury"})
-#: What may undo acknowledged writes: the changes in its window may be gone.
+#: Faults that may undo acknowledged writes: the changes in their windows may be gone.
 LOSSES = frozenset({"aof_cut", "flush", "failover", "no_persistence", "eviction", "loss"})
-#: What happens to one process only: the others are to go on as if nothing were.
+#: Faults of one process only: all others must go on as if nothing had happened.
 PERSONAL = frozenset({"kill", "stop", "term"})
 
 

@@ -17,9 +17,9 @@ from zwheel.verify.events import NEVER, CallLine, Event, JobLine, QueueLine, Run
 from zwheel.verify.report import Clue, Findings, clock
 from zwheel.verify.safety import name_of, proof_of
 
-#: What delays too short to be told may add up to between two looks, µs.
+#: Delays that are too short to be recorded may add up to this much between two looks, µs.
 _UNTOLD_US = 250_000
-#: A request that is answered later than this is one that its worker was cut off by, µs.
+#: While a request waits longer than this for its answer, its worker counts as cut off, µs.
 _CUT_OFF_US = 300_000
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 #: So much is left to a clock that is steered, and to one that runs fast, µs.
 LEAST_US = 500_000
 
-#: What clocks may drift apart without being noticed, µs.
+#: Two clocks may drift apart by this much unnoticed, µs.
 _DRIFT_US = 1_000
 
 Sample = tuple[int, int, int]
