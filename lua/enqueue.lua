@@ -1,18 +1,20 @@
 #!lua
--- enqueue: nothing -> scheduled. Puts new jobs on the wheel, all of the batch or none of it.
+-- enqueue: nothing, cancelled, done, dead -> scheduled. Puts new jobs on the wheel, all of the batch or none of it. A
+-- cancelled job gives way to a new one of its id, a done or dead one when the caller asks for that, a living one never.
 -- KEYS 1 meta  2 replay  3 jobs  4 days  5 dedup  6 dedup:expiry  7 wake  8 dead  9 done  10.. buckets, and last, for a
 --      chunk of a bulk, the replay of its content
 -- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
 --      for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
---      the window in ms, nothing for until-done), record from the worker's field on
--- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, a created by
---      another call with the same chunk, i the id exists, k the dedup key is held) and for each that existed 'index id
---      state fire-time'; a repeat adds the clock of the first answer, from which its delays counted; with foreign the
---      schema that another version wrote
+--      the window in ms, nothing for until-done; before them '!' when any ended job of that id gives way, '=' when
+--      none does), record from the worker's field on
+-- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, r created in
+--      the place of an ended one, a created by another call with the same chunk, i the id exists, k the dedup key is
+--      held) and for each that existed 'index id state fire-time'; a repeat adds the clock of the first answer, from
+--      which its delays counted; with foreign the schema that another version wrote
 -- An empty queue is founded here: its schema, and its epoch, the µs of that moment. A queue with jobs and without a
 -- schema was damaged: it takes jobs, but stays without a schema until `repair`.
 -- Cost O(jobs log n), at most 1000 jobs.
--- Keeps I1 I2 I9 I10 I11
+-- Keeps I1 I2 I6 I9 I10 I11 I13
 --#include clock
 --#include digits
 --#include number
@@ -47,7 +49,7 @@ if before or same then
   end
   local at, letters, existed = string.match(before or same, '^(%S+) (%S*) ?(.*)$')
   if same then
-    letters = string.gsub(letters, 'c', 'a')
+    letters = string.gsub(letters, '[cr]', 'a')
     remember(replay_key, request, at .. ' ' .. letters .. ' ' .. existed)
   end
   return { 'ok', digits(now), letters, existed, at }
@@ -87,7 +89,9 @@ if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap and
   end
 end
 
-local ids, fires, texts, buckets, keys, rests = {}, {}, {}, {}, {}, {}
+-- The states of a job that gives way to a new one of its id, by the mark before the dedup key; without one 'c'.
+local GIVE_WAY = { ['!'] = 'cdx', ['='] = '' }
+local ids, fires, texts, buckets, keys, rests, ways = {}, {}, {}, {}, {}, {}, {}
 local earliest
 local numbers, first = named(3)
 for position = first, #ARGV, 4 do
@@ -103,7 +107,12 @@ for position = first, #ARGV, 4 do
     return { 'oversized', digits(now), ARGV[position] }
   end
   ids[n], fires[n], texts[n], buckets[n] = ARGV[position], fire, text, b
-  keys[n], rests[n] = ARGV[position + 2], ARGV[position + 3]
+  local key = ARGV[position + 2]
+  if key ~= '' then
+    ways[n] = GIVE_WAY[string.sub(key, 1, 1)]
+    key = ways[n] and string.sub(key, 2) or key
+  end
+  keys[n], rests[n] = key, ARGV[position + 3]
 end
 
 local here = redis.call('HMGET', jobs, unpack(ids))
@@ -136,26 +145,36 @@ end
 
 local token = string.format('%016.0f', stamp)
 local letters, existed, pairs_of = {}, {}, {}
-local members, seen, taken, windows, owned, fresh = {}, {}, {}, {}, {}, {}
+local members, seen, taken, windows, owned, fresh, old = {}, {}, {}, {}, {}, {}, {}
 for i = 1, #ids do
   local id = ids[i]
   local d = digest_of[i]
   local digest = d and digests[d]
-  local record = here[i] or seen[id]
-  if record then
+  local record = seen[id] or here[i]
+  -- A damaged record counts for a living job. What this batch has put there lives.
+  local over = record and readable(record) and string.find(ways[i] or 'c', string.sub(record, 2, 2), 1, true)
+  local holder = digest and (holders[d] or taken[digest])
+  if record and not over then
     letters[i] = 'i'
     existed[#existed + 1] = i .. ' ' .. id .. ' ' .. string.sub(record, 2, 2) .. ' ' .. string.sub(record, 7, 21)
-  elseif digest and (holders[d] or taken[digest]) then
-    local holder = holders[d] or taken[digest]
+  elseif holder and not (over and holder == id) then
     local held = seen[holder] or (holders[d] and ends[d]) or ''
     letters[i] = 'k'
     existed[#existed + 1] = i .. ' ' .. holder .. ' '
       .. (held == '' and 'd' or string.sub(held, 2, 2)) .. ' '
       .. (held == '' and '000000000000000' or string.sub(held, 7, 21))
   else
-    record = '1s0000' .. texts[i] .. token .. rests[i]
+    letters[i] = over and 'r' or 'c'
+    local own = token
+    if over then
+      old[#old + 1] = id
+      local last = string.sub(record, 22, 37)
+      if last >= own then
+        own = string.format('%016.0f', tonumber(last) + 1)
+      end
+    end
+    record = '1s0000' .. texts[i] .. own .. rests[i]
     seen[id] = record
-    letters[i] = 'c'
     pairs_of[#pairs_of + 1] = id
     pairs_of[#pairs_of + 1] = record
     local bucket = members[buckets[i]]
@@ -190,6 +209,9 @@ if cap and created > 0 then
     return { 'full', digits(now), digits(cap) }
   end
 end
+if #old > 0 then
+  rights(meta, 'ZREM')
+end
 if created > 0 then
   local index = {}
   for b in pairs(members) do
@@ -208,6 +230,10 @@ if created > 0 then
     end
   end
   redis.call('HSET', jobs, unpack(pairs_of))
+  if #old > 0 then
+    redis.call('ZREM', KEYS[8], unpack(old))
+    redis.call('ZREM', KEYS[9], unpack(old))
+  end
   wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
 end
 if founds then

@@ -34,7 +34,7 @@ class JobState(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing but a redrive moves a job out of this state."""
+        """Whether a job has ended: a redrive moves it on when it is dead, else only a new job of its id takes its place."""
         return self in (JobState.DONE, JobState.DEAD, JobState.CANCELLED)
 
 
@@ -160,6 +160,8 @@ class Enqueued:
     """The state of that job at that moment."""
     fire_at_ms: int
     """When it is (or was) due, ms since the epoch."""
+    replaced: bool = False
+    """Whether an ended job of this id gave way to it: a cancelled one, or with `replace` one that was done or dead."""
 
     @property
     def fire_at(self) -> datetime:

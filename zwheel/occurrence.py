@@ -62,12 +62,12 @@ def occurrence_job(
 
 
 def backfilled(definition: Definition, codec: Codec, at_ms: int, previous_ms: int | None) -> NewJob:
-    """Build the job of a past occurrence that is run after all, due now."""
+    """Build the job of a past occurrence that is run after all, due now. One that was cancelled stays so."""
     job_id = occurrence_id(definition.name, at_ms)
     due = Due(at_ms, 0, True, previous_ms)
     tail, body = _record(definition, codec, job_id, due, keep_ms(definition, at_ms, None))
     return NewJob(
-        job_id=JobId(job_id), queue=definition.queue, at_ms=None, delay_ms=0, tail=tail, body=body
+        job_id=JobId(job_id), queue=definition.queue, at_ms=None, delay_ms=0, tail=tail, body=body, replace=None
     )  # fmt: skip
 
 

@@ -144,6 +144,7 @@ class Registry:
         dedup: str | None = None,
         within: timedelta | float | None = None,
         headers: Mapping[str, str] | None = None,
+        replace: bool | None = None,
     ) -> NewJob:
         """Check and encode one job by its task's name; the task's code need not be here.
 
@@ -157,7 +158,7 @@ class Registry:
             known.signature.check(args, kwargs or {})
         options = JobOptions(
             at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
-            within=within, headers=headers,
+            within=within, headers=headers, replace=replace,
         )  # fmt: skip
         job = make_job(name, args, kwargs or {}, options, policy, self.codec)
         if known is not None:

@@ -21,7 +21,6 @@ from zwheel.store import Steps, SyncStore
 from zwheel.sync_schedules import SyncWheelSchedules
 from zwheel.tasks import DEFAULT_RETRIES, BaseTask, fire_time, make_policy
 from zwheel.times import duration_ms
-from zwheel.wheel import matcher
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -150,11 +149,12 @@ class SyncWheel(SyncWheelSchedules):
         dedup: str | None = None,
         within: timedelta | float | None = None,
         headers: Mapping[str, str] | None = None,
+        replace: bool | None = None,
     ) -> Enqueued:
         """Store a job by its task's name; see `Wheel.enqueue`."""
         job = self.new_job(
             task, args=args, kwargs=kwargs, at=at, delay=delay, queue=queue, id=id, retries=retries, timeout=timeout,
-            keep=keep, dedup=dedup, within=within, headers=headers,
+            keep=keep, dedup=dedup, within=within, headers=headers, replace=replace,
         )  # fmt: skip
         return self.submit(job)
 
@@ -257,7 +257,7 @@ class SyncWheel(SyncWheelSchedules):
         progress: Progress | None = None,
     ) -> int:
         """Put dead jobs back on the wheel, due now; see `Wheel.redrive`. Returns how many."""
-        matches = matcher(reason, task)
+        matches = ops.matcher(reason, task)
         return self._drive(lambda session: ops.redrive(session, queue, job_ids, matches, progress))
 
     def purge_dead(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
@@ -70,6 +71,8 @@ class JobOptions:
     within: timedelta | float | None = None
     """Hold the dedup key for at least that long, also when the job ended before."""
     headers: Mapping[str, str] | None = None
+    replace: bool | None = None
+    """Whether a done or dead job of the same id gives way to this one; a cancelled one always does."""
 
 
 def dedup_digest(key: str) -> str:
@@ -140,7 +143,17 @@ def make_job(
         body=codec.encode(args, kwargs, headers or None, context=body_context(task, job_id)),
         dedup=digest,
         window_ms=window_ms,
+        replace=_replace(options),
     )
+
+
+def _replace(options: JobOptions) -> bool:
+    """Whether any ended job of the id gives way. Raises: InvalidInput."""
+    if not options.replace:
+        return False
+    if options.id is None:
+        raise InvalidInput("replace= needs the id of the job to replace: pass id=")
+    return True
 
 
 def fire_time(at: datetime | None, delay: timedelta | float | None) -> tuple[int | None, int]:
@@ -247,15 +260,16 @@ class BaseTask(Generic[P, R]):
         dedup: str | None = None,
         within: timedelta | float | None = None,
         headers: Mapping[str, str] | None = None,
+        replace: bool | None = None,
     ) -> Self:
         """Give the same task with options for the jobs made from it; see JobOptions. The task itself stays as it is."""
         chosen = JobOptions(
             at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
-            within=within, headers=headers,
+            within=within, headers=headers, replace=replace,
         )  # fmt: skip
         if self._options is not None:
             given = {n: v for n in JobOptions.__slots__ if (v := getattr(chosen, n)) is not None}
-            chosen = replace(self._options, **given)
+            chosen = dataclasses.replace(self._options, **given)
         return self._with(chosen)
 
     def _with(self, options: JobOptions) -> Self:

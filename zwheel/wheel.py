@@ -321,14 +321,16 @@ class Wheel(WheelSchedules):
         dedup: str | None = None,
         within: timedelta | float | None = None,
         headers: Mapping[str, str] | None = None,
+        replace: bool | None = None,
     ) -> Enqueued:
         """Store a job by its task's name; the task's code need not be here. See `new_job` for what is checked.
 
-        Returns the job, or the one that already held its id or dedup key. Raises also: QueueFull, BrokerError.
+        Returns the job, or the one that already held its id or dedup key. A cancelled job holds no id; with `replace`
+        neither does one that is done or dead. Raises also: QueueFull, BrokerError.
         """
         job = self.new_job(
             task, args=args, kwargs=kwargs, at=at, delay=delay, queue=queue, id=id, retries=retries, timeout=timeout,
-            keep=keep, dedup=dedup, within=within, headers=headers,
+            keep=keep, dedup=dedup, within=within, headers=headers, replace=replace,
         )  # fmt: skip
         return await self._connect().batcher(job.queue).submit(job)
 
@@ -458,7 +460,7 @@ class Wheel(WheelSchedules):
         Args:
             job_ids: Only these; None: all, or those with that `reason` and of that `task`.
         """
-        matches = matcher(reason, task)
+        matches = ops.matcher(reason, task)
         return await self._drive(lambda session: ops.redrive(session, queue, job_ids, matches, progress))
 
     async def purge_dead(
@@ -491,10 +493,3 @@ class Wheel(WheelSchedules):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def matcher(reason: str | None, task: str | None) -> Callable[[Job], bool] | None:
-    """Build the test that picks dead jobs by reason and task; None picks all."""
-    if reason is None and task is None:
-        return None
-    return lambda job: (reason is None or job.reason == reason) and (task is None or job.task == task)

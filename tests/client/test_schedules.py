@@ -235,6 +235,18 @@ async def test_a_backfill_runs_each_past_occurrence_once(wheel: Wheel) -> None:
         await wheel.backfill_schedule("s", end, start)
 
 
+async def test_an_occurrence_that_was_cancelled_comes_back_by_nothing_but_a_person(wheel: Wheel) -> None:
+    made = await wheel.add_schedule(wheel.new_schedule("s", "* * * * * *", "old"))
+    cancelled = sorted(await wheel.jobs("default", JobState.SCHEDULED), key=lambda job: job.fire_at_ms)[-1]
+    assert await wheel.cancel(cancelled.id) == "cancelled"
+    await wheel.edit_schedule(replace(made.definition, task="new"))
+    await wheel.pause_schedule("s")
+    await wheel.resume_schedule("s", catch_up=True)
+    (again,) = await wheel.backfill_schedule("s", cancelled.fire_at, cancelled.fire_at)
+    assert (again.existed, again.state) == (True, JobState.CANCELLED)
+    assert (await wheel.enqueue("old", id=cancelled.id, at=cancelled.fire_at)).replaced
+
+
 async def test_a_sync_changes_what_its_owner_declares_and_nothing_else(wheel: Wheel) -> None:
     await wheel.add_schedule(wheel.new_schedule("by-hand", FAR, "t"))
     mine = [wheel.new_schedule(name, FAR, "t") for name in ("a", "b", "c")]

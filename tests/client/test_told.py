@@ -160,6 +160,48 @@ async def test_an_enqueue_without_an_answer_is_asked_for_again_and_made_once(
     await client.close()
 
 
+@both
+async def test_after_a_cancel_the_first_answer_is_no_answer_to_a_new_enqueue_of_the_id(
+    fresh: RedisServer, proxy: Proxy, blocking: bool
+) -> None:
+    client = Client(proxy.url, blocking)
+    await client.submit(jobs(client.any, 1)[0])
+    job = client.any.new_job("t", queue="q", id="a", delay=60)
+    proxy.arm(Fault.AFTER, "enqueue")
+    with pytest.raises(OutcomeUnknown):
+        await client.submit(job)
+    if client.sync is not None:
+        client.sync.cancel("a", "q")
+    else:
+        assert client.wheel is not None
+        await client.wheel.cancel("a", "q")
+    answer = await client.submit(job)
+    assert (answer.existed, answer.replaced) == (False, True)
+    with fresh.client() as admin:
+        assert admin.hget(KEYS.jobs, "a")[:2] == b"1s"
+    await client.close()
+
+
+@both
+async def test_that_a_job_existed_is_no_answer_to_one_who_wants_it_replaced(
+    fresh: RedisServer, proxy: Proxy, blocking: bool
+) -> None:
+    client = Client(proxy.url, blocking)
+    await client.submit(client.any.new_job("t", queue="q", id="a"))
+    with fresh.client() as admin:
+        admin.hset(KEYS.jobs, "a", b"1x" + admin.hget(KEYS.jobs, "a")[2:])
+    proxy.arm(Fault.AFTER, "enqueue")
+    with pytest.raises(OutcomeUnknown):
+        await client.submit(client.any.new_job("t", queue="q", id="a"))
+    wanted = client.any.new_job("t", queue="q", id="a", replace=True)
+    assert (await client.submit(wanted)).replaced
+    proxy.arm(Fault.AFTER, "enqueue")
+    with pytest.raises(OutcomeUnknown):
+        await client.submit(wanted)
+    assert (await client.submit(wanted)).existed, "it lives by now"
+    await client.close()
+
+
 async def test_jobs_that_shared_a_batch_are_asked_for_one_by_one(fresh: RedisServer, proxy: Proxy) -> None:
     async with Wheel(proxy.url, give_up_s=0.0) as wheel:
         await wheel.submit(jobs(wheel, 1)[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.app import RETRY_S, open_bank
-from tests.faults.witness import LEASE_MS, found, in_state, lapsed, python, witness
+from tests.faults.witness import LEASE_MS, bury_all, found, in_state, lapsed, python, witness
 from tests.servers import RedisServer
 from tests.workers.harness import one_kind, running
 from tests.workers.processes import worker_process
@@ -25,6 +25,7 @@ from zwheel import SyncWheel
 with SyncWheel(sys.argv[1], namespace="zw") as wheel:
     print(wheel.enqueue("t", id="order-1", delay=60, keep=60).existed)
 """
+AGAIN = PRODUCE.replace("keep=60)", "keep=60, replace=True)")
 BULK = """
 import sys
 from zwheel import SyncWheel
@@ -51,6 +52,20 @@ async def test_a_producer_that_dies_before_it_hears_makes_one_job_with_its_succe
     assert await wheel.count("default", JobState.SCHEDULED) == 1
     again = await found(wheel, "order-1")
     assert (again.fire_at_ms, again.attempt) == (first.fire_at_ms, 0)
+
+
+async def test_a_producer_that_dies_when_it_has_replaced_a_job_replaced_it_once(wheel: Wheel, url: str) -> None:
+    await wheel.enqueue("t", id="order-1", keep=60)
+    bury_all(url, 1)
+    assert (await found(wheel, "order-1")).state is JobState.DEAD
+    code, _ = await python(url, code=AGAIN, ZWHEEL_FAILPOINTS="enqueue.after=kill")
+    assert code == KILLED
+    first = await found(wheel, "order-1")
+    assert (first.state, first.attempt) == (JobState.SCHEDULED, 0)
+    code, said = await python(url, code=AGAIN)
+    assert (code, said.strip()) == (0, "True")
+    assert await found(wheel, "order-1") == first
+    assert await wheel.count("default", JobState.DEAD) == 0
 
 
 @pytest.mark.parametrize(("side", "stored"), [("before", 3500), ("after", 4000)])

@@ -51,6 +51,28 @@ async def test_a_zombie_that_wakes_before_the_next_claim_is_refused(wheel: Wheel
     assert len(stage.actors) == 2
 
 
+async def test_a_zombie_changes_nothing_of_the_job_that_took_the_place_of_its_own(
+    wheel: Wheel, stage: Stage, url: str
+) -> None:
+    async with witness(wheel), worker_process(url, stage.path) as sleeper:
+        await wheel.enqueue("play", args=["held"], id="a", keep=60, retries=0)
+        old = await stage.nth(1)
+        await wheel.pause("default")
+        sleeper.signal(signal.SIGSTOP)
+        await in_state(wheel, "a", JobState.DEAD)
+        assert (await wheel.enqueue("play", args=["held"], id="a", keep=60, replace=True)).replaced
+        new = await found(wheel, "a")
+        old.go()
+        sleeper.signal(signal.SIGCONT)
+        await sleeper.says("a.*lease|lease.*a")
+        assert await found(wheel, "a") == new
+        await wheel.resume("default")
+        second = await stage.nth(2)
+        second.go()
+        assert (await wheel.wait("a", timeout=15)).attempt == 1
+    assert second.token > old.token
+
+
 async def test_a_zombie_that_wakes_after_its_successor_ended_changes_nothing(
     wheel: Wheel, stage: Stage, url: str
 ) -> None:

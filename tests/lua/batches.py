@@ -103,6 +103,9 @@ def _fire(number: int) -> int:
 
 def _enqueue(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     shard.put({"jobs": {"job-0000": record("d", body=b"")}, "done": {"job-0000": NOW + 9}})
+    if size > 2:
+        gone = {"job-0001": record("c", body=b""), "job-0002": record("x")}
+        shard.put({"jobs": gone, "done": {"job-0001": NOW + 9}, "dead": {"job-0002": NOW - 9}})
     shard.put(
         {
             "dedup": {digest_of(3): "holder"},
@@ -118,6 +121,7 @@ def _enqueue(shard: Shard, size: int, lane: Lane, now: str) -> Call:
                 job_id=JobId(name), queue=QueueName("q"), at_ms=None if number % 4 == 0 else _fire(number),
                 delay_ms=number, dedup=digest or "", window_ms=500 if number % 6 == 0 else None,
                 tail=record_tail("mail.send", max_attempts=3, keep_ms=60_000, dedup=digest), body=b"\x01\x00\xff",
+                replace=number == 2,
             )
         )  # fmt: skip
     return enqueue(KEYS, batch, now_ms=NOW, lane=lane, now=now).call

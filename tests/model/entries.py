@@ -23,11 +23,18 @@ class Wanted:
     window: int | None
     keep: int
     most: int
+    replace: bool | None = False
+    """Which job of its id gives way: True any that has ended, False a cancelled one, None not even that."""
+
+    def displaces(self, state: str) -> bool:
+        """Whether a job of its id in that state gives way to it."""
+        return state in ("dxc" if self.replace else "" if self.replace is None else "c")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an enqueue met for one job: c created, i the id exists, k its dedup key is held; and by which job."""
+    """What an enqueue met for one job: c created, r in the place of an ended one, i the id exists, k its dedup key is
+    held; and by which job."""
 
     letter: str
     id: str

@@ -5,6 +5,7 @@ The numbers are those of lua/README.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.lua.shard import Keyspace
@@ -56,13 +57,23 @@ def check_dedup(keyspace: Keyspace, jobs: dict[str, Job]) -> None:
         )
 
 
-def check_step(before: dict[str, Job], after: dict[str, Job], *, redriven: bool, deletes: bool, adds: bool) -> None:
-    """I13: what ended stays as it is, but for a redrive. I1, I2: jobs appear and vanish only where that is meant."""
+def check_step(
+    before: dict[str, Job], after: dict[str, Job], *, redriven: bool, deletes: bool, adds: bool,
+    replaced: Mapping[str, bool | None] | None = None,
+) -> None:  # fmt: skip
+    """I13: what ended stays as it is, but for a redrive, and where a new job took its place. I1, I2: jobs appear and
+    vanish only where that is meant. replaced: the ids of the latter, and whether that was asked for (see `Wanted`)."""
+    replaced = replaced or {}
+    for job_id, asked in replaced.items():
+        was, made = before[job_id], after.get(job_id)
+        may = was.state.terminal if asked else asked is not None and was.state is JobState.CANCELLED
+        assert may, f"I13: {job_id} gave way and was {was.state}"
+        assert made is None or made.token > was.token, f"I6: {job_id} went from the token {was.token} to {made.token}"
     for job_id, old in before.items():
         new = after.get(job_id)
         if new is None:
             assert deletes, f"I1: {job_id} was lost"
-        elif old.state.terminal and new != old:
+        elif old.state.terminal and new != old and job_id not in replaced:
             assert redriven and old.state is JobState.DEAD, f"I13: {job_id} left {old.state}"
     assert adds or set(after) <= set(before), "I2: a job came from nowhere"
     for job in after.values():

@@ -64,6 +64,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.requests = 0
         self.before: dict[str, Any] = {}
         self.allowed = {"redriven": False, "deletes": False, "adds": False}
+        #: The ids of this step's new jobs to which an ended one gave way, and what was asked for.
+        self.replaced: dict[str, bool | None] = {}
 
     @initialize(cap=st.sampled_from((None, None, 3)))
     def begin(self, cap: int | None) -> None:
@@ -126,14 +128,14 @@ class QueueMachine(RuleBasedStateMachine):
         wants = [
             Wanted(
                 id=i, at=None if offset is None else self.now_ms + offset, delay=delay if offset is None else 0,
-                digest=digest, window=window if digest else None, keep=keep, most=most,
+                digest=digest, window=window if digest else None, keep=keep, most=most, replace=replace,
             )
-            for i, offset, delay, digest, window, keep, most in batch
+            for i, offset, delay, digest, window, keep, most, replace in batch
         ]  # fmt: skip
         jobs = [
             NewJob(
                 job_id=JobId(w.id), queue=QueueName("q"), at_ms=w.at, delay_ms=w.delay, dedup=w.digest,
-                window_ms=w.window, body=b"\x01\x00\xff\n",
+                window_ms=w.window, body=b"\x01\x00\xff\n", replace=w.replace,
                 tail=record_tail("mail.send", max_attempts=w.most, keep_ms=w.keep, dedup=w.digest or None),
             )
             for w in wants
@@ -149,9 +151,11 @@ class QueueMachine(RuleBasedStateMachine):
         assert answers is not None
         for index, (answer, want) in enumerate(zip(answers, expected, strict=True)):
             assert reply[2][index : index + 1].decode() == want.letter
-            assert (answer.job_id, answer.existed, answer.fire_at_ms) == (want.id, want.letter != "c", want.fire)
-            assert answer.state == state_of(want.state)
-            if want.letter == "c":
+            assert (answer.job_id, answer.existed, answer.fire_at_ms) == (want.id, want.letter not in "cr", want.fire)
+            assert (answer.state, answer.replaced) == (state_of(want.state), want.letter == "r")
+            if want.letter == "r":
+                self.replaced[want.id] = wants[index].replace
+            if want.letter in "cr":
                 self.history.enqueued(want.id)
                 self.someone_wakes(want.fire)
 
@@ -449,7 +453,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(name=ids, digest=st.sampled_from((DIGEST, DIGEST2)), lane=lanes)
     def a_window_ends_before_its_job(self, name: str, digest: str, lane: int) -> None:
         """The key stays with the job, and what is past its time is deleted."""
-        self.enqueue([(name, None, LEASE, digest, 1, 0, 3)], lane)
+        self.enqueue([(name, None, LEASE, digest, 1, 0, 3, False)], lane)
         self.live_until(self.given + 2_000)
         self.prune()
 
@@ -475,6 +479,7 @@ class QueueMachine(RuleBasedStateMachine):
         jobs = read(keyspace)
         check_places(keyspace, jobs)
         check_dedup(keyspace, jobs)
-        check_step(self.before, jobs, **self.allowed)
+        check_step(self.before, jobs, replaced=self.replaced, **self.allowed)
         self.before = jobs
+        self.replaced = {}
         self.allowed = {"redriven": False, "deletes": False, "adds": False}

@@ -113,28 +113,30 @@ class Model:
         answers = []
         for want in batch:
             fire = next_ms + want.delay if want.at is None else want.at
-            known = self.jobs.get(want.id) or new.get(want.id)
+            known = new.get(want.id) or self.jobs.get(want.id)
+            over = known if known and want.id not in new and want.displaces(known.state) else None
             holder = self._holder(want.digest, now_ms) or taken.get(want.digest)
-            if known:
+            if known and not over:
                 answers.append(Answer(letter="i", id=want.id, state=known.state, fire=known.fire))
-            elif holder:
-                held = self.jobs.get(holder) or new.get(holder)
+            elif holder and not (over and holder == want.id):
+                held = new.get(holder) or self.jobs.get(holder)
                 state, at = (held.state, held.fire) if held else ("d", 0)
                 answers.append(Answer(letter="k", id=holder, state=state, fire=at))
             else:
-                new[want.id] = Entry(
-                    state="s", fire=fire, token=stamp, most=want.most, keep=want.keep, digest=want.digest
-                )
+                entry = Entry(state="s", fire=fire, token=stamp, most=want.most, keep=want.keep, digest=want.digest)
+                new[want.id] = replace(entry, token=max(stamp, over.token + 1)) if over else entry
                 if want.digest:
                     taken[want.digest] = want.id
                     ends[want.digest] = None if want.window is None else now_ms + want.window
-                answers.append(Answer(letter="c", id=want.id, state="s", fire=fire))
+                answers.append(Answer(letter="r" if over else "c", id=want.id, state="s", fire=fire))
         living = sum(job.alive for job in self.jobs.values())
         if new and self.cap is not None and living + len(new) > self.cap:
             return None
         self._seen(given)
         if self.epoch is None:
             self.epoch = stamp
+        for job_id in new.keys() & self.jobs.keys():
+            self._delete(job_id)
         self.jobs |= new
         self.dedup |= taken
         for digest, end in ends.items():

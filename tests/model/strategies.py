@@ -21,9 +21,9 @@ delays = st.sampled_from((0, 0, 0, 0, 1, 400, 1_000, LEASE, DAY_MS))
 offsets = st.sampled_from((None, None, None, None, -2 * DAY_MS, -1, 0, 1, 700, DAY_MS))
 travels = st.sampled_from((1, 999, 1_000, 250_000, 1_000_000, LEASE * 500 + 1, DAY_MS * 1000, -1, -5_000_000))
 wanted = st.builds(
-    lambda id, offset, delay, digest, window, keep, most: (id, offset, delay, digest, window, keep, most),
+    lambda *parts: parts,
     ids, offsets, delays, st.sampled_from(("", DIGEST, DIGEST, DIGEST2)), st.sampled_from((None, 1, 5_000, DAY_MS)),
-    st.sampled_from((0, 60_000)), st.integers(1, 3),
+    st.sampled_from((0, 60_000)), st.integers(1, 3), st.sampled_from((False, False, True, None)),
 )  # fmt: skip
 due = wanted.map(lambda want: (want[0], None, 0, *want[3:]))
 whens = st.tuples(offsets, delays)

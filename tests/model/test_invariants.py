@@ -67,12 +67,16 @@ def test_a_broken_shard_is_found(number: str, change: Keyspace) -> None:
         ("I13", {"a": record("c", body=b"")}, {"a": held(5)}, {"redriven": True}),
         ("I13", {"a": record("x")}, {"a": record()}, {}),
         ("I13", {"a": record("d", keep=5, body=b"")}, {"a": record("d", keep=6, body=b"")}, {}),
+        ("I13", {"a": record("x")}, {"a": record(token=NOW_US)}, {"replaced": {"a": False}}),
+        ("I13", {"a": record("c", body=b"")}, {"a": record(token=NOW_US)}, {"replaced": {"a": None}}),
+        ("I13", {"a": held(5)}, {"a": record(token=NOW_US)}, {"replaced": {"a": True}}),
+        ("I6", {"a": record("c", body=b"")}, {"a": record()}, {"replaced": {"a": False}}),
     ],
 )
 def test_a_step_that_must_not_be_is_found(
-    number: str, before: dict[str, bytes], after: dict[str, bytes], allowed: dict[str, bool]
+    number: str, before: dict[str, bytes], after: dict[str, bytes], allowed: dict[str, Any]
 ) -> None:
-    steps = {"redriven": False, "deletes": False, "adds": False} | allowed
+    steps: dict[str, Any] = {"redriven": False, "deletes": False, "adds": False} | allowed
     with pytest.raises(AssertionError, match=rf"^{number}:"):
         check_step(read({"jobs": before}), read({"jobs": after}), **steps)
 

@@ -92,7 +92,11 @@ def _pytest(paths: Sequence[str], *options: str) -> str:
 
 def _tables(mutant: Mutant) -> str:
     """The tables of the script, then those of all scripts."""
-    own = [f"tests/lua/test_{name}.py" for name in mutant.tables]
+    own = [
+        str(path.relative_to(ROOT))
+        for name in mutant.tables
+        for path in sorted((ROOT / "tests/lua").glob(f"test_{name}*.py"))
+    ]
     return _pytest([path for path in own if (ROOT / path).exists()]) if own else ""
 
 

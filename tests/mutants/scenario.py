@@ -131,6 +131,7 @@ class Life:
                     at_ms=self.now_ms + delay if pick.random() < 0.3 else None, delay_ms=delay,
                     tail=record_tail("t", max_attempts=pick.randint(1, 3), keep_ms=pick.choice((0, 700)), dedup=digest or None),
                     body=b"\x01", dedup=digest, window_ms=pick.choice((None, 900, DAY_MS)) if digest else None,
+                    replace=self.requests % 3 == 0,
                 )
             )  # fmt: skip
         lane = self.lane("e", 0)

@@ -157,6 +157,7 @@ def _new_job(world: World) -> NewJob:
     options: dict[str, Any] = {"retries": decisions.pick((2, 0, 1))}
     if chosen:
         options["id"] = decisions.pick(("a", "b", "c", "d", "e", "f"))
+        options["replace"] = decisions.chance(0.3)
     if decisions.chance(0.5):
         options["dedup"] = decisions.pick(("red", "blue"))
         if decisions.chance(0.3):

@@ -155,7 +155,7 @@ class Judge:
         created = 0
         chunk = call.keys[-1] if ":replay:chunk:" in call.keys[-1] else ""
         if chunk in self._chunks:
-            must(all(job["letter"] != "c" for job in told.jobs), f"K-03: a chunk was stored twice: {told.jobs}")
+            must(all(job["letter"] not in "cr" for job in told.jobs), f"K-03: a chunk was stored twice: {told.jobs}")
             self._mark("chunk of another call")
             return
         # Left open: whether a holder whose record is damaged holds its key, and windows told by a clock that was lost.
@@ -173,12 +173,16 @@ class Judge:
                 )
                 self._mark("dedup refused")
             else:
-                must(job["letter"] == "c", f"{job['id']} is said to be stored by another call with the same chunk")
+                must(job["letter"] in "cr", f"{job['id']} is said to be stored by another call with the same chunk")
                 gone = job["id"] in self.lives and self._life(job["id"]) is None
                 must(not (gone and job["id"] in self.promised), f"K-02: {job['id']} was made twice")
-                must(life is None, f"I2: {job['id']} was created twice: {life}")
+                if job["letter"] == "c" or life is None:
+                    must(life is None and job["letter"] == "c", f"I2: {job['id']} was created twice: {life}")
+                else:
+                    must(life.damaged or life.gives_way(job.get("replace")), f"I13: {job} took the place of {life}")
+                    self._mark(f"gave way out of {life.state}")
                 must(
-                    holder is None or job["digest"] in loose,
+                    holder is None or job["digest"] in loose or (job["letter"], holder) == ("r", job["id"]),
                     f"I11: {job['id']} was created while {holder} holds its key",
                 )
                 created += 1

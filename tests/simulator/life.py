@@ -33,6 +33,10 @@ class Life:
     offered: int | None = None
     """The fire time with which it is claimed by those to whom it is offered."""
 
+    def gives_way(self, asked: bool | None) -> bool:
+        """Whether a new job of its id takes its place. asked: as a trace says it, None for a cancelled one alone."""
+        return self.state == "c" if asked is None else asked and self.state in ("d", "x", "c")
+
     @property
     def alive(self) -> bool:
         return self.state in ("s", "p")

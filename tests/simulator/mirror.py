@@ -25,6 +25,8 @@ MARKS = (
 )  # fmt: skip
 TASK, RARE = b"mail.send\n", b"pay.out\n"
 _ANYTHING = object()
+#: What a trace says of who gives way -> the same as a `Wanted` says it.
+_REPLACE = {None: False, True: True, False: None}
 
 
 class Mirror:
@@ -66,7 +68,7 @@ class Mirror:
             return LATE
         chunk = call.keys[-1] if ":replay:chunk:" in call.keys[-1] else None
         if chunk in self._chunks:
-            letters = str(self._chunks[chunk][2]).replace("c", "a")
+            letters = str(self._chunks[chunk][2]).replace("c", "a").replace("r", "a")
             first = self._chunks[chunk]
             self._lanes[call.keys[1]] = request, ["ok", first[1], letters, *first[3:]]
             return ["ok", given, letters, *first[3:], first[1]]
@@ -104,7 +106,7 @@ class Mirror:
         for job in trace(call, None).jobs:
             want = Wanted(
                 id=job["id"], at=job.get("at"), delay=job.get("delay", 0), digest=job.get("digest", ""),
-                window=job.get("window"), keep=job.get("keep", 0), most=job["most"],
+                window=job.get("window"), keep=job.get("keep", 0), most=job["most"], replace=_REPLACE[job.get("replace")],
             )  # fmt: skip
             wants.append(want)
             tail: Any = call.args[at + 3]
@@ -116,9 +118,9 @@ class Mirror:
         answers = self.model.enqueue(given, wants)
         if answers is None:
             return ["full", given, str(self.model.cap)]
-        existed = " ".join(f"{i + 1} {a.id} {a.state} {a.fire:015d}" for i, a in enumerate(answers) if a.letter != "c")
+        existed = " ".join(f"{i + 1} {a.id} {a.state} {a.fire:015d}" for i, a in enumerate(answers) if a.letter in "ik")
         for i, answer in enumerate(answers):
-            if answer.letter == "c":
+            if answer.letter in "cr":
                 self._bodies[wants[i].id] = bodies[i]
         return ["ok", given, "".join(a.letter for a in answers), existed]
 

@@ -103,7 +103,7 @@ MUTANTS = (
     ),
     Mutant(
         name="enqueue takes a key that is held", scripts=("enqueue",), promises=("I11",),
-        old="elseif digest and (holders[d] or taken[digest]) then", new="elseif digest and taken[digest] then",
+        old="(holders[d] or taken[digest])", new="taken[digest]",
     ),
     Mutant(
         name="enqueue forgets a window", scripts=("enqueue",), promises=("I11",),
@@ -127,6 +127,8 @@ MUTANTS = (
     Mutant(name="enqueue forgets that it refused", scripts=("enqueue",), promises=("its caller was told full", "I2"), old="remember(replay_key, request, '!full ' .. digits(cap))", new=""),
     Mutant(name="enqueue forgets a chunk", scripts=("enqueue",), promises=("K-03",), old="redis.call('SET', chunk, answer, 'EX', CHUNK_S)", new=""),
     Mutant(name="claim works while paused", scripts=("claim",), promises=("I18",), old="if stored[5] then", new="if false then"),
+    Mutant(name="an ended job gives way unasked", scripts=("enqueue",), promises=("I13",), old="ways[i] or 'c',", new="ways[i] or 'cdx',"),
+    Mutant(name="a living job gives way", scripts=("enqueue",), promises=("I13",), old="['!'] = 'cdx'", new="['!'] = 'cdxsp'"),
     Mutant(name="a queue over its cap takes more", scripts=("enqueue",), promises=("over the cap",), old="living + created > cap", new="living > cap"),
     Mutant(name="bury trims a job too many", scripts=("bury",), promises=("I1", "I2", "I13"), old="ZCARD', dead) - max", new="ZCARD', dead) - max + 1"),
     Mutant(name="two advance one record", scripts=("advance",), old="or string.sub(record, 3, 18) ~= stamps[n] then", new="then", promises=("I14",)),

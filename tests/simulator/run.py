@@ -38,6 +38,7 @@ MARKS = frozenset(
         *EVENTS,
         "cancel in another bucket", "cancelled", "cap full", "capped", "dead trimmed", "dedup refused",
         "dedup window outlives its holder", "enqueue gave up", "enqueue repeated by another process", "fenced", "flush", "flushed answer to claim",
+        *(f"gave way out of {state}" for state in "cdx"),
         "grace answer to reap", "doubt answer to reap", "reaper held back", "leases shortened", "late request refused", "missing", "operator gave up", "orphan counted", "paused", "pruned", "purged", "queue full", "queue halted", "queue refounded",
         "reaped", "reaped to dead", "redriven", "redrive refused by key", "reschedule in another bucket", "rescheduled",
         "resumed after a pause", "script loaded again", "server away", "stepped down", "strike", "token of its own",

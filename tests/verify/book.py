@@ -80,7 +80,9 @@ class Book:
     def enqueue(self, job: str, t: float = 0, *, fire: float | None = None, letter: str = "c", **more: Any) -> None:
         facts: dict[str, Any] = {"id": job, "most": more.pop("most", 3), "letter": letter}
         facts |= {name: more.pop(name) for name in ("digest", "window", "held") if name in more}
-        if letter == "c":
+        if (replace := more.pop("replace", None)) is not None:
+            facts["replace"] = replace
+        if letter in "cr":
             facts["fire"] = self.us(t) // 1000 if fire is None else HOUR + int(fire)
         more.setdefault("receipt", "memory")
         self.call("enqueue", t, [facts], proc=more.pop("proc", "p"), **more)

@@ -18,7 +18,7 @@ MOST_JOBS = 20_000
 class Doubt:
     """One request: sent, and not answered."""
 
-    __slots__ = ("again", "ids", "loan", "sent", "until")
+    __slots__ = ("again", "cancelled", "ids", "loan", "sent", "until")
 
     def __init__(self, loan: Loan, sent: EnqueueCall, began: float) -> None:
         self.loan = loan
@@ -27,6 +27,8 @@ class Doubt:
         self.sent = sent._replace(batch=[_light(job) for job in sent.batch])
         #: The jobs of this request that were asked for again, when that got no answer either.
         self.again: Sequence[NewJob] | None = None
+        #: Those of its jobs that were cancelled since: their ids are free.
+        self.cancelled: set[str] = set()
         self.until = began + KEPT_S
 
 
@@ -35,7 +37,8 @@ class Doubts:
 
     def __init__(self) -> None:
         self._doubts: dict[tuple[str, str], Doubt] = {}
-        self._answers: dict[tuple[str, str], tuple[Enqueued, float]] = {}
+        #: The answer, until when it is kept, and whether an ended job was to give way.
+        self._answers: dict[tuple[str, str], tuple[Enqueued, float, bool | None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._doubts or self._answers)
@@ -48,15 +51,27 @@ class Doubts:
             self._doubts[queue, job_id] = doubt
         self._forget()
 
-    def answer(self, queue: str, job_id: JobId) -> Enqueued | None:
-        """The answer of a job whose request was found out about. It stays until its caller is `told`."""
-        found = self._answers.get((queue, job_id))
-        return None if found is None or found[1] < time.monotonic() else found[0]
+    def answer(self, queue: str, job: NewJob) -> Enqueued | None:
+        """The answer of a job whose request was found out about. It stays until its caller is `told`.
+
+        That it existed is no answer to one who asks otherwise about replacing it.
+        """
+        found = self._answers.get((queue, job.id))
+        if found is None or found[1] < time.monotonic() or (found[0].existed and found[2] != job.replace):
+            return None
+        return found[0]
 
     def told(self, queue: str, job_ids: Iterable[str]) -> None:
         """These answers go to their callers: who asks for such a job from now on asks for another one."""
         for job_id in job_ids:
             self._answers.pop((queue, job_id), None)
+
+    def over(self, queue: str, job_id: str) -> None:
+        """A job was cancelled: who asks for its id from now on asks for another one."""
+        self._answers.pop((queue, job_id), None)
+        doubt = self._doubts.get((queue, job_id))
+        if doubt is not None:
+            doubt.cancelled.add(job_id)
 
     def take(self, queue: str, job_id: JobId) -> Doubt | None:
         """Take the doubt about a job's request, to find it out; `keep` it again, or `settle` it."""
@@ -69,12 +84,13 @@ class Doubts:
             return None
         return doubt
 
-    def settle(self, doubt: Doubt, answers: Iterable[Enqueued | None]) -> None:
-        """A request was found out about. answers: for each of its jobs, None for one that was not carried out."""
+    def settle(self, doubt: Doubt, asked: Sequence[NewJob], answers: Sequence[Enqueued]) -> None:
+        """A request was found out about. asked: those of its jobs that were carried out; answers: theirs."""
         doubt.loan.back()
-        for job_id, answer in zip(doubt.ids, answers, strict=True):
-            if answer is not None:
-                self._answers[doubt.sent.queue, job_id] = answer, doubt.until
+        # The first of several of one id is the one that made the job.
+        for job, answer in zip(reversed(asked), reversed(answers), strict=True):
+            if job.id not in doubt.cancelled:
+                self._answers[doubt.sent.queue, job.id] = answer, doubt.until, job.replace
 
     def _drop(self, doubt: Doubt) -> None:
         for job_id in doubt.ids:
@@ -93,5 +109,5 @@ class Doubts:
 def _light(job: NewJob) -> NewJob:
     return NewJob(
         job_id=job.id, queue=job.queue, at_ms=job.at_ms, delay_ms=job.delay_ms, tail=b"", body=b"", dedup=job.dedup,
-        window_ms=job.window_ms,
+        window_ms=job.window_ms, replace=job.replace,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from zwheel.times import MAX_MS
 class NewJob:
     """A job that is checked and encoded, ready to be enqueued. Made by `Task.job` and `Wheel.new_job`."""
 
-    __slots__ = ("at_ms", "body", "dedup", "delay_ms", "id", "queue", "tail", "window_ms")
+    __slots__ = ("at_ms", "body", "dedup", "delay_ms", "id", "queue", "replace", "tail", "window_ms")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class NewJob:
         body: bytes,
         dedup: str = "",
         window_ms: int | None = None,
+        replace: bool | None = False,
     ) -> None:
         self.id = job_id
         self.queue = queue
@@ -46,6 +47,8 @@ class NewJob:
         #: Digest of the dedup key, '' without one; its window in ms, None for until-done.
         self.dedup = dedup
         self.window_ms = window_ms
+        #: Which job of its id gives way to it: True any that has ended, False a cancelled one, None not even that.
+        self.replace = replace
 
     def __repr__(self) -> str:
         return f"NewJob(id={self.id!r}, queue={self.queue!r})"
@@ -75,7 +78,7 @@ def enqueue(
         args += (
             job.id,
             "+0" if job.at_ms is None and not job.delay_ms else when_text(job.at_ms, job.delay_ms),
-            job.dedup if job.window_ms is None else f"{job.dedup}{job.window_ms}",
+            job.dedup if job.window_ms is None and job.replace is False else _dedup(job),
             job.tail + job.body,
         )
     names = (
@@ -83,6 +86,11 @@ def enqueue(
         *layout.keys, *((_chunk_key(keys, args[2 + len(layout.head) :]),) if chunk else ()),
     )  # fmt: skip
     return EnqueueCall(Call(script("enqueue"), names, args), batch, QueueName(keys.queue))
+
+
+def _dedup(job: NewJob) -> str:
+    mark = "!" if job.replace else "=" if job.replace is None else ""
+    return f"{mark}{job.dedup}{'' if job.window_ms is None else job.window_ms}"
 
 
 def _chunk_key(keys: ShardKeys, jobs: list[Any]) -> str:
@@ -101,6 +109,7 @@ _set_existed = _fields["existed"].__set__
 _set_queue = _fields["queue"].__set__
 _set_state = _fields["state"].__set__
 _set_fire_at_ms = _fields["fire_at_ms"].__set__
+_set_replaced = _fields["replaced"].__set__
 
 
 def _created(job: NewJob, queue: QueueName, fire_at_ms: int) -> Enqueued:
@@ -110,6 +119,7 @@ def _created(job: NewJob, queue: QueueName, fire_at_ms: int) -> Enqueued:
     _set_queue(made, queue)
     _set_state(made, JobState.SCHEDULED)
     _set_fire_at_ms(made, fire_at_ms)
+    _set_replaced(made, False)
     return made
 
 
@@ -140,10 +150,11 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     existed = _existed(text(reply[3])) if reply[3] else {}
     result: list[Enqueued] = []
     for index, job in enumerate(batch):
-        if letters[index] in "ca":
+        letter = letters[index]
+        if letter in "cra":
             fire = now_ms + job.delay_ms if job.at_ms is None else job.at_ms
             made = _created(job, queue, fire)
-            result.append(made if letters[index] == "c" else replace(made, existed=True))
+            result.append(made if letter == "c" else replace(made, existed=letter == "a", replaced=letter == "r"))
         else:
             held, state, fire = existed.get(index, (job.id, JobState.DONE, 0))
             result.append(Enqueued(job_id=held, existed=True, queue=queue, state=state, fire_at_ms=fire))

@@ -89,6 +89,9 @@ def _enqueue(call: Call, reply: Reply | None) -> Trace:
     for i in range(_after_buckets(args), len(args), 4):
         job: Facts = {"id": _text(args[i]), **_when(args[i + 1]), **_tail(args[i + 3])}
         dedup = _text(args[i + 2])
+        if dedup[:1] in ("!", "="):
+            job["replace"] = dedup[0] == "!"
+            dedup = dedup[1:]
         if dedup:
             job["digest"] = dedup[:DIGEST_CHARS]
             if dedup[DIGEST_CHARS:]:
@@ -104,7 +107,7 @@ def _enqueue(call: Call, reply: Reply | None) -> Trace:
         for i in range(0, len(existed) - 1, 4):
             jobs[int(existed[i]) - 1].update(held=existed[i + 1], state=existed[i + 2])
         for job in jobs:
-            if job["letter"] == "c":
+            if job["letter"] in "cr":
                 job["fire"] = _fire(job, reply, 4)
     return Trace(answer, {}, jobs)
 

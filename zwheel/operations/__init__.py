@@ -2,6 +2,7 @@
 
 from zwheel.operations.act import (
     cancel,
+    matcher,
     pause,
     purge,
     purge_dead,
@@ -30,6 +31,7 @@ __all__ = [
     "get",
     "hours",
     "jobs",
+    "matcher",
     "pause",
     "ping",
     "purge",

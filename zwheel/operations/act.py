@@ -47,6 +47,8 @@ def cancel(session: Session, job_id: str, queue: str | None) -> Steps[CancelOutc
         letter = calls.read_letters(reply)
         if letter == "u":
             raise BrokerRefused(_UNREADABLE.format(job_id))
+        if letter == "c":
+            session.doubts.over(queue, job_id)
         if letter in _CANCEL:
             return _CANCEL[letter]
     raise BrokerRefused(f"job {job_id} moves faster than it can be cancelled")
@@ -159,6 +161,13 @@ def purge_dead(
         part = [check_job_id(job_id) for job_id in job_ids[start : start + BATCH_LIMIT]]
         total += yield from _purge_set(session, queue, keys.dead, "", None, total, progress, part)
     return total
+
+
+def matcher(reason: str | None, task: str | None) -> Callable[[Job], bool] | None:
+    """Build the test that picks dead jobs by reason and task; None picks all."""
+    if reason is None and task is None:
+        return None
+    return lambda job: (reason is None or job.reason == reason) and (task is None or job.task == task)
 
 
 def redrive(

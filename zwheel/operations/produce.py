@@ -158,7 +158,7 @@ def _after_doubts(
         doubt = doubts.take(queue, job.id)
         if doubt is not None:
             yield from _find_out(session, doubt, batch, bulk)
-        answer = doubts.answer(queue, job.id)
+        answer = doubts.answer(queue, job)
         if answer is not None:
             found[job.id] = answer
     rest = [job for job in batch if job.id not in found]
@@ -208,6 +208,6 @@ def _find_out(
         answers = None
     if answers is not None and whole and bulk is not None:
         bulk.remember(sent.call.keys[-1])
-    asked = doubt.ids if first else [job.id for job in again]
-    by_id = dict(zip(reversed(asked), reversed(answers), strict=True)) if answers is not None else {}
-    session.doubts.settle(doubt, [by_id.get(job_id) for job_id in doubt.ids])
+    if not first:
+        doubt.cancelled.clear()  # What was cancelled is another job than the one that is stored now.
+    session.doubts.settle(doubt, (doubt.sent.batch if first else again) if answers is not None else (), answers or ())

@@ -14,7 +14,7 @@ NEVER = 1 << 62
 
 #: The letters by which a script says that it made the change.
 ACCEPTED = {
-    "enqueue": "c", "complete": "d", "retry": "r", "release": "b", "offer": "o", "bury": "x", "reap": "sx", "cancel": "c",
+    "enqueue": "cr", "complete": "d", "retry": "r", "release": "b", "offer": "o", "bury": "x", "reap": "sx", "cancel": "c",
     "reschedule": "s", "redrive": "r", "extend": "k",
 }  # fmt: skip
 #: A round trip that takes longer is worth to be known, µs.

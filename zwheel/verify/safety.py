@@ -324,12 +324,16 @@ def i12_cancel(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """Nothing moves a job that ended, but a redrive of a dead one and an enqueue after it is gone."""
+    """Nothing moves a job that ended, but a redrive of a dead one. A new job takes its place as its caller asked only."""
     for job in runs.jobs.values():
         if job.shaky:
             continue
         ended: Event | None = None
+        before: Event | None = None
         for move in sorted([*job.moves, *job.extends], key=lambda e: (e.since, e.us)):
+            if before is not None and move.op == "enqueue" and move.letter == "r":
+                _gave_way(runs, job, before, move, found)
+            before = move
             hidden = job.may_have({"redrive", "enqueue", "repair"}, move.us)
             if ended is None or hidden or move.op == "enqueue":
                 pass
@@ -338,6 +342,17 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
             elif move.op == "redrive" and ended.op in ("complete", "cancel"):
                 found.add("a job that was not dead was redriven", ended, move, job=name_of(job))
             ended = move if move.terminal else None if move.op in ("enqueue", "redrive") else ended
+
+
+def _gave_way(runs: Runs, job: JobLine, before: Event, move: Event, found: Findings) -> None:
+    """Judge what an enqueue put a new job in the place of: a cancelled job, or any that ended when it asked for that."""
+    if before.us >= move.since or job.maybe or runs.queue(job.queue).may_have("reap", before.us, move.us):
+        return
+    asked = move.facts.get("replace")
+    if not before.terminal:
+        found.add("a job that lived gave way to a new one", before, move, job=name_of(job))
+    elif not (asked or (asked is None and before.op == "cancel")):
+        found.add("a job that had ended gave way although that was not asked for", before, move, job=name_of(job))
 
 
 def _revived(job: JobLine, ended: Event, move: Event) -> bool:

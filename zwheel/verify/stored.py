@@ -105,6 +105,8 @@ def i11_dedup(runs: Runs, bounds: Bounds, found: Findings) -> None:
     for (queue, _), made in by_digest.items():
         made.sort(key=lambda pair: pair[0].us)
         for (first, holder), (second, job) in pairwise(made):
+            if job is holder and second.letter == "r":
+                continue  # The key passed on to the job that took its place.
             held_by = _holds(runs, holder, first, second.since)
             if held_by is not None and not (job.shaky or holder.shaky):
                 found.add(

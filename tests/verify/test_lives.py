@@ -1,0 +1,62 @@
+"""Histories of ids that have a new job after an end: what is allowed, and what is a breach of I13."""
+
+from __future__ import annotations
+
+import pytest
+
+from .book import DIGEST, Book, on_wheel
+
+
+def judged(book: Book) -> list[str]:
+    return [verdict.number for verdict in book.judge().broken]
+
+
+def end(book: Book, how: str) -> None:
+    """One job called a, which ended."""
+    book.enqueue("a", fire=60_000 if how == "cancel" else None, digest=DIGEST, window=60_000, most=1)
+    if how == "cancel":
+        book.call("cancel", 10, [{"id": "a", "letter": "c"}], proc="p")
+        return
+    book.claim("a", 10, most=1)
+    book.settle(how, "a", 20, of=10)
+
+
+@pytest.mark.parametrize(
+    ("how", "replace", "broken"),
+    [
+        ("cancel", None, []), ("cancel", True, []), ("cancel", False, ["I13"]),
+        ("bury", True, []), ("bury", None, ["I13"]), ("complete", True, []), ("complete", None, ["I13"]),
+    ],
+)  # fmt: skip
+def test_an_ended_job_gives_way_as_it_was_asked_for(
+    book: Book, how: str, replace: bool | None, broken: list[str]
+) -> None:
+    end(book, how)
+    # A key that it had passes on.
+    book.enqueue("a", 50, fire=60_000, letter="r", digest=DIGEST, replace=replace)
+    book.snapshot(5_000, {"a": on_wheel(60_000, digest=DIGEST)}, dedup=[[DIGEST, "a", None]])
+    assert judged(book) == broken
+
+
+def test_the_second_life_is_held_to_the_same_promises(book: Book) -> None:
+    end(book, "bury")
+    book.enqueue("a", 50, letter="r", replace=True)
+    book.claim("a", 60, fire=50)
+    book.settle("complete", "a", 70, of=10)
+    assert set(judged(book)) == {"I5"}
+
+
+def test_a_living_job_that_gave_way_is_found(book: Book) -> None:
+    book.enqueue("a", fire=60_000)
+    book.enqueue("a", 50, fire=60_000, letter="r", replace=True)
+    book.snapshot(5_000, {"a": on_wheel(60_000)})
+    assert judged(book) == ["I13"]
+
+
+def test_nothing_is_said_where_an_end_may_be_unknown(book: Book) -> None:
+    book.enqueue("a")
+    book.claim("a", 10)
+    book.settle("bury", "a", 20, of=10, phase="lost")
+    book.enqueue("a", 50, fire=60_000, letter="r", replace=True)
+    book.snapshot(5_000, {"a": on_wheel(60_000)})
+    assert judged(book) == []
