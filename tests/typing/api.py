@@ -78,7 +78,15 @@ async def a_task_is_enqueued_with_its_own_arguments() -> None:
 
 async def options_keep_the_arguments() -> None:
     later = send.options(
-        delay=60, id="x", queue="slow", retries=0, timeout=5, keep=3600, dedup="key", within=timedelta(hours=1)
+        delay=60,
+        id="x",
+        queue="slow",
+        retries=0,
+        timeout=5,
+        keep=3600,
+        dedup="key",
+        within=timedelta(hours=1),
+        replace=True,
     )
     assert_type(await later.enqueue("a", n=2), Enqueued)
     assert_type(send.options(at=datetime(2030, 1, 1, tzinfo=UTC)).job("a"), NewJob)
@@ -93,6 +101,7 @@ async def jobs_by_name() -> None:
         "emails.send", args=["a"], kwargs={"n": 2}, delay=timedelta(minutes=1), headers={"a": "b"}
     )
     assert_type(by_name, Enqueued)
+    assert_type(by_name.replaced, bool)
     new = wheel.new_job("emails.send", args=["a"], at=datetime(2030, 1, 1, tzinfo=UTC), id="x", dedup="k")
     assert_type(new, NewJob)
     assert_type(await wheel.enqueue_many([new, send.job("a")], chunk=100), list[Enqueued])
