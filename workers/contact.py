@@ -2,7 +2,7 @@
 
 A reaper takes jobs from workers that it believes dead. They may live and have had no chance to renew a lease: Redis was
 away, or its clock jumped ahead. So nothing is taken back by a worker that was itself cut off or slow a moment ago, or
-that has only just begun: it waits until every worker that lives has had its turn.
+that has only just begun: it waits until every worker that lives has had its turn, for the longest lease in use.
 
 A jump need not be seen by all. Example: the clock is set back by an hour, a worker renews its lease by that, and the
 clock is right again before another worker looks: it sees no jump, and a lease that ended an hour ago. But the renewal
@@ -54,13 +54,21 @@ class Contact:
         self._usual_ns = 0
         self._jumped_ns = self._now_ns() - _CALM_NS
         self._counted: dict[str, int] = {}
+        #: The longest lease in use in each queue, ns, as its reaper saw it last.
+        self._leases: dict[str, int] = {}
+        self._most_lease_ns = settings.longest_ms * 1_000_000
+        #: Which of the heartbeat's connections the last answer came on, counted from 1; 0: none did.
+        self.line = 0
         #: How often the contact was lost so far.
         self.breaks = 0
         #: Jumps of the server's clock that the reaper did not take in yet, ms. Any thread adds to them.
         self.jumps: deque[int] = deque()
 
-    def heard(self, sent_ns: int) -> None:
-        """Take in that Redis answered a heartbeat. An answer that took longer than usual, or was late, breaks the contact."""
+    def heard(self, sent_ns: int, line: int = 0) -> None:
+        """Take in that Redis answered a heartbeat. An answer that took longer than usual, or was late, breaks the contact.
+
+        line: the number of its connection. At the end of a new one there may be another process of the server.
+        """
         now_ns = self._now_ns()
         took_ns = now_ns - sent_ns
         if self._heard_ns is None:
@@ -69,11 +77,21 @@ class Contact:
             self.lost()
         self._usual_ns = min(took_ns, self._usual_ns * 5 // 4 + 1000)
         self._heard_ns = sent_ns
+        if line != self.line:
+            self.line = line
+            self._news()
 
     def lost(self) -> None:
         """A call got no answer: Redis is away, for this worker or for all. One lease of steady contact comes next."""
         self.breaks += 1
-        self._hold(self._lease_ns)
+        self._hold(self._longest_ns())
+
+    def in_use(self, queue: str, lease_ms: int) -> None:
+        """Take in the longest lease in use in a queue, ms. A worker with that lease renews as seldom as it allows."""
+        self._leases[queue] = min(lease_ms * 1_000_000, self._most_lease_ns)
+
+    def _longest_ns(self) -> int:
+        return max(self._lease_ns, *self._leases.values(), 0)
 
     def _hold(self, ns: int) -> None:
         """Take nothing back for so long from now on: every worker that lives has its turn meanwhile."""
@@ -111,7 +129,7 @@ class Contact:
         if jumps is None or jumps == before:
             return
         self._counted[queue] = jumps
-        self._hold(self._first_ns if before < 0 else self._lease_ns)
+        self._hold(self._first_ns if before < 0 else self._longest_ns())
         if jumps > before >= 0 and self._now_ns() - self._jumped_ns > _SAME_NS:
             self._jumped_ns = self._now_ns()
             log.warning("queue %s: a worker saw the server's clock jump; `zwheel doctor` says how far", queue)

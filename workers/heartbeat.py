@@ -86,7 +86,7 @@ class Heartbeat(PartThread):
                 self._on_beat()
             try:
                 self._beat()
-                self._contact.heard(started_ns)
+                self._contact.heard(started_ns, self._store.opened)
                 if self.beside.owes or self.is_stuck():
                     self.beside.settle()
                 pause = interval * random.uniform(0.9, 1.0) - (time.monotonic_ns() - started_ns) / 1e9

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from zwheel import calls
 from zwheel.calls import Reaped
+from zwheel.doctor import info_fields
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.outside import Sayer, escaped, flat, whole
@@ -56,6 +57,8 @@ class Reaper:
         self._taken_back = taken_back
         #: For each queue, the jumps of the clock that Redis was not told there yet, ms. Until then nothing is taken back.
         self._untold: dict[str, list[int]] = {keys.queue: [] for keys in shards}
+        #: The heartbeat's connection at whose end a queue knows the process of the server.
+        self._lines = {keys.queue: 0 for keys in shards}
         self._kicked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -112,7 +115,10 @@ class Reaper:
                 )  # fmt: skip
 
     async def _tell(self, keys: ShardKeys) -> None:
-        """Take nothing, but tell of jumps of the server's clock. What could not be told is told in the next pass."""
+        """Take nothing, but tell of jumps of the server's clock, and that it is another process of the server.
+
+        What could not be told is told in the next pass.
+        """
         untold = self._untold[keys.queue]
         while untold:
             await self._call(keys, limit=0, jumped_ms=untold[0])
@@ -121,6 +127,21 @@ class Reaper:
             self._taken_back(keys.queue)
             if self._observer is not None:
                 self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
+        if self._contact.line != self._lines[keys.queue]:
+            await self._meet(keys, self._contact.line)
+
+    async def _meet(self, keys: ShardKeys, line: int) -> None:
+        """Let a queue know the process of the server at the end of a new connection.
+
+        When it is another one the grace begins now, and not when this worker may take something back again.
+        """
+        asks = [("HMGET", keys.meta, "schema", "server"), ("INFO", "server")]
+        (schema, known), info = await self._store.send(asks)
+        if schema is None:
+            return  # There is no such queue yet.
+        if known != info_fields(info).get("run_id", "").encode():
+            await self._call(keys, limit=0)
+        self._lines[keys.queue] = line
 
     async def _call(
         self,
@@ -145,7 +166,8 @@ class Reaper:
                 return reaped
 
     async def _look(self, keys: ShardKeys) -> bool:
-        """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock.
+        """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock, and of
+        the longest lease in use.
 
         An idle worker leaves the late ends to those that keep time.
         """
@@ -153,7 +175,9 @@ class Reaper:
         sent_ns = time.monotonic_ns()
         ends = (("0", "0"),) if self._idle() else (("0", "0"), ("-1", "-1"))
         asks: list[tuple[str, ...]] = [("ZRANGE", keys.processing, *end, "WITHSCORES") for end in ends]
-        first, *lasts, (seconds, micros) = await self._store.send([*asks, ("TIME",)])
+        asks += [("HGET", keys.meta, "lease"), ("TIME",)]
+        first, *lasts, lease, (seconds, micros) = await self._store.send(asks)
+        self._contact.in_use(keys.queue, whole(lease) or 0)
         if not session.now:
             session.clock.observe(int(seconds) * 1_000_000 + int(micros), sent_ns, time.monotonic_ns())
         now_ms = session.clock.now_ms()

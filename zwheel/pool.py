@@ -124,6 +124,8 @@ class SyncPool:
         self._timeout_s = timeout_s
         self._most = most
         self._idle: list[SyncWire] = []
+        #: How many connections were opened so far.
+        self.opened = 0
         self._renew()
 
     def _renew(self) -> None:
@@ -162,6 +164,7 @@ class SyncPool:
         connection: Any = self._client.connection_pool.make_connection()
         connection.socket_connect_timeout = min(CONNECT_TIMEOUT_S, within_s)
         connection.connect()
+        self.opened += 1
         return SyncWire(connection, self._timeout_s)
 
     def close(self) -> None:

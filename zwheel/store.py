@@ -351,6 +351,11 @@ class SyncStore(_Shell):
         self._memory = connect_sync(url) if self._in_memory else None
         self._pool = None if self._in_memory else SyncPool(url, timeout_s, max_connections)
 
+    @property
+    def opened(self) -> int:
+        """How many connections were opened so far. At the end of a new one there may be another process of the server."""
+        return 0 if self._pool is None else self._pool.opened
+
     def send(self, commands: Commands, *, each: bool = False) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
 

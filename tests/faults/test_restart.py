@@ -7,9 +7,11 @@ import itertools
 
 import pytest
 
+from tests.conftest import MakeServer
 from tests.faults.witness import server_ms
-from tests.workers.harness import Log, one_kind, running
+from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import Wheel, current_job
+from zwheel.calls import Session
 
 pytestmark = [pytest.mark.anyio, one_kind]
 LEASE_MS, REAP_MS, BUSY_MS = 900, 300, 4_000
@@ -61,3 +63,38 @@ async def test_deaths_in_a_row_add_no_grace_to_each_other(wheel: Wheel, log: Log
             await worker.vanish()
     gaps = [(later - earlier) // 1000 for earlier, later in itertools.pairwise(tokens)]
     assert all(LEASE_MS <= gap <= LEASE_MS * 4 / 3 + REAP_MS * 1.1 + BUSY_MS for gap in gaps), gaps
+
+
+async def test_the_grace_after_a_restart_of_redis_begins_at_once_although_no_lease_ran_out(
+    own_server: MakeServer, log: Log
+) -> None:
+    """Of two workers the one with the shorter lease may reap first: the longer one's grace has begun by then."""
+    server = own_server(appendonly=True)
+    gate = asyncio.Event()
+    async with Wheel(server.url, namespace="zw", give_up_s=15) as wheel:
+
+        @wheel.task(keep=60)
+        async def hold() -> None:
+            await gate.wait()
+
+        async with running(wheel, log, lease_ms=LEASE_MS), running(wheel, log, lease_ms=30_000):
+            answer = await hold.enqueue()
+            await log.seen("start", answer.job_id)
+            keys = Session("zw").keys("default")
+
+            async def told() -> bytes | None:
+                with server.client() as client:
+                    grace: bytes | None = client.hget(keys.meta, "grace")
+                    return grace
+
+            async def noted() -> bool:
+                with server.client() as client:
+                    return bool(client.hexists(keys.meta, "server"))
+
+            await eventually(noted, bool)
+            server.restart()
+            grace = int(await eventually(told, bool) or 0)
+            assert await server_ms(wheel) < grace <= await server_ms(wheel) + 30_000
+            gate.set()
+            assert (await wheel.wait(answer.job_id, "default", timeout=15)).attempt == 1
+    assert log.of("reaped") == []

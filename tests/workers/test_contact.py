@@ -75,6 +75,42 @@ def test_after_trouble_comes_one_lease_of_steady_contact(played: Played, how: st
     assert played.contact.wait_s() == 0
 
 
+def test_it_holds_back_for_the_longest_lease_that_a_queue_knows(played: Played) -> None:
+    """A worker with that lease renews as seldom as that lets it: it may need all of it to be heard again."""
+    contact = played.contact
+    contact.in_use("q", int(3 * LEASE_S * 1000))
+    contact.in_use("other", 1_000)
+    played.beat()
+    played.beats(60)
+    contact.lost()
+    assert contact.wait_s() == 3 * LEASE_S
+    played.beats(3 * LEASE_S)
+    contact.counted("q", 1)
+    played.beats(10)
+    contact.counted("q", 2)
+    assert contact.wait_s() == 3 * LEASE_S
+    # Nobody uses it any more.
+    contact.in_use("q", 0)
+    played.beats(3 * LEASE_S)
+    contact.lost()
+    assert contact.wait_s() == LEASE_S
+
+
+def test_a_lease_that_is_longer_than_any_claim_may_last_is_damage(played: Played) -> None:
+    played.contact.in_use("q", 10**15)
+    played.contact.lost()
+    assert played.contact.wait_s() <= WorkerSettings().longest_ms / 1000 or played.contact.wait_s() == NEVER
+    played.beat()
+    assert played.contact.wait_s() <= WorkerSettings().longest_ms / 1000
+
+
+def test_the_queues_are_told_at_once_when_the_heartbeat_comes_over_a_new_connection(played: Played) -> None:
+    for line in (1, 1, 2, 2):
+        played.contact.heard(int(played.now_s * 1e9), line)
+    assert played.news == 2
+    assert played.contact.line == 2
+
+
 def test_a_way_that_is_always_long_is_no_trouble(played: Played) -> None:
     played.beats(600, took_s=0.7 * BEAT_S)
     assert played.contact.breaks == 0

@@ -98,3 +98,46 @@ async def test_nothing_is_taken_before_a_jump_was_told_and_one_lease_of_grace_fo
     await stage.reaper._reap(stage.keys)
     assert stage.is_held, "one lease of grace"
     assert stage.client.hget(stage.keys.meta, "jumps") == b"1"
+
+
+async def test_one_that_was_cut_off_holds_back_for_the_longest_lease_that_the_queue_knows(
+    stage: Stage, log: Log
+) -> None:
+    stage.client.hset(stage.keys.meta, "lease", 3 * SETTINGS.lease_ms)
+    stage.steady()
+    await stage.reaper._look(stage.keys)
+    stage.contact.lost()
+    stage.contact.heard(int(stage.now_s * 1e9))
+    assert stage.contact.wait_s() == 3 * SETTINGS.lease_ms / 1000
+
+
+@pytest.mark.parametrize(("known", "given"), [("other", True), ("same", False), (None, False)])
+async def test_the_grace_after_a_restart_begins_when_the_server_answers_again(
+    stage: Stage, log: Log, known: str | None, given: bool
+) -> None:
+    """It does not wait until the worker that was cut off may reap: two leases would go by, one after the other."""
+    run = str(stage.client.info("server")["run_id"])
+    stage.client.hset(stage.keys.meta, mapping={"schema": 1, "lease": SETTINGS.lease_ms})
+    if known is not None:
+        stage.client.hset(stage.keys.meta, "server", run if known == "same" else "another")
+    stage.steady()
+    stage.contact.lost()
+    stage.contact.heard(int(stage.now_s * 1e9), 1)
+    await stage.reaper._tell(stage.keys)
+    assert stage.contact.wait_s() > 0
+    assert stage.is_held
+    grace = stage.client.hget(stage.keys.meta, "grace")
+    assert (grace is not None) is given
+    assert stage.client.hget(stage.keys.meta, "server") == run.encode()
+    # The same process answers again: its grace is as long as it was.
+    await stage.reaper._tell(stage.keys)
+    stage.contact.heard(int(stage.now_s * 1e9), 2)
+    await stage.reaper._tell(stage.keys)
+    assert stage.client.hget(stage.keys.meta, "grace") == grace
+
+
+async def test_a_queue_that_somebody_emptied_is_not_written_to(stage: Stage) -> None:
+    stage.client.flushall()
+    stage.contact.heard(int(stage.now_s * 1e9), 1)
+    await stage.reaper._tell(stage.keys)
+    assert stage.client.keys() == []
