@@ -63,7 +63,8 @@ Retries = Annotated[
     int | None, typer.Option("--retries", min=0, metavar="N", help="How often it is tried again after a failure.")
 ]
 Timeout = Annotated[
-    str | None, typer.Option("--timeout", metavar="DURATION", help="How long one attempt may run; else as it likes.")
+    str | None,
+    typer.Option("--timeout", metavar="DURATION", help="How long one attempt may run; else without a limit."),
 ]
 Keep = Annotated[str, typer.Option("--keep", metavar="DURATION", help="How long the ended job can still be seen.")]
 Unique = Annotated[

@@ -60,7 +60,7 @@ async def add(
     shell: Shell = None,
     queue: AddQueue = None,
     replace_it: Annotated[
-        bool, typer.Option("--replace", help="Give one that exists in this queue this definition.")
+        bool, typer.Option("--replace", help="Change the schedule of that name, if this queue has one.")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:

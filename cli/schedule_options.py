@@ -81,30 +81,31 @@ class Given:
         str | None, _text("--zone", "ZONE", "The zone whose wall clock it follows, such as Europe/Berlin; default UTC.")
     ] = None
     gap: Annotated[
-        GapChoice | None, typer.Option("--gap", help="A time that a change of clocks skips; default run_after.")
+        GapChoice | None, typer.Option("--gap", help="For a time that a change of clocks skips; default run_after.")
     ] = None
     fold: Annotated[
-        FoldChoice | None, typer.Option("--fold", help="A time that a change of clocks repeats; default first.")
+        FoldChoice | None, typer.Option("--fold", help="For a time that a change of clocks repeats; default first.")
     ] = None
     misfire: Annotated[
         MisfireChoice | None,
-        typer.Option("--misfire", help="Occurrences missed while nothing could fire them; default fire_once."),
+        typer.Option("--misfire", help="For runs that were missed while no worker ran; default fire_once, the newest."),
     ] = None
     misfire_limit: Annotated[
         int | None,
         typer.Option("--misfire-limit", min=1, metavar="N", help="With fire_all, at most so many; default 100."),
     ] = None
     grace: Annotated[
-        str | None, _text("--grace", "DURATION", "How late the newest one still counts as on time; default 1m.")
+        str | None, _text("--grace", "DURATION", "A run that would start later than this counts as missed; default 1m.")
     ] = None
     window: Annotated[
-        str | None, _text("--window", "DURATION", "Leave out missed ones older than this; default however old.")
+        str | None, _text("--window", "DURATION", "Leave out missed runs that are older than this; by default, none.")
     ] = None
     overlap: Annotated[
         OverlapChoice | None, typer.Option("--overlap", help="When the run before still waits or runs; default allow.")
     ] = None
     jitter: Annotated[
-        str | None, _text("--jitter", "DURATION", "Fire up to this much later, by a hash; default on time.")
+        str | None,
+        _text("--jitter", "DURATION", "Fire up to this much later, always the same for one run; default on time."),
     ] = None
     holidays: Annotated[
         list[str] | None, _text("--holidays", "CODE", "Block public holidays: DE, DE-BE, CN. Repeatable.")
@@ -127,16 +128,16 @@ class Given:
     ] = None
     start: Annotated[
         str | None,
-        _text("--start", "TIME", "No occurrence before this; without a zone it is read in --tz, else in --zone."),
+        _text("--start", "TIME", "No run before this; without a zone it is read in --tz, else in --zone."),
     ] = None
-    end: Annotated[str | None, _text("--end", "TIME", "No occurrence after this.")] = None
-    max_count: Annotated[str | None, _text("--max-count", "N", "Finish after so many occurrences.")] = None
+    end: Annotated[str | None, _text("--end", "TIME", "No run after this.")] = None
+    max_count: Annotated[str | None, _text("--max-count", "N", "Finish after so many runs.")] = None
     retries: Annotated[
         int | None,
         typer.Option("--retries", min=0, metavar="N", help="How often a job is tried again after a failure."),
     ] = None
     timeout: Annotated[
-        str | None, _text("--timeout", "DURATION", "How long one attempt may run; default as it likes.")
+        str | None, _text("--timeout", "DURATION", "How long one attempt may run; by default, without a limit.")
     ] = None
     keep: Annotated[
         str | None, _text("--keep", "DURATION", "How long ended jobs can still be seen; auto: for 20 occurrences.")

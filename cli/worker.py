@@ -60,7 +60,7 @@ def worker(
     queue: Annotated[
         list[str] | None,
         typer.Option(
-            "--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else those of the tasks."
+            "--queue", "-q", metavar="NAME", help="Serve this queue; may be repeated. Else the queues of the tasks."
         ),
     ] = None,
     concurrency: Annotated[
@@ -91,24 +91,26 @@ def worker(
         int, typer.Option(metavar="N", help="How many jobs to claim ahead at the most, where each takes only a few ms.")
     ] = 200,
     accept_data_loss: Annotated[
-        bool, typer.Option("--accept-data-loss", help="Work also on a Redis that may delete queue keys (eviction).")
+        bool, typer.Option("--accept-data-loss", help="Work also on a Redis whose eviction policy may delete jobs.")
     ] = False,
     owner: Annotated[
         str | None,
         typer.Option(
-            "--owner", metavar="NAME", help="Whose the schedules are that the app declares; else of the app and queue."
+            "--owner",
+            metavar="NAME",
+            help="Who owns the schedules that the app declares; else the app's name and queue.",
         ),
     ] = None,
     allow_shell: AllowShell = False,
     allow: Allow = None,
-    uvloop: Annotated[bool, typer.Option("--uvloop", help="Use uvloop (needs the extra).")] = False,
+    uvloop: Annotated[bool, typer.Option("--uvloop", help="Use uvloop; needs pip install zwheel[uvloop].")] = False,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
     ] = None,
     log_format: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="text or json, one record a line.  [default: text]")
     ] = None,
-    log_done: Annotated[bool, typer.Option("--log-done", help="Log also each job that ended well.")] = False,
+    log_done: Annotated[bool, typer.Option("--log-done", help="Log each job that ended well, too.")] = False,
 ) -> None:
     """Run the tasks of an app until SIGTERM or Ctrl-C, which drains; a second one stops at once.
 

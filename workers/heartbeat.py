@@ -172,7 +172,7 @@ class Heartbeat(PartThread):
         except (BrokerError, ValueError, LookupError, TypeError) as error:
             # An answer that cannot be read renews none of these claims. All others go on.
             self._sayer.say(
-                logging.ERROR, repr(error)[:200], "queue %s: a renewal was answered by what cannot be read: %r",
+                logging.ERROR, repr(error)[:200], "queue %s: the answer of Redis to a renewal of leases cannot be read: %r",
                 batch[0].queue, error,
             )  # fmt: skip
             return []

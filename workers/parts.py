@@ -83,4 +83,4 @@ async def end_parts(parts: Iterable[asyncio.Task[None]]) -> None:
                 log.info("a part of this worker ended with %r", part.exception())
         if not left:
             return
-    log.warning("%d parts of this worker do not end; it ends without them", len(left))
+    log.warning("the worker ends, although parts of it do not: %d", len(left))

@@ -104,7 +104,7 @@ class Peers:
             try:
                 await self._refresh()
             except BrokerError as error:
-                log.info("queue %s: who else works here is not known: %s", self._keys.queue, error)
+                log.info("queue %s: cannot read the list of workers: %s", self._keys.queue, error)
                 return (), True
         groups = sorted({peer.group for peer in self._known if task in peer.tasks and peer.group != self._group})
         if len(groups) > GROUPS_LIMIT:
@@ -146,7 +146,9 @@ class Peers:
                 else:
                     await self._tidy()
             except BrokerError as error:
-                log.info("queue %s: what was offered may wait: %s", self._keys.queue, error)
+                log.info(
+                    "queue %s: cannot look after jobs that were offered to other workers: %s", self._keys.queue, error
+                )
                 if self._looks >= len(_LOOK_S):
                     self._offered.clear()
 

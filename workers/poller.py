@@ -188,7 +188,7 @@ class Poller:
         try:
             await self._store.send([self._step_down()[0]])
         except BrokerError as error:
-            log.info("queue %s: could not step down, the role will lapse: %s", self._queue, error)
+            log.info("queue %s: cannot hand on the role of timekeeper, which ends by itself: %s", self._queue, error)
 
     def _owes(self) -> bool:
         return any(claim.queue == self._queue for claim in list(self._runner.held))
@@ -344,7 +344,9 @@ class Poller:
             if not taken:
                 await self._store.send([("RPUSH", self._keys.wake, "1")])
         except (BrokerError, ValueError) as error:
-            log.info("queue %s: nobody may wait in our place: %s", self._queue, error)
+            log.info(
+                "queue %s: cannot wake another worker for the role that this one laid down: %s", self._queue, error
+            )
         else:
             if taken or self._seen_free >= _HAND_ON_TRIES:
                 self._laid_down = ""
@@ -410,7 +412,7 @@ class Poller:
                 except Exception as error:
                     self._give_room_back()
                     self._sayer.say(
-                        logging.ERROR, repr(error)[:200], "queue %s: %s was answered by what cannot be read: %r",
+                        logging.ERROR, repr(error)[:200], "queue %s: the answer of Redis to %s cannot be read: %r",
                         self._queue, call.script.name, error, trace=True,
                     )  # fmt: skip
                     self._vain = max(self._vain, _VAIN) + 1

@@ -143,13 +143,13 @@ class _Left:
         if self._error is not None:
             log.error("the worker failed", exc_info=self._error)
         if self._of_tasks:
-            log.error("%d threads are still running tasks; ending without them", self._of_tasks)
+            log.error("ending, although threads still run tasks: %d", self._of_tasks)
         if len(self._threads) > self._of_tasks:
             names = ", ".join(n for n in self._threads if not n.startswith((TASK_THREAD, TO_THREAD)))
-            log.warning("threads that tasks left behind are ended with the process: %s", names[:500])
+            log.warning("tasks left threads behind, which end with the process: %s", names[:500])
         # The jobs that did not stop have been counted before.
         for name in [name for name in self.background if _JOB not in name][:10]:
-            log.warning("a background task swallows its cancellation and is ended with the process: %s", name[:500])
+            log.warning("a background task goes on although it was cancelled; it ends with the process: %s", name[:500])
 
 
 def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

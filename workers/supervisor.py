@@ -123,7 +123,7 @@ class Supervisor:
             return
         self._stopping.set()
         count = self._asks.count
-        log.info("%s: passing it on to %d worker processes", number.name, len(self._children))
+        log.info("%s: passing it on to the worker processes (%d)", number.name, len(self._children))
         if count > 2:
             self._kill()
             return

@@ -215,7 +215,7 @@ class Worker:
                     await store.drive(join(store.session, queue))
                 return True
             except BrokerFull as error:
-                log.warning("%s; working on what is there", error)
+                log.warning("%s; the jobs that are there are worked on", error)
                 return True
             except (BrokerUnavailable, OutcomeUnknown, BrokerRefused) as error:
                 if isinstance(error, BrokerRefused) and error.code not in _PASSING:

@@ -14,9 +14,9 @@ from .tree import CODE, files, parse, short
 
 _NOUNS = (
     "attempts|calls|entries|errors|events|failures|files|jobs|keys|leases|lines|occurrences|processes|queues|records|rows|"
-    "runs|schedules|tasks|workers"
+    "parts|runs|schedules|tasks|threads|workers"
 )
-_PLURAL = re.compile(rf" (?:more |dead )?(?:{_NOUNS})\b")
+_PLURAL = re.compile(rf" (?:more |dead |worker )?(?:{_NOUNS})\b")
 _FORMATTED = re.compile(rf"%d(?:{_PLURAL.pattern})")
 #: Programs wait for these words of a worker's first line.
 _KEPT = {"worker %s: %d tasks, queues %s, at %s"}
