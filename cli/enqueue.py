@@ -16,6 +16,7 @@ from zwheel.shell import SHELL_TASK, shell_kwargs
 from .app import Command, command, single
 from .context import Context
 from .exits import ExitCode
+from .held import say_held
 from .job import ended
 from .show import enqueued_document, iso, moment, plain
 from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration, task_arguments
@@ -57,7 +58,14 @@ Words = Annotated[
 ]
 Queue = Annotated[str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue; else default.")]
 Id = Annotated[
-    str | None, typer.Option("--id", metavar="ID", help="The job's id: enqueued a second time, it changes nothing.")
+    str | None,
+    typer.Option("--id", metavar="ID", help="The job's id. While it has a job, another is not stored: exit 6."),
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace", help="Take the place of a job with that --id that is done or dead; a living one stays: exit 6."
+    ),
 ]
 Retries = Annotated[
     int | None, typer.Option("--retries", min=0, metavar="N", help="How often it is tried again after a failure.")
@@ -95,7 +103,7 @@ Jsonl = Annotated[
         "--jsonl",
         metavar="FILE",
         help="Enqueue a job for each line of a file, of stdin with -: an object with task and, as needed, args, "
-        "kwargs, in, at, queue, id, retries, timeout, keep, unique, within, headers. Options given here are "
+        "kwargs, in, at, queue, id, replace, retries, timeout, keep, unique, within, headers. Options given here are "
         "the defaults of all lines.",
     ),
 ]
@@ -109,6 +117,7 @@ Jsonl = Annotated[
         "zwheel enqueue emails.send to=ann@example.com copies:=2 --in 10m",
         "zwheel enqueue emails.send '\"ann@example.com\"' --at '2026-12-01 09:00 Europe/Berlin'",
         "zwheel enqueue reports.build month=2026-11 --id report-2026-11 --wait=60",
+        "zwheel enqueue reports.build month=2026-11 --id report-2026-11 --replace",
         "zwheel enqueue --jsonl orders.jsonl --queue orders",
         "tail -f events.jsonl | zwheel enqueue --jsonl -",
         "zwheel enqueue --in 10m -- backup.sh --full",
@@ -123,6 +132,7 @@ async def enqueue(
     at: AtOption = None,
     queue: Queue = None,
     job_id: Id = None,
+    replace: Replace = False,
     retries: Retries = None,
     timeout: Timeout = None,
     keep: Keep = DEFAULT_KEEP,
@@ -136,9 +146,11 @@ async def enqueue(
 ) -> None:
     """Enqueue one job, or many from JSONL.
 
-    With an id that exists, or a unique key that is held, the answer names the job that is there. With --jsonl,
-    lines that cannot be enqueued are listed with their numbers, and the exit code is 5. A command after -- or in
-    --shell runs on a worker that was started with --allow-shell; it is not retried unless --retries says so.
+    When a job has the id already, or holds the unique key, nothing is stored: that job is named, with what can be
+    done, and the exit code is 6; with --wait it is awaited instead, and the exit code tells its end. The id of a
+    cancelled job is free. With --jsonl, lines that cannot be enqueued are listed with their numbers, and the exit code
+    is 5; it is 6 when nothing was stored, since each line's job exists. A command after -- or in --shell runs on a
+    worker that was started with --allow-shell; it is not retried unless --retries says so.
     """
     when, delay = fire_time(ctx, in_, at)
     if within is not None and unique is None:
@@ -151,6 +163,7 @@ async def enqueue(
         "timeout": None if timeout is None else duration(timeout, "--timeout"),
         "keep": duration(keep, "--keep"),
         "headers": headers(header) if header else None,
+        "replace": replace or None,
     }
     if jsonl is not None:
         own = {"TASK": task, "--id": job_id, "--unique": unique, "--wait": wait, "--shell": shell}
@@ -163,6 +176,8 @@ async def enqueue(
         return
     if task is None and shell is None:
         raise InvalidInput("say which task to enqueue, or --jsonl FILE")
+    if replace and job_id is None:
+        raise InvalidInput("--replace needs --id: it takes the place of the job with that id")
     options["id"] = None if job_id is None else check_job_id(job_id)
     options["dedup"] = unique
     options["within"] = None if within is None else duration(within, "--within")
@@ -213,8 +228,8 @@ async def _enqueue_one(
             code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))
             if code is not ExitCode.OK:
                 raise ctx.fail(code)
-        elif answer.existed and answer.job_id != options["id"]:
-            raise ctx.fail(ExitCode.REFUSED)
+        elif answer.existed:
+            raise ctx.fail(say_held(ctx, answer, options["id"], replace=bool(options["replace"])))
 
 
 def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any], command: dict[str, Any]) -> None:
@@ -227,7 +242,8 @@ def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any], command: 
         return
     fires = f"fires {moment(ctx, answer.fire_at_ms)}"
     if not answer.existed:
-        ctx.out.line(f"{answer.job_id} enqueued in {answer.queue}, {fires}{_runs(command)}")
+        place = " in the place of the job that had ended" if answer.replaced else ""
+        ctx.out.line(f"{answer.job_id} enqueued in {answer.queue}{place}, {fires}{_runs(command)}")
     elif answer.job_id == options["id"]:
         ctx.out.line(f"{answer.job_id} exists in {answer.queue}: {answer.state}, {fires}; nothing was changed")
     else:

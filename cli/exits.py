@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
     PARTLY = 5
     """A bulk command did some of its work; the rest is listed."""
     REFUSED = 6
-    """Wrong state, a held unique key, a full queue, a missing `--yes`, permissions, a read-only server, a record that
+    """Wrong state, an id that has a job, a held unique key, a full queue, a missing `--yes`, permissions, a read-only server, a record that
     cannot be read."""
     TIMED_OUT = 7
     """The awaited job did not end in time."""

@@ -51,6 +51,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "unique": (str, "a text"),
     "within": (str, 'a duration such as "10m"'),
     "headers": (dict, "an object of texts"),
+    "replace": (bool, "true or false"),
 }
 
 
@@ -91,7 +92,7 @@ def line_options(ctx: Context, document: object, defaults: Mapping[str, Any]) ->
             near = get_close_matches(key, _TYPES, n=1)
             raise InvalidInput(f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
         kind, shown = _TYPES[key]
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)):
             raise InvalidInput(f"{key!r} must be {shown}")
     given = {key: value for key, value in document.items() if value is not None}
     if "task" not in given:
@@ -108,8 +109,11 @@ def line_options(ctx: Context, document: object, defaults: Mapping[str, Any]) ->
     for key in _DURATIONS:
         if key in given:
             given[key] = duration(given[key], repr(key))
+    if given.get("replace") and "id" not in given:
+        raise InvalidInput("'replace' needs 'id'")
     given["dedup"] = given.pop("unique", None)
-    return {**defaults, **given}
+    # What has no id of its own has nothing to replace.
+    return {**defaults, **given} if "id" in given else {**defaults, **given, "replace": None}
 
 
 class Feed:
@@ -265,8 +269,9 @@ def _signals(stopping: asyncio.Event, got: list[ExitCode]) -> Iterator[None]:
 async def feed(ctx: Context, path: str, defaults: Mapping[str, Any], *, dry_run: bool) -> None:
     """Enqueue the lines of a file or of stdin, then say what became of them.
 
-    Ends with PARTLY when lines failed, with the code of the error when it had to give up, with INTERRUPTED or
-    TERMINATED after a signal; in every case it says up to which line it came.
+    Ends with PARTLY when lines failed, with REFUSED when nothing was stored since every job exists, with the code of the
+    error when it had to give up, with INTERRUPTED or TERMINATED after a signal; in every case it says up to which line
+    it came.
     """
     reader = LineReader(path)
     stopping = asyncio.Event()
@@ -289,6 +294,12 @@ async def feed(ctx: Context, path: str, defaults: Mapping[str, Any], *, dry_run:
         raise ctx.fail(got[0])
     if stream.tally.failed:
         raise ctx.fail(ExitCode.PARTLY)
+    if stream.tally.existed and not stream.tally.enqueued:
+        ctx.out.error(
+            "nothing was stored: each line's job exists, or another holds its unique key; --replace takes the place of "
+            "those that are done or dead", kind="JobExists", exit=int(ExitCode.REFUSED),
+        )  # fmt: skip
+        raise ctx.fail(ExitCode.REFUSED)
 
 
 def _summary(ctx: Context, tally: Tally, seconds: float, *, whole: bool, dry_run: bool = False) -> None:

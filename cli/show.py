@@ -212,6 +212,7 @@ def enqueued_document(answer: Enqueued) -> dict[str, Any]:
         "state": str(answer.state),
         "fire_at": iso(answer.fire_at_ms),
         "fire_at_ms": answer.fire_at_ms,
+        **({"replaced": True} if answer.replaced else {}),
     }
 
 

@@ -61,9 +61,65 @@ def test_people_read_where_and_when(shell: Shell) -> None:
 
 def test_an_id_that_exists_is_answered_and_changes_nothing(shell: Shell) -> None:
     shell.ok("enqueue", "t", "1", "--id", "a", "--in", "1h")
-    again = shell.ok("enqueue", "other", "2", "--id", "a", "--in", "2h")
+    again = shell("enqueue", "other", "2", "--id", "a", "--in", "2h")
+    assert again.code == 6
     assert "a exists in default: scheduled" in again.out
+    (said,) = again.err.splitlines()
+    assert said.startswith("zwheel: nothing was stored: job a exists in default and is scheduled; ")
+    assert "zwheel job reschedule a" in said and "zwheel job cancel a" in said
     assert shell.ok("job", "show", "a", "--json").document["args"] == [1]
+    again = shell("enqueue", "t", "--id", "a", "--json", "--replace")
+    assert (again.code, again.document["existed"], again.document["state"]) == (6, True, "scheduled")
+    (error,) = again.errors
+    assert (error["kind"], error["job_id"], error["state"], error["exit"]) == ("JobExists", "a", "scheduled", 6)
+    assert shell("enqueue", "t", "--id", "a", "--quiet").out == "a\n"
+
+
+def test_after_a_cancel_the_same_line_enqueues_again(shell: Shell) -> None:
+    shell.ok("enqueue", "remind", "--id", "a", "--in", "1h")
+    shell.ok("job", "cancel", "a")
+    again = shell.ok("enqueue", "remind", "--id", "a", "--in", "2h")
+    assert again.out.startswith("a enqueued in default in the place of the job that had ended, fires ")
+    shell.ok("job", "cancel", "a")
+    document = shell.ok("enqueue", "remind", "--id", "a", "--in", "2h", "--json").document
+    assert (document["existed"], document["replaced"], document["state"]) == (False, True, "scheduled")
+
+
+@pytest.mark.parametrize("end", ["done", "dead"])
+def test_replace_takes_the_place_of_a_job_that_ended(shell: Shell, hand: Hand, end: str) -> None:
+    shell.ok("enqueue", "t", "--id", "a")
+    if end == "dead":
+        hand.kill("a")
+    else:
+        hand.claim()
+        hand.complete("a")
+    refused = shell("enqueue", "t", "--id", "a")
+    assert refused.code == 6
+    assert f"job a exists in default and is {end}; for a new one in its place: --replace" in refused.err
+    assert ("zwheel dead redrive a" in refused.err) == (end == "dead")
+    shell.ok("enqueue", "t", "--id", "a", "--replace", "--in", "1h")
+    assert shell.ok("job", "show", "a", "--json").document["state"] == "scheduled"
+    refused = shell("enqueue", "t", "--id", "a", "--replace")
+    assert (refused.code, "zwheel job cancel a" in refused.err) == (6, True)
+
+
+def test_a_running_job_is_not_replaced(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--id", "a")
+    hand.claim()
+    refused = shell("enqueue", "t", "--id", "a", "--replace")
+    assert refused.code == 6
+    assert "is processing; it goes on; when it has ended, enqueue again with --replace" in refused.err
+
+
+def test_a_record_that_cannot_be_read_is_left_alone_and_said_to_be(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--id", "a", "--in", "1h")
+    shell.ok("job", "cancel", "a")
+    keys = hand.store.session.keys("default")
+    (raw,) = hand.store.send([("HGET", keys.jobs, "a")])
+    hand.store.send([("HSET", keys.jobs, "a", b"2" + raw[1:])])
+    refused = shell("enqueue", "t", "--id", "a", "--replace")
+    assert refused.code == 6
+    assert "this version cannot read its record" in refused.err
 
 
 def test_a_held_unique_key_is_refused_with_the_job_that_holds_it(shell: Shell) -> None:
@@ -71,6 +127,9 @@ def test_a_held_unique_key_is_refused_with_the_job_that_holds_it(shell: Shell) -
     refused = shell("enqueue", "t", "--id", "b", "--unique", "key")
     assert refused.code == 6
     assert "a holds the unique key" in refused.out
+    assert (
+        "nothing was stored: job a holds the unique key in default and is scheduled; zwheel job cancel a" in refused.err
+    )
     assert shell("enqueue", "t", "--unique", "key", "--json").document["job_id"] == "a"
     assert len(shell.ok("job", "ls", "--json").documents) == 1
 
@@ -92,6 +151,7 @@ def test_a_dry_run_needs_no_server_and_sends_nothing(bare: Shell) -> None:
         (("t", "--in", "10"), "--in: '10' is not a duration"),
         (("t", "--at", "2031-01-01 09:00"), "--at: '2031-01-01 09:00' has no time zone"),
         (("t", "--within", "1h"), "--within needs --unique"),
+        (("t", "--replace"), "--replace needs --id"),
         (("bad name",), "'bad name' is not a valid task"),
         (("t", "--queue", "a b"), "'a b' is not a valid queue"),
         (("t", "--id", "a b"), "'a b' is not a valid job id"),

@@ -231,3 +231,34 @@ def test_giving_up_says_which_lines_were_not_sent(
     note, error = done.err.splitlines()
     assert note == "stopped after line 2; go on with the line after it"
     assert error.startswith("zwheel: ")
+
+
+def test_when_no_line_is_stored_the_command_fails_and_with_some_it_does_not(shell: Shell, tmp_path: Path) -> None:
+    one = [{"task": "t", "id": "a", "in": "1h"}]
+    file = jsonl(tmp_path / "one", one)
+    shell.ok("enqueue", "--jsonl", file)
+    again = shell("enqueue", "--jsonl", file)
+    assert (again.code, again.out.startswith("0 enqueued, 1 existed in ")) == (6, True)
+    assert "nothing was stored" in again.err and "--replace" in again.err
+    again = shell("enqueue", "--jsonl", file, "--json")
+    assert (again.code, again.documents[0]["existed"], again.errors[-1]["exit"]) == (6, True, 6)
+    more = shell.ok("enqueue", "--jsonl", jsonl(tmp_path / "two", [*one, {"task": "t", "id": "b"}]))
+    assert more.out.startswith("1 enqueued, 1 existed in ")
+    assert shell.ok("enqueue", "--jsonl", jsonl(tmp_path / "none", [])).out.startswith("0 enqueued in ")
+
+
+def test_a_line_may_replace_a_job_that_ended(shell: Shell, hand: Hand, tmp_path: Path) -> None:
+    shell.ok("enqueue", "t", "--id", "a")
+    hand.kill("a")
+    line = {"task": "t", "id": "a", "in": "1h"}
+    assert shell("enqueue", "--jsonl", jsonl(tmp_path / "plain", [line])).code == 6
+    assert shell("enqueue", "--jsonl", jsonl(tmp_path / "no", [line | {"replace": False}]), "--replace").code == 6
+    told = shell.ok("enqueue", "--jsonl", jsonl(tmp_path / "yes", [line | {"replace": True}, {"task": "t"}]), "--json")
+    assert [document.get("replaced") for document in told.documents[:2]] == [True, None]
+    shell.ok("job", "cancel", "a")
+    everything = jsonl(tmp_path / "all", [line, {"task": "t"}])
+    assert shell.ok("enqueue", "--jsonl", everything, "--replace").out.startswith("2 enqueued in ")
+    refused = shell("enqueue", "--jsonl", jsonl(tmp_path / "bad", [{"task": "t", "replace": True}]))
+    assert (refused.code, "'replace' needs 'id'" in refused.err) == (5, True)
+    refused = shell("enqueue", "--jsonl", jsonl(tmp_path / "bad", [line | {"replace": 1}]))
+    assert (refused.code, "'replace' must be true or false" in refused.err) == (5, True)

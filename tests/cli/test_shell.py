@@ -39,13 +39,13 @@ def test_a_line_is_for_a_shell(shell: Shell) -> None:
     assert done.out.endswith("now, in a shell: pg_dump shop | gzip\n")
     job = stored(shell)
     assert (job["kwargs"], job["max_attempts"]) == ({"line": "pg_dump shop | gzip"}, 3)
-    assert "in a shell" not in shell.ok("enqueue", "--shell", "other", "--id", "a").out
+    assert "in a shell" not in shell("enqueue", "--shell", "other", "--id", "a").out
 
 
 def test_with_json_the_command_is_told(shell: Shell) -> None:
     assert shell.ok("enqueue", "--json", "--", "ls", "-l").document["argv"] == ["ls", "-l"]
     assert shell.ok("enqueue", "--json", "--shell", "ls | wc", "--id", "a").document["line"] == "ls | wc"
-    assert "line" not in shell.ok("enqueue", "--json", "--shell", "other", "--id", "a").document
+    assert "line" not in shell("enqueue", "--json", "--shell", "other", "--id", "a").document
 
 
 def test_after_a_task_two_dashes_only_end_the_options(bare: Shell) -> None:
