@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
@@ -192,10 +195,25 @@ def _country(code: str) -> Any:
         raise InvalidInput(f"calendar: no holidays are known for {code!r}") from None
 
 
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Keep the package from warning that it knows some feasts of a country up to a year only, such as 2035.
+
+    It would say so in the log of each worker, for each year that anyone looks at, and nobody there can do anything
+    about it. Entered once for each year of a country: filters of warnings belong to all threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
 @lru_cache(maxsize=16384)
 def _holiday(code: str, day: date) -> tuple[str, bool]:
     """The holiday's name, and whether a weekend day is worked to make up for one."""
     known = _country(code)
+    if day.year not in known.years:
+        with _unwarned():
+            known.get(day)
     name = known.get(day)
     made_up = getattr(known, "weekend_workdays", ())
     return (str(name), False) if name else ("", day in made_up)
@@ -206,6 +224,7 @@ def _made_up_until(code: str) -> int | None:
     import holidays
 
     country, _, part = code.partition("-")
-    now = holidays.country_holidays(country, subdiv=part or None, years=range(2015, 2041))
+    with _unwarned():
+        now = holidays.country_holidays(country, subdiv=part or None, years=range(2015, 2041))
     made_up = getattr(now, "weekend_workdays", ())
     return max((day.year for day in made_up), default=None)

@@ -155,6 +155,14 @@ def test_holidays_and_other_weekends_are_blocked(day: str) -> None:
     assert WORK.blocked(datetime.fromisoformat(f"{day}T09:00"))
 
 
+def test_a_country_whose_feasts_are_known_for_some_years_only_warns_nobody() -> None:
+    """Warnings are errors here: each would be a line in the log of every worker, for every year that is looked at."""
+    india = Calendar(holidays=("IN",))
+    assert india.blocked(datetime(2040, 1, 26, 9))
+    assert not india.blocked(datetime(2040, 1, 27, 9))
+    assert india.data_ends() is None
+
+
 def test_a_calendar_says_where_its_data_ends() -> None:
     ends = WORK.data_ends()
     assert ends is not None and ends >= 2026
