@@ -127,7 +127,8 @@ def producer(world: World, process: Process) -> Acting:
             world.mark("enqueue gave up")
             if own and decisions.chance(0.5):
                 mine.append((batch, bulk))
-                if isinstance(error, OutcomeUnknown):
+                # Left open: a bulk that names an id twice, in two chunks.
+                if isinstance(error, OutcomeUnknown) and len(ids) == len(batch):
                     world.judge.promised |= {str(job.id) for job in batch if job.id.startswith("g")}
             else:
                 world.hand_on(batch, bulk)

@@ -162,6 +162,9 @@ class Judge:
         loose = {d for d, (i, end) in self._keys.items() if self._damaged(i) or self._passed(end)}
         for job in told.jobs:
             life, holder = self._life(job["id"]), None
+            # Gone or not: a job that ended without `keep` would be made twice.
+            anew = job["letter"] != "a" and job["id"] in self.promised and job["id"] in self.lives
+            must(not anew, f"K-02: {job['id']} is asked for by another request than the one that stored it")
             if job.get("digest"):
                 holder = self._holder(job["digest"], now_ms)
             if job["letter"] == "i":
@@ -174,8 +177,6 @@ class Judge:
                 self._mark("dedup refused")
             else:
                 must(job["letter"] in "cr", f"{job['id']} is said to be stored by another call with the same chunk")
-                gone = job["id"] in self.lives and self._life(job["id"]) is None
-                must(not (gone and job["id"] in self.promised), f"K-02: {job['id']} was made twice")
                 if job["letter"] == "c" or life is None:
                     must(life is None and job["letter"] == "c", f"I2: {job['id']} was created twice: {life}")
                 else:

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from zwheel.calls.doubts import Doubts
 from zwheel.workers.contact import Contact
 from zwheel.workers.settler import Settler
 
@@ -62,6 +63,17 @@ def test_a_reaper_that_goes_on_at_once_after_a_jump_that_others_saw_is_found(con
         failure = next((failure for failure in found if failure is not None), None)
     assert failure is not None
     assert failure.error.startswith("I26")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("forgets", ["keep", "take"])
+def test_a_client_that_forgets_what_it_is_in_doubt_about_is_found(forgets: str, connect: Connect) -> None:
+    simulator = Simulator(connect("valkey"), mode="judge")
+    with patch.object(Doubts, forgets, lambda *_: None):
+        found = (simulator.seed(seed, shrink_s=0) for seed in range(MUTANT_SEEDS))
+        failure = next((failure for failure in found if failure is not None), None)
+    assert failure is not None
+    assert failure.error.startswith("K-02")
 
 
 def test_a_failure_is_shrunk_to_the_few_steps_that_matter(connect: Connect) -> None:
