@@ -2,7 +2,7 @@
 
 Plain data only; nothing that either side reads can name code beyond the task of a job, which the worker chooses.
 
-    worker -> process    settings, once; then job after job
+    worker -> process    settings, once; then job after job, and leased each time its lease was renewed
     process -> worker    started, log (any number), then ended; or nothing more, when the process dies
 """
 

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -46,6 +46,8 @@ _LAST_LINES = 20
 _CHUNK_BYTES, _CHUNKS = 65_536, 16
 #: How long a process may wait for its next job, seconds.
 _IDLE_S = 300.0
+#: How often in a lease a worker looks whether it was renewed, to tell the process of the job.
+_LOOKS = 20
 _KILLED_S = 2.0
 #: How a process ends that was told to stop before it could leave that to its worker.
 _STOPPED = frozenset(-number for number in STOP_SIGNALS)
@@ -91,10 +93,12 @@ class Isolated:
         self._limit.release()
 
     async def call(
-        self, task: BaseTask[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], job: CurrentJob
-    ) -> None:
+        self, task: BaseTask[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], job: CurrentJob,
+        leased_ns: Callable[[], int],
+    ) -> None:  # fmt: skip
         """Run a task with the arguments that its job carries, and kill the process when this is cancelled.
 
+        leased_ns: when the lease of the job was last known to begin, monotonic ns.
         Raises: Elsewhere for what the task raised; ProcessDied; NotStarted.
         """
         request = pack(
@@ -110,7 +114,7 @@ class Isolated:
             child = await _start(self._lease_ms) if fresh else self._idle.pop()
             self._busy.add(child)
             try:
-                ended = await child.run(request, job.id)
+                ended = await child.run(request, job.id, leased_ns)
             except BaseException:
                 await child.kill()
                 raise
@@ -239,7 +243,7 @@ async def _start(lease_ms: int) -> _Child:
         theirs.close()
         os.close(writing)
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    child = _Child(process, ours, reading)
+    child = _Child(process, ours, reading, lease_ms / 1000 / _LOOKS)
     level = logging.getLogger().getEffectiveLevel()
     child.greeting = pack("settings", level=level, main=main or "", lease_ms=lease_ms)
     return child
@@ -248,8 +252,9 @@ async def _start(lease_ms: int) -> _Child:
 class _Child:
     """One process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, line: socket.socket, output: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, line: socket.socket, output: int, look_s: float) -> None:
         self.idle_since = 0.0
+        self._look_s = look_s
         #: The message that it gets before its first job.
         self.greeting = b""
         self._process = process
@@ -267,16 +272,19 @@ class _Child:
         """Our ends of its socket and its pipe."""
         return [self._line.fileno(), self._reading]
 
-    async def run(self, request: bytes, job_id: str) -> dict[str, Any] | None:
+    async def run(self, request: bytes, job_id: str, leased_ns: Callable[[], int]) -> dict[str, Any] | None:
         """Let it run a job. Returns how the job ended; None when the process had ended before it saw the job.
 
         Raises: ProcessDied; NotStarted when it ended because this worker was stopped for long.
         """
         self._output.begin(job_id)
         started = left = False
+        telling: asyncio.Task[None] | None = None
         try:
-            await self._loop.sock_sendall(self._line, self.greeting + request)
+            since_ns = leased_ns()
+            await self._loop.sock_sendall(self._line, self.greeting + pack("leased", ns=since_ns) + request)
             self.greeting = b""
+            telling = asyncio.create_task(self._tell_of_renewals(since_ns, leased_ns))
             while (frames := await self._receive()) is not None:
                 for frame in frames:
                     if frame["is"] == "ended":
@@ -289,6 +297,8 @@ class _Child:
             if not isinstance(error, ConnectionError):
                 raise ProcessDied(f"its process does not answer as it should: {error}", self.last_words()) from error
         finally:
+            if telling is not None:
+                telling.cancel()
             self._drain()
             self._output.end()
         with contextlib.suppress(TimeoutError):
@@ -304,6 +314,15 @@ class _Child:
             )
         how = "unknown" if code is None else describe_exit(code)
         raise ProcessDied(f"its process ended: {how}", self.last_words())
+
+    async def _tell_of_renewals(self, told_ns: int, leased_ns: Callable[[], int]) -> None:
+        """Let the process know how old its lease is, for when this worker is stopped and cannot say."""
+        with contextlib.suppress(OSError):
+            while True:
+                await asyncio.sleep(self._look_s)
+                if leased_ns() != told_ns:
+                    told_ns = leased_ns()
+                    await self._loop.sock_sendall(self._line, pack("leased", ns=told_ns))
 
     def stillborn(self) -> Exception:
         """Why it ended before it took its first job: told to stop with the whole unit, or unable to run here."""

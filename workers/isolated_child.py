@@ -40,8 +40,11 @@ from .frames import Frames, pack
 PLAIN = Codec(limit=2**31, compress_over=None)
 _PR_SET_PDEATHSIG = 1
 _LOG_CHARS = 8_000
-#: How often in a lease a process looks whether its worker runs, and for what part of one it may be stopped.
-_LOOKS, _PATIENCE = 20, 0.4
+#: How often in a lease a process looks whether its worker runs.
+_LOOKS = 20
+#: When a worker is stopped for so long, and the lease of its job was renewed so long ago, its process ends, as parts of a
+#: lease. The worker itself stops a job at the second of the two.
+_PATIENCE, _GIVEN_UP = 0.4, 0.9
 #: What the worker's own script is called here: its `if __name__ == "__main__"` does not run again.
 _MAIN = "__mp_main__"
 
@@ -80,6 +83,8 @@ class _Line:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
         self._sending = threading.Lock()
+        #: When the lease of the job was last known to begin, monotonic ns, which is the same for all processes.
+        self.leased_ns = 0
         self.frames: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         FORKS.guard(lambda: [descriptor])
         threading.Thread(target=self._read, name="zwheel-line", daemon=True).start()
@@ -101,7 +106,10 @@ class _Line:
             while data := self._socket.recv(65_536):
                 frames.feed(data)
                 for frame in frames:
-                    self.frames.put(frame)
+                    if frame["is"] == "leased":
+                        self.leased_ns = frame["ns"]
+                    else:
+                        self.frames.put(frame)
         _end_group()
 
 
@@ -123,7 +131,8 @@ def _end_with(parent: int) -> None:
 def _watch_over(parent: int, lease_s: float, line: _Line) -> None:
     """End this process when its worker is stopped (SIGSTOP, Ctrl-Z) for so long that another may soon have the job.
 
-    The worker, if it goes on in time, hears why and gives the job back unharmed. A heartbeat comes every third of a lease: two thirds are left when a worker is stopped.
+    The worker, if it goes on in time, hears why and gives the job back unharmed. While Redis is away nobody renews and
+    nobody else can have the job: so a lease that is old alone is no reason.
     """
     stopped = 0.0
     while True:
@@ -132,7 +141,10 @@ def _watch_over(parent: int, lease_s: float, line: _Line) -> None:
             stopped = 0.0
         elif not stopped:
             stopped = time.monotonic()
-        elif time.monotonic() - stopped > lease_s * _PATIENCE:
+        elif (
+            time.monotonic() - stopped > lease_s * _PATIENCE
+            and time.monotonic() - line.leased_ns / 1e9 > lease_s * _GIVEN_UP
+        ):
             line.try_to_say("left")
             _end_group()
 

@@ -243,7 +243,7 @@ class Runner:
         try:
             result = None
             if apart:
-                await self.isolated.call(task, args, kwargs, claim.current())
+                await self.isolated.call(task, args, kwargs, claim.current(), lambda: claim.leased_ns)
             elif task.is_async:
                 result = await task.function(*bound, **named)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,7 +171,8 @@ async def test_a_signal_that_finds_the_process_before_it_has_begun_costs_no_atte
 async def test_a_job_whose_process_ended_because_its_worker_was_stopped_goes_back_unharmed(
     wheel: Wheel, stage: Stage, url: str
 ) -> None:
-    async with worker_process(url, stage.path, app=APP, lease="15s") as worker:
+    lease_s = 9
+    async with worker_process(url, stage.path, app=APP, lease=f"{lease_s}s") as worker:
         answer = await wheel.enqueue("held", args=["held"], keep=60)
         first = await stage.nth(1)
         worker.signal(signal.SIGSTOP)
@@ -178,8 +180,10 @@ async def test_a_job_whose_process_ended_because_its_worker_was_stopped_goes_bac
         async def lives() -> bool:
             return is_running(first.pid)
 
-        # It waits for its worker for 0.4 of a lease.
+        # It waits until its lease was renewed 0.9 of one ago: when its worker was stopped that was a third ago at most.
+        began = time.monotonic()
         await eventually(lives, lambda alive: not alive, within=20)
+        assert time.monotonic() - began > lease_s / 2
         worker.signal(signal.SIGCONT)
         (await stage.nth(2, within=20)).go()
         job = await wheel.wait(answer.job_id, timeout=20)
