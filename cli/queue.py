@@ -148,7 +148,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             ("processing", f"{info.processing:,}"),
             ("done, kept", f"{info.done:,}"),
             ("dead", Cell(f"{info.dead:,}", "red" if info.dead else "")),
-            ("dead, trimmed", f"{info.trimmed:,} ever, by the limits on size and age"),
+            ("dead, deleted", f"{info.trimmed:,} so far, since they were too many or too old"),
             ("workers", ", ".join([f"{info.workers:,}", *_missing(info)])),
             ("cap", "none" if info.cap is None else human_count(info.cap, "job")),
             *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
