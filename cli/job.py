@@ -133,7 +133,8 @@ def list_jobs(ctx: Context, jobs: Listing[Job], *, empty: str) -> None:
 async def cancel(ctx: Context, job_ids: JobIds, queue: QueueOption = None) -> None:
     """Cancel jobs that have not started yet.
 
-    A running or ended job is left alone: exit code 6, of a missing one 4, and 5 when some of several were cancelled.
+    The id of a cancelled job is free for a new one. A running or ended job is left alone: exit code 6, of a missing one
+    4, and 5 when some of several were cancelled.
     """
     outcomes: dict[str, str] = {}
     async with ctx.wheel() as wheel:
@@ -160,7 +161,7 @@ async def reschedule(
 ) -> None:
     """Move a job that has not started yet to another time.
 
-    A running or ended job is left alone: exit code 6, of a missing one 4.
+    The id of a cancelled job is free for a new one. A running or ended job is left alone: exit code 6, of a missing one 4.
     """
     when, delay = fire_time(ctx, in_, at)
     if when is None and delay is None:

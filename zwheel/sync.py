@@ -181,7 +181,7 @@ class SyncWheel(SyncWheelSchedules):
         return self._drive(lambda session: ops.jobs(session, queue, state, limit, offset))
 
     def cancel(self, job_id: str, queue: str | None = None) -> CancelOutcome:
-        """Take a scheduled job off the wheel; after `cancelled` it never starts."""
+        """Take a scheduled job off the wheel; after `cancelled` it never starts, and its id is free for a new one."""
         return self._drive(lambda session: ops.cancel(session, job_id, queue))
 
     def reschedule(

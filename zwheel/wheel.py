@@ -377,7 +377,7 @@ class Wheel(WheelSchedules):
         return await self._drive(lambda session: ops.jobs(session, queue, state, limit, offset))
 
     async def cancel(self, job_id: str, queue: str | None = None) -> CancelOutcome:
-        """Take a scheduled job off the wheel; after `cancelled` it never starts."""
+        """Take a scheduled job off the wheel; after `cancelled` it never starts, and its id is free for a new one."""
         return await self._drive(lambda session: ops.cancel(session, job_id, queue))
 
     async def reschedule(

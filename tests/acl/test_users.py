@@ -56,6 +56,9 @@ def test_a_producer_enqueues_one_by_one_and_in_bulk(as_role: AsRole, fresh: Redi
         assert wheel.enqueue("mail.send", dedup="key").existed
         with fresh.client() as admin:
             admin.hset(KEYS.meta, "cap", "1000")
+        with SyncWheel(fresh.url) as other:
+            assert other.cancel("later") == "cancelled"
+        assert wheel.enqueue("mail.send", id="later", delay=86_400 * 3, replace=True).replaced
         assert len(list(wheel.enqueue_many(wheel.new_job("mail.send", delay=n) for n in range(300)))) == 300
     with fresh.client() as admin:
         assert admin.hlen(KEYS.jobs) == 303
