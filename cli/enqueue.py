@@ -18,12 +18,16 @@ from .context import Context
 from .exits import ExitCode
 from .held import say_held
 from .job import ended
+from .serving import Call, described, opened, say, say_here, tried, troubles
 from .show import enqueued_document, iso, moment, plain
-from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration, task_arguments
+from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration
 from .when import human_duration
 
 if TYPE_CHECKING:
     from typer._click import Context as AnyContext
+
+    from zwheel import Wheel
+    from zwheel.published import PublishedTask
 
 app = single()
 
@@ -54,9 +58,21 @@ TaskName = Annotated[
 ]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ARG", help="key=text, key:=JSON, or JSON; @FILE or @- where JSON may stand."),
+    typer.Argument(
+        metavar="ARG",
+        help="key=text, key:=JSON, or JSON; @FILE or @- where JSON may stand. A text becomes what the task asks for.",
+    ),
 ]
-Queue = Annotated[str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue; else default.")]
+Queue = Annotated[
+    str | None,
+    typer.Option(
+        "--queue", "-q", metavar="NAME", help="The queue; else that which workers publish for the task, else default."
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Send nothing when no live worker would run it: exit 6, in the place of a note."),
+]
 Id = Annotated[
     str | None,
     typer.Option("--id", metavar="ID", help="The job's id. While it has a job, another is not stored: exit 6."),
@@ -143,6 +159,7 @@ async def enqueue(
     wait: Wait = None,
     shell: ShellLine = None,
     jsonl: Jsonl = None,
+    strict: Strict = False,
 ) -> None:
     """Enqueue one job, or many from JSONL.
 
@@ -151,6 +168,9 @@ async def enqueue(
     cancelled job is free. With --jsonl, lines that cannot be enqueued are listed with their numbers, and the exit code
     is 5; it is 6 when nothing was stored, since each line's job exists. A command after -- or in --shell runs on a
     worker that was started with --allow-shell; it is not retried unless --retries says so.
+
+    The queue, the retries and the kinds of the arguments are those that workers publish of the task. When no live worker
+    would run it, a line on stderr says so; with --strict nothing is sent then.
     """
     when, delay = fire_time(ctx, in_, at)
     if within is not None and unique is None:
@@ -158,7 +178,7 @@ async def enqueue(
     options: dict[str, Any] = {
         "at": when,
         "delay": delay,
-        "queue": check_name(queue) if queue is not None else DEFAULT_QUEUE,
+        "queue": None if queue is None else check_name(queue),
         "retries": retries,
         "timeout": None if timeout is None else duration(timeout, "--timeout"),
         "keep": duration(keep, "--keep"),
@@ -172,7 +192,7 @@ async def enqueue(
                 raise InvalidInput(f"{name} belongs to one job: with --jsonl it stands in the lines")
         from .feed import feed
 
-        await feed(ctx, jsonl, options, dry_run=dry_run)
+        await feed(ctx, jsonl, options, dry_run=dry_run, strict=strict)
         return
     if task is None and shell is None:
         raise InvalidInput("say which task to enqueue, or --jsonl FILE")
@@ -184,12 +204,10 @@ async def enqueue(
     if shell is not None or task == COMMAND:
         command = _command(task, words or [], shell)
         options["retries"] = retries or 0
-        await _enqueue_one(ctx, SHELL_TASK, [], command, options, dry_run=dry_run, wait=wait)
-        return
-    args, kwargs, secret = task_arguments(words or ())
-    if secret:
-        ctx.out.note("note: others can read a command line; give secrets with key:=@FILE, key:=@- or --jsonl")
-    await _enqueue_one(ctx, check_task(str(task)), args, kwargs, options, dry_run=dry_run, wait=wait)
+        call = Call(SHELL_TASK, [], command)
+    else:
+        call = Call.of(ctx, check_task(str(task)), words or ())
+    await _enqueue_one(ctx, call, options, dry_run=dry_run, wait=wait, strict=strict)
 
 
 def _command(task: str | None, words: list[str], line: str | None) -> dict[str, Any]:
@@ -204,25 +222,24 @@ def _command(task: str | None, words: list[str], line: str | None) -> dict[str, 
 
 
 async def _enqueue_one(
-    ctx: Context,
-    task: str,
-    args: list[Any],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-    *,
-    dry_run: bool,
-    wait: str | None,
+    ctx: Context, call: Call, options: dict[str, Any], *, dry_run: bool, wait: str | None, strict: bool
 ) -> None:
     limit = None if wait in (None, FOREVER) else seconds_or_duration(str(wait), "--wait")
     if wait is not None and not options["keep"]:
         raise InvalidInput("--wait needs --keep: a job that is not kept cannot be seen to end")
+    say_here()
     if dry_run:
-        _describe(ctx, task, args, kwargs, options)
+        await _try(ctx, call, options, strict=strict)
         return
-    async with ctx.wheel(patient=wait is not None) as wheel:
-        answer = await wheel.enqueue(task, args=args, kwargs=kwargs, **options)
+    async with opened(ctx, call, patient=wait is not None) as wheel:
+        known = await call.learn(wheel)
+        queue = options["queue"] or (DEFAULT_QUEUE if known is None else known.policy.queue)
+        if strict:
+            say(ctx, await troubles(wheel, [(queue, call.task)]), strict=True)
+        answer = await wheel.enqueue(call.task, args=call.args, kwargs=call.kwargs, **options)
+        found = [] if strict or answer.existed else await troubles(wheel, [(answer.queue, call.task)])
         if wait is None or not ctx.json:
-            _announce(ctx, answer, options, kwargs if task == SHELL_TASK else {})
+            _announce(ctx, answer, options, call.kwargs if call.task == SHELL_TASK else {}, found)
         if wait is not None:
             ctx.out.flush()
             code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))
@@ -232,11 +249,14 @@ async def _enqueue_one(
             raise ctx.fail(say_held(ctx, answer, options["id"], replace=bool(options["replace"])))
 
 
-def _announce(ctx: Context, answer: Enqueued, options: dict[str, Any], command: dict[str, Any]) -> None:
-    """Say which job now stands for the call, and which command it runs, if it is one."""
+def _announce(
+    ctx: Context, answer: Enqueued, options: dict[str, Any], command: dict[str, Any], found: list[str]
+) -> None:
+    """Say which job now stands for the call, which command it runs, if it is one, and why nobody would run it."""
     if ctx.json:
-        ctx.out.value({**enqueued_document(answer), **({} if answer.existed else command)})
+        ctx.out.value({**enqueued_document(answer), **({} if answer.existed else command), **described(found)})
         return
+    say(ctx, found, strict=False)
     if ctx.quiet:
         ctx.out.line(answer.job_id)
         return
@@ -254,6 +274,22 @@ def _runs(command: dict[str, Any]) -> str:
     if not command:
         return ""
     return f": {shlex.join(command['argv'])}" if "argv" in command else f", in a shell: {command['line']}"
+
+
+async def _try(ctx: Context, call: Call, options: dict[str, Any], *, strict: bool) -> None:
+    """Check what can be checked, and show it. What workers published is asked for, and missed where Redis is away."""
+
+    async def look(wheel: Wheel) -> tuple[PublishedTask | None, list[str]]:
+        known = await call.learn(wheel)
+        options["queue"] = options["queue"] or (DEFAULT_QUEUE if known is None else known.policy.queue)
+        return known, await troubles(wheel, [(options["queue"], call.task)])
+
+    known, found = await tried(ctx, call, look) or (None, [])
+    if known is not None:
+        known.check(call.args, call.kwargs)
+        options["retries"] = known.policy.retries if options["retries"] is None else options["retries"]
+    say(ctx, found, strict=strict)
+    _describe(ctx, call.task, call.args, call.kwargs, {**options, "queue": options["queue"] or DEFAULT_QUEUE})
 
 
 def _describe(ctx: Context, task: str, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]) -> None:

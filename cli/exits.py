@@ -18,6 +18,7 @@ from zwheel.errors import (
     ScheduleExists,
     ScheduleNotFound,
     UndecodableJob,
+    UnknownTask,
     WaitTimeout,
     ZwheelError,
 )
@@ -61,6 +62,7 @@ _BY_ERROR: tuple[tuple[type[ZwheelError], ExitCode], ...] = (
     (EmbeddedServerError, ExitCode.UNREACHABLE),
     (JobNotFound, ExitCode.NOT_FOUND),
     (ScheduleNotFound, ExitCode.NOT_FOUND),
+    (UnknownTask, ExitCode.NOT_FOUND),
     (WaitTimeout, ExitCode.TIMED_OUT),
     (QueueFull, ExitCode.REFUSED),
     (LeaseLost, ExitCode.REFUSED),

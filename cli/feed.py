@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from zwheel.errors import BrokerUnavailable, InvalidInput, OutcomeUnknown, QueueFull, ZwheelError
-from zwheel.job import Enqueued
+from zwheel.errors import BrokerError, BrokerUnavailable, InvalidInput, OutcomeUnknown, QueueFull, ZwheelError
+from zwheel.keys import check_task
 
-from .context import Context
+from .context import Context, Refused
 from .exits import ExitCode
 from .lines import Line, LineReader
+from .serving import MOST_SAID, say, say_here, troubles
 from .show import enqueued_document
 from .values import duration, fire_time, read_json
 from .when import human_count
@@ -27,6 +28,7 @@ from .when import human_count
 if TYPE_CHECKING:
     from zwheel import NewJob, Wheel
 
+T = TypeVar("T")
 #: A batch is one atomic chunk.
 BATCH = 500
 #: A batch is also full with this many bytes of arguments: one call blocks Redis while it is read.
@@ -119,11 +121,16 @@ def line_options(ctx: Context, document: object, defaults: Mapping[str, Any]) ->
 class Feed:
     """One stream of lines on its way to Redis."""
 
-    def __init__(self, ctx: Context, wheel: Wheel, defaults: Mapping[str, Any], *, dry_run: bool) -> None:
+    def __init__(
+        self, ctx: Context, wheel: Wheel, defaults: Mapping[str, Any], *, dry_run: bool, strict: bool = False
+    ) -> None:
         self._ctx = ctx
         self._wheel = wheel
         self._defaults = defaults
         self._dry_run = dry_run
+        self._strict = strict
+        #: Pairs of queue and task, with why nobody would run them; '' where somebody does.
+        self._told: dict[tuple[str, str], str] = {}
         self._batch: list[Pending] = []
         self._bytes = 0
         self._flush_at = 0.0
@@ -158,29 +165,62 @@ class Feed:
                     arriving.cancel()
 
     async def _take(self, lines: list[Line]) -> None:
+        ready: list[tuple[int, dict[str, Any] | Exception]] = []
         for number, raw in lines:
-            if self._stopping.is_set():
-                return
             if raw is not None and not raw.strip():
                 continue
             try:
-                self._add(number, raw)
+                ready.append((number, self._read(number, raw)))
             except (InvalidInput, OverflowError) as error:
+                ready.append((number, error))
+        await self._learn({str(options["task"]) for _, options in ready if isinstance(options, dict)})
+        for number, options in ready:
+            if self._stopping.is_set():
+                return
+            try:
+                if isinstance(options, Exception):
+                    raise options
+                await self._add(number, options)
+            except (InvalidInput, OverflowError, Refused) as error:
                 self._refuse(number, error)
             if len(self._batch) >= BATCH or self._bytes >= BATCH_BYTES:
                 await self._flush()
 
-    def _add(self, number: int, raw: bytes | None) -> None:
+    def _read(self, number: int, raw: bytes | None) -> dict[str, Any]:
         if raw is None:
             raise InvalidInput("the line is too long")
         document = read_json(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw)
         options = line_options(self._ctx, document, self._defaults)
+        check_task(options["task"])
+        return options
+
+    async def _learn(self, tasks: set[str]) -> None:
+        """Read what workers publish of the tasks of some lines; a run that sends nothing goes on without Redis."""
+        try:
+            await self._wheel.learn(*tasks)
+        except BrokerError:
+            if not self._dry_run:
+                await self._patiently(lambda: self._wheel.learn(*tasks))
+
+    async def _add(self, number: int, options: dict[str, Any]) -> None:
         own_id = "id" in options
-        job = self._wheel.new_job(options.pop("task"), **options)
+        task = options.pop("task")
+        job = self._wheel.new_job(task, **options)
+        await self._tell_unserved(job.queue, task)
         if not self._batch:
             self._flush_at = asyncio.get_running_loop().time() + FLUSH_AFTER_S
         self._batch.append(Pending(number, job, own_id))
         self._bytes += len(job.body)
+
+    async def _tell_unserved(self, queue: str, task: str) -> None:
+        """Say once of each queue and task that nobody would run its jobs. Raises: Refused, for each line, when strict."""
+        if (queue, task) not in self._told:
+            found = [] if self._dry_run and not self._strict else await troubles(self._wheel, [(queue, task)])
+            self._told[queue, task] = found[0] if found else ""
+            if not self._strict and len(self._told) <= MOST_SAID:
+                say(self._ctx, found, strict=False)
+        if self._strict and self._told[queue, task]:
+            raise Refused(self._told[queue, task])
 
     def _refuse(self, number: int, error: Exception) -> None:
         out, tally = self._ctx.out, self.tally
@@ -206,7 +246,7 @@ class Feed:
     async def _send(self, batch: list[Pending]) -> None:
         """Send a batch; when a queue in it is full, that queue's lines fail and the others go on."""
         try:
-            answers = await self._patiently(batch)
+            answers = await self._patiently(lambda: self._wheel.enqueue_many([line.job for line in batch], chunk=BATCH))
         except QueueFull as error:
             full = [line for line in batch if line.job.queue == error.queue]
             for line in full:
@@ -228,13 +268,13 @@ class Feed:
                 self._ctx.out.value({**document, "existed": answer.existed and not mine})
         self._ctx.out.flush()
 
-    async def _patiently(self, batch: list[Pending]) -> list[Enqueued]:
-        """Send a batch; while Redis is away, try again, but not when it never answered at all."""
+    async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send something; while Redis is away, try again, but not when it never answered at all."""
         loop = asyncio.get_running_loop()
         until, pause = loop.time() + PATIENCE_S, 0.1
         while True:
             try:
-                return await self._wheel.enqueue_many([line.job for line in batch], chunk=BATCH)
+                return await send()
             except (BrokerUnavailable, OutcomeUnknown) as error:
                 if not self.tally.jobs or self._stopping.is_set() or loop.time() >= until:
                     raise
@@ -266,19 +306,20 @@ def _signals(stopping: asyncio.Event, got: list[ExitCode]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def feed(ctx: Context, path: str, defaults: Mapping[str, Any], *, dry_run: bool) -> None:
+async def feed(ctx: Context, path: str, defaults: Mapping[str, Any], *, dry_run: bool, strict: bool = False) -> None:
     """Enqueue the lines of a file or of stdin, then say what became of them.
 
     Ends with PARTLY when lines failed, with REFUSED when nothing was stored since every job exists, with the code of the
     error when it had to give up, with INTERRUPTED or TERMINATED after a signal; in every case it says up to which line
     it came.
     """
+    say_here()
     reader = LineReader(path)
     stopping = asyncio.Event()
     got: list[ExitCode] = []
     started = asyncio.get_running_loop().time()
     async with ctx.wheel() as wheel:
-        stream = Feed(ctx, wheel, defaults, dry_run=dry_run)
+        stream = Feed(ctx, wheel, defaults, dry_run=dry_run, strict=strict)
         with _signals(stopping, got):
             reader.start()
             try:

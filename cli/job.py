@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from zwheel.errors import BrokerRefused, InvalidInput, JobNotFound, WaitTimeout
+from zwheel.errors import BrokerError, BrokerRefused, InvalidInput, JobNotFound, WaitTimeout
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
 from zwheel.outside import Listing
 
 from .app import command, group
 from .context import Context
 from .exits import ExitCode, exit_code
-from .output import Column, Row
+from .output import Cell, Column, Row
+from .serving import described, say_here, troubles
 from .show import (
     error_line,
     iso,
@@ -57,14 +59,21 @@ async def show(
 
     Exit code 4 when there is no such job.
     """
+    say_here()
+    found: list[str] = []
     async with ctx.wheel() as wheel:
         job = await wheel.get(job_id, queue)
+        if job is not None and job.state is JobState.SCHEDULED:
+            with suppress(InvalidInput, BrokerError):
+                await wheel.learn(job.task)
+                found = await troubles(wheel, [(job.queue, job.task)])
     if job is None:
         raise JobNotFound(job_id)
     if ctx.json:
-        ctx.out.value(job_document(job))
-    else:
-        ctx.out.fields(job_fields(ctx, job, tracebacks=traceback))
+        ctx.out.value(job_document(job) | described(found))
+        return
+    waits = [("waits", Cell(f"{found[0]}: it waits until one does", "yellow"))] if found else []
+    ctx.out.fields([*job_fields(ctx, job, tracebacks=traceback), *waits])
 
 
 @command(app, "ls", examples=["zwheel job ls --queue emails --state scheduled", "zwheel job ls --json | jq .id"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,7 @@ from zwheel.info import QueueInfo
 from zwheel.job import JobState
 from zwheel.job import QueueName as Name
 from zwheel.keys import check_name
+from zwheel.plain import cut
 
 from .app import command, group
 from .context import Context
@@ -18,6 +20,9 @@ from .output import Cell, Column, Row
 from .show import iso, moment, now_ms, relative, shorten, unreadable_document, unreadable_row
 from .values import known_queues, note_unknown
 from .when import human_count
+
+if TYPE_CHECKING:
+    from zwheel import Wheel
 
 app = group("List, show, pause, resume and purge queues.")
 
@@ -79,10 +84,12 @@ async def ls(
         listed = await wheel.queues()
         names = [name for name in listed if name > after]
         infos = await wheel.queue_infos(names[:limit])
+        unserved = await _unserved(wheel, infos)
     strange = listed.unreadable[:limit] if not after else []
     if ctx.json:
         for info in infos:
-            ctx.out.value(queue_document(info))
+            more = {"unserved": unserved[info.name]} if info.name in unserved else {}
+            ctx.out.value(queue_document(info) | more)
         for one in strange:
             ctx.out.value(unreadable_document(one, "queue"))
         _tell_more(ctx, names, limit, len(listed))
@@ -94,7 +101,7 @@ async def ls(
             info.name,
             *(f"{getattr(info, name):,}" for name in numbers),
             "-" if info.next_fire_ms is None else relative(info.next_fire_ms, now),
-            _remark(info),
+            _remark(info, unserved.get(info.name, "")),
         ]
         for info in infos
     ]
@@ -104,9 +111,22 @@ async def ls(
     _tell_more(ctx, names, limit, len(listed))
 
 
-def _remark(info: QueueInfo) -> str | Cell:
+async def _unserved(wheel: Wheel, infos: Sequence[QueueInfo]) -> dict[str, str]:
+    """Say of each queue whose first job no worker would run why: nobody serves it, or nobody knows the task."""
+    tasks = await wheel.next_tasks(infos)
+    serving = await wheel.serving(tasks.items())
+    found = {}
+    for (queue, task), served in serving.items():
+        if served.nobody:
+            found[queue] = f"no live worker knows {cut(task, 60)}" if served.workers else "no live worker"
+    return found
+
+
+def _remark(info: QueueInfo, unserved: str) -> str | Cell:
     """What stands behind a queue's numbers."""
     remarks = ["paused"] if info.paused else []
+    if unserved:
+        remarks.append(unserved)
     if missing := _missing(info):
         remarks.append(f"workers: {', '.join(missing)}")
     if info.unreadable:
@@ -134,8 +154,9 @@ async def show(ctx: Context, queue: QueueName) -> None:
     async with ctx.wheel() as wheel:
         await note_unknown(ctx, wheel, queue)
         info = await wheel.queue(check_name(queue))
+        unserved = (await _unserved(wheel, [info])).get(info.name, "")
     if ctx.json:
-        ctx.out.value(queue_document(info))
+        ctx.out.value(queue_document(info) | ({"unserved": unserved} if unserved else {}))
         return
     oldest, following = info.oldest_due_ms, info.next_fire_ms
     ctx.out.fields(
@@ -150,6 +171,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             ("dead", Cell(f"{info.dead:,}", "red" if info.dead else "")),
             ("dead, deleted", f"{info.trimmed:,} so far, since they were too many or too old"),
             ("workers", ", ".join([f"{info.workers:,}", *_missing(info)])),
+            *([("first job", Cell(f"{unserved}: it waits until one does", "yellow"))] if unserved else []),
             ("cap", "none" if info.cap is None else human_count(info.cap, "job")),
             *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
         ]

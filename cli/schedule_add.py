@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zwheel.errors import InvalidInput, ScheduleChanged, ScheduleNotFound
-from zwheel.keys import check_name
+from zwheel.keys import check_name, check_task
 
 from .app import command
 from .context import Context, Refused
 from .schedule_options import Given, changed, differences, facts, keywords, takes_options
+from .serving import Call, described, opened, say, say_here, tried, troubles
 from .show import now_ms
-from .values import QueueOption, task_arguments
+from .values import QueueOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zwheel import Wheel
+    from zwheel.published import PublishedTask
     from zwheel.schedules.definition import Definition
     from zwheel.schedules.state import ScheduleInfo
 
@@ -38,7 +43,7 @@ Words = Annotated[
     typer.Argument(metavar="ARG", help="key=text, key:=JSON, or JSON; @FILE or @- where JSON may stand."),
 ]
 AddQueue = Annotated[
-    str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue of its jobs; else default.")
+    str | None, typer.Option("--queue", "-q", metavar="NAME", help="The queue of its jobs; else that of the task.")
 ]
 Shell = Annotated[
     str | None,
@@ -63,9 +68,13 @@ async def add(
         bool, typer.Option("--replace", help="Change the schedule of that name, if this queue has one.")
     ] = False,
     dry_run: DryRun = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Add nothing when no live worker would run its jobs: exit 6, not a note.")
+    ] = False,
 ) -> None:
     """Add a schedule, and show how it was read and when it runs next.
 
+    The queue, the retries and the kinds of the arguments are those that workers publish of the task.
     The times are those of UTC unless --zone says otherwise. --shell runs on workers that were started with
     --allow-shell; it is not retried unless --retries says so. Exit code 6 when the name is taken.
     """
@@ -78,39 +87,62 @@ async def add(
     options = keywords(ctx, given, zone=given.zone or split_zone(when)[1])
     if queue is not None:
         options["queue"] = check_name(queue)
-    args: list[Any] = []
     if shell is not None:
-        task, kwargs = _shell(shell, task or words)
-        secret = False
+        call = _shell(shell, task or words)
         options.setdefault("retries", 0)
-    else:
-        args, kwargs, secret = task_arguments(words or ())
-    if task is None:
+    elif task is None:
         raise InvalidInput("say which task it runs: zwheel schedule add NAME WHEN TASK")
-    if secret:
-        ctx.out.note(_EXPOSED)
-    definition = make_definition({}, DEFAULT, name, when, task, args, kwargs, **options)
+    else:
+        call = Call.of(ctx, check_task(task), words or (), _EXPOSED)
+    say_here()
+
+    def made(known: PublishedTask | None) -> Definition:
+        return make_definition(
+            {} if known is None else {call.task: known}, DEFAULT, name, when, call.task, call.args, call.kwargs, **options
+        )  # fmt: skip
+
+    if call.error is None:
+        made(None)  # What is wrong with it in any case is said before Redis is asked.
     if dry_run:
-        _show(ctx, definition, None, dry_run=True)
+        definition, found = await _tried(ctx, call, made)
+        say(ctx, found, strict=strict)
+        _show(ctx, definition, None, dry_run=True, **described(found))
         if not ctx.json:
             ctx.out.note("nothing was sent")
         return
-    async with ctx.wheel() as wheel:
+    async with opened(ctx, call) as wheel:
+        definition = made(await call.learn(wheel))
+        found = await troubles(wheel, [(definition.queue, definition.task)])
+        if strict:
+            say(ctx, found, strict=True)
         if replace_it:
             await _refuse_owned(wheel, definition)
         info = await wheel.add_schedule(definition, replace=replace_it)
     if not ctx.json:
         ctx.out.line(f"{info.name} {'written' if replace_it else 'added'} to {info.queue}")
-    _show(ctx, definition, info)
+        say(ctx, found, strict=False)
+    _show(ctx, definition, info, **described(found))
 
 
-def _shell(line: str, other: object) -> tuple[str, dict[str, Any]]:
-    """Give the task that runs a shell line, and its arguments. Raises: InvalidInput."""
+async def _tried(
+    ctx: Context, call: Call, made: Callable[[PublishedTask | None], Definition]
+) -> tuple[Definition, list[str]]:
+    """Make a definition with what workers publish, or without it where Redis is away; and why nobody would run its jobs."""
+
+    async def look(wheel: Wheel) -> tuple[Definition, list[str]]:
+        definition = made(await call.learn(wheel))
+        return definition, await troubles(wheel, [(definition.queue, definition.task)])
+
+    return await tried(ctx, call, look) or (made(None), [])
+
+
+def _shell(line: str, other: object) -> Call:
+    """Give the call that runs a shell line. Raises: InvalidInput."""
     from zwheel.shell import SHELL_TASK, shell_kwargs
 
     if other:
         raise InvalidInput("--shell stands for a task and its arguments: give the one or the other")
-    return SHELL_TASK, shell_kwargs(line=line)
+    return Call(SHELL_TASK, [], shell_kwargs(line=line))
 
 
 async def _refuse_owned(wheel: Any, definition: Definition) -> None:
@@ -148,32 +180,31 @@ async def edit(
     without a name replace all others without. `none` takes back --window, --start, --end, --max-count, --timeout and
     the blocked days, `auto` takes back --keep. Exit code 4 when there is no such schedule.
     """
-    args: list[Any] = []
     if shell is not None:
-        task, kwargs = _shell(shell, task or words)
-        secret, clear = False, True
+        call, clear = _shell(shell, task or words), True
+        task = call.task
     else:
-        args, kwargs, secret = task_arguments(words or ())
+        call = Call.of(ctx, task or "", words or (), _EXPOSED)
     if when is None and task is None and not words and not clear and not given.anything:
         raise InvalidInput("say what to change, such as --when '0 10 * * *' or --overlap skip")
-    if secret:
-        ctx.out.note(_EXPOSED)
+    say_here()
 
-    def edited(old: Definition) -> Definition:
+    def edited(old: Definition, known: PublishedTask | None) -> Definition:
         options = keywords(ctx, given, zone=given.zone or old.tz, calendar=old.calendar)
         timeout = options.pop("timeout", _UNCHANGED)
         if shell is not None and old.task != task:
             options.setdefault("retries", 0)
         new = changed(old, options, when=when, task=task)
-        if task is not None or words or clear or timeout is not _UNCHANGED:
-            new = _with_arguments(old, new, args, kwargs, clear, timeout)
+        if task is not None or words or clear or timeout is not _UNCHANGED or "retries" in options:
+            new = _with_arguments(old, new, call, clear, timeout, known, own_retries="retries" in options)
         return new.check()
 
-    async with ctx.wheel() as wheel:
+    async with opened(ctx, call) as wheel:
         while True:
             info = await wheel.schedule(name, queue)
             old = info.definition
-            new = edited(old)
+            call.task = task or old.task
+            new = edited(old, await call.learn(wheel))
             if new == old or dry_run:
                 break
             try:
@@ -188,11 +219,14 @@ _UNCHANGED = object()
 
 
 def _with_arguments(
-    old: Definition, new: Definition, args: list[Any], kwargs: dict[str, Any], clear: bool, timeout: Any
-) -> Definition:
-    """Put other arguments or another timeout into a definition. Raises: UndecodableJob, PayloadError."""
+    old: Definition, new: Definition, call: Call, clear: bool, timeout: Any, known: PublishedTask | None, *, own_retries: bool
+) -> Definition:  # fmt: skip
+    """Put other arguments, another timeout or its own retries into a definition.
+
+    Raises: UndecodableJob, PayloadError, BadArguments.
+    """
     from zwheel.codec import DEFAULT
-    from zwheel.tasks import TIMEOUT_HEADER
+    from zwheel.tasks import POLICY_HEADER, TIMEOUT_HEADER
     from zwheel.times import duration_ms
 
     old_args, old_kwargs, headers = DEFAULT.decode(old.payload, context=old.payload_context())
@@ -200,8 +234,12 @@ def _with_arguments(
         headers.pop(TIMEOUT_HEADER, None)
     elif timeout is not _UNCHANGED:
         headers[TIMEOUT_HEADER] = str(duration_ms(timeout, what="timeout"))
-    args = args or ([] if clear else old_args)
-    kwargs = kwargs if clear else {**old_kwargs, **kwargs}
+    if own_retries:
+        headers.pop(POLICY_HEADER, None)
+    args = call.args or ([] if clear else old_args)
+    kwargs = call.kwargs if clear else {**old_kwargs, **call.kwargs}
+    if known is not None:
+        known.check(args, kwargs)
     return replace(new, payload=DEFAULT.encode(args, kwargs, headers or None, context=new.payload_context()))
 
 

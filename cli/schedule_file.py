@@ -15,10 +15,12 @@ from zwheel.errors import ConfigError, InvalidInput, InvalidTime
 
 from .app import command
 from .context import Context
+from .serving import described, say, say_here, troubles
 from .values import duration
 from .when import find_zone, human_count, parse_when
 
 if TYPE_CHECKING:
+    from zwheel.published import PublishedTask
     from zwheel.schedules.calendars import Calendar
     from zwheel.schedules.definition import Definition
 
@@ -84,8 +86,11 @@ max_count, queue, retries, timeout, keep, headers, description; in the calendar
 open_dates, weekdays, windows."""
 
 
-def read_schedules(content: bytes, name: str) -> list[Definition]:
-    """Read the schedules of a TOML file. Raises: InvalidInput that names the file, the schedule and the key."""
+def read_schedules(content: bytes, name: str, published: Mapping[str, PublishedTask] | None = None) -> list[Definition]:
+    """Read the schedules of a TOML file. Raises: InvalidInput that names the file, the schedule and the key.
+
+    published: what workers publish of the tasks, as far as they do.
+    """
     import tomllib
 
     try:
@@ -107,7 +112,7 @@ def read_schedules(content: bytes, name: str) -> list[Definition]:
             near = f": write [schedules.NAME] above {schedule}" if schedule in _KEYS else ""
             raise InvalidInput(f"{where} is not a table{near}")
         try:
-            found.append(_definition(schedule, table))
+            found.append(_definition(schedule, table, published or {}))
         except (InvalidInput, ConfigError) as error:
             raise InvalidInput(f"{where}: {str(error).removeprefix(f'schedule {schedule}: ')}") from None
     return found
@@ -132,7 +137,7 @@ def _typed(table: Mapping[str, Any], keys: Mapping[str, tuple[type | tuple[type,
             raise InvalidInput(f"{where + ': ' if where else ''}{key} must be {words}")
 
 
-def _definition(name: str, table: dict[str, Any]) -> Definition:
+def _definition(name: str, table: dict[str, Any], published: Mapping[str, PublishedTask]) -> Definition:
     from zwheel.codec import DEFAULT
     from zwheel.declare import make_definition
     from zwheel.shell import SHELL_TASK, shell_kwargs
@@ -158,7 +163,7 @@ def _definition(name: str, table: dict[str, Any]) -> Definition:
             options[key] = _time(options[key], key, table.get("tz"))
     if "calendar" in options:
         options["calendar"] = _calendar(options["calendar"])
-    return make_definition({}, DEFAULT, name, when, task, args, kwargs, **options)
+    return make_definition(published, DEFAULT, name, when, task, args, kwargs, **options)
 
 
 def _time(given: datetime | str, key: str, zone: str | None) -> datetime:
@@ -194,9 +199,9 @@ def _calendar(table: dict[str, Any]) -> Calendar:
     return Calendar(**fields)
 
 
-def _read(file: str) -> tuple[str, list[Definition]]:
+def _content(file: str) -> tuple[str, bytes]:
     path = Path(file)
-    return path.name, read_schedules(path.read_bytes(), path.name)
+    return path.name, path.read_bytes()
 
 
 async def sync(
@@ -212,14 +217,20 @@ async def sync(
     Schedules of other owners, and those added by hand, stay as they are; a name that one of them has is exit code 6.
     A schedule that was edited by hand keeps the edit until its table in the file changes.
     """
-    name, definitions = _read(file)
+    name, content = _content(file)
+    tasks = {one.task for one in read_schedules(content, name)}
     whose = owner or f"file:{name}"
+    say_here()
     async with ctx.wheel() as wheel:
+        await wheel.learn(*tasks)
+        definitions = read_schedules(content, name, wheel.catalogue.known(tasks))
+        found = await troubles(wheel, [(one.queue, one.task) for one in definitions])
         report = await wheel.sync_schedules(definitions, whose, dry_run=dry_run)
     parts = {word: list(getattr(report, word)) for word in ("added", "changed", "removed", "unchanged")}
     if ctx.json:
-        ctx.out.value({"owner": whose, "dry_run": dry_run, **parts})
+        ctx.out.value({"owner": whose, "dry_run": dry_run, **parts, **described(found)})
         return
+    say(ctx, found, strict=False)
     for word in ("added", "changed", "removed"):
         for name in parts[word]:
             ctx.out.line(f"{word:<7} {name}")

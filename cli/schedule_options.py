@@ -326,7 +326,7 @@ def arguments(definition: Definition) -> dict[str, tuple[Any, str]]:
     """The stored arguments, headers and timeout as JSON and in words; only a word that they cannot be read here."""
     from zwheel.codec import DEFAULT
     from zwheel.errors import UndecodableJob
-    from zwheel.tasks import TIMEOUT_HEADER
+    from zwheel.tasks import POLICY_HEADER, TIMEOUT_HEADER
 
     from .output import to_json
     from .show import SHOWN_CHARACTERS, plain, shorten
@@ -336,6 +336,7 @@ def arguments(definition: Definition) -> dict[str, tuple[Any, str]]:
     except UndecodableJob:
         return {"arguments": ("unreadable", "cannot be read here")}
     timeout = headers.pop(TIMEOUT_HEADER, "")
+    headers.pop(POLICY_HEADER, None)
     ms = int(timeout) if timeout.isascii() and timeout.isdigit() else None
     found: dict[str, tuple[Any, str]] = {"timeout_ms": (ms, NOTHING if ms is None else human_duration(ms))}
     for name, value in (("args", args), ("kwargs", kwargs), ("headers", headers)):

@@ -140,13 +140,14 @@ def plain(value: Any) -> Any:
 def arguments(job: Job) -> dict[str, Any]:
     """Decode a job's body into `args`, `kwargs`, `headers` and `timeout_ms`, or give `undecodable` with the reason.
 
-    A tombstone has no body: all are then None.
+    A tombstone has no body: all are then None. `retries_by` tells who says how often it is tried again: the `job`, or its
+    `task`, where that was not known when the job was made.
     """
-    nothing = {"args": None, "kwargs": None, "headers": None, "timeout_ms": None}
+    nothing = {"args": None, "kwargs": None, "headers": None, "timeout_ms": None, "retries_by": "job"}
     if not job.body:
         return nothing
     from zwheel.codec import DEFAULT
-    from zwheel.tasks import TIMEOUT_HEADER
+    from zwheel.tasks import POLICY_HEADER, TIMEOUT_HEADER
 
     try:
         args, kwargs, headers = DEFAULT.decode(job.body, context=f"{job.task}\n{job.id}".encode())
@@ -154,7 +155,10 @@ def arguments(job: Job) -> dict[str, Any]:
         return {**nothing, "undecodable": str(error)}
     timeout = headers.pop(TIMEOUT_HEADER, "")
     timeout_ms = int(timeout) if timeout.isascii() and timeout.isdigit() else None
-    return {"args": plain(args), "kwargs": plain(kwargs), "headers": plain(headers), "timeout_ms": timeout_ms}
+    retries_by = "task" if headers.pop(POLICY_HEADER, "") else "job"
+    return {
+        "args": plain(args), "kwargs": plain(kwargs), "headers": plain(headers), "timeout_ms": timeout_ms, "retries_by": retries_by,
+    }  # fmt: skip
 
 
 def failure_document(failure: Failure) -> dict[str, Any]:
@@ -237,8 +241,15 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
         ("queue", job.queue),
         ("state", state_of(job, now_ms(ctx))),
         (_FIRES.get(job.state, "was due"), moment(ctx, job.fire_at_ms)),
-        ("attempt", f"{job.attempt} of {job.max_attempts}"),
     ]
+    decoded = arguments(job)
+    by_task = decoded["retries_by"] == "task"
+    pairs.append(
+        (
+            "attempt",
+            f"{job.attempt}, of as many as its task says" if by_task else f"{job.attempt} of {job.max_attempts}",
+        )
+    )
     if job.ended_at_ms is not None:
         pairs.append((_ENDED.get(job.state, "ended"), moment(ctx, job.ended_at_ms)))
     if job.ran_ms is not None:
@@ -253,7 +264,7 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
     pairs.append(("keep", human_duration(job.keep_ms) if job.keep_ms else "no"))
     if job.dedup is not None:
         pairs.append(("unique", f"digest {job.dedup}"))
-    pairs.extend(_argument_fields(job))
+    pairs.extend(_argument_fields(decoded))
     if job.reason is not None:
         pairs.append(("dead because", Cell(job.reason, "red")))
     if job.failures:
@@ -261,8 +272,7 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
     return pairs
 
 
-def _argument_fields(job: Job) -> Iterable[tuple[str, str]]:
-    decoded = arguments(job)
+def _argument_fields(decoded: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if "undecodable" in decoded:
         yield "arguments", f"cannot be read: {decoded['undecodable']}"
         return

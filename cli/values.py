@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -17,12 +18,16 @@ from zwheel.errors import BrokerRefused, InvalidInput, InvalidTime
 from zwheel.keys import check_name
 from zwheel.outside import Unreadable
 from zwheel.plain import cut
+from zwheel.shapes import fits
 from zwheel.times import to_ms
 
 from .exits import ExitCode
+from .typed import typed
 from .when import human_count, parse_duration, parse_when
 
 if TYPE_CHECKING:
+    from zwheel.published import PublishedSignature
+
     from .context import Context
 
 QueueOption = Annotated[
@@ -64,26 +69,77 @@ def read_json(text: str | bytes) -> Any:
         raise InvalidInput(str(error)) from None
 
 
-def task_arguments(words: Sequence[str]) -> tuple[list[Any], dict[str, Any], bool]:
-    """Turn shell words into args and kwargs; also tell whether a secret seems to stand on the command line.
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One argument of a task, as it stands on a command line."""
 
-    `key=value` is a text, `key:=json` and a bare word are JSON; `@FILE` in the place of JSON reads it from a file,
-    `@-` from stdin. Raises: InvalidInput.
+    name: str | None
+    """None: by position."""
+    text: str
+    value: Any = None
+    """What it is as JSON, or the text itself."""
+    is_text: bool = False
+    """Given as `name=text`."""
+    error: InvalidInput | None = None
+    """Why a word without a name is no JSON: it may still be what the task asks for."""
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether a secret seems to stand on the command line."""
+        return self.name is not None and _SECRET.search(self.name) is not None and not self.text.startswith("@")
+
+    def read(self, signature: PublishedSignature | None, position: int) -> Any:
+        """What it is to a task that takes this. Raises: InvalidInput."""
+        if signature is None or (self.name is not None and not self.is_text) or self.text.startswith("@"):
+            if self.error is not None:
+                raise self.error
+            return self.value
+        if self.name is None:
+            shape = signature.shape(position)
+            if self.error is None and (shape is None or fits(shape, self.value)):
+                return self.value
+            if shape is None and self.error is not None:
+                raise self.error
+        return typed(signature, position if self.name is None else self.name, self.text)
+
+
+def read_words(words: Sequence[str]) -> list[Word]:
+    """Read the words for a task's arguments, each file and stdin once.
+
+    `key=value` is a text; `key:=json` and a bare word are JSON; `@FILE` in the place of JSON reads it from a file, `@-`
+    from stdin. Raises: InvalidInput.
     """
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    secret = False
+    found = []
     for word in words:
         match = _KEYWORD.match(word)
-        if match is None:
-            args.append(_json_word(word))
-            continue
-        name, kind, text = match.groups()
-        if name in kwargs:
-            raise InvalidInput(f"the argument {name} is given twice")
-        kwargs[name] = _json_word(text, name) if kind == ":=" else _text(text)
-        secret = secret or (_SECRET.search(name) is not None and not text.startswith("@"))
-    return args, kwargs, secret
+        if match is not None:
+            name, kind, text = match.groups()
+            is_text = kind == "="
+            found.append(Word(name, text, _text(text) if is_text else _json_word(text, name), is_text))
+        elif word.startswith("@"):
+            found.append(Word(None, word, _json_word(word)))
+        else:
+            try:
+                found.append(Word(None, _text(word), _json_word(word)))
+            except InvalidInput as error:
+                found.append(Word(None, _text(word), error=error))
+    return found
+
+
+def task_arguments(
+    words: Sequence[Word], signature: PublishedSignature | None = None
+) -> tuple[list[Any], dict[str, Any]]:
+    """Turn words into args and kwargs; a text becomes what the task's signature asks for. Raises: InvalidInput."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for word in words:
+        if word.name is None:
+            args.append(word.read(signature, len(args)))
+        elif word.name in kwargs:
+            raise InvalidInput(f"the argument {word.name} is given twice")
+        else:
+            kwargs[word.name] = word.read(signature, 0)
+    return args, kwargs
 
 
 def _json_word(text: str, name: str = "") -> Any:

@@ -36,6 +36,7 @@ class Claim:
         "headers",
         "id",
         "leased_ns",
+        "most_attempts",
         "previous_outcome",
         "queue",
         "raw",
@@ -72,6 +73,8 @@ class Claim:
         #: Whether its function runs in a thread, where it cannot be stopped. A coroutine that it returns can be.
         self.thread = False
         self.task_name = ""
+        #: After how many attempts its task says that it is dead, where the job does not say so; 0: it does.
+        self.most_attempts = 0
         #: When its function was called, monotonic ns; 0: it was not.
         self.began_ns = 0
         self.headers: dict[str, str] = {}
@@ -86,7 +89,7 @@ class Claim:
     @property
     def max_attempts(self) -> int:
         """After how many attempts the job is dead."""
-        return int(self.raw[45:49])
+        return self.most_attempts or int(self.raw[45:49])
 
     @property
     def fire_at_ms(self) -> int:

@@ -18,10 +18,11 @@ from zwheel.functions import finish, rest_of
 from zwheel.job import QueueName, Reason
 from zwheel.outside import escaped
 from zwheel.record import task_and_body
-from zwheel.tasks import BaseTask, body_context
+from zwheel.tasks import POLICY_HEADER, BaseTask, body_context
 
 from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
+from .failure import earlier_failures
 from .forks import FORKS, Threads
 from .isolated import Isolated
 from .occurrences import NO_WAY_BACK, Occurrences
@@ -212,18 +213,17 @@ class Runner:
         try:
             context = body_context(task.name, claim.job_id) if self._codec.binds else b""
             args, kwargs, headers = self._codec.decode(body, context=context)
-        except UndecodableJob as error:
-            self._outcomes.bury(claim, settler, error, Reason.UNDECODABLE)
-            return None
-        try:
             bound, named = task.signature.bind(args, kwargs)
-        except BadArguments as error:
-            self._outcomes.bury(claim, settler, error, Reason.BAD_ARGUMENTS)
+        except (UndecodableJob, BadArguments) as error:
+            bad = isinstance(error, BadArguments)
+            self._outcomes.bury(claim, settler, error, Reason.BAD_ARGUMENTS if bad else Reason.UNDECODABLE)
             return None
         timeout_ms = task.policy.timeout_ms
         if headers:
             claim.headers = headers
             timeout_ms = timeout_of(headers, timeout_ms)
+            if POLICY_HEADER in headers and not self._may_try(claim, settler, task):
+                return None
             if SCHEDULE_HEADER in headers and not await self._may_start(claim, settler):
                 return None
         apart = task.policy.process
@@ -274,6 +274,16 @@ class Runner:
         if await self.isolated.admit(_PATIENCE_S):
             return True
         self._outcomes.hand_back(claim, settler)
+        return False
+
+    def _may_try(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any]) -> bool:
+        """Let the task's own number of retries hold for a job that was enqueued without knowing it."""
+        claim.most_attempts = task.policy.retries + 1
+        if claim.attempt <= claim.most_attempts:
+            return True
+        last = next(reversed(earlier_failures(claim)), None)
+        reason = last.reason if last is not None and isinstance(last.reason, Reason) else Reason.LEASE_EXPIRED
+        self._outcomes.bury(claim, settler, None, reason)
         return False
 
     async def _may_start(self, claim: Claim, settler: Settler) -> bool:

@@ -45,6 +45,7 @@ from .occurrences import Occurrences
 from .parts import PartEnded, end_parts, failed_part
 from .peers import Peers, about_tasks, group_of
 from .poller import Poller
+from .publishing import Publishing
 from .reaper import Reaper
 from .runner import Runner
 from .scheduler import Scheduler
@@ -123,7 +124,7 @@ class Worker:
         store.recorder = self.wheel.recorder(session)
         shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
-        declarations = Declarations(self.wheel, self.id)
+        declarations, publishing = Declarations(self.wheel, self.id), Publishing(self.wheel, store)
         self._tasks, group = about_tasks(self.wheel.tasks) | declarations.about(), group_of(self.wheel.tasks)
         peers = {QueueName(keys.queue): Peers(store, keys, self.id, group) for keys in shards}
         runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
@@ -157,7 +158,9 @@ class Worker:
             heartbeat.start()
             watchdog.start()
             synced = await declarations.sync(store)
+            await publishing.start()
             loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers, newcomers)
+            parts["publishing of tasks"] = asyncio.create_task(publishing.run())
             parts["sync of schedules"] = asyncio.create_task(declarations.run(store, synced))
             self.ready.set()
             queues = ", ".join(self.settings.queues)

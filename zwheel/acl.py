@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
-from zwheel.keys import ShardKeys, check_name, queues_key
+from zwheel.keys import ShardKeys, check_name, queues_key, tasks_key
 from zwheel.scripts import script
 
 #: A doctor says itself what these do not show; managed servers have none of them.
@@ -56,7 +56,7 @@ _READS = frozenset(
 )  # fmt: skip
 
 NEEDS: dict[Role, Needs] = {
-    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"hsetnx", "set"}), queues="W"),
+    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"hkeys", "hmget", "hsetnx", "set"}), queues="W"),
     Role.WORKER: Needs(
         scripts=(
             "claim", "complete", "retry", "bury", "release", "offer", "extend", "reap", "prune", "advance",
@@ -126,6 +126,7 @@ def patterns(role: Role, namespace: str, queues: Sequence[str]) -> list[str]:
         found.append(f"%R~{{{namespace}:*}}:schedules")
     use = NEEDS[role].queues
     found.append(f"{'~' if use == 'RW' else f'%{use}~'}{queues_key(namespace)}")
+    found.append(f"{'~' if role is Role.WORKER else '%R~'}{tasks_key(namespace)}")
     return found
 
 

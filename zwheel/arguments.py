@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zwheel.errors import BadArguments, ConfigError
@@ -71,6 +71,12 @@ class Signature:
         """The call as a person knows it. Example: `remind(order, note=...)`."""
         name = getattr(_innermost(self._function), "__qualname__", "the task").replace("<locals>.", "")
         return f"{name}({', '.join(map(_shown, self._parameters))})"
+
+    def parameters(self) -> Iterator[tuple[inspect.Parameter, Any]]:
+        """Each parameter with its annotation, resolved; Parameter.empty for one without."""
+        names = _globals(self._function)
+        for parameter in self._parameters:
+            yield parameter, resolve(parameter.annotation, names) if _annotated(parameter) else inspect.Parameter.empty
 
     def names(self, count: int) -> list[str]:
         """The names of the first `count` arguments by position; those beyond the named ones go by their number."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
+from zwheel.by_name import with_policy_header
 from zwheel.codec import Codec
 from zwheel.errors import InvalidInput
 from zwheel.job import QueueName
@@ -13,9 +14,9 @@ from zwheel.keys import check_name, check_task
 from zwheel.record import MAX_KEEP_MS
 from zwheel.tasks import TIMEOUT_HEADER, BaseTask, TaskPolicy, check_retries
 from zwheel.times import duration_ms, to_ms
-from zwheel.travel import check_travel
 
 if TYPE_CHECKING:
+    from zwheel.published import PublishedTask
     from zwheel.schedules.calendars import Calendar
     from zwheel.schedules.definition import Definition
     from zwheel.schedules.kinds import Kind
@@ -61,7 +62,7 @@ class ScheduleOptions(TypedDict, total=False):
 
 
 def make_definition(
-    tasks: Mapping[str, BaseTask[Any, Any]],
+    tasks: Mapping[str, BaseTask[Any, Any] | PublishedTask],
     codec: Codec,
     name: str,
     when: str | Kind,
@@ -85,13 +86,14 @@ def make_definition(
     known = tasks.get(task_name)
     policy = known.policy if known is not None else TaskPolicy()
     if known is not None:
-        known.signature.check(args, kwargs or {})
-        check_travel(known.signature, args, kwargs or {})
+        known.check(args, kwargs or {})
     headers = dict(options.get("headers") or {})
     timeout = options.get("timeout")
     if timeout is not None:
         headers[TIMEOUT_HEADER] = str(duration_ms(timeout, what="timeout"))
     retries = options.get("retries")
+    if known is None:
+        headers = dict(with_policy_header(headers, retries) or {})
     retries = policy.retries if retries is None else retries
     try:
         check_retries(retries)

@@ -9,7 +9,7 @@ ZwheelError
 │   ├── BadArguments        arguments that do not fit the task's signature
 │   └── ScheduleExists      a schedule of that name is there already
 ├── UndecodableJob          a stored record or body that cannot be read
-├── UnknownTask             no task of that name is registered here
+├── UnknownTask             no task of that name is registered here, or was published by a worker
 ├── BrokerError             Redis said no, or said nothing
 │   ├── BrokerUnavailable   not reachable within the bounded time; nothing happened, or will
 │   ├── OutcomeUnknown      sent, but no answer arrived: it may or may not have happened
@@ -99,7 +99,7 @@ class UndecodableJob(ZwheelError):
 
 
 class UnknownTask(ZwheelError):
-    """No task of that name is registered here."""
+    """No task of that name is registered here, or was published by a worker."""
 
 
 class BrokerError(ZwheelError):

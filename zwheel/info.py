@@ -38,6 +38,8 @@ class QueueInfo:
     """Workers that are silent: frozen, cut off or killed."""
     workers_dead: int = 0
     """Workers that are dead and did not sign off; they are listed for an hour."""
+    next_job: str = ""
+    """Id of the first job on the wheel; '' when it is empty, or the id is no text."""
     unreadable: str = ""
     """What of it could not be read, and why; '' when all could. A number that could not be read is 0 or None."""
 
@@ -87,8 +89,27 @@ class WorkerInfo:
     """Whether it beats, by the server's clock when this was read."""
     silent_ms: int
     """How long ago it beat last, ms."""
+    tasks: frozenset[str] | None = None
+    """The tasks that it knows; None: it does not say."""
 
     @property
     def alive(self) -> bool:
         """Whether it beats."""
         return self.state is WorkerState.ALIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """Who serves a task in a queue, of the workers of the queue that are not dead."""
+
+    workers: int
+    """How many workers the queue has."""
+    knowing: int
+    """How many of them know the task."""
+    silent: int
+    """How many of them do not say what they know."""
+
+    @property
+    def nobody(self) -> bool:
+        """Whether no worker would run it."""
+        return not self.knowing and not self.silent

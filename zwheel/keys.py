@@ -110,3 +110,13 @@ class ShardKeys:
 def queues_key(namespace: str) -> str:
     """HASH queue name -> shard count: every queue that was ever used."""
     return f"{check_name(namespace, 'namespace')}:queues"
+
+
+def tasks_key(namespace: str) -> str:
+    """HASH task name -> JSON: what workers publish of their tasks (see `zwheel/published.py`)."""
+    return f"{check_name(namespace, 'namespace')}:tasks"
+
+
+def namespace_keys(namespace: str) -> frozenset[str]:
+    """The keys that a namespace has beside those of its queues."""
+    return frozenset({queues_key(namespace), tasks_key(namespace)})

@@ -113,6 +113,8 @@ _CODE_OF_CLASS: dict[type[BaseException], str] = {
     client_errors.AskError: "ASK",
     client_errors.AuthenticationError: "WRONGPASS",
 }
+#: What an error says of a connection that the other side ended.
+_HUNG_UP = ("closed by server", "reset by peer", "Connection lost", "Broken pipe", "EOF occurred")
 
 
 def translate(error: BaseException, url: str) -> BrokerError:
@@ -150,11 +152,12 @@ def _why_not_connected(told: BaseException, reason: str, url: str) -> str:
         return "DB"
     if isinstance(told, socket.gaierror):
         return "NO HOST"
+    hung_up = any(word in reason for word in _HUNG_UP)
     if url.startswith("rediss:"):
-        return "NO TLS" if isinstance(told, TimeoutError) or "reset" in reason or "closed" in reason else ""
+        return "NO TLS" if isinstance(told, TimeoutError) or hung_up else ""
     if isinstance(told, (ConnectionRefusedError, FileNotFoundError)):
         return "ABSENT"
-    return "CLOSED" if "closed by server" in reason or "reset by peer" in reason else ""
+    return "CLOSED" if hung_up else ""
 
 
 def scrub(error: BaseException, secrets: Iterable[str | None]) -> BaseException:

@@ -9,18 +9,21 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from zwheel.address import mask_url
+from zwheel.by_name import make_by_name, settle
 from zwheel.calls import NewJob, Session
+from zwheel.catalogue import Catalogue
 from zwheel.codec import DEFAULT, MOST, Codec
 from zwheel.declare import ScheduleOptions, make_definition
 from zwheel.errors import ConfigError
 from zwheel.functions import described, same_function
 from zwheel.keys import check_name
 from zwheel.plain import counted
-from zwheel.tasks import BaseTask, JobOptions, TaskPolicy, make_job
+from zwheel.tasks import BaseTask, JobOptions, make_job
 from zwheel.travel import check_travel
 
 if TYPE_CHECKING:
     from zwheel.history import Recorder
+    from zwheel.published import PublishedTask
     from zwheel.schedules.definition import Definition
     from zwheel.schedules.kinds import Kind
 
@@ -41,6 +44,7 @@ class Registry:
         history: str | PathLike[str] | None = None,
         include: Sequence[str] = (),
         owner: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Keep the settings.
 
@@ -55,6 +59,7 @@ class Registry:
             include: Modules that define further tasks, as `shop.jobs`: a worker of this application imports them too.
             owner: Whose the schedules are that are declared here; None: of the application's name and their queue.
                 Services that share both need an owner each.
+            strict: Refuse to enqueue by name what no worker has published (UnknownTask); else that is logged.
 
         Raises: ConfigError, InvalidName.
         """
@@ -72,6 +77,9 @@ class Registry:
         self.declared: dict[str, Definition] = {}
         #: Whose they are, when that was said; else see `owner_of`.
         self.owner = owner or ""
+        self.strict = strict
+        #: What workers published of tasks whose code is not here.
+        self.catalogue = Catalogue()
         #: The application's name: `zwheel worker` calls it as its command line does.
         self.app = ""
 
@@ -148,22 +156,38 @@ class Registry:
     ) -> NewJob:
         """Check and encode one job by its task's name; the task's code need not be here.
 
-        Where the task is registered here, its policy holds and its signature is checked.
+        Where the task is registered here, its policy holds and its signature is checked; else those that workers have
+        published. What is not known of them yet is looked up when the job is enqueued.
         Raises: BadArguments, PayloadError, InvalidName, InvalidTime.
         """
         name = task if isinstance(task, str) else task.name
         known = self.tasks.get(name)
-        policy = known.policy if known is not None else TaskPolicy()
-        if known is not None:
-            known.signature.check(args, kwargs or {})
         options = JobOptions(
             at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
             within=within, headers=headers, replace=replace,
         )  # fmt: skip
-        job = make_job(name, args, kwargs or {}, options, policy, self.codec)
-        if known is not None:
-            check_travel(known.signature, args, kwargs or {})
+        if known is None:
+            return make_by_name(name, args, kwargs or {}, options, self.catalogue.get(name), self.codec)
+        known.signature.check(args, kwargs or {})
+        job = make_job(name, args, kwargs or {}, options, known.policy, self.codec)
+        check_travel(known.signature, args, kwargs or {})
         return job
+
+    def _settled(self, jobs: Sequence[NewJob]) -> list[NewJob]:
+        """Make those jobs again that were made before it was known what workers publish of their tasks.
+
+        Raises: UnknownTask, BadArguments.
+        """
+        found = []
+        for job in jobs:
+            if job.unsettled is not None:
+                known = self.catalogue.get(job.unsettled.task)
+                if known is not None:
+                    job = settle(job, known, self.codec)
+                else:
+                    self.catalogue.unknown(job.unsettled.task, job.unsettled.options.queue, strict=self.strict)
+            found.append(job)
+        return found
 
     def new_schedule(
         self,
@@ -181,7 +205,13 @@ class Registry:
         `every 2 weeks on tue at 09:00`; `at 2026-12-01T09:00Z, ...`. options: see ScheduleOptions.
         Raises: InvalidTime, InvalidName, BadArguments, PayloadError, InvalidInput.
         """
-        return make_definition(self.tasks, self.codec, name, when, task, args, kwargs, **options)
+        return make_definition(self._knowledge(task), self.codec, name, when, task, args, kwargs, **options)
+
+    def _knowledge(self, task: str | BaseTask[Any, Any]) -> Mapping[str, BaseTask[Any, Any] | PublishedTask]:
+        """What is known of a task, under its name."""
+        name = task if isinstance(task, str) else task.name
+        known = self.tasks.get(name) or self.catalogue.get(name)
+        return {} if known is None else {name: known}
 
     def cron(
         self,

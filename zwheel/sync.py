@@ -12,10 +12,12 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from zwheel import operations as ops
 from zwheel.calls import NewJob, Session
 from zwheel.errors import InvalidInput
-from zwheel.info import DayInfo, QueueInfo, WorkerInfo
+from zwheel.info import DayInfo, QueueInfo, Serving, WorkerInfo
 from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
+from zwheel.keys import check_task
 from zwheel.operations.act import Progress
 from zwheel.outside import Listing
+from zwheel.published import PublishedTask
 from zwheel.retry import Backoff
 from zwheel.store import Steps, SyncStore
 from zwheel.sync_schedules import SyncWheelSchedules
@@ -25,6 +27,8 @@ from zwheel.times import duration_ms
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+#: What workers publish of a task is read again after so long, seconds: between two calls, since nothing runs beside them.
+_OLDEST_S = 300.0
 
 
 class SyncTask(BaseTask[P, R]):
@@ -129,8 +133,19 @@ class SyncWheel(SyncWheelSchedules):
             store = self._store
         return store.drive(steps(store.session), give_up_s=give_up_s)
 
+    def learn(self, *tasks: str) -> None:
+        """Read what workers publish of these tasks; see `Wheel.learn`. Raises: InvalidName, BrokerError."""
+        names = [check_task(task) for task in tasks if task not in self.tasks]
+        wanted, _ = self.catalogue.due(names, oldest_s=_OLDEST_S)
+        if wanted:
+            found, others = self._drive(lambda session: ops.learn(session, wanted))
+            self.catalogue.learn(wanted, found, others)
+
     def submit(self, job: NewJob) -> Enqueued:
         """Store one job."""
+        if job.unsettled is not None:
+            self.learn(job.unsettled.task)
+            (job,) = self._settled([job])
         return self._drive(lambda session: ops.enqueue_batch(session, [job], self._known))[0]
 
     def enqueue(
@@ -152,6 +167,9 @@ class SyncWheel(SyncWheelSchedules):
         replace: bool | None = None,
     ) -> Enqueued:
         """Store a job by its task's name; see `Wheel.enqueue`."""
+        if isinstance(task, str) and task not in self.tasks:
+            self.learn(task)
+            self.catalogue.unknown(task, queue, strict=self.strict)
         job = self.new_job(
             task, args=args, kwargs=kwargs, at=at, delay=delay, queue=queue, id=id, retries=retries, timeout=timeout,
             keep=keep, dedup=dedup, within=within, headers=headers, replace=replace,
@@ -165,6 +183,9 @@ class SyncWheel(SyncWheelSchedules):
         bulk = ops.Bulk(jobs, chunk)
         answers: list[Enqueued] = []
         for part in bulk.chunks():
+            if names := part.unsettled:
+                self.learn(*names)
+                part = part.of(self._settled(part.jobs))
             answers += self._drive(lambda session, part=part: part.store(session, self._known))  # type: ignore[misc]
             if progress is not None:
                 progress(len(answers))
@@ -270,6 +291,22 @@ class SyncWheel(SyncWheelSchedules):
     ) -> int:
         """Delete dead jobs: these, or those that died at least `older_than_ms` ago, or all. Returns how many."""
         return self._drive(lambda session: ops.purge_dead(session, queue, job_ids, older_than_ms, progress))
+
+    def published_task(self, name: str) -> PublishedTask | None:
+        """Read what workers publish of a task; None when no worker has published it."""
+        return self._drive(lambda session: ops.published(session, [check_task(name)])).get(name)
+
+    def published_tasks(self) -> Listing[PublishedTask]:
+        """Read what workers publish of all their tasks, by name."""
+        return self._drive(ops.tasks)
+
+    def serving(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Serving]:
+        """Tell who serves a task in a queue, for pairs of queue and task."""
+        return self._drive(lambda session: ops.serving(session, pairs))
+
+    def next_tasks(self, infos: Sequence[QueueInfo]) -> dict[str, str]:
+        """Name the task of the first job on the wheel of each of these queues, by queue."""
+        return self._drive(lambda session: ops.next_tasks(session, infos))
 
     def workers(self, queue: str | None = None) -> Listing[WorkerInfo]:
         """List the workers of a queue, or of all."""

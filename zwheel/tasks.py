@@ -32,6 +32,8 @@ DEFAULT_RETRIES = 10
 KEEP_CHOSEN_ID_MS = 3_600_000
 #: Headers of the job's envelope that zwheel itself reads.
 TIMEOUT_HEADER = "zwheel-timeout-ms"
+#: The job was made by name and without its task's policy: the worker lets that of its own code hold.
+POLICY_HEADER = "zwheel-policy"
 DEDUP_KEY_LIMIT = 1024
 
 
@@ -110,8 +112,12 @@ def make_job(
     options: JobOptions | None,
     policy: TaskPolicy,
     codec: Codec = DEFAULT,
+    job_id: JobId | None = None,
 ) -> NewJob:
-    """Check and encode one job. Raises: InvalidInput and its kinds, before anything is sent."""
+    """Check and encode one job. Raises: InvalidInput and its kinds, before anything is sent.
+
+    job_id: of a job that is made again; its options say whether it is of the caller's choice.
+    """
     if options is None:
         job_id = new_job_id()
         return NewJob(
@@ -133,7 +139,8 @@ def make_job(
     if options.timeout is not None:
         headers[TIMEOUT_HEADER] = str(_timeout_ms(options.timeout))
     retries = policy.retries if options.retries is None else options.retries
-    job_id = new_job_id() if options.id is None else JobId(check_job_id(options.id))
+    if job_id is None:
+        job_id = new_job_id() if options.id is None else JobId(check_job_id(options.id))
     return NewJob(
         job_id=job_id,
         queue=policy.queue if options.queue is None else QueueName(check_name(options.queue)),
@@ -238,6 +245,11 @@ class BaseTask(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
         return self.function(*args, **kwargs)
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise BadArguments when it cannot be called so, or the arguments would not arrive as they are."""
+        self.signature.check(args, kwargs)
+        check_travel(self.signature, args, kwargs)
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         """Check and encode one call, for `enqueue_many`. Raises: BadArguments, PayloadError, InvalidTime."""

@@ -6,18 +6,20 @@ import asyncio
 import os
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from zwheel import operations as ops
-from zwheel.calls import BATCH_LIMIT, NewJob, Session
-from zwheel.errors import InvalidInput, PayloadTooLarge, QueueFull
-from zwheel.info import DayInfo, QueueInfo, WorkerInfo
+from zwheel.calls import NewJob, Session
+from zwheel.client import Client
+from zwheel.errors import InvalidInput
+from zwheel.info import DayInfo, QueueInfo, Serving, WorkerInfo
 from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
+from zwheel.keys import check_task
 from zwheel.operations.act import Progress
 from zwheel.outside import Listing
+from zwheel.published import PublishedTask
 from zwheel.retry import Backoff
 from zwheel.store import Steps, Store
 from zwheel.tasks import DEFAULT_RETRIES, BaseTask, fire_time, make_policy
@@ -30,8 +32,6 @@ T = TypeVar("T")
 
 #: How many chunks of one `enqueue_many` are under way at a time: one is stored while the next is encoded.
 _CHUNKS_UNDER_WAY = 2
-#: How many bytes of single enqueues are gathered for one call: a script that stores so much takes a few ms.
-_BATCH_BYTES = 1024 * 1024
 
 
 class Task(BaseTask[P, R]):
@@ -50,150 +50,6 @@ class Task(BaseTask[P, R]):
         """
         job = self.job(*args, **kwargs)
         return await self._wheel._connect().batcher(job.queue).submit(job)
-
-
-class _Batcher:
-    """Gathers the single enqueues of one queue: what arrives while a round trip is under way goes into the next."""
-
-    __slots__ = ("_busy", "_client", "_idle", "_waiting")
-
-    def __init__(self, client: _Client) -> None:
-        self._client = client
-        self._busy = False
-        #: Done when no enqueue is under way any more; None: nobody waits for that.
-        self._idle: asyncio.Future[None] | None = None
-        self._waiting: deque[tuple[NewJob, asyncio.Future[Enqueued]]] = deque()
-
-    def submit(self, job: NewJob) -> Awaitable[Enqueued]:
-        """Store one job now, or with the next round trip. Not a coroutine: there may be a thousand that wait."""
-        if not self._busy:
-            self._busy = True
-            return self._first(job)
-        future: asyncio.Future[Enqueued] = self._client.loop.create_future()
-        self._waiting.append((job, future))
-        return future
-
-    async def _first(self, job: NewJob) -> Enqueued:
-        try:
-            return (await self._client.store_batch([job]))[0]
-        finally:
-            self._next()
-
-    def _next(self) -> None:
-        if self._waiting:
-            self._client.spawn(self._flush())
-        else:
-            self._busy = False
-            if self._idle is not None:
-                self._idle.set_result(None)
-                self._idle = None
-
-    async def until_idle(self) -> None:
-        """Wait until no enqueue is under way."""
-        while self._busy:
-            self._idle = self._idle or self._client.loop.create_future()
-            await asyncio.shield(self._idle)
-
-    async def _flush(self) -> None:
-        try:
-            waiting, batch, jobs, size = self._waiting, [], [], 0
-            for _ in range(min(BATCH_LIMIT // 2, len(waiting))):
-                one = waiting.popleft()
-                # A caller that was cancelled meanwhile wants its job no more.
-                if not one[1].done():
-                    batch.append(one)
-                    jobs.append(one[0])
-                    if (size := size + len(one[0].body)) >= _BATCH_BYTES:
-                        break
-            if not batch:
-                return
-            try:
-                answers = await self._client.store_batch(jobs)
-            except (QueueFull, PayloadTooLarge) as refusal:
-                await self._one_by_one(batch, refusal)
-            except BaseException as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
-        finally:
-            self._next()
-
-    async def _one_by_one(
-        self, batch: list[tuple[NewJob, asyncio.Future[Enqueued]]], refusal: QueueFull | PayloadTooLarge
-    ) -> None:
-        """Tell those that are refused from those that are not."""
-        for job, future in batch:
-            answer: Enqueued | Exception = refusal
-            if len(batch) > 1 and not future.done():
-                try:
-                    answer = (await self._client.store_batch([job]))[0]
-                except Exception as error:
-                    answer = error
-            if future.done():
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-
-class _Client:
-    """What a wheel has in one event loop: connections, a session, and the enqueues that it gathers."""
-
-    __slots__ = ("_background", "_batchers", "_end", "_forget", "known", "loop", "store")
-
-    def __init__(self, store: Store, forget: Callable[[], object]) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.store = store
-        self._forget = forget
-        #: Queues that are on the list of queues.
-        self.known: set[str] = set()
-        self._batchers: dict[str, _Batcher] = {}
-        self._background: set[asyncio.Task[None]] = set()
-        self._end = self._until_the_loop_ends()
-        # Begun here, the generator is ended by the loop's own end: asyncio.run closes what nobody closed.
-        with suppress(StopIteration):
-            self._end.__anext__().__await__().send(None)
-
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            self._forget()
-            await self.store.aclose()
-
-    def batcher(self, queue: str) -> _Batcher:
-        """What gathers the single enqueues of a queue."""
-        batcher = self._batchers.get(queue)
-        if batcher is None:
-            batcher = self._batchers[queue] = _Batcher(self)
-        return batcher
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something in the background and keep hold of it until it ends."""
-        task = self.loop.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    def store_batch(self, batch: Sequence[NewJob]) -> Coroutine[Any, Any, list[Enqueued]]:
-        """Store up to 1000 jobs of one queue in one call, all or none."""
-        return self.store.drive(ops.enqueue_batch(self.store.session, batch, self.known))
-
-    async def aclose(self) -> None:
-        """Let what is under way end, then close every connection."""
-        for batcher in list(self._batchers.values()):
-            await batcher.until_idle()
-        await self._end.aclose()
-
-    def abandon(self) -> None:
-        """Let go of connections whose loop is gone, or is another process's."""
-        self.store.abandon()
 
 
 _CLIENTS = "clients by loop"
@@ -220,9 +76,9 @@ class Wheel(WheelSchedules):
     """
 
     @property
-    def _clients(self) -> dict[asyncio.AbstractEventLoop, _Client]:
+    def _clients(self) -> dict[asyncio.AbstractEventLoop, Client]:
         """What each event loop has. Threads may meet here first at the same time: the dict takes the first one's."""
-        found: dict[asyncio.AbstractEventLoop, _Client] = vars(self).setdefault(_CLIENTS, {})
+        found: dict[asyncio.AbstractEventLoop, Client] = vars(self).setdefault(_CLIENTS, {})
         return found
 
     @overload
@@ -281,10 +137,10 @@ class Wheel(WheelSchedules):
     def _as_task(self, function: Callable[..., Any]) -> Task[..., Any]:
         return self.task(function)
 
-    def _connect(self) -> _Client:
+    def _connect(self) -> Client:
         loop = asyncio.get_running_loop()
         clients = self.__dict__.get(_CLIENTS)
-        client: _Client | None = None if clients is None else clients.get(loop)
+        client: Client | None = None if clients is None else clients.get(loop)
         if client is None:
             for other in [other for other in list(self._clients) if other.is_closed()]:
                 if (gone := self._clients.pop(other, None)) is not None:
@@ -293,7 +149,7 @@ class Wheel(WheelSchedules):
             store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
             store.recorder = self.recorder(store.session)
             clients = self._clients
-            client = clients[loop] = _Client(store, lambda: clients.pop(loop, None))
+            client = clients[loop] = Client(store, self.catalogue, lambda: clients.pop(loop, None))
             _wheels.add(self)
         return client
 
@@ -303,6 +159,9 @@ class Wheel(WheelSchedules):
 
     async def submit(self, job: NewJob) -> Enqueued:
         """Store one job. Concurrent calls are batched automatically."""
+        if job.unsettled is not None:
+            await self._connect().learn([job.unsettled.task])
+            (job,) = self._settled([job])
         return await self._connect().batcher(job.queue).submit(job)
 
     async def enqueue(
@@ -326,13 +185,24 @@ class Wheel(WheelSchedules):
         """Store a job by its task's name; the task's code need not be here. See `new_job` for what is checked.
 
         Returns the job, or the one that already held its id or dedup key. A cancelled job holds no id; with `replace`
-        neither does one that is done or dead. Raises also: QueueFull, BrokerError.
+        neither does one that is done or dead. Raises also: QueueFull, BrokerError, and UnknownTask where the wheel is
+        strict.
         """
+        if isinstance(task, str) and task not in self.tasks:
+            await self.learn(task)
+            self.catalogue.unknown(task, queue, strict=self.strict)
         job = self.new_job(
             task, args=args, kwargs=kwargs, at=at, delay=delay, queue=queue, id=id, retries=retries, timeout=timeout,
             keep=keep, dedup=dedup, within=within, headers=headers, replace=replace,
         )  # fmt: skip
         return await self._connect().batcher(job.queue).submit(job)
+
+    async def learn(self, *tasks: str) -> None:
+        """Read what workers publish of these tasks, so that `new_job` and `new_schedule` know it: queue, policy, signature.
+
+        `enqueue` does so by itself. What was read lately is not read again. Raises: InvalidName, BrokerError.
+        """
+        await self._connect().learn([check_task(task) for task in tasks if task not in self.tasks])
 
     async def enqueue_many(
         self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
@@ -350,6 +220,9 @@ class Wheel(WheelSchedules):
         under_way: deque[asyncio.Task[list[Enqueued]]] = deque()
         try:
             for part in bulk.chunks():
+                if names := part.unsettled:
+                    await client.learn(names)
+                    part = part.of(self._settled(part.jobs))
                 under_way.append(asyncio.create_task(store.drive(part.store(store.session, client.known))))
                 await asyncio.sleep(0)
                 if len(under_way) >= _CHUNKS_UNDER_WAY:
@@ -473,6 +346,22 @@ class Wheel(WheelSchedules):
     ) -> int:
         """Delete dead jobs: these, or those that died at least `older_than_ms` ago, or all. Returns how many."""
         return await self._drive(lambda session: ops.purge_dead(session, queue, job_ids, older_than_ms, progress))
+
+    async def published_task(self, name: str) -> PublishedTask | None:
+        """Read what workers publish of a task; None when no worker has published it."""
+        return (await self._drive(lambda session: ops.published(session, [check_task(name)]))).get(name)
+
+    async def published_tasks(self) -> Listing[PublishedTask]:
+        """Read what workers publish of all their tasks, by name."""
+        return await self._drive(ops.tasks)
+
+    async def serving(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Serving]:
+        """Tell who serves a task in a queue, for pairs of queue and task."""
+        return await self._drive(lambda session: ops.serving(session, pairs))
+
+    async def next_tasks(self, infos: Sequence[QueueInfo]) -> dict[str, str]:
+        """Name the task of the first job on the wheel of each of these queues, by queue."""
+        return await self._drive(lambda session: ops.next_tasks(session, infos))
 
     async def workers(self, queue: str | None = None) -> Listing[WorkerInfo]:
         """List the workers of a queue, or of all."""

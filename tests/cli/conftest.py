@@ -46,9 +46,19 @@ class Done:
         return document
 
     @property
+    def said(self) -> str:
+        """What stands on stderr besides the notes that nobody serves a task."""
+        return served(self.err)
+
+    @property
     def errors(self) -> list[dict[str, Any]]:
         """The lines of stderr as JSON."""
         return [json.loads(line) for line in self.err.splitlines()]
+
+
+def served(err: str) -> str:
+    """A text from stderr without the notes that no worker would run a job."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("note: no "))
 
 
 class Shell:

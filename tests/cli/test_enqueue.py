@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Hand, Shell
+from .conftest import Hand, Shell, served
 
 HOUR_MS = 3_600_000
 
@@ -26,6 +26,7 @@ def test_a_job_is_enqueued_with_all_its_options(shell: Shell) -> None:
         "state": "scheduled",
         "fire_at": "2031-12-01T08:00:00.000Z",
         "fire_at_ms": fire_at_ms,
+        "unserved": ["no worker has published a task emails.send, and no live worker serves queue mail"],
     }
     job = shell.ok("job", "show", "mail-1", "--json").document
     expected = {
@@ -185,7 +186,7 @@ def test_what_is_wrong_is_said_in_one_sentence_before_anything_is_sent(
 def test_a_secret_on_the_command_line_gets_a_note(shell: Shell, tmp_path: Path) -> None:
     assert "others can read a command line" in shell.ok("enqueue", "t", "password=x").err
     (tmp_path / "secret.json").write_text('"x"')
-    assert shell.ok("enqueue", "t", "password:=@secret.json").err == ""
+    assert shell.ok("enqueue", "t", "password:=@secret.json").said == ""
 
 
 def test_wait_shows_how_the_job_ended(shell: Shell, hand: Hand) -> None:
@@ -195,7 +196,7 @@ def test_wait_shows_how_the_job_ended(shell: Shell, hand: Hand) -> None:
     hand.claim()
     hand.complete("a")
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (0, b"a done\n", b"")
+    assert (process.returncode, out, served(err.decode())) == (0, b"a done\n", "")
 
 
 def test_waiting_for_a_job_that_dies_is_a_failure(shell: Shell, hand: Hand) -> None:
@@ -227,7 +228,7 @@ def test_ctrl_c_ends_a_wait_quietly(shell: Shell) -> None:
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, b"")
+    assert (process.returncode, served(err.decode())) == (130, "")
     assert shell.ok("job", "show", "a", "--json").document["state"] == "scheduled"
 
 

@@ -66,7 +66,9 @@ def test_each_line_becomes_a_job(shell: Shell, tmp_path: Path) -> None:
     ]
     done = shell.ok("enqueue", "--jsonl", jsonl(tmp_path / "jobs", lines))
     assert done.out.startswith("3 enqueued in ")
-    assert done.err == ""
+    assert done.said == ""
+    assert len(done.err.splitlines()) == 3
+    assert "no worker has published a task a, and no live worker serves queue q1: the job waits until one" in done.err
     jobs = {job["id"]: job for job in shell.ok("job", "ls", "--json").documents}
     assert (jobs["1"]["args"], jobs["1"]["kwargs"], jobs["1"]["max_attempts"]) == ([1, "ż"], {"x": None}, 1)
     assert (jobs["1"]["queue"], jobs["2"]["queue"]) == ("q1", "default")
@@ -92,7 +94,7 @@ def test_lines_that_fail_are_listed_with_their_numbers_and_the_rest_goes_on(shel
     done = shell("enqueue", "--jsonl", file)
     assert done.code == 5
     assert f"2 enqueued, {len(BAD_LINES)} failed in " in done.out
-    told = done.err.splitlines()
+    told = done.said.splitlines()
     assert len(told) == len(BAD_LINES)
     for number, (line, (_, sentence)) in enumerate(zip(told, BAD_LINES, strict=True), 2):
         assert line.startswith(f"zwheel: line {number}: ")
@@ -170,7 +172,7 @@ def test_a_full_queue_fails_its_lines_and_no_others(shell: Shell, hand: Hand, tm
     lines = [{"task": "t", "id": str(i), "queue": "small" if i % 2 else "wide"} for i in range(4)]
     done = shell("enqueue", "--jsonl", jsonl(tmp_path / "jobs", lines))
     assert done.code == 5
-    assert [line.split(":")[1] for line in done.err.splitlines()] == [" line 2", " line 4"]
+    assert [line.split(":")[1] for line in done.said.splitlines()] == [" line 2", " line 4"]
     assert "queue 'small' is full" in done.err
     assert [job["id"] for job in shell.ok("job", "ls", "--queue", "wide", "--json").documents] == ["0", "2"]
 
@@ -228,7 +230,7 @@ def test_giving_up_says_which_lines_were_not_sent(
     done = shell("enqueue", "--jsonl", file, "--url", server.url, "--redis-timeout", "100ms")
     assert done.code == 3
     assert done.out.startswith("2 enqueued in ")
-    note, error = done.err.splitlines()
+    note, error = done.said.splitlines()
     assert note == "stopped after line 2; go on with the line after it"
     assert error.startswith("zwheel: ")
 

@@ -30,7 +30,7 @@ def test_show_tells_people_what_is_known(shell: Shell) -> None:
     assert (shown["id"], shown["task"], shown["queue"], shown["state"]) == ("a", "mail.send", "default", "scheduled")
     assert shown["fires"].startswith("2031-12-01 08:00:00Z = 2031-12-01 09:00:00 +0100 Europe/Berlin, in ")
     assert (shown["args"], shown["kwargs"], shown["timeout"]) == ("[1]", '{"to": "ann"}', "1 m 30 s")
-    assert (shown["attempt"], shown["keep"]) == ("0 of 11", "1 h")
+    assert (shown["attempt"], shown["keep"]) == ("0, of as many as its task says", "1 h")
 
 
 def test_show_follows_a_job_through_its_states(shell: Shell, hand: Hand) -> None:

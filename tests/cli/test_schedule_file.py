@@ -164,6 +164,7 @@ def test_sync_adds_changes_and_removes(shell: Shell, url: str) -> None:
     document = shell.ok("schedule", "sync", "s.toml", "--json").document
     assert document == {
         "owner": "file:s.toml", "dry_run": False, "added": ["c"], "changed": ["b"], "removed": ["a"], "unchanged": [],
+        "unserved": ["no worker has published a task t, and no live worker serves queue default"],
     }  # fmt: skip
     assert sorted(names(url)) == ["b", "c", "mine"]
     file.write_text("[schedules]\n", encoding="utf-8")

@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 from zwheel.cli.context import Context, Shared
-from zwheel.cli.values import day_name, headers, read_json, task_arguments
+from zwheel.cli.values import day_name, headers, read_json, read_words, task_arguments
 from zwheel.errors import InvalidInput, InvalidTime
 
 
 def test_words_become_arguments() -> None:
-    args, kwargs, secret = task_arguments(["1", '"two"', "[3]", "to=ann@example.com", "n:=2", "empty=", "url=a=b:=c"])
+    words = read_words(["1", '"two"', "[3]", "to=ann@example.com", "n:=2", "empty=", "url=a=b:=c"])
+    args, kwargs = task_arguments(words)
     assert args == [1, "two", [3]]
     assert kwargs == {"to": "ann@example.com", "n": 2, "empty": "", "url": "a=b:=c"}
-    assert not secret
+    assert not any(word.is_secret for word in words)
 
 
 @pytest.mark.parametrize("word", ["-1.5", "null", "true", '{"a": "b=c"}', '"k=v"'])
 def test_json_that_holds_an_equals_sign_or_looks_odd_is_still_json(word: str) -> None:
-    (value,), kwargs, _ = task_arguments([word])
+    (value,), kwargs = task_arguments(read_words([word]))
     assert kwargs == {}
     assert value == read_json(word)
 
@@ -42,20 +43,20 @@ def test_json_that_holds_an_equals_sign_or_looks_odd_is_still_json(word: str) ->
 )
 def test_a_word_that_is_no_argument_is_refused_with_a_hint(word: str, hint: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        task_arguments([word])
+        task_arguments(read_words([word]))
     assert hint in str(caught.value)
 
 
 def test_an_argument_given_twice_is_refused() -> None:
     with pytest.raises(InvalidInput, match="n is given twice"):
-        task_arguments(["n=1", "n:=2"])
+        task_arguments(read_words(["n=1", "n:=2"]))
 
 
 def test_json_is_read_from_files_and_from_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "value.json"
     file.write_text('{"zażółć": [1]}', encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[7]")))
-    args, kwargs, _ = task_arguments([f"@{file}", "n:=@-", "handle=@ann"])
+    args, kwargs = task_arguments(read_words([f"@{file}", "n:=@-", "handle=@ann"]))
     assert args == [{"zażółć": [1]}]
     assert kwargs == {"n": [7], "handle": "@ann"}
 
@@ -64,12 +65,12 @@ def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
     file = tmp_path / "value.json"
     file.write_bytes(b"\xff")
     with pytest.raises(InvalidInput, match=r"value\.json: not UTF-8: byte 0xff at 0"):
-        task_arguments([f"@{file}"])
+        task_arguments(read_words([f"@{file}"]))
 
 
 @pytest.mark.parametrize("word", ["password=x", "api_key:=1", "accessToken=x"])
 def test_a_secret_on_the_command_line_is_noticed(word: str) -> None:
-    assert task_arguments([word])[2]
+    assert read_words([word])[0].is_secret
 
 
 def test_headers_are_names_and_values() -> None:

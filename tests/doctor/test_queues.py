@@ -75,7 +75,7 @@ def test_every_contradiction_is_found_with_its_meaning_and_its_cure(
     texts = {(f["check"], f["level"]): f["text"] for f in told.findings if f.get("queue") == QUEUE}
     assert set(texts) == {
         ("listed", "warning"), ("orphans", "warning"), ("places", "problem"), ("days", "problem"),
-        ("days", "warning"), ("dedup", "warning"), ("versions", "warning"),
+        ("days", "warning"), ("dedup", "warning"), ("versions", "warning"), ("unserved", "warning"),
     }  # fmt: skip
     assert "far, ghost, orphan" in texts["orphans", "warning"]
     broken = [f["text"] for f in told.findings if f.get("check") == "places"]
@@ -100,7 +100,7 @@ def test_a_repair_asks_first_then_puts_all_right_and_counts_it(
     assert int(client.hget(hand.keys.meta, "orphans") or 0) == 7
     again = doctor(url)
     assert again.code == 0
-    assert {f["check"] for f in again.findings if f.get("queue") == QUEUE} == {"places", "versions"}
+    assert {f["check"] for f in again.findings if f.get("queue") == QUEUE} == {"places", "unserved", "versions"}
     assert sorted(hand.claim()) == ["runs", "stray", "twice"]
     with SyncWheel(url, namespace="zw") as wheel:
         assert wheel.queues() == [QUEUE]

@@ -207,8 +207,12 @@ async def test_another_reaper_takes_over_and_takes_nothing_twice(
     # This worker beats and does not reap: only the one that dies does, and then the one that comes after it.
     async with witness(wheel, reap_ms=600_000) as near:
         answer = await wheel.enqueue("pass", args=["pass"], keep=60)
-        async with worker_process(url, stage.path, wait=False, failpoints="claim.after=kill") as claimer:
-            assert await claimer.ended() == KILLED
+        # Its first claim takes nothing when it doubts the clock, as it may on a busy machine.
+        for _ in range(10):
+            async with worker_process(url, stage.path, wait=False, failpoints="claim.after=kill") as claimer:
+                assert await claimer.ended() == KILLED
+            if (await found(wheel, answer.job_id)).state is JobState.PROCESSING:
+                break
         await lapsed(wheel, answer.job_id)
         # Paused, so that the one that dies cannot claim what it took back in its last moment.
         await wheel.pause("default")

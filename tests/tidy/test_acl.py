@@ -14,18 +14,21 @@ from .tree import ROOT
 
 #: The modules that send plain commands for a role. A module that sends one and stands nowhere here fails the test.
 MODULES: dict[Role, tuple[str, ...]] = {
-    Role.PRODUCER: ("zwheel/operations/produce.py", "zwheel/operations/listing.py"),
+    Role.PRODUCER: ("zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
     Role.WORKER: (
         "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/keeper.py", "workers/poller.py", "workers/looks.py",
         "workers/peers.py", "workers/newcomer.py",
         "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/listing.py", "zwheel/operations/produce.py",
         "zwheel/operations/late.py", "zwheel/operations/declared.py", "workers/occurrences.py",
+        "zwheel/operations/learn.py", "zwheel/operations/publish.py", "zwheel/operations/tasks.py",
     ),
-    Role.READER: ("zwheel/operations/read.py", "zwheel/operations/overview.py"),
+    Role.READER: (
+        "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
+    ),
     Role.OPERATOR: (
         "zwheel/operations/act.py", "zwheel/operations/schedules.py", "zwheel/operations/produce.py",
         "zwheel/operations/listing.py",
-        "zwheel/operations/read.py", "zwheel/operations/overview.py",
+        "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
     ),
     Role.DOCTOR: (
         "zwheel/doctor/access.py", "zwheel/doctor/jumps.py", "zwheel/doctor/keyspace.py", "zwheel/doctor/offers.py",
@@ -36,9 +39,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
 #: What a role needs besides: through modules that serve several roles.
 BESIDES: dict[Role, frozenset[str]] = {
     # Sync at the start reads and writes the schedules of its application; it listens by the store.
-    Role.WORKER: frozenset({"blpop", "hget", "hkeys", "hscan", "time"}),
-    # A schedule is looked at by the readers of schedules.py.
-    Role.READER: frozenset({"hscan"}),
+    Role.WORKER: frozenset({"blpop", "hget"}),
     Role.DOCTOR: frozenset({"hkeys", "zrange"}),
 }
 #: Optional for a worker: a server that does not tell its settings is warned about.

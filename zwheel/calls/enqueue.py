@@ -21,7 +21,7 @@ from zwheel.times import MAX_MS
 class NewJob:
     """A job that is checked and encoded, ready to be enqueued. Made by `Task.job` and `Wheel.new_job`."""
 
-    __slots__ = ("at_ms", "body", "dedup", "delay_ms", "id", "queue", "replace", "tail", "window_ms")
+    __slots__ = ("at_ms", "body", "dedup", "delay_ms", "id", "queue", "replace", "tail", "unsettled", "window_ms")
 
     def __init__(
         self,
@@ -49,6 +49,8 @@ class NewJob:
         self.window_ms = window_ms
         #: Which job of its id gives way to it: True any that has ended, False a cancelled one, None not even that.
         self.replace = replace
+        #: What it was made from, when it was not known what its task asks for (`zwheel/by_name.py`); else None.
+        self.unsettled: Any = None
 
     def __repr__(self) -> str:
         return f"NewJob(id={self.id!r}, queue={self.queue!r})"

@@ -9,7 +9,7 @@ from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
-from zwheel.keys import queues_key
+from zwheel.keys import namespace_keys
 from zwheel.operations.read import queues
 from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
@@ -108,7 +108,7 @@ class Keyspace:
             self.buckets.setdefault(queue, set())
         elif shard == "0" and name in _TELLING and not tail:
             self.buckets.setdefault(queue, set())
-        elif (shard == "0" and name in _OTHERS and not tail) or key == queues_key(namespace) or _REPLAY.match(key):
+        elif (shard == "0" and name in _OTHERS and not tail) or key in namespace_keys(namespace) or _REPLAY.match(key):
             return
         elif key.startswith((f"{{{namespace}:", f"{namespace}:")) and len(self.unknown) < _MOST_UNKNOWN:
             self.unknown.add(key)

@@ -20,7 +20,7 @@ from zwheel.schedules.state import Status, read_schedule
 from zwheel.store import Steps
 from zwheel.times import day_of
 
-_PAGE = 500
+_PAGE, _MOST_TASKS = 500, 1000
 #: A lease, a death or a tombstone further away from now than this is looked at by the script, ms.
 _SUSPECT_MS = 60_000
 #: A schedule is looked at in the moment of its next time at the latest; this much is left to clocks that differ, ms.
@@ -35,6 +35,8 @@ class Suspects:
     """How many records there are."""
     unreadable: int = 0
     """How many of them this version cannot read."""
+    tasks: dict[str, int] = field(default_factory=dict)
+    """How many scheduled jobs each task has, of so many tasks at the most."""
     ids: dict[bytes, set[str]] = field(default_factory=dict)
     """Job id -> the days of the buckets that it is in, or belongs to."""
     digests: set[bytes] = field(default_factory=set)
@@ -45,6 +47,11 @@ class Suspects:
     """Every name among the schedules and on the list of what is due -> when it must be looked at, ms; None: any time."""
     strange: list[tuple[bytes, str]] = field(default_factory=list)
     """Schedules that this version cannot read, with the reason."""
+
+    def waits(self, task: str) -> None:
+        """Count a job that is on the wheel."""
+        if task in self.tasks or len(self.tasks) < _MOST_TASKS:
+            self.tasks[task] = self.tasks.get(task, 0) + 1
 
     def add(self, job_id: bytes, *days: str) -> None:
         """Suspect one job."""
@@ -168,6 +175,7 @@ def _look_at_records(
             homes.setdefault(_home(keys, job), []).append(job_id)
             if job.state is JobState.SCHEDULED:
                 belongs[job_id] = day_of(job.fire_at_ms)
+                found.waits(job.task)
         if homes:
             scores = yield [("ZMSCORE", zset, *ids) for zset, ids in homes.items()]
             for ids, listed in zip(homes.values(), scores, strict=True):

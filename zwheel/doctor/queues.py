@@ -131,7 +131,8 @@ def _check(
             state = f"schema {SCHEMA}, {counted(suspects.jobs, 'job')}, each in its place" if schema else "not used yet"
             say(ok("places", state, queue))
         _tell_unreadable(health, suspects)
-    health.findings += (yield from _as_allowed(keys, health, "its workers", check_workers(keys))) or []
+    waiting = suspects.tasks if suspects is not None else {}
+    health.findings += (yield from _as_allowed(keys, health, "its workers", check_workers(keys, waiting))) or []
     health.findings += (yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))) or []
 
 

@@ -1,6 +1,8 @@
-"""Workers that do not beat: silent for a moment, or dead without a word."""
+"""Workers that do not beat, silent for a moment or dead without a word, and jobs that no worker would run."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from zwheel.doctor.finding import Finding, warning
 from zwheel.info import WorkerInfo, WorkerState
@@ -13,18 +15,24 @@ _PAGE = 500
 _SHOWN = 3
 
 
-def check_workers(keys: ShardKeys) -> Steps[list[Finding]]:
-    """Tell of the workers of a queue that are silent or dead; those that signed off are not listed."""
+def check_workers(keys: ShardKeys, waiting: Mapping[str, int]) -> Steps[list[Finding]]:
+    """Tell of the workers of a queue that are silent or dead; those that signed off are not listed.
+
+    waiting: how many jobs of each task are on the wheel; of those that no worker would run it tells too.
+    """
     found: list[WorkerInfo] = []
+    living: list[WorkerInfo] = []
     cursor = 0
     while True:
         page, clock = yield (("HSCAN", keys.workers, cursor, "COUNT", _PAGE), ("TIME",))
         now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-        found += [info for info in read_workers(page[1], now_ms, keys.queue) if not info.alive]
+        listed = read_workers(page[1], now_ms, keys.queue)
+        found += [info for info in listed if not info.alive]
+        living += [info for info in listed if info.state is not WorkerState.DEAD]
         cursor = int(page[0])
         if cursor == 0:
             break
-    findings = []
+    findings = _unserved(keys, living, waiting)
     for state, means, cure in (
         (WorkerState.SILENT, "frozen, cut off from Redis, or killed a moment ago", "see whether it runs"),
         (
@@ -43,3 +51,28 @@ def check_workers(keys: ShardKeys) -> Steps[list[Finding]]:
             number = f"{len(some):,} worker{'s are' if len(some) > 1 else ' is'}"
             findings.append(warning("workers", f"{number} {state} ({named}{more}): {means}", cure, keys.queue))
     return findings
+
+
+def _unserved(keys: ShardKeys, living: Sequence[WorkerInfo], waiting: Mapping[str, int]) -> list[Finding]:
+    """The jobs that no worker would run: nobody serves the queue, or nobody who does knows their tasks."""
+    if not waiting:
+        return []
+    if not living:
+        text = f"{_jobs(sum(waiting.values()))} on its wheel, and no live worker serves it"
+        cure = f"start a worker: `zwheel worker APP --queue {keys.queue}`"
+        return [warning("unserved", text, cure, keys.queue)]
+    if any(info.tasks is None for info in living):
+        return []
+    known = frozenset[str]().union(*(info.tasks for info in living if info.tasks is not None))
+    unknown = sorted((task for task in waiting if task not in known), key=lambda task: (-waiting[task], task))
+    if not unknown:
+        return []
+    named = ", ".join(f"{shown(task, 60)}: {_jobs(waiting[task])}" for task in unknown[:_SHOWN])
+    more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+    text = f"no live worker of this queue knows the tasks of some of its jobs ({named}{more})"
+    cure = "start a worker whose application has them, or look at `zwheel task ls` for the right names"
+    return [warning("unserved", text, cure, keys.queue)]
+
+
+def _jobs(count: int) -> str:
+    return f"{count:,} job{'s'[: count != 1]}"

@@ -11,8 +11,10 @@ from zwheel.operations.act import (
     resume,
     set_cap,
 )
+from zwheel.operations.learn import learn, published, published_rows, task_names
 from zwheel.operations.overview import days, hours, queue_info, queue_infos, workers
 from zwheel.operations.produce import Bulk, enqueue_batch
+from zwheel.operations.publish import publish, unpublish
 from zwheel.operations.read import (
     count,
     get,
@@ -21,6 +23,7 @@ from zwheel.operations.read import (
     queues,
     wait,
 )
+from zwheel.operations.tasks import next_tasks, serving, tasks
 
 __all__ = [
     "Bulk",
@@ -32,8 +35,13 @@ __all__ = [
     "hours",
     "jobs",
     "matcher",
+    "learn",
+    "next_tasks",
     "pause",
     "ping",
+    "publish",
+    "published",
+    "published_rows",
     "purge",
     "purge_dead",
     "queue_info",
@@ -42,7 +50,11 @@ __all__ = [
     "redrive",
     "reschedule",
     "resume",
+    "serving",
     "set_cap",
+    "task_names",
+    "tasks",
+    "unpublish",
     "wait",
     "workers",
 ]

@@ -10,9 +10,9 @@ from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
 from zwheel.job import QueueName, WorkerId
-from zwheel.keys import check_name
+from zwheel.keys import NAME_LIMIT, check_name
 from zwheel.operations.read import bucket_days, each_alone, queues, sorted_days
-from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms, shown, whole
+from zwheel.outside import Listing, Unreadable, as_text, flat, is_text, score_ms, shown, whole
 from zwheel.store import Steps
 from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
 
@@ -20,8 +20,8 @@ from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
 _LEASE_MS, _LONGEST_LEASE_MS = 30_000, 86_400_000
 #: So many queues are looked at in one round trip.
 _QUEUES = 100
-#: So many of a worker's queues are believed.
-_MOST_QUEUES = 1000
+#: So many of a worker's queues and tasks are believed.
+_MOST_QUEUES, _MOST_TASKS = 1000, 1000
 
 
 def days(session: Session, queue: str) -> Steps[Listing[DayInfo]]:
@@ -154,6 +154,7 @@ class _Seen:
         past = sum(size for day, size in zip(self.days, sizes, strict=True) if day < today)
         score = _first_score(head)
         first_ms = score_ms(score)
+        first_job = next((member for member, _ in flat(head)), b"")
         if score is not None and first_ms is None:
             self.wrong.append(f"its first job has the fire time {shown(score)}, which cannot be")
         paused, cap, trimmed, orphans, schema = self.meta
@@ -166,7 +167,7 @@ class _Seen:
             oldest_due_ms=first_ms if first_ms is not None and first_ms <= now_ms else None, next_fire_ms=first_ms,
             workers=states.count(WorkerState.ALIVE), workers_silent=states.count(WorkerState.SILENT),
             workers_dead=states.count(WorkerState.DEAD), cap=self._number("cap", cap, 1), trimmed=self._number("trimmed", trimmed) or 0,
-            orphans=self._number("orphans", orphans) or 0, unreadable="; ".join(dict.fromkeys(self.wrong)),
+            orphans=self._number("orphans", orphans) or 0, next_job=as_text(first_job) if is_text(first_job) else "", unreadable="; ".join(dict.fromkeys(self.wrong)),
         )  # fmt: skip
 
 
@@ -207,8 +208,14 @@ def _worker(name: object, value: bytes, now_ms: int) -> WorkerInfo:
         id=WorkerId(check_name(as_text(name), "worker")), host=str(entry["host"])[:300], pid=numbers["pid"], queues=served,
         concurrency=numbers["concurrency"], running=numbers["running"], started_ms=numbers["started"],
         beat_ms=numbers["beat"], version=str(entry["version"])[:100],
-        state=_state(silent_ms, min(lease_ms, _LONGEST_LEASE_MS)), silent_ms=silent_ms,
+        state=_state(silent_ms, min(lease_ms, _LONGEST_LEASE_MS)), silent_ms=silent_ms, tasks=_tasks(entry.get("tasks")),
     )  # fmt: skip
+
+
+def _tasks(names: object) -> frozenset[str] | None:
+    if not isinstance(names, list) or len(names) > _MOST_TASKS:
+        return None
+    return frozenset(name for name in names if isinstance(name, str) and len(name) <= NAME_LIMIT)
 
 
 def _state(silent_ms: int, lease_ms: int) -> WorkerState:

@@ -85,7 +85,16 @@ class Chunk:
         one = all(job.queue == queue for job in jobs)
         #: The places of the jobs of each queue.
         self._places = [range(len(jobs))] if one else list(_by_queue(jobs))
-        self._alone = alone and one
+        self._sole, self._alone = alone, alone and one
+
+    @property
+    def unsettled(self) -> set[str]:
+        """The tasks of those of its jobs that were made before it was known what workers publish of them."""
+        return {job.unsettled.task for job in self.jobs if job.unsettled is not None}
+
+    def of(self, jobs: list[NewJob]) -> Chunk:
+        """The same chunk with these jobs in the place of its own."""
+        return Chunk(jobs, self._bulk, alone=self._sole)
 
     def store(self, session: Session, known: set[str]) -> Steps[list[Enqueued]]:
         """Store the chunk; answers in its order. Raises: QueueFull, PayloadTooLarge."""

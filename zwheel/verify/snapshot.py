@@ -16,7 +16,7 @@ from typing import Any
 
 from zwheel.errors import BrokerRefused, UndecodableJob
 from zwheel.job import JobId, QueueName
-from zwheel.keys import ShardKeys, queues_key
+from zwheel.keys import ShardKeys, namespace_keys
 from zwheel.operations.read import queues as listed_queues
 from zwheel.outside import as_text, flat, score_ms, shown
 from zwheel.record import read_record
@@ -169,6 +169,7 @@ def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
     """Sort the keys below the prefix that ought not to be, or not as they are."""
     tagged = re.compile(rf"\{{{re.escape(namespace)}:[^{{}}:]+:[0-9]+\}}:(.+)", re.DOTALL)
     found: dict[str, list[str]] = {"unknown": [], "no_ttl": [], "ttl": [], "type": []}
+    own = namespace_keys(namespace)
     keys = [*_scan(store, f"{{{namespace}:"), *_scan(store, f"{namespace}:")]
     for start in range(0, len(keys), _PART):
         part = keys[start : start + _PART]
@@ -177,7 +178,7 @@ def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
         for key, ttl, kind in zip(part, ttls, kinds, strict=True):
             match = tagged.fullmatch(key)
             name = match[1] if match else ""
-            right = "hash" if key == queues_key(namespace) else _type_of(name)
+            right = "hash" if key in own else _type_of(name)
             if not right:
                 found["unknown"].append(_text(key))
             elif as_text(kind) not in (right, "none"):

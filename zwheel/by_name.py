@@ -1,0 +1,53 @@
+"""Jobs of tasks whose code is not here: what workers publish of a task stands for its code.
+
+A job may be made before it is known what was published. Then it carries what it takes to make it again when it is, and
+a header that tells the worker to let the policy of its own code hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from zwheel.calls import NewJob
+from zwheel.codec import Codec
+from zwheel.published import PublishedTask
+from zwheel.tasks import POLICY_HEADER, JobOptions, TaskPolicy, body_context, make_job
+
+
+class Unsettled(NamedTuple):
+    """What a job was made from, while nothing was known of its task."""
+
+    task: str
+    options: JobOptions
+
+
+def make_by_name(
+    task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions, known: PublishedTask | None, codec: Codec
+) -> NewJob:  # fmt: skip
+    """Check and encode one job by its task's name. Raises: BadArguments, PayloadError, InvalidName, InvalidTime."""
+    if known is not None:
+        job = make_job(task, args, kwargs, options, known.policy, codec)
+        known.check(args, kwargs)
+        return job
+    open_options = replace(options, headers=with_policy_header(options.headers, options.retries))
+    job = make_job(task, args, kwargs, open_options, TaskPolicy(), codec)
+    job.unsettled = Unsettled(task, options)
+    return job
+
+
+def with_policy_header(headers: Mapping[str, str] | None, retries: int | None) -> Mapping[str, str] | None:
+    """The headers of a job whose task's policy is not known: the number of retries, if not given, is the worker's."""
+    return headers if retries is not None else {**(headers or {}), POLICY_HEADER: "task"}
+
+
+def settle(job: NewJob, known: PublishedTask, codec: Codec) -> NewJob:
+    """Make a job again, now that it is known what workers publish of its task. Raises: as `make_by_name`."""
+    task, options = job.unsettled
+    args, kwargs, headers = codec.decode(job.body, context=body_context(task, job.id) if codec.binds else b"")
+    headers.pop(POLICY_HEADER, None)
+    # Its timeout is among the headers already.
+    made = make_job(task, args, kwargs, replace(options, headers=headers, timeout=None), known.policy, codec, job.id)
+    known.check(args, kwargs)
+    return made

@@ -1,0 +1,55 @@
+"""Learning what workers publish of tasks, before jobs are made by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zwheel.calls import Session
+from zwheel.errors import BrokerRefused
+from zwheel.keys import tasks_key
+from zwheel.outside import as_text
+from zwheel.published import PublishedTask, read_row
+from zwheel.store import Steps
+
+#: So many rows are read in one call.
+_PAGE = 200
+
+
+def published(session: Session, names: Sequence[str]) -> Steps[dict[str, PublishedTask]]:
+    """Read what is published of these tasks; those that no worker published are left out.
+
+    A user that may not read it knows of none.
+    """
+    try:
+        rows = yield from published_rows(session, names)
+    except BrokerRefused:
+        return {}
+    read = ((name, None if raw is None else read_row(name, raw)) for name, raw in zip(names, rows, strict=True))
+    return {name: task for name, task in read if task is not None}
+
+
+def learn(session: Session, names: Sequence[str]) -> Steps[tuple[dict[str, PublishedTask], list[str]]]:
+    """Read what is published of these tasks; when of one of them nothing is, also the names that workers published."""
+    found = yield from published(session, names)
+    others: list[str] = []
+    if len(found) < len(names):
+        others = yield from task_names(session)
+    return found, others
+
+
+def published_rows(session: Session, names: Sequence[str]) -> Steps[list[bytes | None]]:
+    """Read the rows of these tasks as they are; None where there is none. Raises: BrokerRefused."""
+    found: list[bytes | None] = []
+    for start in range(0, len(names), _PAGE):
+        (rows,) = yield (("HMGET", tasks_key(session.namespace), *names[start : start + _PAGE]),)
+        found += rows
+    return found
+
+
+def task_names(session: Session) -> Steps[list[str]]:
+    """Name every task that a worker published, sorted; none when this user may not read them."""
+    try:
+        (names,) = yield (("HKEYS", tasks_key(session.namespace)),)
+    except BrokerRefused:
+        return []
+    return sorted(as_text(name) for name in names)
