@@ -249,7 +249,8 @@ def test_every_value_that_cannot_be_is_found_and_mended(
     again = doctor(url)
     assert [f for f in again.findings if f.get("level") == "problem"] == []
     assert {f["check"] for f in again.findings if f.get("level") == "warning" and f.get("queue") == QUEUE} == {
-        "versions"
+        "unserved",
+        "versions",
     }
     assert client.zrange(keys.days, 0, -1) == [day_of(now).encode()]
     assert set(client.zrange(bucket, 0, -1)) | {runs.encode()} == {b"below", b"never", b"runs", b"dies", b"\xff\xfe"}
