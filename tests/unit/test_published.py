@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,3 +126,18 @@ def test_parameters_that_cannot_be_leave_the_rest_of_the_row(params: Any) -> Non
     task = read_row(b"t", json.dumps(GOOD | {"params": params}))
     assert task is not None and task.signature is None
     task.check([1, 2], {"c": 3})
+
+
+@pytest.mark.parametrize(
+    "around", [lambda shape: shape, lambda shape: {"list": shape}, lambda shape: {"one_of": [{"map": shape}, "null"]}]
+)
+def test_no_text_of_a_row_is_ever_evaluated(around: Any, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    text = f"__import__('pathlib').Path({str(mark)!r}).touch()"
+    params = [["a", "either", True, around({"enum": [text]})]]
+    task = read_row(b"t", json.dumps(GOOD | {"params": params, "about": text, "app": text}))
+    assert task is not None and task.signature is not None
+    for value in (text, [text], {"k": text}, 1):
+        with contextlib.suppress(BadArguments):
+            task.check([value], {})
+    assert not mark.exists()
