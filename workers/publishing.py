@@ -7,15 +7,14 @@ So a worker writes all of its tasks when it starts; later it writes again what n
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
-from typing import Any
+from collections.abc import Iterable
 
 from zwheel import operations as ops
 from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.outside import Sayer, escaped
-from zwheel.published import read_row, row_of
+from zwheel.published import facts_of, read_row, seen_of, stamped
 from zwheel.registry import Registry
 from zwheel.store import Store
 
@@ -30,32 +29,34 @@ _STALE_MS, _ABANDONED_MS = 45_000, 180_000
 FORGOTTEN_MS, _FORGET_S = 30 * 86_400_000, 86_400.0
 #: How long the start of a worker waits for this at the most, seconds.
 _START_S = 2.0
+#: The rows of so many tasks are looked at in one go: the event loop has jobs to start meanwhile.
+_PAGE = 200
 
 
 class Publishing:
     """What one worker process publishes."""
 
     def __init__(self, wheel: Registry, store: Store) -> None:
-        self._wheel = wheel
         self._store = store
         self._sayer = Sayer(log)
-        self._names = sorted(wheel.tasks)[:MOST]
+        self._facts = {name: facts_of(wheel.tasks[name], wheel.app) for name in sorted(wheel.tasks)[:MOST]}
         if len(wheel.tasks) > MOST:
             log.warning("too many tasks to publish them all: those after the first %d are left out", MOST)
-
-    def _rows(self) -> dict[str, bytes]:
-        now_ms = self._store.session.clock.now_ms()
-        return {name: row_of(self._wheel.tasks[name], self._wheel.app, now_ms) for name in self._names}
 
     async def start(self) -> None:
         """Publish all of them, over what was published of their names before."""
         try:
             async with asyncio.timeout(_START_S):
-                await self._store.drive(ops.publish(self._store.session, self._rows()))
+                await self._publish(self._facts)
         except TimeoutError:
             log.info("the tasks are not published yet: Redis is slow")
         except BrokerError as error:
             self._say(error)
+
+    async def _publish(self, names: Iterable[str]) -> None:
+        now_ms = self._store.session.clock.now_ms()
+        rows = {name: stamped(self._facts[name], now_ms) for name in names}
+        await self._store.drive(ops.publish(self._store.session, rows))
 
     def _say(self, error: BrokerError) -> None:
         level = logging.WARNING if isinstance(error, BrokerRefused) else logging.INFO
@@ -80,12 +81,13 @@ class Publishing:
 
     async def _refresh(self) -> None:
         """Write again what is missing, what nobody wrote for a while, and what those left behind that are gone."""
-        own, session = self._rows(), self._store.session
-        stored = await self._store.drive(ops.published_rows(session, self._names))
-        now_ms = session.clock.now_ms()
-        pairs = zip(self._names, stored, strict=True)
-        stale = {name: own[name] for name, raw in pairs if _is_stale(name, raw, own[name], now_ms)}
-        await self._store.drive(ops.publish(session, stale))
+        names, session = list(self._facts), self._store.session
+        for start in range(0, len(names), _PAGE):
+            part = names[start : start + _PAGE]
+            stored = await self._store.drive(ops.published_rows(session, part))
+            now_ms = session.clock.now_ms()
+            pairs = zip(part, stored, strict=True)
+            await self._publish([name for name, raw in pairs if _is_stale(name, raw, self._facts[name], now_ms)])
 
     async def _forget(self) -> None:
         session = self._store.session
@@ -95,16 +97,12 @@ class Publishing:
         await self._store.drive(ops.unpublish(session, old))
 
 
-def _is_stale(name: str, raw: Any, own: bytes, now_ms: int) -> bool:
+def _is_stale(name: str, raw: bytes | None, facts: bytes, now_ms: int) -> bool:
     """Whether what is stored of a task is to be written over with what this worker has."""
-    known = None if raw is None else read_row(name, raw)
-    if known is None:
+    if raw is None:
         return True
-    age_ms = abs(now_ms - known.seen_ms)
-    return age_ms > (_STALE_MS if _facts(raw) == _facts(own) else _ABANDONED_MS)
-
-
-def _facts(raw: bytes) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads(raw)
-    row.pop("seen_ms", None)
-    return row
+    seen_ms = seen_of(facts, raw)
+    if seen_ms is not None:
+        return abs(now_ms - seen_ms) > _STALE_MS
+    other = read_row(name, raw)
+    return other is None or abs(now_ms - other.seen_ms) > _ABANDONED_MS

@@ -34,8 +34,9 @@ from zwheel.tasks import BaseTask, TaskPolicy
 from zwheel.times import MAX_MS
 from zwheel.travel import check_travel
 
-#: The largest row that is written; one that would be larger leaves its parameters out. And the largest that is read.
-ROW_BYTES, _READ_BYTES = 8_192, 16_384
+#: The largest facts that are written: those that would be larger leave the parameters out. And the largest row read.
+FACTS_BYTES, _READ_BYTES = 8_192, 16_384
+_SEEN = b',"seen_ms":'
 _MOST_PARAMETERS = 100
 _ABOUT_CHARACTERS = 200
 _KINDS = {
@@ -140,18 +141,36 @@ class PublishedTask:
 
 def row_of(task: BaseTask[Any, Any], app: str, seen_ms: int) -> bytes:
     """What a worker publishes of one of its tasks."""
+    return stamped(facts_of(task, app), seen_ms)
+
+
+def stamped(facts: bytes, seen_ms: int) -> bytes:
+    """A whole row: the facts, and when they were published."""
+    return b"%b%b%d}" % (facts, _SEEN, seen_ms)
+
+
+def seen_of(facts: bytes, raw: bytes) -> int | None:
+    """When just these facts were published last, ms; None: the row says something else."""
+    if not raw.startswith(facts + _SEEN):
+        return None
+    seen = raw[len(facts) + len(_SEEN) : -1]
+    return whole(seen, 0, MAX_MS) if seen.isdigit() else None
+
+
+def facts_of(task: BaseTask[Any, Any], app: str) -> bytes:
+    """The beginning of a row, all of it that stays the same as long as the worker runs."""
     policy = task.policy
     row: dict[str, Any] = {
         "queue": policy.queue, "retries": policy.retries, "timeout_ms": policy.timeout_ms, "keep_ms": policy.keep_ms,
         "process": policy.process, "params": _params(task.signature), "about": _about(task.function),
-        "app": app[:_ABOUT_CHARACTERS], "version": __version__, "seen_ms": seen_ms,
+        "app": app[:_ABOUT_CHARACTERS], "version": __version__,
     }  # fmt: skip
     raw = _packed(row)
-    return raw if len(raw) <= ROW_BYTES else _packed(row | {"params": None})
+    return raw if len(raw) <= FACTS_BYTES else _packed(row | {"params": None})
 
 
 def _packed(row: Mapping[str, Any]) -> bytes:
-    return json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace").removesuffix(b"}")
 
 
 def _about(function: Any) -> str:

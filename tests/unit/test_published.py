@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zwheel import BadArguments, Wheel
-from zwheel.published import ROW_BYTES, PublishedTask, read_row, row_of
+from zwheel.published import FACTS_BYTES, PublishedTask, facts_of, read_row, row_of, seen_of, stamped
 
 
 def published(function: Any, **policy: Any) -> PublishedTask:
@@ -78,7 +78,7 @@ def test_a_row_that_would_be_too_large_leaves_its_parameters_out() -> None:
         parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=int) for name in names]
         wide.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         task = Wheel("redis://127.0.0.1:1").task(name="shop.wide")(wide)
-        assert len(row_of(task, "a" * 10_000, 0)) <= ROW_BYTES
+        assert len(facts_of(task, "a" * 10_000)) <= FACTS_BYTES
     found = published(wide)
     assert found.signature is None
     found.check([1], {})
@@ -141,3 +141,20 @@ def test_no_text_of_a_row_is_ever_evaluated(around: Any, tmp_path: Path) -> None
         with contextlib.suppress(BadArguments):
             task.check([value], {})
     assert not mark.exists()
+
+
+def test_a_row_of_the_same_facts_tells_when_it_was_published() -> None:
+    facts = facts_of(Wheel("redis://127.0.0.1:1").task(name="shop.t")(remind), "shop:wheel")
+    row = stamped(facts, 1_790_000_000_000)
+    assert json.loads(row)["seen_ms"] == 1_790_000_000_000
+    assert seen_of(facts, row) == 1_790_000_000_000
+    for other in (
+        b"",
+        row[1:],
+        row.replace(b"default", b"other"),
+        facts,
+        facts + b"}",
+        facts + b',"seen_ms":x}',
+        row[:-1] + b"0" * 30 + b"}",
+    ):
+        assert seen_of(facts, other) is None
