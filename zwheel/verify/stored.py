@@ -107,7 +107,7 @@ def i11_dedup(runs: Runs, bounds: Bounds, found: Findings) -> None:
         for (first, holder), (second, job) in pairwise(made):
             if job is holder and second.letter == "r":
                 continue  # The key passed on to the job that took its place.
-            held_by = _holds(runs, holder, first, second.since)
+            held_by = _holds(runs, holder, first, second.us)
             if held_by is not None and not (job.shaky or holder.shaky):
                 found.add(
                     "two jobs were created for one dedup key while the first held it", first,
