@@ -80,6 +80,8 @@ class Proxy:
         self._mute_at = 0
         self._latency: Callable[[], float] | None = None
         self._refusing = False
+        #: What nobody asked for: said in front of the next reply, which follows after that many seconds.
+        self.noise: tuple[bytes, float] | None = None
         self._server: asyncio.Server | None = None
         self.port = 0
         #: How often each script or command reached the server, counted when it was passed on.
@@ -308,6 +310,11 @@ class _Link:
                 self._held_back += data
                 self._more.set()
             else:
+                noise, self._proxy.noise = self._proxy.noise, None
+                if noise is not None:
+                    self._writer.write(noise[0])
+                    await self._writer.drain()
+                    await asyncio.sleep(noise[1])
                 self._writer.write(data)
                 await self._writer.drain()
         self._writer.close()

@@ -102,6 +102,12 @@ class Pool:
             else:
                 future.set_exception(error)
 
+    def distrust(self) -> None:
+        """End every connection, also for those who wait for an answer: an answer on one was none."""
+        self._idle.clear()
+        while self._wires:
+            self._wires.pop().end("an answer on a connection of this client was none that could be")
+
     def abandon(self) -> None:
         """Let go of every connection: its event loop is gone, or is another process's."""
         self._idle.clear()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, RedisError
 
+from zwheel.address import mask_url
 from zwheel.calls.call import Call, clock_us
 from zwheel.calls.session import Session
 from zwheel.connect import connect_async, connect_blocking, connect_sync, translate
@@ -152,11 +153,23 @@ class _Shell:
         sent: before anything was sent, also where a part of it was sent again because its script was missing: the rest
         was answered before that.
         """
-        if len(replies) == 1 and type(replies[0]) is list and isinstance(commands[0], Call):
-            # The most frequent exchange: one call that was answered.
-            if not self.session.now:
-                self.session.clock.observe(clock_us(replies[0]), sent, time.monotonic_ns())
-            return
+        try:
+            if len(replies) == 1 and type(replies[0]) is list and isinstance(commands[0], Call):
+                # The most frequent exchange: one call that was answered.
+                if not self.session.now:
+                    self.session.clock.observe(clock_us(replies[0]), sent, time.monotonic_ns())
+                return
+            self._take_in(commands, replies, sent, each)
+        except (LookupError, TypeError, ValueError) as error:
+            # No script answers so, and replies carry no name: the next ones may be answers to what was asked before.
+            self._distrust()
+            raise OutcomeUnknown(
+                f"Redis at {mask_url(self.url)} gave what no script answers: is there a proxy, or another server? "
+                "The request may or may not have been carried out"
+            ) from error
+
+    def _take_in(self, commands: Commands, replies: list[Any], sent: int, each: bool) -> None:
+        """The same for any number of replies, one by one."""
         for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, BaseException):
                 error = self._translate(reply)
@@ -167,7 +180,13 @@ class _Shell:
                     raise error
                 replies[i] = error
             elif isinstance(command, Call) and not self.session.now:
+                if type(reply) is not list:
+                    raise TypeError(f"a script answers with a list, not with {type(reply).__name__}")
                 self.session.clock.observe(clock_us(reply), sent, time.monotonic_ns())
+
+    def _distrust(self) -> None:
+        """End all connections: what comes on them may be no answer to what was asked."""
+        raise NotImplementedError
 
     def _translate(self, error: BaseException) -> ZwheelError:
         return error if isinstance(error, ZwheelError) else translate(error, self.url)
@@ -303,6 +322,10 @@ class Store(_Shell):
         except (RedisError, OSError, TimeoutError) as error:
             raise self._translate(error) from error
 
+    def _distrust(self) -> None:
+        if self._pool is not None:
+            self._pool.distrust()
+
     def abandon(self) -> None:
         """Let go of connections whose event loop is gone, or is another process's."""
         if self._pool is not None:
@@ -389,6 +412,10 @@ class SyncStore(_Shell):
             return result
         finally:
             work.close()
+
+    def _distrust(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
 
     def _exchange(self, commands: Commands, ends: float | None = None) -> list[Any]:
         try:

@@ -180,6 +180,10 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
         self._connection._close()
 
+    def end(self, why: str) -> None:
+        """End it; whoever waits does not know what became of the request."""
+        self._fail(LostError(why))
+
     def eof_received(self) -> None:
         """Be used no more; the transport closes itself."""
         self.lost = True

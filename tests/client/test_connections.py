@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.proxy import Proxy
 from tests.servers import RedisServer
-from zwheel import OutcomeUnknown, SyncWheel, Wheel
+from zwheel import JobState, OutcomeUnknown, SyncWheel, Wheel
 from zwheel.calls import Session
 from zwheel.errors import BrokerError
 from zwheel.store import Store, SyncStore
@@ -161,6 +162,44 @@ def test_nor_does_the_blocking_client_take_it_for_an_answer(peer: Peer, data: by
         assert store.send(echo(word)) == [word.encode()]
     assert len(peer.open) == 2
     store.close()
+
+
+NO_ANSWERS = pytest.mark.parametrize(
+    "noise",
+    [b"$-1\r\n", b":7\r\n", b"*0\r\n", b"+OK\r\n", b">2\r\n+a\r\n+b\r\n", b"*2\r\n+ok\r\n+soon\r\n", b"%1\r\n+a\r\n#t\r\n"],
+    ids=["nothing", "number", "empty", "text", "push", "no clock", "map"],
+)  # fmt: skip
+
+
+@NO_ANSWERS
+@pytest.mark.parametrize("late_s", [0.0, 0.2], ids=["at once", "late"])
+async def test_an_answer_that_no_script_gives_is_asked_for_again_on_another_connection(
+    fresh: RedisServer, noise: bytes, late_s: float
+) -> None:
+    """The true answer follows it, and is not taken for that to the next request."""
+    with Proxy(fresh.socket) as proxy, SyncWheel(proxy.url, namespace="zw") as blocking:
+        async with Wheel(proxy.url, namespace="zw") as wheel:
+            await wheel.enqueue("t", id="first", delay=60)
+            blocking.enqueue("t", id="second", delay=60)
+            proxy.noise = noise, late_s
+            answers = [await wheel.enqueue("t", id="a", delay=60), await wheel.enqueue("t", id="b", delay=60)]
+            proxy.noise = noise, late_s
+            answers += [blocking.enqueue("t", id="c", delay=60), blocking.enqueue("t", id="d", delay=60)]
+            assert [(answer.job_id, answer.existed) for answer in answers] == [(name, False) for name in "abcd"]
+            assert await wheel.count("default", JobState.SCHEDULED) == 6
+
+
+@NO_ANSWERS
+async def test_a_caller_that_does_not_repeat_hears_that_the_outcome_is_unknown(
+    fresh: RedisServer, noise: bytes
+) -> None:
+    with Proxy(fresh.socket) as proxy:
+        async with Wheel(proxy.url, namespace="zw", give_up_s=0) as wheel:
+            await wheel.enqueue("t", id="first", delay=60)
+            proxy.noise = noise, 0.0
+            with pytest.raises(OutcomeUnknown, match="no script answers"):
+                await wheel.enqueue("t", id="a", delay=60)
+            assert (await wheel.enqueue("t", id="a", delay=60)).existed is False
 
 
 @pytest.mark.parametrize("blocking", [False, True], ids=["async", "sync"])
