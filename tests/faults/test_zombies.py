@@ -191,9 +191,13 @@ def is_producer(pid: int) -> bool:
     return b"late-" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+LONG_MS = 4_000
+
+
 async def test_nobody_waits_for_a_stopped_reaper(wheel: Wheel, stage: Stage, url: str) -> None:
-    # A long lease: however busy the machine is, it keeps the job that takes its room.
-    async with witness(wheel, reap_ms=600_000, lease_ms=60_000) as near:
+    # A long lease: on a busy machine too it keeps the job that takes its room. But it is the grace that others give once
+    # an answer was slow for them, 0.1 s here: the longest lease in use.
+    async with witness(wheel, reap_ms=600_000, lease_ms=LONG_MS) as near:
         answer = await wheel.enqueue("pass", args=["pass"], keep=60)
         async with worker_process(url, stage.path, wait=False, failpoints="claim.after=kill") as claimer:
             assert await claimer.ended() == -signal.SIGKILL
@@ -204,8 +208,8 @@ async def test_nobody_waits_for_a_stopped_reaper(wheel: Wheel, stage: Stage, url
                 job = await wheel.wait(answer.job_id, timeout=25)
     assert job.attempt == 2
     assert [run.token for run in near.runs] == [job.token]
-    # A lease of grace at the most, then as after any death: the wake-up token may have gone to the one that sleeps.
-    assert near.runs[0].token // 1000 <= began + 2 * LEASE_MS + REAP_MS + POLL_MS + BUSY_MS
+    # That grace at the most, then as after any death: the wake-up token may have gone to the one that sleeps.
+    assert near.runs[0].token // 1000 <= began + LONG_MS + LEASE_MS + REAP_MS + POLL_MS + BUSY_MS
 
 
 async def test_nobody_waits_for_a_stopped_timekeeper(wheel: Wheel, stage: Stage, url: str) -> None:
