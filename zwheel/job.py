@@ -30,7 +30,7 @@ class JobState(StrEnum):
     DEAD = "dead"
     """Will not run again unless a person redrives it; the last error says why."""
     CANCELLED = "cancelled"
-    """Taken off the wheel by a person before it started; kept as a tombstone for a while."""
+    """Taken off the wheel by a person before it started; kept as a tombstone for a while. Its id is free for a new job."""
 
     @property
     def terminal(self) -> bool:

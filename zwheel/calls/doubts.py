@@ -57,7 +57,10 @@ class Doubts:
         That it existed is no answer to one who asks otherwise about replacing it.
         """
         found = self._answers.get((queue, job.id))
-        if found is None or found[1] < time.monotonic() or (found[0].existed and found[2] != job.replace):
+        if found is None or found[1] < time.monotonic():
+            return None
+        if found[0].existed and found[2] != job.replace:
+            self.told(queue, (job.id,))
             return None
         return found[0]
 
