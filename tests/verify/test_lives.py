@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .book import DIGEST, Book, on_wheel
+from .book import DIGEST, HOUR, Book, on_wheel
 
 
 def judged(book: Book) -> list[str]:
@@ -60,3 +60,31 @@ def test_nothing_is_said_where_an_end_may_be_unknown(book: Book) -> None:
     book.enqueue("a", 50, fire=60_000, letter="r", replace=True)
     book.snapshot(5_000, {"a": on_wheel(60_000)})
     assert judged(book) == []
+
+
+def test_a_cancel_that_was_repeated_may_have_been_the_last_word(book: Book) -> None:
+    book.enqueue("a", fire=60_000)
+    book.call("cancel", 10, [{"id": "a", "letter": "c"}], proc="p", request="p:c:1", phase="lost")
+    book.call("reschedule", 20, [{"id": "a", "letter": "s", "fire": HOUR + 70_000}], proc="q")
+    book.call("cancel", 50, [{"id": "a", "letter": "c"}], proc="p", request="p:c:1")
+    book.enqueue("a", 60, fire=60_000, letter="r")
+    book.snapshot(5_000, {"a": on_wheel(60_000)})
+    assert judged(book) == []
+
+
+def test_an_enqueue_that_was_repeated_may_have_come_after_the_end(book: Book) -> None:
+    book.enqueue("a")
+    book.enqueue("a", 12, fire=60_000, letter="r", replace=True, request="p:e:1", phase="lost")
+    book.claim("a", 15)
+    book.settle("complete", "a", 20, of=15)
+    book.enqueue("a", 50, fire=60_000, letter="r", replace=True, request="p:e:1")
+    book.snapshot(5_000, {"a": on_wheel(60_000)})
+    assert judged(book) == []
+
+
+def test_a_redriven_job_lives_and_must_not_give_way(book: Book) -> None:
+    end(book, "bury")
+    book.call("redrive", 30, [{"id": "a", "letter": "r"}], proc="p")
+    book.enqueue("a", 50, fire=60_000, letter="r", replace=True)
+    book.snapshot(5_000, {"a": on_wheel(60_000)})
+    assert judged(book) == ["I13"]

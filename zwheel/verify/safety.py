@@ -329,11 +329,9 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
         if job.shaky:
             continue
         ended: Event | None = None
-        before: Event | None = None
         for move in sorted([*job.moves, *job.extends], key=lambda e: (e.since, e.us)):
-            if before is not None and move.op == "enqueue" and move.letter == "r":
-                _gave_way(runs, job, before, move, found)
-            before = move
+            if move.op == "enqueue" and move.letter == "r":
+                _gave_way(runs, job, move, found)
             hidden = job.may_have({"redrive", "enqueue", "repair"}, move.us)
             if ended is None or hidden or move.op == "enqueue":
                 pass
@@ -344,15 +342,21 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
             ended = move if move.terminal else None if move.op in ("enqueue", "redrive") else ended
 
 
-def _gave_way(runs: Runs, job: JobLine, before: Event, move: Event, found: Findings) -> None:
+def _gave_way(runs: Runs, job: JobLine, made: Event, found: Findings) -> None:
     """Judge what an enqueue put a new job in the place of: a cancelled job, or any that ended when it asked for that."""
-    if before.us >= move.since or job.maybe or runs.queue(job.queue).may_have("reap", before.us, move.us):
+    before = [move for move in job.moves if move.us < made.since]
+    beside = any(move is not made and move.us >= made.since and move.since <= made.us for move in job.moves)
+    if not before or beside or job.maybe or runs.queue(job.queue).may_have("reap", before[0].us, made.us):
         return
-    asked = move.facts.get("replace")
-    if not before.terminal:
-        found.add("a job that lived gave way to a new one", before, move, job=name_of(job))
-    elif not (asked or (asked is None and before.op == "cancel")):
-        found.add("a job that had ended gave way although that was not asked for", before, move, job=name_of(job))
+    # What may have been the last word: a repeat says only by when it was.
+    begun = max((move.since for move in before if move.op in ("enqueue", "redrive")), default=0)
+    ends = [move for move in before if move.terminal and move.us >= begun]
+    asked = made.facts.get("replace")
+    if not ends:
+        found.add("a job that lived gave way to a new one", before[-1], made, job=name_of(job))
+    elif not asked and (asked is not None or all(end.op != "cancel" for end in ends)):
+        text = "a job that had ended gave way although that was not asked for"
+        found.add(text, ends[-1], made, job=name_of(job))
 
 
 def _revived(job: JobLine, ended: Event, move: Event) -> bool:
