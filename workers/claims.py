@@ -163,6 +163,16 @@ class Slots:
         if places:
             self._feed()
 
+    def lend(self) -> None:
+        """A job that was started waits for something else: others may run in its slot, until `take_back`."""
+        self.running -= 1
+        self.unreserve(1)
+
+    def take_back(self) -> None:
+        """That job goes on, or ends. There may be one more than the concurrency now, until the next ends."""
+        self.running += 1
+        self.held += 1
+
     def ended(self) -> None:
         """One claimed job ended or was given back."""
         self.held -= 1

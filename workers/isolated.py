@@ -19,8 +19,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anyio import CapacityLimiter
-
 from zwheel.context import CurrentJob
 from zwheel.outside import escaped
 from zwheel.plain import counted
@@ -72,25 +70,10 @@ class _Retried(Elsewhere, Retry):
 class Isolated:
     """The processes of one worker."""
 
-    def __init__(self, most: int, lease_ms: int) -> None:
-        """most: how many may run at a time; 0: as many as there are CPUs for this process."""
+    def __init__(self, lease_ms: int) -> None:
         self._lease_ms = lease_ms
-        self._limit = CapacityLimiter(most or cpus())
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
-
-    async def admit(self, within_s: float) -> bool:
-        """Take one of the places, waiting that long for it. Give it back with `leave`, in the same task."""
-        try:
-            async with asyncio.timeout(within_s):
-                await self._limit.acquire()
-        except TimeoutError:
-            return False
-        return True
-
-    def leave(self) -> None:
-        """Give the place back."""
-        self._limit.release()
 
     async def call(
         self, task: BaseTask[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any], job: CurrentJob,

@@ -82,9 +82,9 @@ class Outcomes:
     def _ended_late(self, claim: Claim) -> None:
         self._say(logging.INFO, claim, "it ended after its outcome was settled")
 
-    def hand_back(self, claim: Claim, settler: Settler) -> None:
+    def hand_back(self, claim: Claim, settler: Settler, away_ms: int) -> None:
         """Let others have a job for which there is no process here; it comes back when they have none either."""
-        settler.release(claim, random.randint(*_HANDED_BACK_MS))
+        settler.release(claim, away_ms)
         self.observe("released", claim)
 
     def raised(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: BaseException) -> None:
@@ -120,7 +120,7 @@ class Outcomes:
             self.observe("lost", claim)
         elif isinstance(error, NotStarted):
             self._say(logging.ERROR, claim, "%s; it is handed back", error)
-            self.hand_back(claim, settler)
+            self.hand_back(claim, settler, random.randint(*_HANDED_BACK_MS))
         elif part_of(error, Discard):
             self.bury(claim, settler, error, Reason.DISCARDED)
         elif claim.stop in _UNHARMED:

@@ -24,10 +24,11 @@ from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
 from .failure import earlier_failures
 from .forks import FORKS, Threads
-from .isolated import Isolated
+from .isolated import Isolated, cpus
 from .occurrences import NO_WAY_BACK, Occurrences
 from .outcomes import Outcomes
 from .peers import Peers
+from .places import Places
 from .settler import Settler
 from .timeouts import timeout_of
 
@@ -77,7 +78,8 @@ class Runner:
         self._ready: deque[_Entry] = deque()
         self._not_yet: deque[_Entry] = deque()
         self._threads: Threads | None = None
-        self.isolated = Isolated(task_processes, lease_ms)
+        self.isolated = Isolated(lease_ms)
+        self._places = Places(task_processes or cpus(), slots, self.fill)
         #: Every claim of this process until its outcome is acknowledged, read by the heartbeat's thread, and what takes
         #: its outcome. Two queues may use the same job id.
         self.held: dict[Claim, Settler] = {}
@@ -266,14 +268,14 @@ class Runner:
             if timer is not None:
                 timer.cancel()
             if apart:
-                self.isolated.leave()
+                self._places.leave()
         return future
 
     async def _has_place(self, claim: Claim, settler: Settler) -> bool:
         """Wait for a process, but not long: another worker may have one."""
-        if await self.isolated.admit(_PATIENCE_S):
+        if await self._places.take(_PATIENCE_S):
             return True
-        self._outcomes.hand_back(claim, settler)
+        self._outcomes.hand_back(claim, settler, self._places.away_ms())
         return False
 
     def _may_try(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any]) -> bool:

@@ -85,3 +85,8 @@ def hogs(name: str) -> None:
 @wheel.task(name="held", keep=60, process=True)
 def held(name: str) -> None:
     stage.play_blocking(name)
+
+
+@wheel.task(name="needs_none", keep=60)
+async def needs_none() -> None:
+    """Runs in the worker's own process."""

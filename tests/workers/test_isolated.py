@@ -120,6 +120,25 @@ async def test_as_many_processes_run_as_there_are_cpus_or_as_asked_for(
         assert not any(is_running(actor.pid) for actor in actors)
 
 
+async def test_jobs_that_wait_for_a_process_keep_none_waiting_that_needs_none(
+    wheel: Wheel, stage: Stage, url: str
+) -> None:
+    async with worker_process(url, stage.path, "--task-processes", "1", "--concurrency", "3", app=APP) as worker:
+        answers = [await wheel.enqueue("held", args=["held"], keep=60)]
+        first = await stage.nth(1)
+        # At one a second and slot, as they went back before, these took half a minute to go round once.
+        answers += [await wheel.enqueue("held", args=["pass"], keep=60) for _ in range(60)]
+        for _ in range(3):
+            plain = await wheel.enqueue("needs_none", keep=60)
+            assert (await wheel.wait(plain.job_id, timeout=10)).attempt == 1
+        first.go()
+        for answer in answers:
+            job = await wheel.wait(answer.job_id, timeout=30)
+            assert (job.state, job.attempt) == (JobState.DONE, 1)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_to_every_process_of_the_unit_lets_the_task_end(
     wheel: Wheel, stage: Stage, url: str, number: signal.Signals
