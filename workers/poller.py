@@ -102,6 +102,7 @@ class Poller:
         self._seen_free = 0
         #: Claims in a row that took nothing and asked for another at once; tokens in a row that were in vain.
         self._vain = 0
+        self._head = ("", 0)
         self._tokens = 0
         self._sayer = Sayer(log)
         self._said = 0.0
@@ -274,7 +275,10 @@ class Poller:
             self._rest(claimed)
         if taken:
             self._tokens = 0
-        self._vain = self._vain + 1 if self._due and not taken else 0
+        # A claim that took entries off which hid others, such as the days of buckets that are gone, was not in vain.
+        head, before = (claimed.day, claimed.next_fire_ms or 0), self._head
+        self._head = head
+        self._vain = self._vain + 1 if self._due and not taken and head <= before else 0
         if self._vain > _VAIN:
             # Whatever is wrong there: asking faster does not help.
             self._sleep(min(1.0, 0.01 * 2.0 ** min(self._vain - _VAIN, 10)))

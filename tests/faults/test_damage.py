@@ -21,7 +21,7 @@ from zwheel import Wheel
 from zwheel.doctor import Health, Level, check_queue, mend_queue
 from zwheel.errors import ZwheelError
 from zwheel.keys import ShardKeys
-from zwheel.times import day_of
+from zwheel.times import DAY_MS, day_of
 from zwheel.workers.peers import group_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.raw_keys, one_kind]
@@ -319,6 +319,34 @@ async def runs_again(wheel: Wheel, log: Log) -> None:
 def commands(client: Any) -> int:
     """How many commands the server has carried out."""
     return int(client.info("stats")["total_commands_processed"])
+
+
+HIDING: dict[str, Callable[[Any, int], object]] = {
+    "entries without a record": lambda client, now: client.zadd(
+        KEYS.wheel(day_of(now)), {f"gone{n}": now - 4_000 + n for n in range(4_000)}
+    ),
+    "days whose buckets are gone": lambda client, now: client.zadd(
+        KEYS.days, {day_of(now - n * DAY_MS): int(day_of(now - n * DAY_MS)) for n in range(400)}
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HIDING)
+async def test_a_job_behind_much_that_is_gone_starts_soon(
+    wheel: Wheel, log: Log, fresh: RedisServer, what: str
+) -> None:
+    """Claims that only take such entries off are slowed down no more than any: at one a second these took minutes."""
+
+    @wheel.task(name="t")
+    async def nothing() -> None: ...
+
+    with fresh.client() as client:
+        await wheel.enqueue("t", id="behind", delay=0.3)
+        seconds, micros = client.time()
+        HIDING[what](client, seconds * 1000 + micros // 1000)
+        async with running(wheel, log, concurrency=5):
+            await log.seen("done", "behind", within=20)
+        assert client.zcard(KEYS.days) <= 1
 
 
 async def test_the_log_is_one_line_a_record_whatever_ids_say(
