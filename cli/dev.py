@@ -83,7 +83,8 @@ async def dev(
     if url is None:
         server = embedded.start(settings.home)
         url = server.url
-        ctx.out.note(f"zwheel: {'started' if server.started else 'using'} {server} with its data in {server.home}")
+        verb = "started" if server.started else "using"
+        ctx.out.note(f"zwheel: {verb} {server} with its data in {server.home}{settings.of_project()}")
     ctx.out.note(f'zwheel: in another terminal: export ZWHEEL_URL="{mask_url(url)}"')
     words = [sys.executable, "-P", "-m", "zwheel.cli", "worker", "--drain", _DRAIN, "--log-done"]
     words += ["--concurrency", str(concurrency)]

@@ -20,9 +20,10 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 @command(app, "start", examples=["zwheel server start", "ZWHEEL_HOME=~/queues zwheel server start --json"])
 def start(ctx: Context) -> None:
-    """Start the private server, or say that it runs.
+    """Start the private server of this project, or say that it runs.
 
-    It stays up after this command, keeps its jobs on disk, and listens on a Unix socket that only you can open.
+    The project is the nearest directory, from here up, with zwheel.toml, pyproject.toml or .git, else this directory. Each
+    project has a server of its own; ZWHEEL_HOME names one for several. It stays up after this command, keeps its jobs on disk, and listens on a Unix socket that only you can open.
     """
     from zwheel import embedded
 
@@ -32,7 +33,9 @@ def start(ctx: Context) -> None:
         ctx.out.value({**_document(server), "started": server.started})
     else:
         verb = "started" if server.started else "already runs:"
-        ctx.out.line(f"{verb} {server} at {server.url} (pid {server.pid}, data in {server.home})")
+        ctx.out.line(
+            f"{verb} {server} at {server.url} (pid {server.pid}, data in {server.home}){settings.of_project()}"
+        )
     _say_when_unused(ctx, settings)
 
 
@@ -48,7 +51,7 @@ def status(ctx: Context) -> None:
         found = {"running": False, "home": str(settings.home)} if server is None else _document(server)
         ctx.out.value({**found, "data_bytes": data})
     elif server is None:
-        ctx.out.fields([("state", Cell("not running", "yellow")), *_on_disk(settings.home)])
+        ctx.out.fields([("state", Cell("not running", "yellow")), *_whose(settings), *_on_disk(settings.home)])
     else:
         from .when import human_duration
 
@@ -59,6 +62,7 @@ def status(ctx: Context) -> None:
                 ("server", f"{server} ({server.binary})"),
                 ("pid", str(server.pid)),
                 ("up for", human_duration(server.uptime_s * 1000)),
+                *_whose(settings),
                 *_on_disk(server.home),
             ]
         )
@@ -72,14 +76,15 @@ def stop(ctx: Context) -> None:
     """Stop the private server in order; its jobs stay on disk for the next start."""
     from zwheel import embedded
 
-    home = ctx.settings().home
+    settings = ctx.settings()
+    home = settings.home
     stopped = embedded.stop(home)
     if ctx.json:
         ctx.out.value({"stopped": stopped, "home": str(home)})
     elif stopped:
-        ctx.out.line(f"stopped; the jobs stay in {home}")
+        ctx.out.line(f"stopped; the jobs stay in {home}{settings.of_project()}")
     else:
-        ctx.out.note(f"no private server runs in {home}")
+        ctx.out.note(f"no private server runs in {home}{settings.of_project()}")
 
 
 @command(app, "reset", examples=["zwheel server reset", "zwheel server reset --yes"])
@@ -87,10 +92,12 @@ def reset(ctx: Context) -> None:
     """Stop the private server and delete all of its jobs."""
     from zwheel import embedded
 
-    home = ctx.settings().home
+    settings = ctx.settings()
+    home = settings.home
     size = data_bytes(home)
     if size or embedded.status(home) is not None:
-        ctx.confirm(f"delete all jobs of the private server in {home} ({human_bytes(size)} on disk)", size)
+        where = f"{home}{settings.of_project()}"
+        ctx.confirm(f"delete all jobs of the private server in {where} ({human_bytes(size)} on disk)", size)
     existed = embedded.reset(home)
     if ctx.json:
         ctx.out.value({"reset": existed, "home": str(home), "deleted_bytes": size})
@@ -136,6 +143,10 @@ def _document(server: Server) -> dict[str, object]:
 
 def _on_disk(home: Path) -> list[tuple[str, str]]:
     return [("data", f"{home} ({human_bytes(data_bytes(home))})")]
+
+
+def _whose(settings: Settings) -> list[tuple[str, str]]:
+    return [] if settings.project is None else [("project", str(settings.project))]
 
 
 def _say_when_unused(ctx: Context, settings: Settings) -> None:

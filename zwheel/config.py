@@ -4,6 +4,10 @@ The URL: what the caller gives (`--url`), else ZWHEEL_URL, else REDIS_URL, else 
 directory. One that is set and does not answer is an error, never a reason to try the next. Only with none at all does the
 private server of the project stand in: it is joined when it runs, and started when the caller says so.
 
+A project is the nearest directory, from the current one up, with zwheel.toml, pyproject.toml or .git; without one, the
+current directory. Each has a server of its own, so that no worker runs another project's jobs. Its data lies outside of
+the project, where nothing that comes with a clone can lie; only `.zwheel` in the current directory goes before that.
+
 Also read: ZWHEEL_NAMESPACE, ZWHEEL_APP, ZWHEEL_HOME, and ZWHEEL_ENV=production, which rules the private server out.
 
     [zwheel]                     # zwheel.toml; no other keys are taken
@@ -17,7 +21,9 @@ The file names the code that a worker runs, so it has to be this user's own or r
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +39,8 @@ FILE_NAME = "zwheel.toml"
 DEFAULT_NAMESPACE = "zw"
 EMBEDDED = "embedded"
 _KEYS = ("url", "namespace", "app", "home")
+#: What the directory of a project has.
+_MARKS = (FILE_NAME, "pyproject.toml", ".git")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +55,16 @@ class Settings:
     """The application as `module:attribute`; None when not set."""
     home: Path
     """The directory of the private server; it need not exist."""
+    project: Path | None = None
+    """The directory whose private server it is; None when `home` is named in a setting."""
     source: str = EMBEDDED
     """Where the URL came from: `--url`, `ZWHEEL_URL`, `REDIS_URL`, `zwheel.toml`, or `embedded` for no URL."""
     production: bool = False
     """ZWHEEL_ENV=production: the private server is neither joined nor started."""
+
+    def of_project(self) -> str:
+        """Say whose the home is, behind its name: ` for the project /srv/shop`; nothing when a setting names the home."""
+        return "" if self.project is None else f" for the project {self.project}"
 
 
 def load_settings(
@@ -75,11 +89,13 @@ def load_settings(
         check_name(namespace, "namespace")
     file = _read_file(cwd / FILE_NAME)
     found_url, source = _find_url(url, env, file)
+    home, project = _home(env, file, cwd)
     return Settings(
         url=found_url,
         namespace=namespace or _namespace(env, file),
         app=app or env.get("ZWHEEL_APP") or file.get("app"),
-        home=_home(env, file, cwd),
+        home=home,
+        project=project,
         source=source,
         production=env.get("ZWHEEL_ENV", "").strip().lower() == "production",
     )
@@ -108,13 +124,13 @@ def resolve_url(settings: Settings, *, start_embedded: bool, say: Callable[[str]
     server = embedded.start(settings.home) if start_embedded else embedded.status(settings.home)
     if server is None:
         raise BrokerUnavailable(
-            f"no Redis is named, and no private server runs in {settings.home}: set ZWHEEL_URL to one that runs, "
+            f"no Redis is named, and no private server runs in {settings.home}{settings.of_project()}: set ZWHEEL_URL to one that runs, "
             "or start a private one with: zwheel server start"
         )
     if server.started:
         tell(
-            f"zwheel: started {server} with its data in {server.home}, for this user on this machine only; "
-            "set ZWHEEL_URL for anything shared"
+            f"zwheel: started {server} with its data in {server.home}{settings.of_project()}, for this user on this "
+            "machine only; set ZWHEEL_URL for anything shared"
         )
     return server.url
 
@@ -192,20 +208,41 @@ def _namespace(env: Mapping[str, str], file: Mapping[str, str]) -> str:
     return DEFAULT_NAMESPACE
 
 
-def _home(env: Mapping[str, str], file: Mapping[str, str], cwd: Path) -> Path:
-    """$ZWHEEL_HOME, else `home` of the file, else ./.zwheel if it exists, else the user's directory for state."""
+def _home(env: Mapping[str, str], file: Mapping[str, str], cwd: Path) -> tuple[Path, Path | None]:
+    """$ZWHEEL_HOME, else `home` of the file, else ./.zwheel if it exists, else the project's in the user's state.
+
+    Returns the home, and the project that it belongs to unless a setting names it.
+    """
     named = env.get("ZWHEEL_HOME")
     if named:
         home = cwd / _expanded(named, env)
         # A person who names a link means where it leads; one that merely lies in the directory is not followed.
-        return home.resolve() if home.is_symlink() else home
+        return home.resolve() if home.is_symlink() else home, None
     if file.get("home"):
-        return cwd / _expanded(file["home"], env)
+        return cwd / _expanded(file["home"], env), None
     if (cwd / ".zwheel").is_dir():
-        return cwd / ".zwheel"
+        return cwd / ".zwheel", cwd
     state = env.get("XDG_STATE_HOME", "")
     # The specification of these directories says that a relative one is to be ignored.
-    return (Path(state) if os.path.isabs(state) else _expanded("~/.local/state", env)) / "zwheel"
+    homes = (Path(state) if os.path.isabs(state) else _expanded("~/.local/state", env)) / "zwheel"
+    project = _project(cwd.resolve(), env.get("HOME"))
+    # Short, since the path of a socket has to be.
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", project.name)[:24]
+    return homes / f"{name}-{hashlib.sha256(bytes(project)).hexdigest()[:12]}", project
+
+
+def _project(here: Path, user: str | None) -> Path:
+    """The nearest directory, from here up, that is marked as a project; without one, here.
+
+    A user's own directory is none for what lies below it: many keep it in git.
+    """
+    own = Path(user).resolve() if user else None
+    for folder in (here, *here.parents):
+        if folder == own:
+            break
+        if any(os.path.exists(folder / mark) for mark in _MARKS):
+            return folder
+    return here
 
 
 def _expanded(path: str, env: Mapping[str, str]) -> Path:

@@ -54,6 +54,26 @@ def test_a_server_starts_with_closed_streams(place: Path, closed: str) -> None:
     assert embedded.status(place / "home") is not None
 
 
+def test_two_projects_of_one_user_share_no_jobs_and_no_server(place: Path) -> None:
+    def within(project: str, line: str) -> subprocess.CompletedProcess[str]:
+        (place / project / "deep").mkdir(parents=True, exist_ok=True)
+        (place / project / "pyproject.toml").touch()
+        return shell(place, f"cd {project} && {line}", ZWHEEL_HOME="", XDG_STATE_HOME=str(place))
+
+    try:
+        assert f"for the project {place}/one" in within("one", "$Z server start").stdout
+        assert f"for the project {place}/two" in within("two", "$Z queue ls").stderr
+        within("two", "$Z server start && $Z enqueue app.remind --id two")
+        assert within("one", "$Z job show two").returncode == ExitCode.NOT_FOUND
+        assert within("two", "cd deep && $Z job show two").returncode == ExitCode.OK
+        assert within("two", "$Z server reset --yes").returncode == ExitCode.OK
+        shown = within("one", "$Z server status")
+        assert (shown.returncode, f"project  {place}/one" in shown.stdout) == (ExitCode.OK, True), shown.stdout
+    finally:
+        within("one", "$Z server stop")
+        within("two", "$Z server stop")
+
+
 def test_a_worker_without_stdin_says_what_it_lacks(place: Path) -> None:
     (place / "app.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n\n@wheel.task\ndef work(): ...\n")
     done = shell(place, "$Z worker app:wheel <&-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import RedisServer
-from zwheel import embedded
+from zwheel import embedded, server_home
 from zwheel.config import Settings, load_settings, resolve_url
 from zwheel.connect import connect_sync, translate
 from zwheel.errors import BrokerUnavailable, ConfigError, InvalidName
@@ -36,12 +37,20 @@ def load(cwd: Path, env: dict[str, str] | None = None, **given: str) -> Settings
     return load_settings(cwd=cwd, env={"HOME": "/home/ann"} | (env or {}), **given)
 
 
+def of(project: Path) -> str:
+    """What the home of a project is called."""
+    return f"{project.name}-{hashlib.sha256(bytes(project)).hexdigest()[:12]}"
+
+
 def test_nothing_is_set(tmp_path: Path) -> None:
-    assert load(tmp_path) == Settings(
+    project = tmp_path / "shop"
+    project.mkdir()
+    assert load(project) == Settings(
         url=None,
         namespace="zw",
         app=None,
-        home=Path("/home/ann/.local/state/zwheel"),
+        home=Path("/home/ann/.local/state/zwheel") / of(project),
+        project=project,
         source="embedded",
         production=False,
     )
@@ -92,18 +101,55 @@ def test_the_current_directory_and_environment_are_the_defaults(
         ({"ZWHEEL_HOME": "~/mine"}, "", "/home/ann/mine"),
         ({"ZWHEEL_HOME": "relative"}, "", "CWD/relative"),
         ({}, '[zwheel]\nhome = "filed"', "CWD/filed"),
-        ({"XDG_STATE_HOME": "/state"}, "", "/state/zwheel"),
-        ({"XDG_STATE_HOME": "relative"}, "", "/home/ann/.local/state/zwheel"),
+        ({"XDG_STATE_HOME": "/state"}, "", "/state/zwheel/OF"),
+        ({"XDG_STATE_HOME": "relative"}, "", "/home/ann/.local/state/zwheel/OF"),
     ],
 )
 def test_the_home_of_the_private_server(tmp_path: Path, env: dict[str, str], file: str, expected: str) -> None:
-    (tmp_path / "zwheel.toml").write_text(file)
-    assert load(tmp_path, env).home == Path(expected.replace("CWD", str(tmp_path)))
+    project = tmp_path / "shop"
+    project.mkdir()
+    (project / "zwheel.toml").write_text(file)
+    assert load(project, env).home == Path(expected.replace("CWD", str(project)).replace("OF", of(project)))
+
+
+def test_two_projects_of_one_user_have_a_server_each(tmp_path: Path) -> None:
+    for name in ("one/app", "two/app"):
+        (tmp_path / name).mkdir(parents=True)
+    one, two = load(tmp_path / "one/app"), load(tmp_path / "two/app")
+    assert (one.project, two.project) == (tmp_path / "one/app", tmp_path / "two/app")
+    assert one.home != two.home
+
+
+@pytest.mark.parametrize("mark", ["zwheel.toml", "pyproject.toml", ".git"])
+def test_a_folder_of_a_project_has_the_server_of_the_project(tmp_path: Path, mark: str) -> None:
+    folder = tmp_path / "shop/deep/deeper"
+    folder.mkdir(parents=True)
+    (tmp_path / "shop" / mark).touch()
+    (tmp_path / "link").symlink_to(folder)
+    found = load(tmp_path / "shop")
+    assert found.project == tmp_path / "shop"
+    assert load(folder).home == found.home
+    assert load(tmp_path / "link").home == found.home, "a directory is one, by whatever name"
+
+
+def test_a_users_own_directory_is_no_project_of_all_that_lies_below(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()  # As where the settings of programs are kept in git.
+    (tmp_path / "shop").mkdir()
+    assert load(tmp_path / "shop", {"HOME": str(tmp_path)}).project == tmp_path / "shop"
+
+
+def test_the_socket_of_a_project_lies_in_its_home_whatever_the_project_is_called(tmp_path: Path) -> None:
+    project = tmp_path / ("über and under " * 10)
+    project.mkdir()
+    home = load(project).home
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,40}", home.name)
+    assert server_home.socket_path(home) == home / "redis.sock"
 
 
 def test_a_directory_of_the_project_is_the_home_when_it_exists(tmp_path: Path) -> None:
     (tmp_path / ".zwheel").mkdir()
-    assert load(tmp_path, {"XDG_STATE_HOME": "/state"}).home == tmp_path / ".zwheel"
+    found = load(tmp_path, {"XDG_STATE_HOME": "/state"})
+    assert (found.home, found.project) == (tmp_path / ".zwheel", tmp_path)
 
 
 @pytest.mark.parametrize(
