@@ -83,7 +83,7 @@ def worker(
     ] = "30s",
     reap: Annotated[str, typer.Option(metavar="DURATION", help="How often to look for jobs of dead workers.")] = "5s",
     unknown_ttl: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long a job whose task nobody knows waits before it is dead.")
+        str, typer.Option(metavar="DURATION", help="How long a job that no worker can run waits before it is dead.")
     ] = "10m",
     dead_keep: Annotated[str, typer.Option(metavar="DURATION", help="How long a dead job is kept.")] = "90d",
     dead_max: Annotated[int, typer.Option(metavar="N", help="How many dead jobs a queue keeps.")] = 10_000,

@@ -31,6 +31,15 @@ class Reported(Exception):
         self.report = report
 
 
+class NotAllowed(Reported):
+    """This worker may not run the command of a job; another one may, when it allows all that is needed."""
+
+    def __init__(self, message: str, needs: frozenset[str]) -> None:
+        """needs: digests of allow-list entries."""
+        super().__init__(message, "")
+        self.needs = needs
+
+
 class Elsewhere(Exception):
     """What a task raised in another process: told by its name, its text and its report, never rebuilt."""
 

@@ -23,7 +23,18 @@ from zwheel.tasks import BaseTask
 from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Stop
-from .failure import Elsewhere, Reported, describe, earlier_failures, failure_of, frames_of, kind_of, part_of, parts_of
+from .failure import (
+    Elsewhere,
+    NotAllowed,
+    Reported,
+    describe,
+    earlier_failures,
+    failure_of,
+    frames_of,
+    kind_of,
+    part_of,
+    parts_of,
+)
 from .isolated import NotStarted
 from .occurrences import begun_at_ms
 from .peers import Peers
@@ -87,12 +98,14 @@ class Outcomes:
         settler.release(claim, away_ms)
         self.observe("released", claim)
 
-    def raised(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: BaseException) -> None:
+    async def raised(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: BaseException) -> None:
         """The function raised, or was cancelled."""
         if claim.ended:
             self._ended_late(claim)
         elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
             self.stopped(claim, settler, error)
+        elif isinstance(error, NotAllowed):
+            await self.unknown(claim, settler, task.name, error)
         else:
             self.failed(claim, settler, task, error)
 
@@ -184,23 +197,30 @@ class Outcomes:
                 raised = type(error), error, frames_of(error) or error.__traceback__
         log.log(level, message, *words, exc_info=raised, extra=job_fields(claim))
 
-    async def unknown(self, claim: Claim, settler: Settler, name: str) -> None:
-        """Offer it to those that know it; dead only when no worker knew the task for `unknown_ttl`. No attempt counts."""
+    async def unknown(self, claim: Claim, settler: Settler, name: str, refused: NotAllowed | None = None) -> None:
+        """Offer it to those that can run it; dead only when none could for `unknown_ttl`. No attempt counts.
+
+        refused: the task is known, but this worker may not run its command.
+        """
         claim.task_name = name
         peers = self._peers(claim.queue)
-        found = await judge(peers, claim, name, self._session.clock.now_ms(), self._unknown_ttl_ms)
+        found = await judge(peers, claim, name, self._session.clock.now_ms(), self._unknown_ttl_ms, refused)
         if found.groups and peers is not None and claim.stop is None:
             settler.offer(claim, found.groups, found.failures)
             peers.offered(found.groups)
             self.observe("offered", claim)
             return
         if found.dead:
-            unknown = UnknownTask(f"no worker knew the task {name!r} for {found.age_ms / 1000:g} s")
-            self.bury(claim, settler, unknown, Reason.UNKNOWN_TASK)
+            waited = f"for {found.age_ms / 1000:g} s"
+            why = f"no worker knew the task {name!r} {waited}"
+            if refused is not None:
+                why = f"no worker was there {waited} that may run it; {refused}"
+            self.bury(claim, settler, UnknownTask(why), Reason.UNKNOWN_TASK)
             return
         if found.fresh:
-            self._say(logging.WARNING, claim, "its task is not registered here; it is left for a worker that knows it")
-        failures = self._failures(claim, None, Reason.UNKNOWN_TASK) if found.fresh else b""
+            why = "its task is not registered here" if refused is None else str(refused)
+            self._say(logging.WARNING, claim, "%s; it is left for another worker", why)
+        failures = self._failures(claim, refused, Reason.UNKNOWN_TASK) if found.fresh else b""
         settler.release(claim, found.delay_ms, failures)
         self.observe("unknown", claim)
 

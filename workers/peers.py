@@ -41,19 +41,35 @@ class Peer(NamedTuple):
     group: str
     """'' when it does not say what it knows."""
     tasks: frozenset[str]
+    allows: frozenset[str] = frozenset()
+    """Digests of what it lets commands be."""
+
+    def can_run(self, task: str, needs: frozenset[str]) -> bool:
+        """Whether it knows the task and allows all that a command needs."""
+        return task in self.tasks and (needs <= self.allows or EVERYTHING in self.allows)
 
 
-def group_of(tasks: Iterable[str]) -> str:
-    """The group of workers that know just these tasks."""
-    return hashlib.sha256("\n".join(sorted(tasks)).encode()).hexdigest()[:16]
+def digest(text: str) -> str:
+    """A short name for what is not told itself."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def about_tasks(tasks: Iterable[str]) -> dict[str, object]:
-    """What a worker publishes of its tasks."""
-    names = sorted(tasks)
-    if len(names) > NAMES_LIMIT or sum(map(len, names)) > NAMES_BYTES:
+#: The entry of an allow-list that allows everything.
+EVERYTHING = digest("*")
+
+
+def group_of(tasks: Iterable[str], allows: Iterable[str] = ()) -> str:
+    """The group of workers that know just these tasks and allow just these commands."""
+    return digest("\n".join([*sorted(tasks), *sorted(allows)]))
+
+
+def about_tasks(tasks: Iterable[str], allows: Iterable[str] = ()) -> dict[str, object]:
+    """What a worker publishes of its tasks, and of the commands that it allows."""
+    names, digests = sorted(tasks), sorted(allows)
+    if len(names) + len(digests) > NAMES_LIMIT or sum(map(len, names)) > NAMES_BYTES:
         return {}
-    return {"group": group_of(names), "tasks": names}
+    about: dict[str, object] = {"group": group_of(names, digests), "tasks": names}
+    return about | {"allows": digests} if digests else about
 
 
 def read_peer(raw: bytes, now_ms: int) -> Peer | None:
@@ -70,12 +86,16 @@ def read_peer(raw: bytes, now_ms: int) -> Peer | None:
     alive_ms = max(_LEAST_ALIVE_MS, lease_ms)
     if not now_ms - alive_ms <= beat <= now_ms + alive_ms:
         return None
-    group, names = row.get("group"), row.get("tasks")
-    if not isinstance(group, str) or not _GROUP.match(group) or not isinstance(names, list):
+    group, tasks, allows = row.get("group"), _names(row.get("tasks")), _names(row.get("allows", []))
+    if not isinstance(group, str) or not _GROUP.match(group) or tasks is None or allows is None:
         return Peer("", frozenset())
-    if len(names) > NAMES_LIMIT:
-        return Peer("", frozenset())
-    return Peer(group, frozenset(name for name in names if isinstance(name, str) and len(name) <= NAME_LIMIT))
+    return Peer(group, tasks, allows)
+
+
+def _names(names: object) -> frozenset[str] | None:
+    if not isinstance(names, list) or len(names) > NAMES_LIMIT:
+        return None
+    return frozenset(name for name in names if isinstance(name, str) and len(name) <= NAME_LIMIT)
 
 
 class Peers:
@@ -95,8 +115,8 @@ class Peers:
         self._looks = 0
         self._news = asyncio.Event()
 
-    async def who_know(self, task: str) -> tuple[tuple[str, ...], bool]:
-        """The groups that know a task, and whether a worker that does not say what it knows may know it too.
+    async def who_know(self, task: str, needs: frozenset[str] = frozenset()) -> tuple[tuple[str, ...], bool]:
+        """The groups that know a task and allow its command, and whether one that does not say what it knows may too.
 
         When Redis cannot be asked, somebody may.
         """
@@ -106,7 +126,7 @@ class Peers:
             except BrokerError as error:
                 log.info("queue %s: cannot read the list of workers: %s", self._keys.queue, error)
                 return (), True
-        groups = sorted({peer.group for peer in self._known if task in peer.tasks and peer.group != self._group})
+        groups = sorted({peer.group for peer in self._known if peer.can_run(task, needs) and peer.group != self._group})
         if len(groups) > GROUPS_LIMIT:
             groups = sorted(random.sample(groups, GROUPS_LIMIT))
         return tuple(groups), any(not peer.group for peer in self._known)

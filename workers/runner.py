@@ -258,7 +258,7 @@ class Runner:
                 await finish(result)
         except BaseException as error:
             FORKS.end_child(error)
-            self._outcomes.raised(claim, settler, task, error)
+            await self._outcomes.raised(claim, settler, task, error)
         else:
             FORKS.end_child(None)
             if FAILPOINTS.active:

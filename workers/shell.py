@@ -19,8 +19,9 @@ from zwheel.retry import Discard
 from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, shell_kwargs
 from zwheel.tasks import BaseTask, make_policy
 
-from .failure import Reported, printable
+from .failure import NotAllowed, Reported, printable
 from .group import end_group
+from .peers import digest
 from .supervisor import describe_exit
 
 log = escaped("zwheel.shell")
@@ -59,31 +60,35 @@ class Allowed:
             if not entry.strip() or entry.startswith("-"):
                 raise ConfigError(f"--allow {shlex.quote(entry)}: name a program, a whole line in quotes, or '*'")
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """The entries as a worker publishes them: a line may hold what is not for everybody."""
+        return frozenset(map(digest, self._entries))
+
     def check(self, argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> None:
-        """Refuse what is not allowed. Raises: Discard with a sentence that names the missing entry."""
-        if "*" in self._entries:
-            return
-        if argv is not None:
-            program = argv[0]
-            if _is_line(program):
-                raise _refusal(f"the program {program!r}", "*")
-            if program not in self._entries:
-                raise _refusal(f"the program {program}", program)
-        elif line not in self._entries:
-            raise _refusal("this line", str(line))
-        elif shell not in _SHELLS:
-            raise _refusal(f"lines with {shell}", "*")
-        for name in env:
-            if name not in ("TZ", "LANG") and not name.startswith("LC_") and f"{name}=" not in self._entries:
-                raise _refusal(f"commands for which a job sets {name}", f"{name}=")
+        """Refuse what is not allowed. Raises: NotAllowed with a sentence that names the first missing entry."""
+        needed = _needed(argv, line, env, shell)
+        for entry, what in needed.items():
+            if entry not in self._entries and "*" not in self._entries:
+                raise NotAllowed(
+                    f"this worker does not run {what}: start it with --allow {shlex.quote(entry)} to let it",
+                    frozenset(map(digest, needed)),
+                )
+
+
+def _needed(argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> dict[str, str]:
+    """The entries that a command needs, each with what it is about."""
+    if argv is not None:
+        program = argv[0]
+        needed = {"*": f"the program {program!r}"} if _is_line(program) else {program: f"the program {program}"}
+    else:
+        needed = {str(line): "this line"} | ({} if shell in _SHELLS else {"*": f"lines with {shell}"})
+    names = (name for name in env if name not in ("TZ", "LANG") and not name.startswith("LC_"))
+    return needed | {f"{name}=": f"commands for which a job sets {name}" for name in names}
 
 
 def _is_line(entry: str) -> bool:
     return any(character.isspace() for character in entry)
-
-
-def _refusal(what: str, entry: str) -> Discard:
-    return Discard(f"this worker does not run {what}: start it with --allow {shlex.quote(entry)} to let it")
 
 
 class _Output:
@@ -130,7 +135,7 @@ async def run_shell(
     When the job is stopped, the group gets SIGTERM, and SIGKILL 5 s later; what a command leaves running behind
     itself is ended in the same way. Output of a command that went well goes to the log.
 
-    Raises: Discard for what is not allowed; ShellFailed for another exit code than 0, for death by a signal, for a
+    Raises: Discard for what is no command; NotAllowed; ShellFailed for another exit code than 0, for death by a signal, for a
     program that cannot be started, and when it was stopped.
     """
     try:
@@ -272,5 +277,6 @@ def register_shell(wheel: Registry, patterns: Iterable[str]) -> None:
     policy = make_policy(
         queue="default", retries=0, timeout=None, keep=None, backoff=None, give_up_on=(), process=False
     )
+    wheel.allows = allowed.digests
     # It takes the place of one with other patterns.
     wheel.tasks[SHELL_TASK] = BaseTask(shell_task, SHELL_TASK, policy, wheel.codec)

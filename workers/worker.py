@@ -125,7 +125,8 @@ class Worker:
         shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
         declarations, publishing = Declarations(self.wheel, self.id), Publishing(self.wheel, store)
-        self._tasks, group = about_tasks(self.wheel.tasks) | declarations.about(), group_of(self.wheel.tasks)
+        tasks, allows = self.wheel.tasks, self.wheel.allows
+        self._tasks, group = about_tasks(tasks, allows) | declarations.about(), group_of(tasks, allows)
         peers = {QueueName(keys.queue): Peers(store, keys, self.id, group) for keys in shards}
         runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
         contact = Contact(self.settings, lambda: reaping.kick())

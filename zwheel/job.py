@@ -50,7 +50,7 @@ class Reason(StrEnum):
     DISCARDED = "discarded"
     """The task raised Discard, or an exception of a give-up type."""
     UNKNOWN_TASK = "unknown_task"
-    """No worker knew the task within `unknown_ttl`."""
+    """No worker knew the task, or was allowed to run the command, within `unknown_ttl`."""
     UNDECODABLE = "undecodable"
     """The stored body or record cannot be read."""
     MISSED = "missed"

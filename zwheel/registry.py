@@ -78,6 +78,8 @@ class Registry:
         #: Whose they are, when that was said; else see `owner_of`.
         self.owner = owner or ""
         self.strict = strict
+        #: Digests of what its workers let commands be, where they run commands at all.
+        self.allows: frozenset[str] = frozenset()
         #: What workers published of tasks whose code is not here.
         self.catalogue = Catalogue()
         #: The application's name: `zwheel worker` calls it as its command line does.

@@ -146,7 +146,7 @@ def run(shell: Shell) -> Callable[..., tuple[int, str]]:
 
 
 def test_a_worker_needs_no_python_to_run_commands(shell: Shell, run: Callable[..., tuple[int, str]]) -> None:
-    with started(shell, "--allow-shell", "--allow", "test", "--allow", "exit 3"):
+    with started(shell, "--allow-shell", "--allow", "test", "--allow", "exit 3", "--unknown-ttl", "50ms"):
         assert run("--", "test", "-n", "x")[0] == 0
         code, how = run("--shell", "exit 3")
         assert (code, how.partition(" ")[2]) == (8, "dead, error: ShellFailed: exit 3")
@@ -156,7 +156,17 @@ def test_a_worker_needs_no_python_to_run_commands(shell: Shell, run: Callable[..
 
 
 def test_a_supervisor_passes_the_options_on(shell: Shell, run: Callable[..., tuple[int, str]]) -> None:
-    words = ("--allow-shell", "--allow", "true && test -p", "--processes", "2", "--queue", "ops")
+    words = (
+        "--allow-shell",
+        "--allow",
+        "true && test -p",
+        "--processes",
+        "2",
+        "--queue",
+        "ops",
+        "--unknown-ttl",
+        "50ms",
+    )
     with started(shell, *words, workers=2):
         assert run("-q", "ops", "--shell", "true && test -p")[0] == 0
         assert run("-q", "ops", "--", "true")[0] == 8

@@ -17,7 +17,11 @@ ROW: dict[str, Any] = {"beat": NOW - 1, "lease": 30_000, "group": GROUP, "tasks"
 def test_what_a_worker_publishes_is_read_back() -> None:
     row = {"beat": NOW, **about_tasks({"b": 1, "a": 2})}
     assert read_peer(json.dumps(row).encode(), NOW) == Peer(group_of(["a", "b"]), frozenset({"a", "b"}))
+    both = {"beat": NOW, **about_tasks(["a"], ["x"])}
+    assert read_peer(json.dumps(both).encode(), NOW) == Peer(group_of(["a"], ["x"]), frozenset("a"), frozenset("x"))
+    assert group_of(["a"], ["x"]) != group_of(["a"])
     assert about_tasks([f"t{n}" for n in range(NAMES_LIMIT + 1)]) == {}
+    assert about_tasks(["t"], [f"{n}" for n in range(NAMES_LIMIT)]) == {}
     assert about_tasks(["x" * 30_000, "y" * 30_000]) == {}
 
 
@@ -48,7 +52,7 @@ def test_a_row_that_is_no_json_is_nobody(raw: bytes) -> None:
     "change",
     [
         {"group": 5}, {"group": "../../x"}, {"group": GROUP + "\n"}, {"group": "A" * 16}, {"tasks": "a"}, {"tasks": None},
-        {"tasks": ["t"] * (NAMES_LIMIT + 1)},
+        {"tasks": ["t"] * (NAMES_LIMIT + 1)}, {"allows": "a"},
     ],
 )  # fmt: skip
 def test_a_row_that_is_not_as_it_should_be_says_nothing(change: dict[str, Any]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
 
-from zwheel import Discard, Wheel
+from zwheel import Wheel
 from zwheel.errors import ConfigError, InvalidInput
 from zwheel.shell import COMMAND_LIMIT, SHELL_TASK, WORD_LIMIT, shell_kwargs
 from zwheel.sync import SyncWheel
+from zwheel.workers.failure import NotAllowed
+from zwheel.workers.peers import Peer
 from zwheel.workers.shell import HEAD_BYTES, TAIL_BYTES, Allowed, _Output, register_shell
 
 
@@ -100,10 +103,14 @@ def test_only_what_an_entry_names_is_allowed(kwargs: dict[str, Any], needed: str
     if needed is None:
         Allowed(ENTRIES).check(**call)
         return
-    with pytest.raises(Discard) as caught:
+    with pytest.raises(NotAllowed) as caught:
         Allowed(ENTRIES).check(**call)
     assert str(caught.value).startswith("this worker does not run ")
     assert str(caught.value).endswith(f": start it with --allow {needed} to let it")
+    # What it needs says who may run it: one that allows just this, or everything.
+    for entries, able in ((["*"], True), ([*ENTRIES, *shlex.split(needed)], needed != "'*'"), (ENTRIES, False)):
+        peer = Peer("", frozenset({SHELL_TASK}), Allowed(entries).digests)
+        assert peer.can_run(SHELL_TASK, caught.value.needs) is (able or "*" in entries)
 
 
 def test_an_entry_that_names_nothing_is_refused() -> None:

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.servers import RedisServer
 from zwheel import Wheel
+from zwheel.keys import ShardKeys
 from zwheel.workers import Worker, WorkerSettings
 
 T = TypeVar("T")
@@ -67,6 +69,17 @@ async def eventually(probe: Callable[[], Awaitable[T]], good: Callable[[T], obje
             return state
         assert time.monotonic() < deadline, f"after {within} s it is still {state!r}"
         await asyncio.sleep(0.01)
+
+
+async def published(server: RedisServer, count: int) -> None:
+    """Wait until so many workers of the queue `default` told what they know."""
+    workers = ShardKeys.of("zw", "default").workers
+    with server.client() as client:
+
+        async def look() -> int:
+            return int(str(client.hlen(workers)))
+
+        await eventually(look, lambda n: n == count)
 
 
 def define_hold(where: Wheel, name: str, gate: asyncio.Event, order: list[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.test_waiting import waiting
 from tests.servers import RedisServer
-from tests.workers.harness import Log, eventually, one_kind, running
+from tests.workers.harness import Log, eventually, one_kind, published, running
 from zwheel import JobState, Reason, Wheel, current_job
 from zwheel.keys import ShardKeys
 from zwheel.workers.peers import group_of
@@ -65,16 +65,6 @@ def mail(wheel: Wheel) -> Wheel:
         pass
 
     return wheel
-
-
-async def published(server: RedisServer, count: int) -> None:
-    """Wait until so many workers told what they know."""
-    with server.client() as client:
-
-        async def look() -> int:
-            return int(str(client.hlen(KEYS.workers)))
-
-        await eventually(look, lambda n: n == count)
 
 
 @pytest.mark.parametrize("strangers", [1, 4])

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.workers.harness import Log, eventually, one_kind, running
+from tests.servers import RedisServer
+from tests.workers.harness import Log, eventually, one_kind, published, running
 from zwheel import Job, JobState, Reason, Wheel
 from zwheel.shell import SHELL_TASK, shell_kwargs
 from zwheel.workers import group, shell
@@ -186,11 +187,11 @@ async def test_an_occurrence_is_told_its_schedule_and_nominal_time(
     assert f"{datetime.fromisoformat(nominal).astimezone(UTC):%Y-%m-%dT%H:%M:%S}" in answer.job_id
 
 
-async def test_what_is_not_allowed_is_dead_at_once_with_what_would_allow_it(
-    wheel: Wheel, logged: Callable[[], list[str]]
+async def test_what_no_worker_may_run_is_dead_after_a_while_with_what_would_allow_it(
+    wheel: Wheel, log: Log, logged: Callable[[], list[str]]
 ) -> None:
     register_shell(wheel, ["echo", "echo a | cat"])
-    async with running(wheel):
+    async with running(wheel, log, unknown_ttl_ms=50):
         assert (await ended(wheel, argv=["echo", "$(id)"])).state is JobState.DONE
         assert (await ended(wheel, line="echo a | cat")).state is JobState.DONE
         refused = await ended(wheel, {"retries": 5}, argv=["rm", "x"])
@@ -198,8 +199,52 @@ async def test_what_is_not_allowed_is_dead_at_once_with_what_would_allow_it(
         setting = await ended(wheel, argv=["echo"], env={"LD_PRELOAD": "x"})
     assert [message.partition(": ")[2] for message in logged()] == ["$(id)", "a"]
     for job, needed in ((refused, "rm"), (line, "'echo b | cat'"), (setting, "LD_PRELOAD=")):
-        assert (job.state, job.attempt, job.reason) == (JobState.DEAD, 1, Reason.DISCARDED)
-        assert f"--allow {needed} " in job.failures[0].message
+        assert (job.state, job.attempt, job.reason) == (JobState.DEAD, 1, Reason.UNKNOWN_TASK)
+        waited, dead = job.failures
+        assert (waited.kind, dead.kind) == ("NotAllowed", "UnknownTask")
+        assert f"--allow {needed} " in waited.message
+        assert f"--allow {needed} " in dead.message
+        assert dead.message.startswith("no worker was there for ")
+        assert log.of("unknown", job.id)
+
+
+async def test_a_command_goes_on_to_a_worker_that_may_run_it(
+    wheel: Wheel, log: Log, fresh: RedisServer, url: str
+) -> None:
+    register_shell(wheel, ["ls", "GREETING="])
+    commands: list[dict[str, Any]] = [
+        {"argv": ["true"]}, {"line": "exit 0"}, {"argv": ["true"], "env": {"GREETING": "x"}}, {"argv": ["echo"]},
+    ]  # fmt: skip
+    async with AsyncExitStack() as stack:
+        for allowed in (["true", "exit 0", "GREETING="], ["true"], ["*"]):
+            able = await stack.enter_async_context(Wheel(url, namespace="zw"))
+            register_shell(able, allowed)
+            await stack.enter_async_context(running(able, log, unknown_ttl_ms=1))
+        await stack.enter_async_context(running(wheel, log, unknown_ttl_ms=1))
+        await published(fresh, 4)
+        for n in range(1000):
+            job = await ended(wheel, **commands[n % 4])
+            assert (job.state, job.attempt, job.failures) == (JobState.DONE, 1, ())
+            if n > 8 and log.of("offered"):
+                break
+    assert log.of("offered")
+    assert not log.of("unknown"), "it went round on the wheel"
+
+
+async def test_a_command_that_a_stranger_hands_to_workers_that_may_not_run_it_is_dead_in_the_end(
+    wheel: Wheel, log: Log, fresh: RedisServer, url: str
+) -> None:
+    """The stranger does not know the task at all. What it hands on keeps the time for which it waits."""
+    async with Wheel(url, namespace="zw") as other:
+        register_shell(other, ["ls"])
+        async with running(other, log, unknown_ttl_ms=200), running(wheel, log, unknown_ttl_ms=200):
+            await published(fresh, 2)
+            for _ in range(1000):
+                job = await ended(wheel, argv=["true"])
+                assert (job.state, job.reason) == (JobState.DEAD, Reason.UNKNOWN_TASK)
+                assert "--allow true " in job.failures[-1].message
+                if log.of("offered"):
+                    break
 
 
 @pytest.mark.parametrize(
