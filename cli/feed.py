@@ -38,6 +38,8 @@ FLUSH_AFTER_S = 0.1
 SHOWN_FAILURES = 100
 #: How long a stream that has already sent something waits for a Redis that went away, seconds.
 PATIENCE_S = 30.0
+#: What JSON has no type for, and a text stands for: 90s, and bytes.
+_NOT_JSON = ("timedelta", "bytes")
 _DURATIONS = ("timeout", "keep", "within")
 _TYPES: dict[str, tuple[type, str]] = {
     "task": (str, "a text"),
@@ -205,6 +207,10 @@ class Feed:
     async def _add(self, number: int, options: dict[str, Any]) -> None:
         own_id = "id" in options
         task = options.pop("task")
+        known = self._wheel.catalogue.get(task)
+        if known is not None and known.signature is not None:
+            args, kwargs = options.get("args") or (), options.get("kwargs") or {}
+            options["args"], options["kwargs"] = known.signature.fitted(args, kwargs, only=_NOT_JSON)
         job = self._wheel.new_job(task, **options)
         await self._tell_unserved(job.queue, task)
         if not self._batch:

@@ -226,7 +226,7 @@ def _with_arguments(
     Raises: UndecodableJob, PayloadError, BadArguments.
     """
     from zwheel.codec import DEFAULT
-    from zwheel.tasks import POLICY_HEADER, TIMEOUT_HEADER
+    from zwheel.tasks import BY_JOB, POLICY_HEADER, TIMEOUT_HEADER
     from zwheel.times import duration_ms
 
     old_args, old_kwargs, headers = DEFAULT.decode(old.payload, context=old.payload_context())
@@ -234,8 +234,8 @@ def _with_arguments(
         headers.pop(TIMEOUT_HEADER, None)
     elif timeout is not _UNCHANGED:
         headers[TIMEOUT_HEADER] = str(duration_ms(timeout, what="timeout"))
-    if own_retries:
-        headers.pop(POLICY_HEADER, None)
+    if own_retries and POLICY_HEADER in headers:
+        headers[POLICY_HEADER] = BY_JOB
     args = call.args or ([] if clear else old_args)
     kwargs = call.kwargs if clear else {**old_kwargs, **call.kwargs}
     if known is not None:

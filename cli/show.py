@@ -147,7 +147,7 @@ def arguments(job: Job) -> dict[str, Any]:
     if not job.body:
         return nothing
     from zwheel.codec import DEFAULT
-    from zwheel.tasks import POLICY_HEADER, TIMEOUT_HEADER
+    from zwheel.tasks import BY_JOB, BY_TASK, POLICY_HEADER, TIMEOUT_HEADER
 
     try:
         args, kwargs, headers = DEFAULT.decode(job.body, context=f"{job.task}\n{job.id}".encode())
@@ -155,7 +155,7 @@ def arguments(job: Job) -> dict[str, Any]:
         return {**nothing, "undecodable": str(error)}
     timeout = headers.pop(TIMEOUT_HEADER, "")
     timeout_ms = int(timeout) if timeout.isascii() and timeout.isdigit() else None
-    retries_by = "task" if headers.pop(POLICY_HEADER, "") else "job"
+    retries_by = BY_TASK if headers.pop(POLICY_HEADER, "") == BY_TASK else BY_JOB
     return {
         "args": plain(args), "kwargs": plain(kwargs), "headers": plain(headers), "timeout_ms": timeout_ms, "retries_by": retries_by,
     }  # fmt: skip

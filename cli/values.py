@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from zwheel.durations import parse_duration
 from zwheel.errors import BrokerRefused, InvalidInput, InvalidTime
 from zwheel.keys import check_name
 from zwheel.outside import Unreadable
@@ -22,8 +23,7 @@ from zwheel.shapes import fits
 from zwheel.times import to_ms
 
 from .exits import ExitCode
-from .typed import typed
-from .when import human_count, parse_duration, parse_when
+from .when import human_count, parse_when
 
 if TYPE_CHECKING:
     from zwheel.published import PublishedSignature
@@ -100,7 +100,7 @@ class Word:
                 return self.value
             if shape is None and self.error is not None:
                 raise self.error
-        return typed(signature, position if self.name is None else self.name, self.text)
+        return signature.from_text(position if self.name is None else self.name, self.text)
 
 
 def read_words(words: Sequence[str]) -> list[Word]:

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from zwheel.durations import parse_duration
 from zwheel.errors import InvalidInput
 
 from .app import command, single
 from .context import Context
 from .exits import ExitCode
-from .when import parse_duration
 
 app = single()
 

@@ -8,20 +8,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
-from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from zwheel.errors import InvalidTime
-from zwheel.plain import counted
+from zwheel.plain import counted, quoted
 from zwheel.times import MAX_MS, to_ms
 
-_UNITS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
-_NUMBER = r"\d{1,15}(?:\.\d{1,9})?"
-_DURATION = re.compile(" ?".join(rf"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _UNITS), re.ASCII)
-_ISO_DURATION = re.compile(
-    rf"P(?:(?P<w>{_NUMBER})W|(?:(?P<d>{_NUMBER})D)?(?:T(?=\d)(?:(?P<h>{_NUMBER})H)?(?:(?P<m>{_NUMBER})M)?(?:(?P<s>{_NUMBER})S)?)?)",
-    re.ASCII,
-)
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _OFFSET = r"Z|z|[+-]\d{2}(?::?\d{2})?"
 _ZONE = r"[A-Za-z][A-Za-z0-9_+/-]{0,63}"
@@ -39,37 +31,6 @@ _NO_ZONES = frozenset({"localtime", "posixrules", "factory", "local"})
 _COPIES = ("posix/", "right/")
 _LONGEST = 80
 _EXAMPLES = "such as '2026-12-01 09:00 Europe/Berlin', '2026-12-01T08:00Z', 'tomorrow 09:00 UTC' or '@1790000000'"
-
-
-def parse_duration(text: str) -> int:
-    """Turn a duration into ms: `10m`, `1h30m`, `90s`, `250ms`, `2d`, `1w`, `1.5h`, or ISO 8601 `PT1H30M`. m is a minute.
-
-    Units go from large to small, each once. Months and years are refused: they have no fixed length.
-    Raises: InvalidTime, also for a bare number, a part finer than 1 ms, and more than the calendar holds.
-    """
-    given = text.strip()
-    found = _ISO_DURATION.fullmatch(given) or _DURATION.fullmatch(given) if len(given) <= _LONGEST else None
-    parts = {unit: number for unit, number in found.groupdict().items() if number} if found else {}
-    if not parts:
-        raise InvalidTime(
-            f"{_quoted(text)} is not a duration: {_duration_hint(given if len(given) <= _LONGEST else '')}"
-        )
-    ms = sum(Fraction(number) * _UNITS[unit] for unit, number in parts.items())
-    if ms.denominator != 1:
-        raise InvalidTime(f"{_quoted(text)} is finer than a millisecond: use whole ms")
-    if ms > MAX_MS:
-        raise InvalidTime(f"{_quoted(text)} goes beyond the year 9999")
-    return int(ms)
-
-
-def _duration_hint(given: str) -> str:
-    if re.fullmatch(r"\d+(\.\d+)?", given, re.ASCII):
-        return f"say the unit, {given[:12]}s for seconds or {given[:12]}m for minutes"
-    if given.startswith("-"):
-        return "it cannot be negative"
-    if re.search(r"\d *(mo|month|y|year)", given, re.IGNORECASE) or re.match(r"P[^T]*[MY]", given):
-        return "months and years have no fixed length, use days such as 30d"
-    return "use numbers with the units w d h m s ms, large to small, such as 10m, 1h30m, 250ms, or ISO as in PT1H30M"
 
 
 def parse_when(text: str, *, now: datetime, default_tz: tzinfo | None) -> datetime:
@@ -96,14 +57,14 @@ def parse_when(text: str, *, now: datetime, default_tz: tzinfo | None) -> dateti
         return _epoch(given)
     found = _WHEN.fullmatch(given) if len(given) <= 2 * _LONGEST else None
     if found is None:
-        raise InvalidTime(f"{_quoted(text)} is not a time: {_when_hint(given if len(given) <= _LONGEST else '')}")
+        raise InvalidTime(f"{quoted(text)} is not a time: {_when_hint(given if len(given) <= _LONGEST else '')}")
     clock = _clock(found, text)
     offset = _offset(found["offset"], text)
     name = found["zone"] or found["bracketed"]
     zone = find_zone(name) if name else offset or default_tz
     if zone is None:
         raise InvalidTime(
-            f"{_quoted(text)} has no time zone: add one, as in '{given} Europe/Berlin' or '{given}Z', or give --tz"
+            f"{quoted(text)} has no time zone: add one, as in '{given} Europe/Berlin' or '{given}Z', or give --tz"
         )
     fixed = offset if name else None
     day, step = _day(found, text, now.astimezone(zone))
@@ -128,18 +89,18 @@ def find_zone(name: str) -> tzinfo:
             pass
     from zwheel.schedules.zonenames import zone_hint
 
-    raise InvalidTime(f"{_quoted(name)} is not the name of a time zone: {zone_hint(name)}")
+    raise InvalidTime(f"{quoted(name)} is not the name of a time zone: {zone_hint(name)}")
 
 
 def _epoch(given: str) -> datetime:
     found = _EPOCH_SECONDS.fullmatch(given)
     if found is None:
         raise InvalidTime(
-            f"{_quoted(given)} is not a time: after @ come the seconds since 1970, such as @1790000000.250"
+            f"{quoted(given)} is not a time: after @ come the seconds since 1970, such as @1790000000.250"
         )
     seconds = int(found[1])
     if seconds * 1000 > MAX_MS:
-        raise InvalidTime(f"{_quoted(given)} lies beyond the year 9999: after @ come seconds, not milliseconds")
+        raise InvalidTime(f"{quoted(given)} lies beyond the year 9999: after @ come seconds, not milliseconds")
     micros = int((found[2] or "").ljust(6, "0"))
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, microseconds=micros)
 
@@ -162,12 +123,12 @@ def _clock(found: re.Match[str], text: str) -> time:
     hour, minute, second = int(found["hour"]), int(found["minute"]), int(found["second"] or 0)
     if second == 60:
         raise InvalidTime(
-            f"{_quoted(text)} names a leap second, which clocks here do not have: use 59 or the next minute"
+            f"{quoted(text)} names a leap second, which clocks here do not have: use 59 or the next minute"
         )
     if hour == 24:
-        raise InvalidTime(f"{_quoted(text)} has no hour 24: use 00:00 of the next day")
+        raise InvalidTime(f"{quoted(text)} has no hour 24: use 00:00 of the next day")
     if hour > 23 or minute > 59 or second > 59:
-        raise InvalidTime(f"{_quoted(text)} has no such time of day: 00:00 to 23:59:59 exist")
+        raise InvalidTime(f"{quoted(text)} has no such time of day: 00:00 to 23:59:59 exist")
     return time(hour, minute, second, int((found["fraction"] or "").ljust(6, "0")))
 
 
@@ -179,7 +140,7 @@ def _offset(given: str | None, text: str) -> tzinfo | None:
     digits = given[1:].replace(":", "").ljust(4, "0")
     hours, minutes = int(digits[:2]), int(digits[2:])
     if hours > 23 or minutes > 59:
-        raise InvalidTime(f"{_quoted(text)} has no valid offset: {given} is beyond 23:59")
+        raise InvalidTime(f"{quoted(text)} has no valid offset: {given} is beyond 23:59")
     offset = timedelta(hours=hours, minutes=minutes)
     return timezone(-offset if given[0] == "-" else offset) if offset else UTC
 
@@ -191,7 +152,7 @@ def _day(found: re.Match[str], text: str, now: datetime) -> tuple[date, int]:
         try:
             return date.fromisoformat(found["date"]), 0
         except ValueError:
-            raise InvalidTime(f"{_quoted(text)} names a day that does not exist") from None
+            raise InvalidTime(f"{quoted(text)} names a day that does not exist") from None
     word = (found["day"] or "").lower()
     if not word:
         return today, 1
@@ -199,9 +160,7 @@ def _day(found: re.Match[str], text: str, now: datetime) -> tuple[date, int]:
         return today + timedelta(days=word == "tomorrow"), 0
     days = [n for n, name in enumerate(_DAYS) if len(word) >= 3 and name.startswith(word)]
     if not days:
-        raise InvalidTime(
-            f"{_quoted(text)} is not a time: {_quoted(word)} is no day, use today, tomorrow or mon to sun"
-        )
+        raise InvalidTime(f"{quoted(text)} is not a time: {quoted(word)} is no day, use today, tomorrow or mon to sun")
     return today + timedelta(days=(days[0] - today.weekday()) % 7), 7
 
 
@@ -213,14 +172,14 @@ def _at(day: date, clock: time, zone: tzinfo, offset: tzinfo | None, text: str) 
         if not times:
             raise InvalidTime(_skipped(first, text))
     except OverflowError:
-        raise InvalidTime(f"{_quoted(text)} lies outside 1970-01-01 to 9999-12-31") from None
+        raise InvalidTime(f"{quoted(text)} lies outside 1970-01-01 to 9999-12-31") from None
     if offset is not None:
         wanted = offset.utcoffset(None)
         for when in times:
             if when.utcoffset() == wanted:
                 return when
         right = " or ".join(dict.fromkeys(_offset_text(when) for when in times))
-        raise InvalidTime(f"{_quoted(text)} contradicts itself: {zone} is at {right} then")
+        raise InvalidTime(f"{quoted(text)} contradicts itself: {zone} is at {right} then")
     if len(times) == 2 and times[0].utcoffset() != times[1].utcoffset():
         raise InvalidTime(_repeated(times, text))
     return times[0]
@@ -256,7 +215,7 @@ def _skipped(when: datetime, text: str) -> str:
     last = datetime.fromtimestamp(high - 60, zone)
     change = datetime.fromtimestamp(high, zone)
     return (
-        f"{_quoted(text)} does not exist in {zone}: the clocks there skip it; "
+        f"{quoted(text)} does not exist in {zone}: the clocks there skip it; "
         f"use {last:%Y-%m-%d %H:%M}, the last minute before, or {change:%Y-%m-%d %H:%M}, the first after"
     )
 
@@ -265,7 +224,7 @@ def _repeated(times: list[datetime], text: str) -> str:
     first, second = (_offset_text(when) for when in times)
     wall = times[0]
     return (
-        f"{_quoted(text)} happens twice in {wall.tzinfo}, when the clocks go back: add {first} for the first or {second} "
+        f"{quoted(text)} happens twice in {wall.tzinfo}, when the clocks go back: add {first} for the first or {second} "
         f"for the second, as in '{wall:%Y-%m-%d} {_clock_text(wall)}{first} {wall.tzinfo}'"
     )
 
@@ -321,8 +280,3 @@ def _clock_text(when: datetime) -> str:
 def _offset_text(when: datetime) -> str:
     offset = when.utcoffset()
     return str(timezone(offset))[3:] if offset else "+00:00"
-
-
-def _quoted(text: str) -> str:
-    shown = ascii(text)
-    return shown if len(shown) <= 60 else shown[:56] + "...'"

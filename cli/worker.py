@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from zwheel.durations import parse_duration
 from zwheel.errors import ConfigError
 from zwheel.outside import escaped
 
 from .app import command, single
 from .context import Context
-from .when import parse_duration
 
 app = single()
 

@@ -17,8 +17,9 @@ from zwheel.failpoints import FAILPOINTS
 from zwheel.functions import finish, rest_of
 from zwheel.job import QueueName, Reason
 from zwheel.outside import escaped
+from zwheel.published import PublishedSignature, parameters_of
 from zwheel.record import task_and_body
-from zwheel.tasks import POLICY_HEADER, BaseTask, body_context
+from zwheel.tasks import BY_TASK, POLICY_HEADER, BaseTask, body_context
 
 from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
@@ -63,6 +64,8 @@ class Runner:
     ) -> None:
         self._occurrences = occurrences
         self._tasks = {name.encode(): task for name, task in tasks.items()}
+        #: What tasks take, for jobs that were made where that was not known.
+        self._signatures: dict[str, PublishedSignature] = {}
         self._codec = codec
         self._slots = slots
         self._outcomes = Outcomes(self._tasks, session, worker, unknown_ttl_ms, peers, observer, log_done)
@@ -215,6 +218,8 @@ class Runner:
         try:
             context = body_context(task.name, claim.job_id) if self._codec.binds else b""
             args, kwargs, headers = self._codec.decode(body, context=context)
+            if headers and POLICY_HEADER in headers:
+                args, kwargs = self._unchecked(task, args, kwargs)
             bound, named = task.signature.bind(args, kwargs)
         except (UndecodableJob, BadArguments) as error:
             bad = isinstance(error, BadArguments)
@@ -224,7 +229,7 @@ class Runner:
         if headers:
             claim.headers = headers
             timeout_ms = timeout_of(headers, timeout_ms)
-            if POLICY_HEADER in headers and not self._may_try(claim, settler, task):
+            if headers.get(POLICY_HEADER) == BY_TASK and not self._may_try(claim, settler, task):
                 return None
             if SCHEDULE_HEADER in headers and not await self._may_start(claim, settler):
                 return None
@@ -277,6 +282,20 @@ class Runner:
             return True
         self._outcomes.hand_back(claim, settler, self._places.away_ms())
         return False
+
+    def _unchecked(
+        self, task: BaseTask[Any, Any], args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Check the arguments of a job of whose task nothing was known where it was made. Raises: BadArguments.
+
+        A text where the task asks for something else was a word of a command line: it becomes that.
+        """
+        signature = self._signatures.get(task.name)
+        if signature is None:
+            signature = self._signatures[task.name] = PublishedSignature(task.name, parameters_of(task.signature))
+        args, kwargs = signature.fitted(args, kwargs)
+        signature.check(args, kwargs)
+        return args, kwargs
 
     def _may_try(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any]) -> bool:
         """Let the task's own number of retries hold for a job that was enqueued without knowing it."""

@@ -106,12 +106,12 @@ class Signature:
         for name in taken:
             if name in kwargs and name in self._by_name:
                 raise self._misfit(f"got {name!r} twice, by position and by name")
-        missing = [name for name, by_name in self._required if name not in taken and not (by_name and name in kwargs)]
-        if missing:
-            raise self._misfit(f"needs {', '.join(map(repr, missing))}")
         if not self._by_name >= kwargs.keys() and inspect.Parameter.VAR_KEYWORD not in self._rest:
             unknown = sorted(ascii(name)[:40] for name in kwargs.keys() - self._by_name)
             raise self._misfit(f"does not take {', '.join(unknown[:5])}")
+        missing = [name for name, by_name in self._required if name not in taken and not (by_name and name in kwargs)]
+        if missing:
+            raise self._misfit(f"needs {', '.join(map(repr, missing))}")
 
     def _rebuild(
         self, rebuilds: dict[str, Rebuild], args: list[Any], kwargs: dict[str, Any]

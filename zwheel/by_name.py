@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from zwheel.calls import NewJob
 from zwheel.codec import Codec
 from zwheel.published import PublishedTask
-from zwheel.tasks import POLICY_HEADER, JobOptions, TaskPolicy, body_context, make_job
+from zwheel.tasks import BY_JOB, BY_TASK, POLICY_HEADER, JobOptions, TaskPolicy, body_context, make_job
 
 
 class Unsettled(NamedTuple):
@@ -37,9 +37,12 @@ def make_by_name(
     return job
 
 
-def with_policy_header(headers: Mapping[str, str] | None, retries: int | None) -> Mapping[str, str] | None:
-    """The headers of a job whose task's policy is not known: the number of retries, if not given, is the worker's."""
-    return headers if retries is not None else {**(headers or {}), POLICY_HEADER: "task"}
+def with_policy_header(headers: Mapping[str, str] | None, retries: int | None) -> dict[str, str]:
+    """The headers of a job of whose task nothing is known: the worker that knows it checks the arguments.
+
+    The number of retries, if it was not given, is the worker's too.
+    """
+    return {**(headers or {}), POLICY_HEADER: BY_TASK if retries is None else BY_JOB}
 
 
 def settle(job: NewJob, known: PublishedTask, codec: Codec) -> NewJob:

@@ -93,7 +93,7 @@ def make_definition(
         headers[TIMEOUT_HEADER] = str(duration_ms(timeout, what="timeout"))
     retries = options.get("retries")
     if known is None:
-        headers = dict(with_policy_header(headers, retries) or {})
+        headers = with_policy_header(headers, retries)
     retries = policy.retries if retries is None else retries
     try:
         check_retries(retries)

@@ -43,3 +43,9 @@ def shown(value: object, limit: int = SHOWN_CHARACTERS) -> str:
         return f"(it cannot be shown: {type(error).__name__})"
     text = cut(text, limit)
     return escape(text)
+
+
+def quoted(text: str) -> str:
+    """A text in quotes for a message, in ASCII and cut to 60 characters."""
+    shown = ascii(text)
+    return shown if len(shown) <= 60 else shown[:56] + "...'"

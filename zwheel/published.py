@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,18 @@ from zwheel.job import QueueName
 from zwheel.keys import check_name, check_task
 from zwheel.outside import whole
 from zwheel.record import MAX_ATTEMPTS, MAX_KEEP_MS
-from zwheel.shapes import Misshapen, Shape, annotation_of, check_shape, one_of, read_shape, shape_of
+from zwheel.shapes import (
+    Misshapen,
+    Shape,
+    annotation_of,
+    asks_for,
+    check_shape,
+    fits,
+    from_text,
+    one_of,
+    read_shape,
+    shape_of,
+)
 from zwheel.tasks import BaseTask, TaskPolicy
 from zwheel.times import MAX_MS
 from zwheel.travel import check_travel
@@ -110,6 +121,29 @@ class PublishedSignature:
                 raise self.misfit(name, error) from None
         check_travel(self._signature, args, kwargs)
 
+    def from_text(self, name: str | int, text: str) -> Any:
+        """Make of a text what the argument of this name or position asks for. Raises: BadArguments."""
+        try:
+            return from_text(self.shape(name), text)
+        except Misshapen as error:
+            raise self.misfit(name, error) from None
+
+    def fitted(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], only: Container[Shape] | None = None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments with each text made into what is asked for, where that is no text. Raises: BadArguments.
+
+        only: leave alone what asks for anything but these.
+        """
+
+        def fit(name: str | int, value: Any) -> Any:
+            shape = self.shape(name)
+            if isinstance(value, str) and not fits(shape, value) and (only is None or asks_for(shape, only)):
+                return self.from_text(name, value)
+            return value
+
+        return [fit(i, value) for i, value in enumerate(args)], {name: fit(name, kwargs[name]) for name in kwargs}
+
     def misfit(self, name: str | int, error: Misshapen) -> BadArguments:
         """The error of an argument that has not its shape."""
         shown = self._signature.names(name + 1)[name] if isinstance(name, int) else name
@@ -179,15 +213,21 @@ def _about(function: Any) -> str:
 
 
 def _params(signature: Signature) -> list[list[Any]] | None:
-    found: list[list[Any]] = []
+    found = parameters_of(signature)
+    return [[one.name, one.kind, one.required, one.shape] for one in found] if len(found) <= _MOST_PARAMETERS else None
+
+
+def parameters_of(signature: Signature) -> list[Parameter]:
+    """The parameters of a function, with the shapes that their annotations ask for."""
+    found = []
     for parameter, annotation in signature.parameters():
         shape = None if annotation is inspect.Parameter.empty else shape_of(annotation)
         if parameter.default is None and shape is not None:
             shape = one_of([shape, "null"])
         rest = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         required = parameter.default is inspect.Parameter.empty and not rest
-        found.append([parameter.name, _NAMES[parameter.kind], required, shape])
-    return found if len(found) <= _MOST_PARAMETERS else None
+        found.append(Parameter(parameter.name, _NAMES[parameter.kind], required, shape))
+    return found
 
 
 def read_row(name: object, raw: object) -> PublishedTask | None:

@@ -18,17 +18,23 @@ import collections.abc
 import dataclasses
 import inspect
 import json
+import re
 import types
 import typing
 import uuid
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
+from zwheel.durations import parse_duration
+from zwheel.errors import InvalidTime
+from zwheel.plain import cut, quoted
+
 Shape = str | dict[str, Any] | None
 
+_INT = re.compile(r"[+-]?[0-9]{1,400}\Z")
 #: How deep a shape may be, and how many alternatives or values it may name.
 _DEEPEST, _WIDEST = 8, 64
 _KINDS: dict[type[Any], str] = {
@@ -188,8 +194,9 @@ def check_shape(shape: Shape, value: Any) -> None:
 
 def told(value: Any) -> str:
     """A value in a message, cut when it is long."""
-    text = "null" if value is None else ascii(value) if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if value is None or isinstance(value, str):
+        return "null" if value is None else quoted(value)
+    return cut(repr(value), 60)
 
 
 def fits(shape: Shape, value: Any) -> bool:
@@ -206,3 +213,60 @@ def fits(shape: Shape, value: Any) -> bool:
     if word == "list":
         return isinstance(value, _ARRAYS) and (inner is None or all(fits(inner, each) for each in value))
     return isinstance(value, Mapping) and (inner is None or all(fits(inner, each) for each in value.values()))
+
+
+def asks_for(shape: Shape, kinds: Container[Shape]) -> bool:
+    """Whether one of these is among what a shape asks for."""
+    return any(one in kinds for one in _alternatives(shape))
+
+
+def from_text(shape: Shape, text: str) -> Any:
+    """Make of a text what is asked for: the word of a command line, or what is written where JSON has no such type.
+
+    Example: '8' -> 8 for an int, '8' for a str; '90s' -> a timedelta for one; '[1, 2]' -> [1, 2] for a list.
+    Raises: Misshapen.
+    """
+    # Any text is a text: what else it may be comes first.
+    for choice in sorted(_alternatives(shape), key=lambda one: one in ("str", "bytes")):
+        try:
+            return _read(choice, text)
+        except (ValueError, InvalidTime, RecursionError):
+            continue
+    example = ", as in [1, 2]" if isinstance(shape, dict) and "list" in shape else ""
+    raise Misshapen(f"must be {words_of(shape)}{example}, not {told(text)}")
+
+
+def _read(shape: Shape, text: str) -> Any:
+    """Read one alternative. Raises: ValueError, InvalidTime, RecursionError."""
+    if shape is None or shape in ("str", "datetime", "date", "time", "uuid", "decimal"):
+        return text
+    if isinstance(shape, dict):
+        return _one_of(shape["enum"], text) if "enum" in shape else _json(shape, text)
+    if shape == "int":
+        if _INT.match(text) is None:
+            raise ValueError(text)
+        return int(text)
+    if shape == "float":
+        return float(text)
+    if shape == "bytes":
+        return text.encode()
+    if shape == "timedelta":
+        return timedelta(milliseconds=parse_duration(text))
+    known: dict[str, bool | None] = {"true": True, "false": False} if shape == "bool" else {"null": None}
+    if text not in known:
+        raise ValueError(text)
+    return known[text]
+
+
+def _one_of(values: list[Any], text: str) -> Any:
+    for value in values:
+        if text in (value, json.dumps(value)):
+            return value
+    raise ValueError(text)
+
+
+def _json(shape: Shape, text: str) -> Any:
+    value = json.loads(text)
+    if not fits(shape, value):
+        raise ValueError(text)
+    return value

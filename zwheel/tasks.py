@@ -32,8 +32,9 @@ DEFAULT_RETRIES = 10
 KEEP_CHOSEN_ID_MS = 3_600_000
 #: Headers of the job's envelope that zwheel itself reads.
 TIMEOUT_HEADER = "zwheel-timeout-ms"
-#: The job was made by name and without its task's policy: the worker lets that of its own code hold.
-POLICY_HEADER = "zwheel-policy"
+#: The job was made by name, and nothing was known of its task: the worker that knows it checks the arguments. Who says
+#: how many attempts there are: the task, or the job.
+POLICY_HEADER, BY_TASK, BY_JOB = "zwheel-policy", "task", "job"
 DEDUP_KEY_LIMIT = 1024
 
 

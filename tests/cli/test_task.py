@@ -153,7 +153,8 @@ def test_it_is_said_when_nobody_would_run_a_job_and_strict_sends_nothing(shell: 
 def test_lines_are_checked_each_for_itself(shell: Shell, tmp_path: Path) -> None:
     lines = [
         {"task": "shop.remind", "kwargs": {"order": 1}}, {"task": "shop.remind", "kwargs": {"order": "1"}},
-        {"task": "shop.remnid", "args": [1]}, {"task": "shop.remnid", "args": [2]}, {"task": "shop.remind", "args": [3]},
+        {"task": "shop.remnid", "args": [1]}, {"task": "shop.remnid", "args": [2]},
+        {"task": "shop.remind", "args": [3], "kwargs": {"wait": "90s"}},
     ]  # fmt: skip
     file = tmp_path / "lines"
     file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
@@ -165,6 +166,7 @@ def test_lines_are_checked_each_for_itself(shell: Shell, tmp_path: Path) -> None
     assert sorted((job["queue"], job["max_attempts"]) for job in jobs) == [
         ("default", 11), ("default", 11), ("mail", 1), ("mail", 1),
     ]  # fmt: skip
+    assert {job["kwargs"].get("wait") for job in jobs} == {None, 90.0}
     strict = shell("enqueue", "--jsonl", str(file), "--strict")
     assert strict.code == 5 and strict.out.startswith("2 enqueued, 3 failed")
     assert "line 3: no worker has published a task shop.remnid" in strict.err
@@ -198,7 +200,7 @@ def test_retries_that_an_edit_gives_hold_though_the_task_is_not_known(shell: She
         headers += [
             wheel.codec.decode(wheel.schedule("daily").definition.payload, context=b"unknown.task\nschedule daily")[2]
         ]
-    assert headers == [{"zwheel-policy": "task"}, {}]
+    assert headers == [{"zwheel-policy": "task"}, {"zwheel-policy": "job"}]
 
 
 @pytest.mark.usefixtures("published")

@@ -153,7 +153,7 @@ async def test_what_is_not_published_goes_to_default_and_its_own_retries_hold_on
     said = await wheel.enqueue("shop.charge", args=[1], retries=10)
     job = await wheel.get(said.job_id)
     assert job is not None
-    assert wheel.codec.decode(job.body, context=f"shop.charge\n{job.id}".encode())[2] == {}
+    assert wheel.codec.decode(job.body, context=f"shop.charge\n{job.id}".encode())[2] == {POLICY_HEADER: "job"}
 
 
 async def test_a_slip_is_logged_once_with_the_name_that_may_be_meant(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from zwheel.cli.when import describe_when, find_zone, human_count, human_duration, parse_duration, parse_when
+from zwheel.cli.when import describe_when, find_zone, human_count, human_duration, parse_when
+from zwheel.durations import parse_duration
 from zwheel.errors import InvalidTime
 from zwheel.times import MAX_MS, to_datetime
 

@@ -170,3 +170,28 @@ async def test_schedules_by_name_let_the_tasks_own_retries_hold(wheel: Wheel, ur
     async with running(wheel, log, queues=("money",)):
         await log.seen("buried")
     assert log.of("retried") == []
+
+
+async def test_arguments_that_nobody_could_check_are_checked_where_the_task_is_known(wheel: Wheel, url: str) -> None:
+    # Words of a command line, from before the task was published: 'false' is not to mean yes.
+    got: list[object] = []
+
+    @wheel.task(name="shop.delete", queue="money")
+    async def delete(order: int, really: bool = False, tags: list[str] | None = None) -> None:
+        got.append((order, really, tags))
+
+    with SyncWheel(url, namespace="zw") as stranger:
+        for kwargs in (
+            {"order": "8", "really": "false"}, {"order": 8, "really": True, "tags": '["a"]'}, {"order": "eight"},
+            {"order": 8, "really": "no"}, {"order": 8, "tags": "a"},
+        ):  # fmt: skip
+            stranger.enqueue("shop.delete", kwargs=kwargs, queue="money", retries=0, keep=60)
+        made = stranger.new_schedule("often", "* * * * * *", "shop.delete", args=["9"], queue="money", max_count=1)
+        stranger.add_schedule(made)
+    log = Log()
+    async with running(wheel, log, queues=("money",)):
+        await log.seen("buried", count=3)
+        await log.until(lambda: len(got) == 3)
+    assert sorted(got, key=repr) == [(8, False, None), (8, True, ["a"]), (9, False, None)]
+    reasons = {job.reason for job in await wheel.dead("money")}
+    assert reasons == {Reason.BAD_ARGUMENTS}
