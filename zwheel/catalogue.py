@@ -86,10 +86,13 @@ class Catalogue:
         text = unknown_task(name, entry.others)
         if strict:
             raise UnknownTask(text)
-        # Where workers have published nothing at all, none has been started yet, or none that does.
-        level = logging.WARNING if entry.others else logging.INFO
-        where = "; its jobs go to the queue default" if queue is None else ""
-        self._sayer.say(level, name, "%s%s", text, where)
+        # Where workers have published nothing at all, none has been started yet, or none that does so: no slip then.
+        level = logging.WARNING if entry.others or queue is None else logging.INFO
+        where = (
+            " Its jobs go to the queue default, and wait there for a worker that serves it." if queue is None else ""
+        )
+        end = "" if text.endswith("?") else "."
+        self._sayer.say(level, name, "%s%s%s", text, end, where)
 
 
 def unknown_task(name: str, others: Sequence[str]) -> str:

@@ -105,6 +105,8 @@ def make_definition(
     if keep_ms is not None and keep_ms > MAX_KEEP_MS:
         raise InvalidInput(f"schedule {name}: keep is longer than the limit of 115 days")
     queue, tz = options.get("queue"), options.get("tz")
+    if isinstance(when, (int, float, timedelta)):
+        raise InvalidInput(f"schedule {name}: {when!r} is no rhythm: write it as text, such as '@every 90s'")
     if isinstance(when, str):
         when, named = split_zone(when)
         if named is not None and tz not in (None, named):

@@ -17,6 +17,10 @@ def check_function(function: Callable[..., Any]) -> None:
     """Refuse a callable whose body would not run when a worker calls it. Raises: ConfigError, with the cure."""
     name = getattr(function, "__qualname__", repr(function))
     called = _called(function)
+    if hasattr(function, "policy") and hasattr(function, "signature"):
+        raise ConfigError(
+            f"{name} is a task already: put @wheel.task below the decorator that takes a task, such as cron"
+        )
     if inspect.isclass(function):
         raise ConfigError(f"{name} is a class: a task is a function, or a method of an object")
     if isinstance(function, classmethod):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -112,10 +112,23 @@ class Registry:
         return self._url is not None
 
     def configure(self, url: str | None = None, namespace: str | None = None, owner: str | None = None) -> None:
-        """Fill in what was left open when the wheel was made, as the command line does."""
+        """Fill in what was left open when the wheel was made, as the command line does, or choose another Redis.
+
+        Raises: ConfigError when the wheel is connected elsewhere already: close it first.
+        """
+        for used_url, used_namespace in self._connections():
+            if (url or used_url, namespace or used_namespace) != (used_url, used_namespace):
+                raise ConfigError(
+                    f"this wheel is connected to {mask_url(used_url)}, namespace {used_namespace}: close it before you "
+                    "configure it anew"
+                )
         self.owner = self.owner if owner is None else owner
         self._url = self._url if url is None else url
         self._namespace = self._namespace if namespace is None else check_name(namespace, "namespace")
+
+    def _connections(self) -> Iterator[tuple[str, str]]:
+        """The URL and the namespace of each connection that is open."""
+        yield from ()
 
     def owner_of(self, queue: str) -> str:
         """Whose a schedule is that is declared here for this queue."""
@@ -163,7 +176,7 @@ class Registry:
         Raises: BadArguments, PayloadError, InvalidName, InvalidTime.
         """
         name = task if isinstance(task, str) else task.name
-        known = self.tasks.get(name)
+        known = self._task(task)
         options = JobOptions(
             at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
             within=within, headers=headers, replace=replace,
@@ -212,8 +225,13 @@ class Registry:
     def _knowledge(self, task: str | BaseTask[Any, Any]) -> Mapping[str, BaseTask[Any, Any] | PublishedTask]:
         """What is known of a task, under its name."""
         name = task if isinstance(task, str) else task.name
-        known = self.tasks.get(name) or self.catalogue.get(name)
+        known = self._task(task) or self.catalogue.get(name)
         return {} if known is None else {name: known}
+
+    def _task(self, task: str | BaseTask[Any, Any]) -> BaseTask[Any, Any] | None:
+        """The task itself: of this wheel, by its name, or one of another wheel that was given as it is."""
+        known = self.tasks.get(task if isinstance(task, str) else task.name)
+        return task if known is None and isinstance(task, BaseTask) else known
 
     def cron(
         self,
@@ -229,6 +247,10 @@ class Registry:
         A plain function becomes a task. name: of the schedule; None: that of the task. May stand several times, with
         a name each. See `new_schedule` for the rest. Raises: ConfigError for a name that is taken.
         """
+        if callable(when):
+            raise ConfigError(
+                "cron takes the rhythm first, also when it stands above a function: @wheel.cron('0 9 * * *')"
+            )
 
         def declare(function: F) -> F:
             task: Any = function if isinstance(function, BaseTask) else self._as_task(function)

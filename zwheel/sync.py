@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -119,6 +119,10 @@ class SyncWheel(SyncWheelSchedules):
             return task
 
         return decorate if function is None else decorate(function)
+
+    def _connections(self) -> Iterator[tuple[str, str]]:
+        if self._store is not None and self._pid == os.getpid():
+            yield self._store.url, self._store.session.namespace
 
     def _as_task(self, function: Callable[..., Any]) -> SyncTask[..., Any]:
         return self.task(function)

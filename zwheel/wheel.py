@@ -6,7 +6,7 @@ import asyncio
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -133,6 +133,11 @@ class Wheel(WheelSchedules):
             return task
 
         return decorate if function is None else decorate(function)
+
+    def _connections(self) -> Iterator[tuple[str, str]]:
+        for loop, client in list(self._clients.items()):
+            if not loop.is_closed():
+                yield client.store.url, client.store.session.namespace
 
     def _as_task(self, function: Callable[..., Any]) -> Task[..., Any]:
         return self.task(function)

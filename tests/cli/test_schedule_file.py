@@ -87,7 +87,11 @@ def test_a_file_says_all_that_a_schedule_has() -> None:
         windows=("22:00-06:00",),
     )  # fmt: skip
     args, kwargs, headers = DEFAULT.decode(found.payload, context=found.payload_context())
-    assert (args, kwargs, headers) == ([7], {"to": "ann", "n": [2]}, {"trace": "1", "zwheel-timeout-ms": "30000"})
+    assert (args, kwargs, headers) == (
+        [7],
+        {"to": "ann", "n": [2]},
+        {"trace": "1", "zwheel-timeout-ms": "30000", "zwheel-policy": "job"},
+    )
 
 
 def test_every_option_of_a_schedule_has_its_key() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import eventually
-from zwheel import BadArguments, BrokerUnavailable, JobState, SyncWheel, Wheel
+from zwheel import BadArguments, BrokerUnavailable, CancelOutcome, ConfigError, InvalidInput, JobState, SyncWheel, Wheel
 from zwheel import catalogue as module
 from zwheel.errors import InvalidName, UnknownTask
 from zwheel.keys import tasks_key
@@ -164,7 +165,8 @@ async def test_a_slip_is_logged_once_with_the_name_that_may_be_meant(
             await wheel.enqueue("shop.chrage", args=["1"])
             sync.enqueue("charge", args=["1"], queue="money")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "no worker has published a task shop.chrage: did you mean shop.charge?; its jobs go to the queue default"),
+        ("WARNING", "no worker has published a task shop.chrage: did you mean shop.charge? Its jobs go to the queue default, and wait there "
+            "for a worker that serves it."),
         ("WARNING", "no worker has published a task charge: did you mean shop.charge?"),
     ]  # fmt: skip
 
@@ -283,3 +285,58 @@ async def test_a_caller_that_is_cancelled_while_it_looks_leaves_the_others_alone
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert sum(isinstance(one, asyncio.CancelledError) for one in outcomes) == 2
         assert {one.queue for one in outcomes if not isinstance(one, BaseException)} == {"money"}
+
+
+async def test_a_task_of_another_wheel_brings_its_own_policy(fresh: RedisServer, wheel: Wheel, sync: SyncWheel) -> None:
+    @Wheel().task(name="shop.pay", queue="money", retries=0)
+    async def pay(order: int) -> None: ...
+
+    for answer in (await wheel.enqueue(pay, args=[1]), sync.enqueue(pay, args=[1])):
+        job = await wheel.get(answer.job_id)
+        assert job is not None and (job.queue, job.max_attempts) == ("money", 1)
+    made = wheel.new_schedule("pay", "@daily", pay, args=[1])
+    assert (made.queue, made.max_attempts) == ("money", 1)
+    with pytest.raises(BadArguments):
+        await wheel.enqueue(pay)
+
+
+async def test_of_two_jobs_with_one_id_the_one_that_lives_is_meant(wheel: Wheel, sync: SyncWheel) -> None:
+    for queue in ("a", "b"):
+        await wheel.enqueue("t", id="same", queue=queue, delay=60)
+    for work in (wheel.cancel("same"), wheel.reschedule("same", delay=5)):
+        with pytest.raises(InvalidInput, match="job same lives in several queues, a, b: name the queue"):
+            await work
+    assert await wheel.cancel("same", "a") is CancelOutcome.CANCELLED
+    job = await wheel.get("same")
+    assert job is not None and (job.queue, job.state) == ("b", JobState.SCHEDULED)
+    assert sync.cancel("same") is CancelOutcome.CANCELLED
+    assert await wheel.cancel("same") is CancelOutcome.ENDED
+
+
+async def test_a_wheel_that_is_connected_is_not_configured_elsewhere(wheel: Wheel, sync: SyncWheel, url: str) -> None:
+    await wheel.ping()
+    sync.ping()
+    for one in (wheel, sync):
+        one.configure(url=url, namespace="zw")
+        for other in ({"url": "redis://127.0.0.1:1"}, {"namespace": "other"}):
+            with pytest.raises(ConfigError, match="close it before you configure it anew"):
+                one.configure(**other)
+    await wheel.aclose()
+    sync.close()
+    for one in (wheel, sync):
+        one.configure(namespace="zw")
+    assert (await wheel.enqueue("t", queue="q")).queue == "q" == sync.enqueue("t", queue="q").queue
+
+
+def test_a_slip_in_a_decorator_is_said_where_it_is_made() -> None:
+    wheel = Wheel()
+
+    async def report() -> None: ...
+
+    with pytest.raises(ConfigError, match="cron takes the rhythm first"):
+        wheel.cron(report)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="is a task already"):
+        wheel.task(wheel.task(name="report")(report))
+    for rhythm in (300, timedelta(seconds=300)):
+        with pytest.raises(InvalidInput, match="write it as text"):
+            wheel.new_schedule("s", rhythm, "t")  # type: ignore[arg-type]

@@ -23,14 +23,14 @@ PRODUCE = """
 import sys
 from zwheel import SyncWheel
 with SyncWheel(sys.argv[1], namespace="zw") as wheel:
-    print(wheel.enqueue("t", id="order-1", delay=60, keep=60).existed)
+    print(wheel.enqueue("t", id="order-1", delay=60, keep=60, queue="default").existed)
 """
-AGAIN = PRODUCE.replace("keep=60)", "keep=60, replace=True)")
+AGAIN = PRODUCE.replace("keep=60,", "keep=60, replace=True,")
 BULK = """
 import sys
 from zwheel import SyncWheel
 with SyncWheel(sys.argv[1], namespace="zw") as wheel:
-    jobs = (wheel.new_job("t", id=f"order-{n}", delay=3600) for n in range(10_000))
+    jobs = (wheel.new_job("t", id=f"order-{n}", delay=3600, queue="default") for n in range(10_000))
     print(sum(not answer.existed for answer in wheel.enqueue_many(jobs, chunk=500)))
 """
 

@@ -37,7 +37,7 @@ _UNREADABLE = "job {}: its record was written by another version of zwheel and c
 def cancel(session: Session, job_id: str, queue: str | None) -> Steps[CancelOutcome]:
     """Take a scheduled job off the wheel. Decided by one script: after `cancelled` it never starts."""
     for _ in range(_TRIES):
-        job = yield from get(session, job_id, queue)
+        job = yield from get(session, job_id, queue, only=True)
         if job is None:
             return CancelOutcome.MISSING
         queue = job.queue
@@ -59,7 +59,7 @@ def reschedule(
 ) -> Steps[RescheduleOutcome]:
     """Move a scheduled job to another time. Decided by one script: it runs at the old time or at the new one."""
     for _ in range(_TRIES):
-        job = yield from get(session, job_id, queue)
+        job = yield from get(session, job_id, queue, only=True)
         if job is None:
             return RescheduleOutcome.MISSING
         queue = job.queue

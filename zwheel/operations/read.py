@@ -8,7 +8,7 @@ from typing import Any
 
 from zwheel.calls import Session
 from zwheel.calls.cancel import LEAST_KEPT_MS
-from zwheel.errors import BrokerRefused, InvalidName, JobNotFound, UndecodableJob, WaitTimeout
+from zwheel.errors import BrokerRefused, InvalidInput, InvalidName, JobNotFound, UndecodableJob, WaitTimeout
 from zwheel.job import UNREADABLE, Failure, Job, JobId, JobState, QueueName, Reason
 from zwheel.keys import ShardKeys, check_job_id, check_name, queues_key
 from zwheel.outside import Listing, Unreadable, as_text, score_ms
@@ -85,18 +85,25 @@ def with_times(job: Job, lease: Any, died: Any, kept: Any) -> Job:
     return job
 
 
-def get(session: Session, job_id: str, queue: str | None) -> Steps[Job | None]:
-    """Read one job, looking in every known queue when none is named."""
+def get(session: Session, job_id: str, queue: str | None, *, only: bool = False) -> Steps[Job | None]:
+    """Read one job, looking in every known queue when none is named: of several with one id, one that has not ended.
+
+    only: refuse to choose between several that have not ended. Raises: InvalidInput.
+    """
     check_job_id(job_id)
     names = [QueueName(queue)] if queue else (yield from queues(session))
     if not names:
         return None
     keys = [session.keys(name) for name in names]
     raws = yield from each_alone([("HGET", k.jobs, job_id) for k in keys])
-    for k, raw in zip(keys, raws, strict=True):
-        if isinstance(raw, bytes):
-            scores = yield from each_alone([("ZSCORE", zset, job_id) for zset in (k.processing, k.dead, k.done)])
-            return with_times(snapshot(job_id, k.queue, raw), *scores)
+    found = [(k, snapshot(job_id, k.queue, raw)) for k, raw in zip(keys, raws, strict=True) if isinstance(raw, bytes)]
+    living = [(k, job) for k, job in found if not job.state.terminal]
+    if only and len(living) > 1:
+        where = ", ".join(k.queue for k, _ in living[:5])
+        raise InvalidInput(f"job {job_id} lives in several queues, {where}: name the queue")
+    for k, job in living or found:
+        scores = yield from each_alone([("ZSCORE", zset, job_id) for zset in (k.processing, k.dead, k.done)])
+        return with_times(job, *scores)
     refused = next((raw for raw in raws if isinstance(raw, BrokerRefused)), None)
     if refused is not None and queue is not None:
         raise refused
