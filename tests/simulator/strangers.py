@@ -28,7 +28,7 @@ class _Neighbours:
     def living(self) -> bool:
         return any(actor.process.knows_all for actor in self._world.actors)
 
-    async def who_know(self, task: str) -> tuple[tuple[str, ...], bool]:
+    async def who_know(self, task: str, _needs: frozenset[str]) -> tuple[tuple[str, ...], bool]:
         known = task == RARE and (self.living or self._world.time_us < self._world.known_until)
         return ((ALL,) if known else ()), False
 
