@@ -12,6 +12,7 @@ from pathlib import Path
 from zwheel.errors import InvalidInput
 
 from .context import Context
+from .schedule_owner import owner_of
 
 _SYSTEM_FILE, _SYSTEM_FOLDER = "/etc/crontab", "/etc/cron.d/"
 #: Where cron keeps what `crontab -e` writes, on Linux and on the BSDs.
@@ -86,14 +87,13 @@ class Source:
     def owner(self, prefix: str | None) -> str:
         """Whose its schedules are: the whole path, or for stdin who gave it, on which machine, with which prefix."""
         if not self.stdin:
-            name = self.path
-        else:
-            import getpass
-            import socket
+            return owner_of("crontab", self.path)
+        import getpass
+        import socket
 
-            try:
-                user = getpass.getuser()
-            except (KeyError, OSError):
-                user = str(os.getuid())
-            name = f"{user}@{socket.gethostname()}" + (f":{prefix}" if prefix else "")
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):
+            user = str(os.getuid())
+        name = f"{user}@{socket.gethostname()}" + (f":{prefix}" if prefix else "")
         return "crontab:" + name.encode("utf-8", "backslashreplace").decode()

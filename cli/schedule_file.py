@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -11,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zwheel.errors import ConfigError, InvalidInput, InvalidTime
+from zwheel.errors import ConfigError, InvalidInput, InvalidTime, ScheduleExists
 
 from .app import command
 from .context import Context
+from .schedule_owner import make_those, owner_of
 from .serving import described, say, say_here, troubles
 from .values import duration
 from .when import find_zone, human_count, parse_when
@@ -169,17 +172,16 @@ def _definition(name: str, table: dict[str, Any], published: Mapping[str, Publis
 def _time(given: datetime | str, key: str, zone: str | None) -> datetime:
     """Read a time that means the same whenever the file is read."""
     if isinstance(given, datetime):
-        if given.tzinfo is None:
-            text = f"{given:%Y-%m-%dT%H:%M:%S}"
-            raise InvalidTime(f"{key}: {text} has no offset: write {text}Z or {text}+01:00, or a text with a zone")
-        return given
+        if given.tzinfo is not None:
+            return given
+        given = given.isoformat()
     if not _FIXED.match(given.strip()):
         raise InvalidTime(f"{key}: {given!r} does not name a day: write {_TIME}")
     try:
         # Nothing in it is counted from now.
         return parse_when(given, now=_EPOCH, default_tz=None if zone is None else find_zone(zone))
     except InvalidTime as error:
-        raise InvalidTime(f"{key}: {error}") from None
+        raise InvalidTime(f"{key}: {str(error).replace('give --tz', 'give the schedule a tz')}") from None
 
 
 _FIXED = re.compile(r"@|\d{4}-")
@@ -200,32 +202,44 @@ def _calendar(table: dict[str, Any]) -> Calendar:
 
 
 def _content(file: str) -> tuple[str, bytes]:
+    if file == "-":
+        return "stdin", sys.stdin.buffer.read()
     path = Path(file)
     return path.name, path.read_bytes()
 
 
 async def sync(
     ctx: Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A TOML file, as above.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A TOML file, as above; - reads it from stdin.")],
     owner: Annotated[
-        str | None, typer.Option("--owner", metavar="NAME", help="Whose schedules they are; else file:<name of it>.")
+        str | None,
+        typer.Option("--owner", metavar="NAME", help="Whose schedules they are; else file: and the file's whole path."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, change nothing.")] = False,
 ) -> None:
     """Make the schedules of one owner exactly those of a file: add, change and remove.
 
     Schedules of other owners, and those added by hand, stay as they are; a name that one of them has is exit code 6.
-    A schedule that was edited by hand keeps the edit until its table in the file changes.
+    A schedule that was edited by hand keeps the edit until its table in the file changes. To remove more than a third of
+    what the owner had asks, or needs --yes. Give --owner when the file's path changes, as with a directory per release.
     """
+    if owner is None and file == "-":
+        raise InvalidInput("what comes from stdin has no path: say whose schedules they are with --owner NAME")
     name, content = _content(file)
     tasks = {one.task for one in read_schedules(content, name)}
-    whose = owner or f"file:{name}"
+    whose = owner or owner_of("file", file)
     say_here()
     async with ctx.wheel() as wheel:
         await wheel.learn(*tasks)
         definitions = read_schedules(content, name, wheel.catalogue.known(tasks))
         found = await troubles(wheel, [(one.queue, one.task) for one in definitions])
-        report = await wheel.sync_schedules(definitions, whose, dry_run=dry_run)
+        try:
+            report = await make_those(ctx, wheel, definitions, whose, await wheel.schedules(), dry_run=dry_run)
+        except ScheduleExists as error:
+            if owner is None and error.owner.startswith("file:"):
+                again = f"--owner {shlex.quote(error.owner)}"
+                ctx.out.note(f"note: if this is the same file, moved or copied, {again} goes on with its schedules")
+            raise
     parts = {word: list(getattr(report, word)) for word in ("added", "changed", "removed", "unchanged")}
     if ctx.json:
         ctx.out.value({"owner": whose, "dry_run": dry_run, **parts, **described(found)})

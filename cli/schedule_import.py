@@ -18,6 +18,7 @@ from .context import Context
 from .crontab_source import Source
 from .exits import ExitCode
 from .output import Column, Row
+from .schedule_owner import make_those
 from .schedule_show import following, in_zone
 from .show import iso, now_ms
 from .when import find_zone, human_count
@@ -96,17 +97,7 @@ async def _sync(ctx: Context, wheel: Wheel, taken: _Carried, whose: str, dry_run
     listed = await wheel.schedules()
     taken.choose(listed, whose)
     definitions = [one.definition for one in taken.lines]
-    report = await wheel.sync_schedules(definitions, owner=whose, keep=taken.kept, dry_run=True)
-    if dry_run:
-        return report
-    had = sum(info.owner == whose for info in listed)
-    if 3 * len(report.removed) > had:
-        few = ", ".join(report.removed[:3]) + ", ..." * (len(report.removed) > 3)
-        ctx.confirm(
-            f"remove {len(report.removed)} of the {human_count(had, 'schedule')} of {whose} ({few})",
-            len(report.removed),
-        )
-    return await wheel.sync_schedules(definitions, owner=whose, keep=taken.kept)
+    return await make_those(ctx, wheel, definitions, whose, listed, keep=taken.kept, dry_run=dry_run)
 
 
 @dataclass(frozen=True, slots=True)

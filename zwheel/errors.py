@@ -84,6 +84,7 @@ class ScheduleExists(InvalidInput):
         )
         self.name = name
         self.queue = queue
+        self.owner = owner
 
 
 class ScheduleChanged(ZwheelError):

@@ -94,6 +94,13 @@ def test_a_file_says_all_that_a_schedule_has() -> None:
     )
 
 
+@pytest.mark.parametrize("given", ["2031-12-01T09:00:00", "2031-12-01 09:00:00.250000", "'2031-12-01 09:00'"])
+def test_a_local_time_is_read_in_the_zone_of_its_schedule(given: str) -> None:
+    (found,) = read(small("a") + f"tz = 'Europe/Berlin'\nstart = {given}\n")
+    assert found.start_ms is not None
+    assert to_datetime(found.start_ms).isoformat(timespec="seconds") == "2031-12-01T08:00:00+00:00"
+
+
 def test_every_option_of_a_schedule_has_its_key() -> None:
     for option in ScheduleOptions.__annotations__:
         assert f"\n{option} = " in FULL or f".{option}]" in FULL
@@ -130,7 +137,7 @@ def test_a_shell_line_stands_for_a_task() -> None:
         (small("a") + "grace = '10'\n", "schedules.a: grace: '10' is not a duration"),
         (small("a") + "retries = true\n", "retries must be a whole number"),
         (small("a") + "overlap = 'never'\n", "overlap: 'never' is none of allow, skip, buffer_one"),
-        (small("a") + "start = 2026-12-01T09:00:00\n", "start: 2026-12-01T09:00:00 has no offset"),
+        (small("a") + "start = 2026-12-01T09:00:00\n", "start: '2026-12-01T09:00:00' has no time zone"),
         (small("a") + "start = '2026-12-01 09:00'\n", "start: '2026-12-01 09:00' has no time zone"),
         (small("a") + "start = 'tomorrow 09:00 UTC'\n", "start: 'tomorrow 09:00 UTC' does not name a day"),
         (small("a") + "start = '09:00 UTC'\n", "does not name a day"),
@@ -161,19 +168,63 @@ def test_sync_adds_changes_and_removes(shell: Shell, url: str) -> None:
     assert names(url) == {"mine": ""}
     done = shell.ok("schedule", "sync", "s.toml")
     assert done.out == "added   a\nadded   b\n"
-    assert done.err.endswith("2 schedules of file:s.toml: 2 added, 0 changed, 0 removed, 0 unchanged\n")
-    assert names(url) == {"a": "file:s.toml", "b": "file:s.toml", "mine": ""}
+    whose = f"file:{file.resolve()}"
+    assert done.err.endswith(f"2 schedules of {whose}: 2 added, 0 changed, 0 removed, 0 unchanged\n")
+    assert names(url) == {"a": whose, "b": whose, "mine": ""}
     assert shell.ok("schedule", "sync", "s.toml").out == ""
     file.write_text(small("b", when="0 0 2 1 *") + small("c"), encoding="utf-8")
-    document = shell.ok("schedule", "sync", "s.toml", "--json").document
+    document = shell.ok("schedule", "sync", "s.toml", "--json", "--yes").document
     assert document == {
-        "owner": "file:s.toml", "dry_run": False, "added": ["c"], "changed": ["b"], "removed": ["a"], "unchanged": [],
+        "owner": whose, "dry_run": False, "added": ["c"], "changed": ["b"], "removed": ["a"], "unchanged": [],
         "unserved": ["no worker has published a task t, and no live worker serves queue default"],
     }  # fmt: skip
     assert sorted(names(url)) == ["b", "c", "mine"]
     file.write_text("[schedules]\n", encoding="utf-8")
-    assert shell.ok("schedule", "sync", "s.toml").out == "removed b\nremoved c\n"
+    assert shell.ok("schedule", "sync", "s.toml", "--yes").out == "removed b\nremoved c\n"
     assert sorted(names(url)) == ["mine"]
+
+
+def test_files_of_one_name_in_two_projects_are_two_owners(shell: Shell, url: str) -> None:
+    for project, name in (("shop", "a"), ("blog", "b")):
+        Path(project).mkdir()
+        Path(project, "s.toml").write_text(small(name), encoding="utf-8")
+        assert shell.ok("schedule", "sync", f"{project}/s.toml").out == f"added   {name}\n"
+    assert names(url) == {"a": f"file:{Path('shop/s.toml').resolve()}", "b": f"file:{Path('blog/s.toml').resolve()}"}
+
+
+def test_removing_more_than_a_third_of_an_owners_schedules_needs_a_yes(shell: Shell, url: str) -> None:
+    file = Path("s.toml")
+    file.write_text(small("a", "b", "c"), encoding="utf-8")
+    shell.ok("schedule", "sync", "s.toml", "--owner", "shop")
+    file.write_text(small("a", "b"), encoding="utf-8")
+    shell.ok("schedule", "sync", "s.toml", "--owner", "shop")
+    file.write_text(small("a"), encoding="utf-8")
+    refused = shell("schedule", "sync", "s.toml", "--owner", "shop")
+    assert (refused.code, "remove 1 of the 2 schedules of shop (b)" in refused.err) == (6, True)
+    assert sorted(names(url)) == ["a", "b"]
+    assert shell.ok("schedule", "sync", "s.toml", "--owner", "shop", "--dry-run").out == "removed b\n"
+    shell.ok("schedule", "sync", "s.toml", "--owner", "shop", "--yes")
+    assert sorted(names(url)) == ["a"]
+
+
+def test_a_file_that_moved_is_told_how_to_go_on_with_its_schedules(shell: Shell, url: str) -> None:
+    Path("old.toml").write_text(small("a"), encoding="utf-8")
+    shell.ok("schedule", "sync", "old.toml")
+    old = f"file:{Path('old.toml').resolve()}"
+    Path("old.toml").rename("new.toml")
+    refused = shell("schedule", "sync", "new.toml")
+    assert (refused.code, f"--owner {old} goes on" in refused.err) == (6, True)
+    assert shell.ok("schedule", "sync", "new.toml", "--owner", old).out == ""
+    assert names(url) == {"a": old}
+
+
+def test_schedules_come_from_stdin_too_for_an_owner_that_is_named(shell: Shell, url: str) -> None:
+    nameless = shell.piped("schedule", "sync", "-", stdin=small("a").encode())
+    assert (nameless.code, "--owner" in nameless.err) == (2, True)
+    done = shell.piped("schedule", "sync", "-", "--owner", "shop", stdin=small("a").encode())
+    assert (done.code, names(url)) == (0, {"a": "shop"}), done.err
+    wrong = shell.piped("schedule", "sync", "-", "--owner", "shop", stdin=b"[schedules.a]")
+    assert wrong.err == "zwheel: stdin: schedules.a: the key when is missing\n"
 
 
 def test_a_name_of_another_owner_is_refused_and_nothing_is_changed(shell: Shell, url: str) -> None:

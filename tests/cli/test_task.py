@@ -182,7 +182,7 @@ def test_schedules_take_the_published_queue_and_policy(shell: Shell, tmp_path: P
     assert shell.ok("schedule", "show", "daily", "--json").document["kwargs"] == {"order": 9}
     file = tmp_path / "s.toml"
     file.write_text('[schedules.weekly]\nwhen = "@weekly"\ntask = "shop.remind"\nargs = [1]\n', encoding="utf-8")
-    assert shell.ok("schedule", "sync", str(file)).err.startswith("1 schedule of file:s.toml")
+    assert shell.ok("schedule", "sync", str(file)).err.startswith(f"1 schedule of file:{file}")
     synced = shell.ok("schedule", "show", "weekly", "--json").document
     assert (synced["queue"], synced["retries"]) == ("mail", 0)
     file.write_text(file.read_text().replace("[1]", '["one"]'), encoding="utf-8")
