@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -72,6 +71,7 @@ async def dev(
     """
     from zwheel import embedded
     from zwheel.address import mask_url
+    from zwheel.workers.asks import STOP_SIGNALS
 
     settings = ctx.settings()
     name = target or settings.app
@@ -96,8 +96,8 @@ async def dev(
         words += ["--namespace", settings.namespace]
     stopping = _Stopping()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.ask)
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stopping.ask, number)
     try:
         await _run(ctx, words, {**os.environ, "ZWHEEL_URL": url}, stopping, reload)
     finally:
@@ -110,11 +110,16 @@ class _Stopping(asyncio.Event):
     """Set by Ctrl-C; a second one is passed on to the worker that is ending, which then stops at once."""
 
     def __init__(self) -> None:
+        from zwheel.workers.asks import Asks
+
         super().__init__()
+        self._asks = Asks()
         #: Asks the worker that runs to stop, once more.
         self.again: Callable[[], None] | None = None
 
-    def ask(self) -> None:
+    def ask(self, number: int) -> None:
+        if not self._asks.signal(number):
+            return
         if self.is_set() and self.again is not None:
             self.again()
         self.set()

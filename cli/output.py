@@ -5,6 +5,7 @@ Job data is hostile text. Nothing reaches a terminal without `clean`, and JSON e
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -110,7 +111,12 @@ class Output:
     def note(self, text: str) -> None:
         """Say something beside the result, on stderr; nothing with --quiet or --json."""
         if not self.quiet and not self.json:
-            self._tell(clean(text))
+            try:
+                self._tell(clean(text))
+            except OSError as error:
+                # The terminal is gone, and whoever read it.
+                if error.errno != errno.EIO:
+                    raise
 
     def error(self, text: str, **details: object) -> None:
         """Write one sentence, or with --json one document, on stderr."""

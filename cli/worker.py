@@ -112,7 +112,7 @@ def worker(
     ] = None,
     log_done: Annotated[bool, typer.Option("--log-done", help="Log each job that ended well, too.")] = False,
 ) -> None:
-    """Run the tasks of an app until SIGTERM or Ctrl-C, which drains; a second one stops at once.
+    """Run the tasks of an app until SIGTERM, SIGHUP or Ctrl-C, which drains; a second one stops at once.
 
     Any number of workers may serve a queue, started and stopped at will. With --processes a supervisor starts a
     process again when it dies. Without a URL and on a terminal, the project's private server is started.

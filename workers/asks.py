@@ -4,7 +4,8 @@ A service manager may send SIGTERM to every process of a unit while our own supe
 and a wrapper may send SIGINT and SIGTERM for one Ctrl-C. Each is one asking. A second one means: at once.
 
 Example: SIGTERM to a supervisor and its two workers. Each worker hears it once by signal and once from the supervisor;
-the larger of the two numbers counts, so that is one. When all of it happens again, it is two.
+the larger of the two numbers counts, so that is one. When all of it happens again, it is two. SIGHUP asks once at the most:
+of a terminal that closes, its shell and the system both say so.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+#: Whether a terminal that closes asks too: not when the process was started to outlive it, as nohup does.
+_HANGS_UP = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 #: The signals that ask a process to stop.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if _HANGS_UP else ()))
 #: Different signals that arrive within so many seconds are one asking.
 _TOGETHER_S = 1.0
 #: How long cancelled jobs may take to end, seconds. A command gets 5 s between SIGTERM and SIGKILL.
@@ -50,6 +53,8 @@ class Asks:
     def signal(self, number: int) -> bool:
         """A signal arrived. Returns whether that is a new asking."""
         before, now = self.count, self._clock()
+        if number == signal.SIGHUP and self._heard[number]:
+            return False
         self._heard[number] += 1
         if self._heard[number] > self._by_signal or now - self._last > _TOGETHER_S:
             self._by_signal += 1

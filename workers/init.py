@@ -15,7 +15,7 @@ from .asks import AT_ONCE_S, STOP_SIGNALS, Asks
 from .lifeline import Lifeline
 
 #: Signals that are passed on as they come. Signals that ask to stop go over the line instead.
-_PASSED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
+_PASSED_ON = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
 
 
 def fork_below_init() -> None:

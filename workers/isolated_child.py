@@ -150,7 +150,7 @@ def _watch_over(parent: int, lease_s: float, line: _Line) -> None:
 
 
 def _ignore_stop_signals() -> None:
-    """Leave it to the worker what becomes of a job when SIGTERM or SIGINT reaches every process of a unit.
+    """Leave it to the worker what becomes of a job when a signal to stop reaches every process of a unit.
 
     By a handler that does nothing: programs that the task starts, and children that it forks, have the usual one again.
     """

@@ -77,7 +77,7 @@ class Keeper:
             code = 1
             try:
                 os.close(self._writing)
-                for number in (signal.SIGINT, signal.SIGTERM):
+                for number in STOP_SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
                 renewal = Renewal(url, namespace, worker, settings, recorder, timeouts)
                 _keep(reading, Stillness(parent, settings), Patience(parent, settings.drain_ms / 1000), renewal)

@@ -65,7 +65,7 @@ def set_up_logging(level: str | None, form: str | None) -> None:
 
 
 def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) -> int:
-    """Run a worker until SIGTERM or SIGINT: the first drains, the second gives running jobs back at once.
+    """Run a worker until SIGTERM, SIGINT or SIGHUP: the first drains, the second gives running jobs back at once.
 
     Returns the exit code: 1 when a job could not be stopped. Raises: BrokerRefused, ConfigError.
     """

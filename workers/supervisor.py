@@ -48,7 +48,7 @@ class Supervisor:
         self._refused = 0
 
     async def run(self) -> int:
-        """Supervise until SIGTERM or SIGINT. Returns the exit code: 1 when a child ended badly while draining,
+        """Supervise until SIGTERM, SIGINT or SIGHUP. Returns the exit code: 1 when a child ended badly while draining,
         that of a child which refused to work.
         """
         loop = asyncio.get_running_loop()
@@ -96,8 +96,8 @@ class Supervisor:
             del self._children[place]
             self._lines.pop(place).close()
             if self._stopping.is_set():
-                # A process that ended by SIGTERM was not listening for signals yet, so it held no job: that is no failure.
-                self._failed += code not in (0, -signal.SIGTERM)
+                # A process that such a signal ended was not listening yet, so it held no job: that is no failure.
+                self._failed += code != 0 and -code not in STOP_SIGNALS
                 return
             if code in _REFUSALS:
                 log.error("worker process %d refused to work (%s); starting no other", child.pid, describe_exit(code))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,26 @@ def test_two_projects_of_one_user_share_no_jobs_and_no_server(place: Path) -> No
     finally:
         within("one", "$Z server stop")
         within("two", "$Z server stop")
+
+
+def test_a_terminal_that_closes_ends_the_worker_and_the_server_that_it_shows(place: Path) -> None:
+    (place / "app.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n\n@wheel.task\ndef work(): ...\n")
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        [*ZWHEEL, "dev", "app:wheel"], cwd=place, env=environment(place), preexec_fn=partial(os.login_tty, theirs),
+        pass_fds=(theirs,),
+    )  # fmt: skip
+    try:
+        os.close(theirs)
+        seen = b""
+        while b"tasks, queues" not in seen:
+            seen += os.read(ours, 4096)
+        os.close(ours)
+        assert child.wait(30) == ExitCode.OK
+        assert embedded.status(place / "home") is None, "the server that it started is stopped"
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_worker_without_stdin_says_what_it_lacks(place: Path) -> None:

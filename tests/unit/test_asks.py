@@ -35,6 +35,16 @@ def test_a_second_signal_of_the_same_kind_is_a_second_asking_at_once() -> None:
     assert asks.count == 2
 
 
+def test_a_terminal_that_closes_asks_once_however_often_it_says_so() -> None:
+    clock = Clock()
+    asks = Asks(clock)
+    assert asks.signal(signal.SIGHUP)
+    clock.now = 5.0
+    assert not asks.signal(signal.SIGHUP)
+    assert asks.count == 1
+    assert asks.signal(TERM), "somebody wants it to end at once"
+
+
 def test_two_kinds_of_signals_are_one_asking_when_they_arrive_together() -> None:
     clock = Clock()
     asks = Asks(clock)

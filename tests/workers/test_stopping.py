@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,16 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """What is started takes SIGHUP as usual, also where these tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangs_up")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_to_every_process_of_the_unit_drains(
     wheel: Wheel, stage: Stage, url: str, number: signal.Signals
 ) -> None:
@@ -83,6 +92,38 @@ async def test_a_second_signal_to_every_process_of_the_unit_gives_back_at_once(
         assert await unit.ended(within=8) == 0
         jobs = [await wheel.get(answer.job_id) for answer in answers]
     assert [(job.state, job.attempt) for job in jobs if job is not None] == [(JobState.SCHEDULED, 0)] * 2
+
+
+@pytest.mark.usefixtures("hangs_up")
+async def test_a_terminal_that_closes_drains_however_often_it_says_so(wheel: Wheel, stage: Stage, url: str) -> None:
+    async with worker_process(url, stage.path, drain="60s") as worker:
+        answer = await wheel.enqueue("play", args=["held"], keep=60)
+        held = await stage.nth(1)
+        worker.signal(signal.SIGHUP)
+        await worker.says("SIGHUP: draining")
+        worker.signal(signal.SIGHUP)
+        worker.signal(signal.SIGCONT)
+        held.go()
+        assert await worker.ended() == 0
+        assert [line for line in worker.lines if "stopping at once" in line] == []
+        job = await wheel.wait(answer.job_id, timeout=2)
+        assert (job.state, job.attempt) == (JobState.DONE, 1)
+
+
+async def test_a_worker_below_nohup_outlives_its_terminal(wheel: Wheel, stage: Stage, url: str) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with worker_process(url, stage.path) as worker:
+            await worker.ready()
+            signal_all(family(worker.pid), signal.SIGHUP)
+            answer = await wheel.enqueue("play", args=["held"], keep=60)
+            (await stage.nth(1)).go()
+            assert (await wheel.wait(answer.job_id, timeout=10)).state is JobState.DONE
+            worker.signal(signal.SIGTERM)
+            assert await worker.ended() == 0
+            assert [line for line in worker.lines if "SIGHUP" in line] == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_one_child_of_a_supervisor_can_be_drained_by_itself(wheel: Wheel, stage: Stage, url: str) -> None:
