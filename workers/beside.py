@@ -9,6 +9,7 @@ from zwheel.calls import Call, word
 from zwheel.errors import BrokerError
 from zwheel.store import SyncStore
 
+from .asks import GONE_MS
 from .claims import Claim, Stop
 from .runner import Runner
 from .settler import Read
@@ -71,7 +72,7 @@ class Beside:
         for claim, settler in self._runner.held.copy().items():
             if not claim.ended and claim is not culprit and (claim.thread or culprit is not None):
                 claim.stop = Stop.DRAIN
-                settler.release(claim)
+                settler.release(claim, GONE_MS if claim.in_thread else None)
 
     def _exchange(self) -> None:
         replies = self._store.send([call for call, _ in self._under_way], each=True)

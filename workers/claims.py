@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any
 
@@ -46,6 +47,7 @@ class Claim:
         "task",
         "task_name",
         "thread",
+        "to_threads",
         "token",
     )
 
@@ -72,6 +74,8 @@ class Claim:
         self.returned: tuple[BaseException | None, ...] = ()
         #: Whether its function runs in a thread, where it cannot be stopped. A coroutine that it returns can be.
         self.thread = False
+        #: What it has in threads by `asyncio.to_thread`; None: it never had.
+        self.to_threads: set[Future[Any]] | None = None
         self.task_name = ""
         #: After how many attempts its task says that it is dead, where the job does not say so; 0: it does.
         self.most_attempts = 0
@@ -105,6 +109,11 @@ class Claim:
     def plain(self) -> bool:
         """Whether the record has no fields beyond its header."""
         return self.raw[49:HEADER_BYTES] == b"00"
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether something of it runs in a thread, which nothing but the end of the process can stop."""
+        return (self.thread and not self.returned) or bool(self.to_threads)
 
     def current(self) -> CurrentJob:
         """What the task sees of it."""

@@ -22,6 +22,7 @@ from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
 from zwheel.times import DAY_MS
 
+from .asks import GONE_MS
 from .claims import Claim, Observer, Stop
 from .failure import (
     Elsewhere,
@@ -112,7 +113,12 @@ class Outcomes:
     def stopped(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
         """It was stopped, for the reason that its claim says. error: the cancellation, as the function raised it."""
         if claim.stop in _UNHARMED:
-            settler.release(claim, at_ms=begun_at_ms(claim))
+            if claim.stop is Stop.DRAIN and claim.in_thread:
+                # It runs on until this process ends: nobody may start it before that. An occurrence has as long to begin
+                # after that time as it had at first.
+                settler.release(claim, GONE_MS)
+            else:
+                settler.release(claim, at_ms=begun_at_ms(claim))
             self.observe("released", claim)
         elif claim.stop is Stop.TIMEOUT:
             late = TimeoutError("the task ran longer than its timeout")

@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from zwheel.connect import open_descriptors
+from zwheel.context import current
 from zwheel.errors import ConfigError
 from zwheel.logs import JobFilter, JsonLines, TextLines
 from zwheel.outside import escaped
 from zwheel.registry import Registry
 
+from .claims import Claim
 from .forks import FORKS, Threads, loop_descriptors
 from .garbage import GARBAGE
 from .keeper import Keeper
@@ -164,7 +167,7 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def _serve(worker: Worker, keeper: Keeper, stopper: Stopper, line: socket.socket | None, left: _Left) -> None:
     loop = asyncio.get_running_loop()
     # `asyncio.to_thread` uses this pool. Its threads end when they are idle: one that is left at the end is stuck.
-    pool = Threads(thread_name_prefix=TO_THREAD)
+    pool = _ToThread(thread_name_prefix=TO_THREAD)
     loop.set_default_executor(pool)
     ends = [keeper.wake_up, *loop_descriptors(loop), *([] if line is None else [line.fileno()])]
     FORKS.guard(lambda: [*ends, *open_descriptors(), *worker.descriptors()])
@@ -177,6 +180,21 @@ async def _serve(worker: Worker, keeper: Keeper, stopper: Stopper, line: socket.
         left.jobs = worker.stuck
         pool.shutdown(wait=False, cancel_futures=True)
         left.background = await _end_background()
+
+
+class _ToThread(Threads):
+    """The threads of `asyncio.to_thread`. A job knows what it has there."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """As that of its base."""
+        future = super().submit(fn, *args, **kwargs)
+        claim = current.get(None)
+        if isinstance(claim, Claim):
+            if claim.to_threads is None:
+                claim.to_threads = set()
+            claim.to_threads.add(future)
+            future.add_done_callback(claim.to_threads.discard)
+        return future
 
 
 async def _end_background() -> list[str]:

@@ -395,10 +395,10 @@ class Runner:
         else:
             self._outcomes.failed(claim, settler, self._outcomes.task_of(claim), error)
 
-    def cancel_all(self, why: Stop) -> None:
-        """Stop every running job."""
+    def cancel_all(self, why: Stop, *, threads: bool = True) -> None:
+        """Stop every running job. threads: also those that have something in a thread, which goes on."""
         for claim in list(self.held):
-            if not claim.ended:
+            if not claim.ended and (threads or not claim.in_thread):
                 claim.cancel(why)
 
     def lost(self, claim: Claim) -> None:

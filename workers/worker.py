@@ -26,7 +26,7 @@ from zwheel.errors import (
     ZwheelError,
 )
 from zwheel.ids import _ALPHABET
-from zwheel.job import QueueName, WorkerId
+from zwheel.job import JobId, QueueName, WorkerId
 from zwheel.operations.listing import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.outside import escaped
@@ -61,6 +61,10 @@ log = escaped("zwheel.worker")
 _CHECK_S = 5.0
 #: How long Redis may take to hear what became of the last jobs, and how long signing off may take, seconds.
 _TOLD_S, _SIGN_OFF_S = 1.0, 2.0
+#: How long what runs in a thread may still take to end when the rest is cancelled, seconds.
+_THREADS_S = 0.5
+#: How many of the jobs that are given back are named.
+_NAMED = 20
 #: A worker without jobs that waits for the answer to its last claim ends this long before its drain is over, seconds.
 _EARLIER_S = 1.5
 #: How long the last steps may take when Redis did not answer before, seconds.
@@ -300,18 +304,30 @@ class Worker:
     async def _cancel(self, runner: Runner, everything: asyncio.Future[Any]) -> None:
         """Stop what still runs, and let Redis hear of it."""
         held = list(runner.held)
-        if held:
-            log.warning("worker %s: giving back what still runs: %s", self.id, counted(len(held), "job"))
+        in_threads = {claim.running for claim in held if claim.running is not None and claim.in_thread}
+        runner.cancel_all(Stop.DRAIN, threads=False)
+        if in_threads:
+            # What ends in this moment, which nothing could cut short, has ended and need not run again.
+            await asyncio.wait(in_threads, timeout=_THREADS_S)
         runner.cancel_all(Stop.DRAIN)
+        self._say_given_back([claim.job_id for claim in held if claim.stop is Stop.DRAIN])
         running = {claim.running for claim in held if claim.running is not None}
         if running:
-            await asyncio.wait(running, timeout=CANCELLED_S)
+            await asyncio.wait(running, timeout=CANCELLED_S - _THREADS_S)
         if runner.held or self._abort.is_set():
             await asyncio.wait([everything], timeout=_TOLD_S)
         deadline = time.monotonic() + _TOLD_S
         # A poller ended by a fault: the heartbeat's thread tells what became of its jobs.
         while runner.held and everything.done() and time.monotonic() < deadline:  # noqa: ASYNC110 - seldom, and short
             await asyncio.sleep(_LOOK_S)
+
+    def _say_given_back(self, ids: list[JobId]) -> None:
+        if ids:
+            more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
+            log.warning(
+                "worker %s: giving back what still runs: %s: %s%s",
+                self.id, counted(len(ids), "job"), ", ".join(ids[:_NAMED]), more,
+            )  # fmt: skip
 
     async def _leave(self, store: Store, heartbeat: Heartbeat, lists: list[str], within_s: float) -> None:
         """Sign off after the last beat, which would sign on again: to others a worker that left would seem to live."""

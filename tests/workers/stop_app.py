@@ -12,6 +12,7 @@ from zwheel import Wheel
 
 wheel = Wheel(namespace="zw")
 _kept: list[asyncio.Task[None]] = []
+_cancelled = threading.Event()
 
 
 async def _swallow() -> None:
@@ -46,6 +47,22 @@ async def blocks(name: str) -> None:
     await stage.pass_by(name)
     while True:
         threading.Event().wait(0.05)
+
+
+@wheel.task(name="tells", keep=60)
+async def tells(name: str) -> None:
+    """Tells of its cancellation."""
+    try:
+        await stage.play(name)
+    finally:
+        _cancelled.set()
+
+
+@wheel.task(name="ends_then", keep=60)
+def ends_then(name: str) -> None:
+    """Ends, in its thread, when the other was cancelled."""
+    stage.announce(name)
+    _cancelled.wait(60)
 
 
 @wheel.task(name="hogs", keep=60)

@@ -176,19 +176,26 @@ async def test_what_does_not_end_within_the_drain_goes_back_uncounted(
     assert job.fire_at_ms == answer.fire_at_ms
 
 
+@pytest.mark.parametrize("signals", [1, 2])
 @pytest.mark.parametrize("task", ["thread", "stubborn"])
-async def test_a_thread_that_cannot_be_stopped_does_not_keep_the_process(
-    wheel: Wheel, stage: Stage, url: str, task: str
+async def test_a_thread_that_cannot_be_stopped_ends_with_the_process_before_its_job_may_start_again(
+    wheel: Wheel, stage: Stage, url: str, task: str, signals: int
 ) -> None:
-    async with worker_process(url, stage.path, drain="200ms") as worker:
+    async with worker_process(url, stage.path, drain="200ms" if signals == 1 else "60s") as worker:
         answer = await wheel.enqueue(task, args=["held"], keep=60)
         held = await stage.nth(1)
         worker.signal(signal.SIGTERM)
-        assert await worker.ended(within=8) == 1
+        await worker.says("draining")
+        if signals == 2:
+            worker.signal(signal.SIGTERM)
+        assert await worker.ended(within=10) == 1
         await held.gone()
+        gone_ms = time.time() * 1000
         job = await wheel.get(answer.job_id)
+        await worker.says(f"giving back what still runs: 1 job: {answer.job_id}")
     assert job is not None
-    assert (job.state, job.attempt) == (JobState.SCHEDULED, 0)
+    assert (job.state, job.attempt, job.failures) == (JobState.SCHEDULED, 0, ())
+    assert job.fire_at_ms > gone_ms
 
 
 async def test_a_second_sigterm_gives_back_at_once(wheel: Wheel, stage: Stage, url: str) -> None:

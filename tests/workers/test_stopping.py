@@ -169,6 +169,25 @@ async def test_what_a_task_leaves_in_the_background_does_not_keep_the_worker(
         await worker.says("left-behind")
 
 
+async def test_a_function_in_a_thread_that_ends_just_after_the_drain_has_ended(
+    wheel: Wheel, stage: Stage, url: str
+) -> None:
+    async with worker_process(url, stage.path, app=APP, drain="0s") as worker:
+        back = await wheel.enqueue("tells", args=["held"], keep=60)
+        await stage.nth(1)
+        ends = await wheel.enqueue("ends_then", args=["ends"], keep=60)
+        await stage.nth(2)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+        (line,) = await worker.says("giving back")
+        jobs = [await wheel.get(answer.job_id) for answer in (back, ends)]
+    assert [(job.state, job.attempt) for job in jobs if job is not None] == [
+        (JobState.SCHEDULED, 0),
+        (JobState.DONE, 1),
+    ]
+    assert line.endswith(f"giving back what still runs: 1 job: {back.job_id}")
+
+
 UNSHARE = shutil.which("unshare")
 _NEW = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
