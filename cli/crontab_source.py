@@ -85,15 +85,23 @@ class Source:
         return found is Format.SYSTEM
 
     def owner(self, prefix: str | None) -> str:
-        """Whose its schedules are: the whole path, or for stdin who gave it, on which machine, with which prefix."""
-        if not self.stdin:
-            return owner_of("crontab", self.path)
-        import getpass
+        """Whose its schedules are: the whole path, or for stdin who gave it, on which machine, with which prefix.
+
+        Where cron keeps its files every machine has some of its own: the path stands behind the machine's name then.
+        """
         import socket
 
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):
-            user = str(os.getuid())
-        name = f"{user}@{socket.gethostname()}" + (f":{prefix}" if prefix else "")
+        host = socket.gethostname()
+        if not self.stdin and not self._lies(_SYSTEM_FILE, _SYSTEM_FOLDER, *_USER_FOLDERS):
+            return owner_of("crontab", self.path)
+        if not self.stdin:
+            name = f"{host}:{self.path}"
+        else:
+            import getpass
+
+            try:
+                user = getpass.getuser()
+            except (KeyError, OSError):
+                user = str(os.getuid())
+            name = f"{user}@{host}" + (f":{prefix}" if prefix else "")
         return "crontab:" + name.encode("utf-8", "backslashreplace").decode()

@@ -258,7 +258,9 @@ def _tell_edit(ctx: Context, info: ScheduleInfo, old: Definition, new: Definitio
             (name.removesuffix("_ms"), f"{before[1]} {arrow} {after[1]}") for name, (before, after) in found.items()
         )
     if new.owner:
-        ctx.out.note(f"note: it belongs to {new.owner}: when that changes its own definition, it replaces this edit")
+        ctx.out.note(
+            f"note: it belongs to {new.owner}: the next change of it there, but for its description, undoes this edit"
+        )
     _show(ctx, new, info, dry_run=dry_run)
     if dry_run:
         ctx.out.note("nothing was changed")

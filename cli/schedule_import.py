@@ -12,6 +12,7 @@ import typer
 
 from zwheel.errors import BrokerUnavailable, InvalidInput, InvalidTime
 from zwheel.keys import check_name
+from zwheel.shell import DEFAULT_SHELL
 
 from .app import command
 from .context import Context
@@ -178,7 +179,7 @@ def _definition(entry: Entry, queue: str | None, zone: str, name: str = "line") 
     from zwheel.shell import SHELL_TASK, shell_kwargs
 
     environment = dict(entry.environment)
-    shell = environment.pop("SHELL", "/bin/sh")
+    shell = environment.pop("SHELL", DEFAULT_SHELL)
     options: dict[str, Any] = {"queue": queue} if queue else {}
     if entry.single:
         options["overlap"] = "skip"
@@ -207,7 +208,8 @@ def _tell(ctx: Context, taken: _Carried, whose: str, report: SyncReport | None, 
     rows: list[Row] = [
         [
             str(one.entry.line), one.definition.name, one.definition.when(),
-            "-" if at is None else in_zone(at, ctx.tz_name or one.definition.tz), one.entry.command,
+            "-" if at is None else in_zone(at, ctx.tz_name or one.definition.tz),
+            _as_written(one.entry),
         ]
         for one, at in zip(taken.lines, next_of, strict=True)
     ]  # fmt: skip
@@ -220,7 +222,7 @@ def _tell(ctx: Context, taken: _Carried, whose: str, report: SyncReport | None, 
         left_out = "left out: " if problem.lost else ""
         ctx.out.note(f"line {problem.line}: {left_out}{problem.reason}")
     for line, name, other in taken.twice:
-        ctx.out.note(f"line {line}: {other} has the same line, as {name}: it runs for both")
+        ctx.out.note(f"line {line}: it runs twice: it is schedule {name} of {other} too")
     for other in sorted({other for _, _, other in taken.twice}):
         ctx.out.note(
             f"note: if this is the same crontab, --owner {shlex.quote(other)} goes on with its schedules; to remove them: "
@@ -232,7 +234,7 @@ def _tell(ctx: Context, taken: _Carried, whose: str, report: SyncReport | None, 
         for name in report.removed:
             ctx.out.line(f"removed {name}")
         for name in report.kept:
-            ctx.out.line(f"kept    {name}: a line that is left out may be its own")
+            ctx.out.line(f"kept    {name}: a line that cannot be read may be its own; it goes on running")
         ctx.out.line(", ".join(f"{len(names)} {what}" for what, names in _parts(report).items()))
         ctx.out.note(f"their owner is {whose}")
     if dry_run:
@@ -249,7 +251,8 @@ def _tell_json(ctx: Context, taken: _Carried, next_of: list[int | None], report:
         name = one.definition.name
         ctx.out.value(
             {"line": one.entry.line, "schedule": name, "when": one.entry.when, "words": one.definition.when(),
-             "zone": one.definition.tz, "next": iso(at), "command": one.entry.command, "change": changes.get(name)}
+             "zone": one.definition.tz, "next": iso(at), "command": one.entry.command, "stdin": one.entry.stdin,
+             "allow": _allow(one.entry), "change": changes.get(name)}
         )  # fmt: skip
     for word in ("removed", "kept"):
         for name in () if report is None else getattr(report, word):
@@ -264,12 +267,29 @@ def _hint(ctx: Context, taken: _Carried, queue: str | None, zone: str | None) ->
     if zone is None and any(entry.zone is None for entry in entries):
         ctx.out.note("note: lines without CRON_TZ were read in UTC; --zone says otherwise")
     if entries:
-        names = sorted({variable for entry in entries for variable in entry.environment} - {"SHELL", "TZ", "LANG"})
-        wanted = [*(f"{variable}=" for variable in names), *(entry.command for entry in entries[:3])]
-        allowed = " ".join(f"--allow {shlex.quote(text)}" for text in wanted)
-        more = " ..." if len(entries) > 3 else ""
+        wanted = dict.fromkeys(text for entry in entries for text in _allow(entry))
         serving = f" --queue {queue}" if queue else ""
-        ctx.out.note(f"run them with: zwheel worker --allow-shell{serving} {allowed}{more}")
+        words = [
+            f"run them with: zwheel worker --allow-shell{serving}",
+            *(f"  --allow {shlex.quote(text)}" for text in wanted),
+        ]
+        for word in words[:-1]:
+            ctx.out.note(f"{word} \\")
+        ctx.out.note(words[-1])
+
+
+def _allow(entry: Entry) -> list[str]:
+    """What a worker must allow to run a line."""
+    from zwheel.workers.shell import needed
+
+    environment = dict(entry.environment)
+    shell = environment.pop("SHELL", DEFAULT_SHELL)
+    return list(needed(None, entry.command, environment, shell))
+
+
+def _as_written(entry: Entry) -> str:
+    """The command with its input, as a crontab has them."""
+    return entry.command + ("%" + entry.stdin.removesuffix("\n").replace("\n", "%") if entry.stdin else "")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -67,24 +67,24 @@ class Allowed:
 
     def check(self, argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> None:
         """Refuse what is not allowed. Raises: NotAllowed with a sentence that names the first missing entry."""
-        needed = _needed(argv, line, env, shell)
-        for entry, what in needed.items():
+        wanted = needed(argv, line, env, shell)
+        for entry, what in wanted.items():
             if entry not in self._entries and "*" not in self._entries:
                 raise NotAllowed(
                     f"this worker does not run {what}: start it with --allow {shlex.quote(entry)} to let it",
-                    frozenset(map(digest, needed)),
+                    frozenset(map(digest, wanted)),
                 )
 
 
-def _needed(argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> dict[str, str]:
+def needed(argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> dict[str, str]:
     """The entries that a command needs, each with what it is about."""
     if argv is not None:
         program = argv[0]
-        needed = {"*": f"the program {program!r}"} if _is_line(program) else {program: f"the program {program}"}
+        wanted = {"*": f"the program {program!r}"} if _is_line(program) else {program: f"the program {program}"}
     else:
-        needed = {str(line): "this line"} | ({} if shell in _SHELLS else {"*": f"lines with {shell}"})
+        wanted = {str(line): "this line"} | ({} if shell in _SHELLS else {"*": f"lines with {shell}"})
     names = (name for name in env if name not in ("TZ", "LANG") and not name.startswith("LC_"))
-    return needed | {f"{name}=": f"commands for which a job sets {name}" for name in names}
+    return wanted | {f"{name}=": f"commands for which a job sets {name}" for name in names}
 
 
 def _is_line(entry: str) -> bool:
@@ -98,8 +98,10 @@ class _Output:
         self._head = bytearray()
         self._tail = bytearray()
         self._cut = 0
+        self._lines = 0
 
     def add(self, chunk: bytes) -> None:
+        self._lines += chunk.count(b"\n")
         room = HEAD_BYTES - len(self._head)
         self._head += chunk[:room]
         self._tail += chunk[room:]
@@ -110,6 +112,11 @@ class _Output:
         more = max(0, len(self._tail) - TAIL_BYTES)
         self._cut += more
         del self._tail[:more]
+
+    def more_than(self, shown: int, lines: int) -> int:
+        """How many lines there are beside the first ones that are shown. lines: those of its text."""
+        whole = self._lines if self._cut and self._head.count(b"\n") >= shown else 0
+        return max(lines, whole) - shown
 
     def text(self) -> str:
         """All of it as text, with a line that says how much is missing."""
@@ -153,7 +160,7 @@ async def run_shell(
     text = output.text()
     if code != 0:
         raise _failed(f"exit {code}" if code > 0 else f"killed by {describe_exit(code)}", text)
-    _log(job.id, text)
+    _log(job.id, text, output)
 
 
 def _home(environment: dict[str, str]) -> str:
@@ -187,12 +194,12 @@ def _failed(how: str, output: str) -> ShellFailed:
     return ShellFailed(f"{how}: {last}" if last else how, output)
 
 
-def _log(job_id: str, output: str) -> None:
-    lines = output.splitlines()
+def _log(job_id: str, text: str, output: _Output) -> None:
+    lines = text.splitlines()
     for line in lines[:LOG_LINES]:
         log.info("job %s: %s", job_id, printable(line, LOG_LINE_CHARS))
     if len(lines) > LOG_LINES:
-        log.info("job %s: ... and %s", job_id, counted(len(lines) - LOG_LINES, "more line"))
+        log.info("job %s: ... and %s", job_id, counted(output.more_than(LOG_LINES, len(lines)), "more line"))
 
 
 async def _run(words: list[str], stdin: str, env: dict[str, str], output: _Output, folder: str | None) -> int:

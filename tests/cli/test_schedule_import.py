@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_a_line_that_cannot_be_read_any_more_keeps_its_schedule(shell: Shell, ur
     shop("0 1 * * * /opt/backup one\n0 99 * * * /opt/sync all\n")
     said = told(shell("schedule", "import", file), 5)
     assert "line 2: left out" in said
-    assert "kept    shop-sync" in said
+    assert "kept    shop-sync: a line that cannot be read may be its own; it goes on running" in said
     assert stored(url) == before
     documents = shell("schedule", "import", file, "--json").documents
     assert [(document["schedule"], document["change"]) for document in documents] == [
@@ -194,11 +195,52 @@ def test_a_line_that_two_crontabs_have_is_carried_over_for_both_and_said(shell: 
     file = shop("0 1 * * * /opt/a\n")
     told(shell("schedule", "import", file))
     said = told(shell("schedule", "import", file, "--owner", "crontab:other"))
-    assert "it runs for both" in said
+    assert f"line 1: it runs twice: it is schedule shop-a of crontab:{file} too" in said
     assert f"zwheel schedule import /dev/null --owner crontab:{file} --yes" in said
     assert {name: owner for name, (_, owner) in stored(url).items()} == {
         "shop-a": f"crontab:{file}", "shop-a-2": "crontab:other",
     }  # fmt: skip
+
+
+def test_a_crontab_that_each_machine_has_belongs_to_its_machine(
+    shell: Shell, url: str, shop: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shop("0 1 * * * root /opt/a\n")
+    monkeypatch.setattr(crontab_source, "_SYSTEM_FILE", file)
+    for host, command in (("web1", "/opt/a"), ("web2", "/opt/b")):
+        monkeypatch.setattr(socket, "gethostname", lambda host=host: host)
+        shop(f"0 1 * * * root {command}\n")
+        told(shell("schedule", "import", file))
+    assert stored(url) == {
+        "shop-a": ("/opt/a", f"crontab:web1:{file}"), "shop-b": ("/opt/b", f"crontab:web2:{file}"),
+    }  # fmt: skip
+
+
+def test_the_words_are_those_of_the_schedule_s_own_name(shell: Shell, url: str, shop: Write) -> None:
+    file = shop("H 3 * * * /opt/a\n")
+    document = shell("schedule", "import", file, "--json").document
+    assert f"at {document['next'][11:16]} every day" == document["words"]
+    assert str(document["words"]) in told(shell("schedule", "show", "shop-a"))
+
+
+def test_every_entry_that_a_worker_needs_is_printed_once_to_be_pasted(shell: Shell, shop: Write) -> None:
+    lines = [f"0 {n} * * * /opt/it's{n} > x" for n in range(6)]
+    file = shop("A=1\nB=2\nTZ=UTC\n" + "\n".join([*lines, *lines]) + "\n")
+    said = told(shell("schedule", "import", file, "--queue", "ops", "--dry-run"))
+    pasted = said[said.index("zwheel worker") :].replace("\\\n", "").partition("\n")[0]
+    words = shlex.split(pasted)
+    assert words[:5] == ["zwheel", "worker", "--allow-shell", "--queue", "ops"]
+    allowed = [f"/opt/it's{n} > x" for n in range(6)]
+    assert words[5:] == [word for entry in [allowed[0], "A=", "B=", *allowed[1:]] for word in ("--allow", entry)]
+    documents = shell("schedule", "import", file, "--dry-run", "--json").documents
+    assert documents[0]["allow"] == [allowed[0], "A=", "B="]
+    odd = shop("SHELL=/opt/sh\n0 1 * * * a\n")
+    assert "--allow '*'" in told(shell("schedule", "import", odd, "--dry-run"))
+
+
+def test_the_input_of_a_command_is_shown(shell: Shell, shop: Write) -> None:
+    file = shop("0 1 * * * mail ann%Subject: hi%%Bye\n")
+    assert "mail ann%Subject: hi%%Bye" in told(shell("schedule", "import", file, "--dry-run"))
 
 
 def test_a_dry_run_needs_no_redis_to_show_the_lines(bare: Shell, shop: Write) -> None:

@@ -276,6 +276,19 @@ async def test_an_edit_by_hand_stays_until_its_owner_changes_the_schedule(wheel:
     assert "4 1" in str((await wheel.schedule("s")).definition.kind)
 
 
+async def test_an_edit_by_hand_stays_when_its_owner_changes_the_description_alone(wheel: Wheel) -> None:
+    await wheel.sync_schedules([wheel.new_schedule("s", FAR, "t", description="one")], "my:app")
+    edited = wheel.new_schedule("s", FAR, "t", misfire="skip", description="one")
+    await wheel.edit_schedule(replace(edited, owner="my:app"))
+    declared = wheel.new_schedule("s", FAR, "t", description="two")
+    for expected in (("s",), ()):
+        assert (await wheel.sync_schedules([declared], "my:app")).changed == expected
+        found = (await wheel.schedule("s")).definition
+        assert (found.misfire, found.description) == ("skip", "two")
+    await wheel.sync_schedules([wheel.new_schedule("s", "0 0 4 1 *", "t", description="two")], "my:app")
+    assert (await wheel.schedule("s")).definition.misfire == "fire_once"
+
+
 async def test_a_paused_schedule_stays_paused_when_its_owner_changes_it(wheel: Wheel) -> None:
     await wheel.sync_schedules([wheel.new_schedule("s", FAR, "t")], "my:app")
     await wheel.pause_schedule("s")

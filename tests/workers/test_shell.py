@@ -89,9 +89,12 @@ async def test_of_much_output_the_first_lines_are_logged_and_the_middle_is_cut(
     async with running(any_shell):
         many = await ended(any_shell, argv=["seq", "5000"])
         of_many = logged()
+        more = await ended(any_shell, argv=["seq", "30000"])
+        of_more = logged()[201:]
         wide = await ended(any_shell, line="awk 'BEGIN { for (i = 0; i < 1000; i++) printf \"%01023d\\n\", i }'")
     assert of_many == [f"job {many.id}: {n}" for n in range(1, 201)] + [f"job {many.id}: ... and 4,800 more lines"]
-    of_wide = [line.removeprefix(f"job {wide.id}: ").lstrip("0") for line in logged()[201:]]
+    assert of_more[-1] == f"job {more.id}: ... and 29,800 more lines", "what was cut in the middle counts too"
+    of_wide = [line.removeprefix(f"job {wide.id}: ").lstrip("0") for line in logged()[402:]]
     assert of_wide[1:8] == [str(n) for n in range(1, 8)]
     # 1,000 lines of 1,024 bytes, of which 8 + 56 KiB are kept.
     assert [line for line in of_wide if "cut" in line] == ["... 958,464 bytes cut ..."]

@@ -373,7 +373,8 @@ def sync_schedules(
 ) -> Steps[SyncReport]:  # fmt: skip
     """Make the schedules of one owner exactly these; those of others, and by hand, stay as they are.
 
-    A definition that its owner did not change since the last sync is left alone, with whatever was edited by hand.
+    A definition that its owner did not change since the last sync is left alone, with whatever was edited by hand; where
+    only its description changed, that alone is written.
     keep: names of the owner's that stay although they are not among the definitions.
     Raises: ScheduleExists when a name is taken by another owner; nothing was changed.
     """
@@ -428,6 +429,9 @@ def _put(session: Session, codec: Codec, definition: Definition) -> Steps[Schedu
             return definition, State(declared=digest)
         if info.state.declared == digest:
             return None
+        if replace(definition, description=info.definition.description).digest() == info.state.declared:
+            # Only the description changed: what was edited by hand stays.
+            return replace(info.definition, description=definition.description), replace(info.state, declared=digest)
         return definition, replace(_carried_on(info, definition), declared=digest)
 
     return (yield from _created(session, codec, definition, change))

@@ -28,6 +28,8 @@ ALIASES = {
 }  # fmt: skip
 _LOWEST, _HIGHEST = (0, 0, 0, 1, 1, 0), (59, 59, 23, 28, 12, 6)
 _HASHED = re.compile(r"H(?:\((\d{1,2})-(\d{1,2})\))?(?:/(\d{1,2}))?\Z")
+#: Ordinals that cronsim calls 21th, 22th, 23th.
+_ORDINAL = re.compile(r"\b([2-9][123])th\b")
 _NEAREST = re.compile(r"(\d{1,2})W\Z")
 _ALL_WEEKDAYS, _ALL_MONTHS = tuple(range(7)), tuple(range(1, 13))
 #: No line is silent for longer: the 29th of February on a given weekday can take 40 years.
@@ -61,6 +63,7 @@ class CronLine:
         if nearest:
             texts[-3] = "*"
         said = _Words(texts, self._both).explain().replace("day of month", "day of the month")
+        said = _ORDINAL.sub(lambda found: found[1] + {"1": "st", "2": "nd", "3": "rd"}[found[1][-1]], said)
         return f"{said}, on the weekday nearest to day {nearest} of the month" if nearest else said
 
     @property

@@ -22,6 +22,12 @@ _USER = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.@+-]*\$?)(?::[\w.+-]+)?(?:/[\w.+-]
 _DAY = "(?:SUN|MON|TUE|WED|THU|FRI|SAT|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)"
 #: What can only be one more field of times: no program is called like that.
 _FIELD = re.compile(rf"[*?\d][\d*?/,-]*\Z|{_DAY}(?:[-,/](?:{_DAY}|\d+))*\Z", re.ASCII)
+_WHOLE_DAY = (
+    "(?:(?:SUN|MON|TUES|WEDNES|THURS|FRI|SATUR)DAY|"
+    "JANUARY|FEBRUARY|MARCH|APRIL|JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER)"
+)
+#: What a field of times is made of, or is meant to be.
+_TIMES = re.compile(rf"(?:[*?~\d,/()#HLW-]|{_DAY}|{_WHOLE_DAY})+\Z", re.ASCII | re.IGNORECASE)
 _FLAGS = re.compile(r"-([nqs]+)\Z")
 _SHELL = re.compile(r"/\S+\Z")
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh"})
@@ -34,6 +40,8 @@ _FELT = frozenset({"SHELL", "HOME", "PATH", "TZ", "CRON_TZ", "BASH_ENV", "ENV"})
 _MOST_LINES = 100_000
 #: The longest variable that Linux hands to a program, bytes.
 _MOST_VALUE = 131_000
+_MISSING = "it has only {} of the 5 fields before its command: one of them, or the space before the command, is missing"
+_ANACRON = "it is a line of an anacrontab, with a delay and a name before its command: write a line of a crontab for it"
 _MAIL = "output is not mailed: it goes to the worker's log, and to the record of a job that fails"
 
 
@@ -134,7 +142,8 @@ def read_crontab(text: str, *, system: bool, is_user: Callable[[str], bool] | No
             comment.append(line.lstrip("# ").rstrip())
             continue
         if line and not reader.sets(number, line):
-            reader.runs(number, line, " ".join(comment)[:500])
+            drawn = any(text.startswith("|") for text in comment)
+            reader.runs(number, line, "" if drawn else " ".join(comment)[:500])
         comment = []
     return Crontab(entries=tuple(reader.entries), problems=tuple(reader.problems))
 
@@ -195,6 +204,7 @@ class _Reader:
             extra += 1
         user, single = None, False
         try:
+            _check_count(line, when, rest, self.system)
             rest = " ".join(words[extra:]) if extra else rest
             if self.system and not extra:
                 user, rest = self._user(rest)
@@ -214,6 +224,10 @@ class _Reader:
                 jitter_ms=int(delay or 0) * 60_000, description=description, single=single,
             )
         )  # fmt: skip
+        if re.search(r"(?<!&)&[ \t]*\Z", command):
+            self._say(
+                number, line, "what it leaves in the background ends with it; under cron that goes on", lost=False
+            )
         if user is not None and user != "root":
             self._say(number, line, f"it runs as the worker's user, not as {user}", lost=False)
 
@@ -246,7 +260,8 @@ class _Reader:
         try:
             kind_from_text(_OTHER_NAMES.get(when.lower(), when))
         except InvalidTime as error:
-            raise _Unfit(str(error)) from None
+            none = not when.startswith("@") and not _TIMES.match(when.split()[0])
+            raise _Unfit("it is no line of a crontab" if none else str(error)) from None
         if rest.endswith("\\") and not rest.endswith("\\\\"):
             raise _Unfit("it goes on in the next line, which cron does not do: write all of it on one line")
         if not command.strip():
@@ -262,6 +277,25 @@ class _Reader:
             if name in _FELT or named(name):
                 raise _Unfit(reason)
         return {name: value for name, value in self._variables.items() if name not in _SETTINGS or named(name)}
+
+
+def _check_count(line: str, when: str, rest: str, system: bool) -> None:
+    """Refuse a line with too few fields of times. Raises: _Unfit, with the command that stands behind them."""
+    if when.startswith("@"):
+        if re.match(r"\d+[ \t]", rest):
+            raise _Unfit(_ANACRON)
+        return
+    fields = when.split()
+    count = next((i for i, field in enumerate(fields) if not _TIMES.match(field)), len(fields))
+    if count in (0, 5):
+        return
+    try:
+        kind_from_text(when)
+    except InvalidTime:
+        *_, command = _WORD_GAP.split(f"{line.removeprefix('-').strip(_BLANKS)} ", count)
+        if system:
+            command = _WORD_GAP.split(command, 1)[-1]
+        raise _Unfit(_MISSING.format(count), _split_percent(command)[0].strip()) from None
 
 
 class _Unfit(Exception):

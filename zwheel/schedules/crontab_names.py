@@ -16,8 +16,10 @@ _BEFORE = frozenset({"if", "then", "else", "elif", "while", "until", "do", "!", 
 #: Commands that only prepare for the one that a line is about.
 _PREPARING = frozenset({
     "cd", "export", "source", ".", "set", "test", "[", "[[", "sleep", "umask", "ulimit", "true", ":", "for", "unset",
-    "echo", "printf", "read", "eval", "fi", "done", "}",
+    "read", "eval", "fi", "done", "}",
 })  # fmt: skip
+#: Commands that most often feed another one, and may be all that a line is about.
+_SAYING = frozenset({"echo", "printf"})
 #: Programs that run the one behind them.
 _WRAPPERS = frozenset({"exec", "command", "nice", "ionice", "nohup", "env", "sudo", "chronic", "setsid"})
 
@@ -52,6 +54,8 @@ def program(command: str) -> str:
                 continue
             elif (name := word.rpartition("/")[2]) in _WRAPPERS:
                 wrapper = name
+            elif word in _SAYING:
+                wrapper, looking = word, False
             elif word.startswith("-") or word in _PREPARING or not slug(name):
                 if wrapper and word.startswith("-"):
                     return wrapper
@@ -105,10 +109,10 @@ def name_lines(
     kept |= set(same.values())
     vague = [i for i, line in enumerate(unread) if i not in same and not line.exact]
     kept |= set(claim(program_of, vague, unread).values())
+    # A line that changed takes its schedule before one of which nothing can be read keeps the rest: else both would run.
+    chosen |= claim(program_of, open_lines(), lines)
     if any(not program(unread[i].command) for i in vague):
         kept |= set(left)
-        left.clear()
-    chosen |= claim(program_of, open_lines(), lines)
     used = {*taken, *known}
     numbers: dict[str, int] = {}
     for i in open_lines():

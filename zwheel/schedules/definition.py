@@ -190,7 +190,7 @@ class Definition:
 
     def when(self) -> str:
         """Its rhythm in words, with the zone."""
-        return words(self.kind)
+        return words(self.kind, self.name)
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how it was read and what its policies do together, in sentences."""

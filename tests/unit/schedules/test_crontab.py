@@ -10,6 +10,8 @@ from zwheel.errors import InvalidInput
 from zwheel.schedules.crontab import crontab_text, read_crontab
 from zwheel.schedules.crontab_format import format_of
 
+MISSING = "it has only {} of the 5 fields before its command: one of them, or the space before the command, is missing"
+ANACRON = "it is a line of an anacrontab, with a delay and a name before its command: write a line of a crontab for it"
 SYSTEM = """\
 # what a package installs
 SHELL=/bin/sh
@@ -87,9 +89,19 @@ def test_what_cannot_be_carried_over_is_listed(line: str) -> None:
         ("00 12 * * * * /srv/a", "it has 6 fields before its command, and a line of a crontab has 5"),
         ("TZ=Asia/Tokyo 0 5 * * mon /opt/a", "TZ needs a line of its own: here all that follows is its value"),
         ("export A=1", "cron has no export: write A=1"),
-        ("0 9 * * * -x /opt/a", "-x is no flag that is known before a command: those are -n, -q and -s"),
-        ("@600 /opt/a", "@600 counts from the end of the run before: write @every 600s for a fixed rhythm"),
-        ("0 9 * * * a \\", "it goes on in the next line, which cron does not do: write all of it on one line"),
+        ("* * * * echo x", MISSING.format(4)),
+        ("*/5 * * * *echo x", MISSING.format(4)),
+        ("0 5 * * weekly-report", MISSING.format(4)),
+        ("0 5 * mon /opt/all what is due", MISSING.format(4)),
+        ("7 25 cron.weekly nice run-parts /etc/cron.weekly", MISSING.format(2)),
+        ("@monthly 45 cron.monthly nice run-parts /etc/cron.monthly", ANACRON),
+        ("@daily 5 x", ANACRON),
+        (
+            "0 9 * * monday /opt/a",
+            "'0 9 * * monday' is not a cron line: it has a bad day-of-week: 'MONDAY' is none of 0 to 7, SUN to SAT, "
+            "MON#2 or 5L; 0 and 7 are Sunday",
+        ),
+        ("hello world and all that is in it", "it is no line of a crontab"),
     ],
 )
 def test_the_reason_names_the_cure(line: str, reason: str) -> None:
@@ -134,6 +146,45 @@ def test_a_user_who_is_not_here_is_refused_where_cron_would_refuse_it() -> None:
     (problem,) = found.problems
     assert (problem.line, problem.lost) == (1, True)
     assert problem.reason.startswith("there is no user cd here")
+
+
+@pytest.mark.parametrize(
+    ("line", "system", "command"),
+    [
+        ("0 2 * * /opt/run.sh us west", False, "/opt/run.sh us west"),
+        ("0 2 * * /opt/run.sh", False, "/opt/run.sh"),
+        ("0 2 * * root /opt/run.sh us%in", True, "/opt/run.sh us"),
+        ("0 2 * root /opt/run.sh us", True, "/opt/run.sh us"),
+        ("0 2 * * root", True, ""),
+        ("@monthly 45 cron.monthly nice run-parts", True, "45 cron.monthly nice run-parts"),
+        ("99 2 * * * /opt/run.sh us", False, "/opt/run.sh us"),
+    ],
+)
+def test_the_command_behind_too_few_fields_is_read(line: str, system: bool, command: str) -> None:
+    (problem,) = read_crontab(line, system=system).problems
+    assert (problem.lost, problem.command) == (True, command)
+
+
+def test_a_command_that_goes_on_in_the_background_is_noted() -> None:
+    text = "0 9 * * * nohup /opt/a &\n0 9 * * * a && b\n0 9 * * * (a; b) & \n"
+    found = read_crontab(text, system=False)
+    assert len(found.entries) == 3
+    assert [(problem.line, problem.lost) for problem in found.problems] == [(1, False), (3, False)]
+    assert "ends with it" in found.problems[0].reason
+
+
+def test_the_drawing_of_the_fields_is_no_description() -> None:
+    text = """\
+# Example of job definition:
+# .---------------- minute (0 - 59)
+# |  .------------- hour (0 - 23)
+# *  *  *  *  * user-name command to be executed
+17 * * * *  run-parts
+# what it does
+# in two lines
+0 9 * * * a
+"""
+    assert [e.description for e in read_crontab(text, system=False).entries] == ["", "what it does in two lines"]
 
 
 def test_a_flag_that_says_one_at_a_time_is_kept() -> None:

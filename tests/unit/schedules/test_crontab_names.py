@@ -28,7 +28,10 @@ from zwheel.schedules.kinds import kind_from_text
         ("> /tmp/log", ""),
         ("<<< hunter2 cat", ""),
         ("A[0]=hunter2 /opt/run", "run"),
-        ("echo 'not closed", ""),
+        ("echo 'not closed", "echo"),
+        ("echo hunter2 >> /tmp/log", "echo"),
+        ("printf hunter2; echo word", "echo"),
+        ("echo hunter2 | mail ann", "mail"),
         ("cd /srv", ""),
     ],
 )
@@ -97,3 +100,9 @@ def test_a_line_that_cannot_be_read_any_more_keeps_its_schedule() -> None:
     assert names([one, line("/opt/sync new")], known, (Line("/opt/sync other"),)) == (
         ["x-backup", "x-sync-2"], {"x-sync"},
     )  # fmt: skip
+
+
+def test_a_line_without_a_command_keeps_what_no_changed_line_is() -> None:
+    us, eu, other = line("/opt/run us"), line("/opt/run eu"), line("/opt/other")
+    known = carried(us, eu, other)
+    assert names([us, line("/opt/run eu west")], known, (Line(""),)) == (["x-run", "x-run-2"], {"x-other"})

@@ -92,6 +92,8 @@ def test_a_rhythm_with_h_keeps_its_real_time_whatever_its_name() -> None:
     [
         ("*/90 * * * *", "at the start of every hour"),
         ("*/45 * * * *", "at minutes 0 and 45 of every hour"),
+        ("22 0 31 * *", "at 00:22 on the 31st day of every month"),
+        ("0 0 12,22,23 * *", "at 00:00 on the 12th, the 22nd, and the 23rd day of the month"),
         ("0 0 13 * 5", "at 00:00 on the 13th day of the month or on Friday"),
         ("0 0 1 * MON", "at 00:00 on the first day of the month or on Monday"),
         ("0 0 1 JAN MON", "at 00:00 on the first day of the month or on Monday, in January"),
