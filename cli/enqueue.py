@@ -18,7 +18,7 @@ from .context import Context
 from .exits import ExitCode
 from .held import say_held
 from .job import ended
-from .serving import Call, described, opened, say, say_here, tried, troubles
+from .serving import Call, described, opened, paused, say, say_here, tried, troubles
 from .show import enqueued_document, iso, moment, plain
 from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration
 from .when import human_duration
@@ -238,6 +238,8 @@ async def _enqueue_one(
             say(ctx, await troubles(wheel, [(queue, call.task)]), strict=True)
         answer = await wheel.enqueue(call.task, args=call.args, kwargs=call.kwargs, **options)
         found = [] if strict or answer.existed else await troubles(wheel, [(answer.queue, call.task)])
+        if held := await paused(wheel, answer.queue):
+            ctx.out.note(f"note: {held}")
         if wait is None or not ctx.json:
             _announce(ctx, answer, options, call.kwargs if call.task == SHELL_TASK else {}, found)
         if wait is not None:

@@ -15,7 +15,7 @@ from .app import command, group
 from .context import Context
 from .exits import ExitCode, exit_code
 from .output import Cell, Column, Row
-from .serving import described, say_here, troubles
+from .serving import described, paused, say_here, troubles
 from .show import (
     error_line,
     iso,
@@ -61,18 +61,21 @@ async def show(
     """
     say_here()
     found: list[str] = []
+    held = ""
     async with ctx.wheel() as wheel:
         job = await wheel.get(job_id, queue)
-        if job is not None and job.state is JobState.SCHEDULED:
+        if job is not None and not job.state.terminal:
             with suppress(InvalidInput, BrokerError):
                 await wheel.learn(job.task)
                 found = await troubles(wheel, [(job.queue, job.task)])
+                held = await paused(wheel, job.queue)
     if job is None:
         raise JobNotFound(job_id)
     if ctx.json:
-        ctx.out.value(job_document(job) | described(found))
+        ctx.out.value(job_document(job) | described(found) | ({"paused": True} if held else {}))
         return
     waits = [("waits", Cell(f"{found[0]}: it waits until one does", "yellow"))] if found else []
+    waits += [("waits", Cell(held, "yellow"))] if held else []
     ctx.out.fields([*job_fields(ctx, job, tracebacks=traceback), *waits])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zwheel.errors import InvalidInput
 from zwheel.info import QueueInfo
 from zwheel.job import JobState
 from zwheel.job import QueueName as Name
@@ -24,7 +25,7 @@ from .when import human_count
 if TYPE_CHECKING:
     from zwheel import Wheel
 
-app = group("List, show, pause, resume and purge queues.")
+app = group("List, show, pause, resume, limit and purge queues.")
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="The queues' names.")]
@@ -119,6 +120,9 @@ async def _unserved(wheel: Wheel, infos: Sequence[QueueInfo]) -> dict[str, str]:
     for (queue, task), served in serving.items():
         if served.nobody:
             found[queue] = f"no live worker knows {cut(task, 60)}" if served.workers else "no live worker"
+    for info in infos:
+        if info.processing and not info.workers + info.workers_silent:
+            found[info.name] = "no live worker"  # Nobody takes back what those held that are gone.
     return found
 
 
@@ -127,6 +131,8 @@ def _remark(info: QueueInfo, unserved: str) -> str | Cell:
     remarks = ["paused"] if info.paused else []
     if unserved:
         remarks.append(unserved)
+    if info.cap is not None and info.scheduled + info.processing >= info.cap:
+        remarks.append(f"full: it takes {info.cap:,}")
     if missing := _missing(info):
         remarks.append(f"workers: {', '.join(missing)}")
     if info.unreadable:
@@ -211,6 +217,29 @@ async def _switch(ctx: Context, queues: list[str], *, paused: bool, create: bool
                 ctx.out.value({"queue": name, "paused": paused})
             else:
                 ctx.out.line(f"{name} {'paused' if paused else 'resumed'}")
+
+
+@command(app, "cap", examples=["zwheel queue cap emails 10000", "zwheel queue cap emails none"])
+async def cap(
+    ctx: Context,
+    queue: QueueName,
+    most: Annotated[str, typer.Argument(metavar="N", help="The most living jobs it takes; none: no limit.")],
+) -> None:
+    """Limit how many living jobs a queue takes: an enqueue beyond it is refused, with exit code 6.
+
+    What is there already stays, and a redrive goes beyond it.
+    """
+    limit = None if most == "none" else int(most) if most.isascii() and most.isdigit() else 0
+    if limit == 0:
+        raise InvalidInput(f"{cut(most, 40)!r} is no limit: give a whole number from 1 on, or none")
+    async with ctx.wheel() as wheel:
+        await wheel.set_cap(check_name(queue), limit)
+    if ctx.json:
+        ctx.out.value({"queue": queue, "cap": limit})
+    else:
+        ctx.out.line(
+            f"{queue} takes {'any number of jobs' if limit is None else human_count(limit, 'living job') + ' at the most'}"
+        )
 
 
 @command(

@@ -106,6 +106,19 @@ async def troubles(wheel: Wheel, pairs: Iterable[tuple[str, str]]) -> list[str]:
     return list(dict.fromkeys(filter(None, found)))
 
 
+async def paused(wheel: Wheel, queue: str) -> str:
+    """Say that a queue is paused; '' when it is not, or may not be looked at."""
+    try:
+        found = (await wheel.serving([(queue, "")])).get((queue, ""))
+    except BrokerError:
+        return ""
+    return (
+        f"queue {queue} is paused: nothing of it starts until `zwheel queue resume {queue}`"
+        if found and found.paused
+        else ""
+    )
+
+
 def _trouble(wheel: Wheel, queue: str, task: str, serving: Serving | None) -> str:
     if serving is None or not serving.nobody:
         return ""

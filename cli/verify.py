@@ -82,6 +82,10 @@ def verify(
         drained=drained,
     )
     report = check(read(history), bounds)
+    if not any(report.summary[what] for what in ("jobs", "starts", "faults")) and not report.broken:
+        raise InvalidInput(
+            "nothing of any job was recorded there: give ZWHEEL_HISTORY, or Wheel(history=), to producers and workers"
+        )
     _show(ctx, report)
     if report.broken:
         raise ctx.fail(ExitCode.BROKEN_PROMISE)

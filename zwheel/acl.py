@@ -70,7 +70,7 @@ NEEDS: dict[Role, Needs] = {
         ),
         queues="RW",
     ),
-    Role.READER: Needs(scripts=(), plain=_READS, queues="R"),
+    Role.READER: Needs(scripts=(), plain=_READS | {"hstrlen", "llen", "pttl", "scan", "type"}, queues="R"),
     Role.OPERATOR: Needs(
         scripts=("enqueue", "cancel", "reschedule", "redrive", "purge", "define"),
         plain=_READS | {"del", "hdel", "hexists", "hset", "hsetnx", "rpush", "set"},

@@ -108,6 +108,8 @@ class Serving:
     """How many of them know the task."""
     silent: int
     """How many of them do not say what they know."""
+    paused: bool = False
+    """Whether the queue is paused: nobody starts its jobs until it is resumed."""
 
     @property
     def nobody(self) -> bool:

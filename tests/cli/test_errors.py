@@ -26,6 +26,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "queue show": ("q",),
     "queue pause": ("q",),
     "queue resume": ("q",),
+    "queue cap": ("q", "5"),
     "queue purge": ("q", "--state", "dead", "--yes"),
     "task ls": (),
     "task show": ("t",),

@@ -17,7 +17,7 @@ from zwheel import SyncWheel, Wheel
 from zwheel.keys import ShardKeys, tasks_key
 from zwheel.published import row_of
 
-from .conftest import Shell
+from .conftest import Hand, Shell
 
 Live = Callable[..., None]
 TASKS = tasks_key("zw")
@@ -257,9 +257,49 @@ def test_a_job_that_nobody_would_run_shows_in_every_listing(shell: Shell, live: 
     found = {
         one["queue"]: one["text"] for one in shell("doctor", "--json").documents if one.get("check") == "unserved"
     }  # fmt: skip
-    assert found["lonely"] == "1 job on its wheel, and no live worker serves it"
+    assert found["lonely"].startswith(
+        "1 job on its wheel, and no live worker serves it, while workers publish shop.remind"
+    )
     assert found["slow"] == "no live worker of this queue knows the tasks of some of its jobs (shop.remind: 1 job)"
     assert set(found) == {"lonely", "slow"}
+
+
+@pytest.mark.usefixtures("published")
+def test_jobs_that_were_made_before_their_queue_was_known_are_told_apart(shell: Shell) -> None:
+    shell.ok("enqueue", "shop.remind", "order=1", "-q", "early")
+    (finding,) = [one for one in shell("doctor", "--json").documents if one.get("check") == "unserved"]
+    assert "while workers publish shop.remind for queue mail" in finding["text"]
+    assert "not both, or they run twice" in finding["cure"]
+
+
+@pytest.mark.usefixtures("published")
+def test_a_paused_or_full_queue_is_said_where_one_looks(shell: Shell, live: Live) -> None:
+    assert shell.ok("queue", "cap", "mail", "2").out == "mail takes 2 living jobs at the most\n"
+    shell.ok("queue", "pause", "mail")
+    said = shell.ok("enqueue", "shop.remind", "order=1", "--id", "a", "--strict")
+    assert said.err == "note: queue mail is paused: nothing of it starts until `zwheel queue resume mail`\n"
+    assert "queue mail is paused" in shell.ok("job", "show", "a").out
+    assert shell.ok("job", "show", "a", "--json").document["paused"] is True
+    assert [one["check"] for one in shell("doctor", "--json").documents if one.get("queue") == "mail"].count(
+        "paused"
+    ) == 1
+    shell.ok("enqueue", "shop.remind", "order=2")
+    assert shell("enqueue", "shop.remind", "order=3").code == 6
+    assert "full: it takes 2" in shell.ok("queue", "ls").out
+    for wrong in ("0", "-1", "many", "1e3", ""):
+        assert shell("queue", "cap", "--", "mail", wrong).code == 2
+    shell.ok("queue", "cap", "mail", "none")
+    shell.ok("queue", "resume", "mail")
+    assert shell.ok("enqueue", "shop.remind", "order=3").err == ""
+
+
+def test_what_gone_workers_held_shows_when_nobody_takes_it_back(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--id", "held")
+    hand.claim()
+    assert shell.ok("queue", "ls", "--json").document["unserved"] == "no live worker"
+    assert "no live worker serves queue default" in shell.ok("job", "show", "held").out
+    (finding,) = [one for one in shell("doctor", "--json").documents if one.get("check") == "unserved"]
+    assert finding["text"] == "0 jobs on its wheel, 1 job held by workers that are gone, and no live worker serves it"
 
 
 def test_a_command_says_when_no_worker_may_run_it(shell: Shell, live: Live) -> None:

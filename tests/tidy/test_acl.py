@@ -24,6 +24,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
     ),
     Role.READER: (
         "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
+        "zwheel/verify/snapshot.py",
     ),
     Role.OPERATOR: (
         "zwheel/operations/act.py", "zwheel/operations/schedules.py", "zwheel/operations/produce.py",
@@ -49,7 +50,7 @@ SHARED = {
     "zwheel/store.py", "zwheel/operations/rights.py", "zwheel/acl.py", "zwheel/embedded.py", "zwheel/calls/call.py",
     "zwheel/history.py",
 }  # fmt: skip
-OTHERS = {"zwheel/verify/snapshot.py", "zwheel/verify/stored.py"}
+OTHERS = {"zwheel/verify/stored.py"}
 WORDS = {
     "ACL", "BLPOP", "CONFIG", "DEL", "EVALSHA", "EXISTS", "EXPIRE", "GET", "GETDEL", "HDEL", "HEXISTS", "HGET", "HGETALL",
     "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET", "HSETNX", "HSTRLEN", "HVALS", "INCR", "INFO", "KEYS", "LLEN",

@@ -35,6 +35,8 @@ class Suspects:
     """How many records there are."""
     unreadable: int = 0
     """How many of them this version cannot read."""
+    held: int = 0
+    """How many jobs workers hold."""
     tasks: dict[str, int] = field(default_factory=dict)
     """How many scheduled jobs each task has, of so many tasks at the most."""
     ids: dict[bytes, set[str]] = field(default_factory=dict)
@@ -176,6 +178,7 @@ def _look_at_records(
             if job.state is JobState.SCHEDULED:
                 belongs[job_id] = day_of(job.fire_at_ms)
                 found.waits(job.task)
+            found.held += job.state is JobState.PROCESSING
         if homes:
             scores = yield [("ZMSCORE", zset, *ids) for zset, ids in homes.items()]
             for ids, listed in zip(homes.values(), scores, strict=True):

@@ -132,7 +132,9 @@ def _check(
             say(ok("places", state, queue))
         _tell_unreadable(health, suspects)
     waiting = suspects.tasks if suspects is not None else {}
-    health.findings += (yield from _as_allowed(keys, health, "its workers", check_workers(keys, waiting))) or []
+    held = suspects.held if suspects is not None else 0
+    checked = check_workers(session, keys, waiting, held)
+    health.findings += (yield from _as_allowed(keys, health, "its workers", checked)) or []
     health.findings += (yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))) or []
 
 
@@ -140,7 +142,7 @@ def _check_meta(keys: ShardKeys, health: Health) -> Steps[str]:
     """Look at the schema and the tokens. Returns the schema, '' when there is none."""
     queue, say = health.queue, health.findings.append
     (meta, has_jobs, tokens) = yield (
-        ("HMGET", keys.meta, "schema", "epoch", "orphans"), ("EXISTS", keys.jobs), ("LLEN", keys.wake),
+        ("HMGET", keys.meta, "schema", "epoch", "orphans", "paused"), ("EXISTS", keys.jobs), ("LLEN", keys.wake),
     )  # fmt: skip
     schema = as_text(meta[0]) if meta[0] else ""
     if schema not in ("", SCHEMA):
@@ -148,6 +150,9 @@ def _check_meta(keys: ShardKeys, health: Health) -> Steps[str]:
         error = calls.foreign_schema(keys.meta, schema)
         say(problem("schema", str(error), "nothing here is touched: check it with the version that wrote it", queue))
         return schema
+    if meta[3] is not None:
+        text = "it is paused: its jobs wait until it is resumed"
+        say(warning("paused", text, f"if the pause is over: `zwheel queue resume {queue}`", queue))
     if not schema and has_jobs:
         health.vanished = True
         text = (

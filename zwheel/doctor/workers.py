@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from zwheel.calls import Session
 from zwheel.doctor.finding import Finding, warning
 from zwheel.info import WorkerInfo, WorkerState
 from zwheel.keys import ShardKeys
+from zwheel.operations.learn import published
 from zwheel.operations.overview import read_workers
 from zwheel.outside import shown
 from zwheel.store import Steps
 
 _PAGE = 500
-_SHOWN = 3
+_SHOWN, _ASKED = 3, 50
 
 
-def check_workers(keys: ShardKeys, waiting: Mapping[str, int]) -> Steps[list[Finding]]:
+def check_workers(session: Session, keys: ShardKeys, waiting: Mapping[str, int], held: int = 0) -> Steps[list[Finding]]:
     """Tell of the workers of a queue that are silent or dead; those that signed off are not listed.
 
-    waiting: how many jobs of each task are on the wheel; of those that no worker would run it tells too.
+    waiting: how many jobs of each task are on the wheel; of those that no worker would run it tells too. held: how many
+    jobs workers hold: when none of those lives, nobody takes them back.
     """
     found: list[WorkerInfo] = []
     living: list[WorkerInfo] = []
@@ -32,7 +35,7 @@ def check_workers(keys: ShardKeys, waiting: Mapping[str, int]) -> Steps[list[Fin
         cursor = int(page[0])
         if cursor == 0:
             break
-    findings = _unserved(keys, living, waiting)
+    findings = yield from _unserved(session, keys, living, waiting, held)
     for state, means, cure in (
         (WorkerState.SILENT, "frozen, cut off from Redis, or killed a moment ago", "see whether it runs"),
         (
@@ -53,13 +56,24 @@ def check_workers(keys: ShardKeys, waiting: Mapping[str, int]) -> Steps[list[Fin
     return findings
 
 
-def _unserved(keys: ShardKeys, living: Sequence[WorkerInfo], waiting: Mapping[str, int]) -> list[Finding]:
+def _unserved(
+    session: Session, keys: ShardKeys, living: Sequence[WorkerInfo], waiting: Mapping[str, int], held: int
+) -> Steps[list[Finding]]:  # fmt: skip
     """The jobs that no worker would run: nobody serves the queue, or nobody who does knows their tasks."""
-    if not waiting:
+    if not waiting and not held:
         return []
     if not living:
-        text = f"{_jobs(sum(waiting.values()))} on its wheel, and no live worker serves it"
+        back = f", {_jobs(held)} held by workers that are gone" if held else ""
+        text = f"{_jobs(sum(waiting.values()))} on its wheel{back}, and no live worker serves it"
         cure = f"start a worker: `zwheel worker APP --queue {keys.queue}`"
+        elsewhere = yield from _published_elsewhere(
+            session, keys, sorted(waiting, key=lambda task: -waiting[task])[:_ASKED]
+        )
+        if elsewhere:
+            text += f", while workers publish {elsewhere}: these jobs were made before that was known, or for this queue on purpose"
+            cure = (
+                "cancel them and enqueue them anew, or let a worker serve this queue too; not both, or they run twice"
+            )
         return [warning("unserved", text, cure, keys.queue)]
     if any(info.tasks is None for info in living):
         return []
@@ -72,6 +86,17 @@ def _unserved(keys: ShardKeys, living: Sequence[WorkerInfo], waiting: Mapping[st
     text = f"no live worker of this queue knows the tasks of some of its jobs ({named}{more})"
     cure = "start a worker whose application has them, or look at `zwheel task ls` for the right names"
     return [warning("unserved", text, cure, keys.queue)]
+
+
+def _published_elsewhere(session: Session, keys: ShardKeys, tasks: Sequence[str]) -> Steps[str]:
+    """Which of these tasks workers publish for other queues, in words."""
+    known = yield from published(session, tasks)
+    named = [
+        f"{shown(name, 60)} for queue {task.policy.queue}"
+        for name, task in known.items()
+        if task.policy.queue != keys.queue
+    ]
+    return ", ".join(named[:_SHOWN])
 
 
 def _jobs(count: int) -> str:

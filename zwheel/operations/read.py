@@ -104,9 +104,14 @@ def get(session: Session, job_id: str, queue: str | None, *, only: bool = False)
     for k, job in living or found:
         scores = yield from each_alone([("ZSCORE", zset, job_id) for zset in (k.processing, k.dead, k.done)])
         return with_times(job, *scores)
-    refused = next((raw for raw in raws if isinstance(raw, BrokerRefused)), None)
-    if refused is not None and queue is not None:
-        raise refused
+    refused = [(k, raw) for k, raw in zip(keys, raws, strict=True) if isinstance(raw, BrokerRefused)]
+    if refused and queue is not None:
+        raise refused[0][1]
+    if refused:
+        where = ", ".join(k.queue for k, _ in refused[:5])
+        raise BrokerRefused(
+            f"no job {job_id} where this user may look; not looked at: {where} ({refused[0][1]})", refused[0][1].code
+        )
     return None
 
 

@@ -51,19 +51,22 @@ def serving(session: Session, pairs: Iterable[tuple[str, str]]) -> Steps[dict[tu
     for start in range(0, len(queues), _PAGE):
         part = queues[start : start + _PAGE]
         asks: list[tuple[Any, ...]] = [("HGETALL", session.keys(queue).workers) for queue in part]
+        asks += [("HMGET", session.keys(queue).meta, "paused") for queue in part]
         *replies, clock = yield from each_alone([*asks, ("TIME",)])
         if isinstance(clock, BrokerRefused):
             return result
         now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
-        for queue, raw in zip(part, replies, strict=True):
+        for queue, raw, meta in zip(part, replies[: len(part)], replies[len(part) :], strict=True):
             if isinstance(raw, BrokerRefused):
                 continue
+            paused = not isinstance(meta, BrokerRefused) and meta[0] is not None
             living = [info for info in read_workers(raw, now_ms, queue) if info.state is not WorkerState.DEAD]
             for task in wanted[queue]:
                 result[queue, task] = Serving(
                     workers=len(living),
                     knowing=sum(info.tasks is not None and task in info.tasks for info in living),
                     silent=sum(info.tasks is None for info in living),
+                    paused=paused,
                 )
     return result
 
