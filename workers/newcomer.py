@@ -1,8 +1,9 @@
 """A newcomer takes part in what is offered already.
 
-A job that a worker could not run is noted for the groups that knew its task in that moment, and they may all be busy. A
-worker of a group that came later, or that was away, copies the notes of jobs that it knows to its own group. A note
-only says where a job may be claimed, and is void when its record says something else; so copying is safe at any time.
+A job that a worker could not run is noted for the groups that knew its task in that moment, and they may all be busy.
+Where nobody knew it, it is noted for the group of no worker. A worker of a group that came later, or that was away,
+copies the notes of jobs that it knows to its own group. A note only says where a job may be claimed, and is void when
+its record says something else; so copying is safe at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from zwheel.outside import Sayer, escaped, flat, score_ms
 from zwheel.record import task_and_body
 from zwheel.store import Store, pause_s
 
-from .peers import FRESH_S, read_peer
+from .peers import FRESH_S, NOBODY, read_peer
 
 log = escaped("zwheel.worker")
 
@@ -32,8 +33,9 @@ _LISTED_S, _LISTED_TRIES = 0.1, 50
 #: A worker that did not run, or had no contact, is a newcomer again. How often it looks whether that happened, and how
 #: long it must have been away, seconds.
 _WATCH_S, _AWAY_S = 5.0, 20.0
-#: The most notes that are copied from one group; records are read in slices of at most so many, and about so many bytes.
-_NOTES, _SLICE, _SLICE_BYTES = 1_000, 100, 1_000_000
+#: The most notes that are copied from one group, and at a time; records are read in slices of at most so many, and about
+#: so many bytes.
+_NOTES, _PAGE, _SLICE, _SLICE_BYTES = 10_000, 1_000, 100, 1_000_000
 
 
 class Newcomer:
@@ -95,6 +97,7 @@ class Newcomer:
         """Claim also what was offered to other workers: copy the offers of jobs whose task this worker knows."""
         for group in await self._others():
             await self._copy(group)
+        await self._copy(NOBODY)
 
     async def _others(self) -> list[str]:
         """The groups of living workers that know some task of ours."""
@@ -113,15 +116,32 @@ class Newcomer:
 
     async def _copy(self, group: str) -> None:
         now_ms = self._store.session.clock.now_ms()
-        ask = ("ZRANGE", self._keys.offered(group), f"({now_ms}", "+inf", "BYSCORE", "LIMIT", 0, _NOTES, "WITHSCORES")
+        for first in range(0, _NOTES, _PAGE):
+            if await self._copy_page(group, now_ms, first) < _PAGE:
+                return
+
+    async def _copy_page(self, group: str, now_ms: int, first: int) -> int:
+        """Copy some notes. Returns how many there were."""
+        ask = (
+            "ZRANGE",
+            self._keys.offered(group),
+            f"({now_ms}",
+            "+inf",
+            "BYSCORE",
+            "LIMIT",
+            first,
+            _PAGE,
+            "WITHSCORES",
+        )
         (reply,) = await self._store.send([ask], each=True)
         if isinstance(reply, BrokerError):
             # The key holds another program's data. The workers that claim there say so.
             log.info(
                 "queue %s: cannot read which jobs are offered to the workers %s: %s", self._keys.queue, group, reply
             )
-            return
-        notes = [(note, until) for note, until in flat(reply) if score_ms(until) is not None]
+            return 0
+        rows = flat(reply)
+        notes = [(note, until) for note, until in rows if score_ms(until) is not None]
         start, step = 0, 8
         while start < len(notes):
             part = notes[start : start + step]
@@ -138,6 +158,7 @@ class Newcomer:
                 self._found()
             size = sum(len(raw) for raw in records if raw is not None)
             step = min(_SLICE, 2 * step) if size < _SLICE_BYTES else max(1, step // 4)
+        return len(rows)
 
     def _knows(self, raw: bytes) -> bool:
         try:

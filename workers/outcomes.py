@@ -211,14 +211,14 @@ class Outcomes:
         claim.task_name = name
         peers = self._peers(claim.queue)
         found = await judge(peers, claim, name, self._session.clock.now_ms(), self._unknown_ttl_ms, refused)
-        if found.groups and peers is not None and claim.stop is None:
+        if found.known and peers is not None and claim.stop is None:
             settler.offer(claim, found.groups, found.failures)
             peers.offered(found.groups)
             self.observe("offered", claim)
             return
         if found.dead:
             waited = f"for {found.age_ms / 1000:g} s"
-            why = f"no worker knew the task {name!r} {waited}"
+            why = f"no worker that knew the task {name!r} took it {waited}"
             if refused is not None:
                 why = f"no worker was there {waited} that may run it; {refused}"
             self.bury(claim, settler, UnknownTask(why), Reason.UNKNOWN_TASK)
@@ -227,7 +227,11 @@ class Outcomes:
             why = "its task is not registered here" if refused is None else str(refused)
             self._say(logging.WARNING, claim, "%s; it is left for another worker", why)
         failures = self._failures(claim, refused, Reason.UNKNOWN_TASK) if found.fresh else b""
-        settler.release(claim, found.delay_ms, failures)
+        if peers is not None and claim.stop is None:
+            settler.offer(claim, found.groups, failures, found.round_ms)
+            peers.offered(found.groups)
+        else:
+            settler.release(claim, found.round_ms, failures)
         self.observe("unknown", claim)
 
     def observe(self, event: str, claim: Claim) -> None:

@@ -23,6 +23,9 @@ from zwheel.store import Store
 
 log = escaped("zwheel.worker")
 
+#: The group of no worker: what nobody knows is noted for it, and who comes later looks there.
+NOBODY = "0" * 16
+
 #: A list of the other workers is used for this long before it is read again, seconds.
 FRESH_S = 1.0
 #: A worker that names more tasks, or longer ones in all, names none: it may know any.

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TypeVar
 
 from zwheel import calls
-from zwheel.calls import BATCH_LIMIT, Back, Call, Lane, Offer, Reply, Session
+from zwheel.calls import BATCH_LIMIT, OFFER_MS, Back, Call, Lane, Offer, Reply, Session
 from zwheel.context import SCHEDULE_HEADER
 from zwheel.errors import LeaseLost
 from zwheel.keys import ShardKeys
@@ -28,6 +28,8 @@ T = TypeVar("T")
 _BATCH_BYTES = 2 * 1024 * 1024
 Read = Callable[[Reply], None]
 _Backs = deque[tuple[Claim, Back]]
+#: Groups of workers, and how long an offer to them stands, ms.
+_To = tuple[tuple[str, ...], int]
 
 
 class Settler:
@@ -46,7 +48,7 @@ class Settler:
         self._retried: _Backs = deque()
         self._released: _Backs = deque()
         self._buried: deque[tuple[Claim, bytes]] = deque()
-        self._offered: deque[tuple[Claim, Offer, tuple[str, ...]]] = deque()
+        self._offered: deque[tuple[Claim, Offer, _To]] = deque()
         self.lost = 0
         #: Held by the thread that takes outcomes. Whoever adds one needs no lock.
         self._taking = Lock()
@@ -87,10 +89,10 @@ class Settler:
             at_ms = claim.fire_at_ms
         self._released.append((claim, Back(claim.id, claim.token, at_ms, delay_ms or 0, failures)))
 
-    def offer(self, claim: Claim, groups: tuple[str, ...], failures: bytes = b"") -> None:
-        """The job goes back unharmed, and is offered to groups of workers that know its task."""
+    def offer(self, claim: Claim, groups: tuple[str, ...], failures: bytes = b"", stands_ms: int = OFFER_MS) -> None:
+        """The job goes back unharmed, and is offered for so long to groups of workers that know its task."""
         claim.ended = True
-        self._offered.append((claim, Offer(claim.id, claim.token, failures), groups))
+        self._offered.append((claim, Offer(claim.id, claim.token, failures), (groups, stands_ms)))
 
     def bury(self, claim: Claim, failures: bytes) -> None:
         """The job is dead; the last of its failures says why."""
@@ -135,12 +137,12 @@ class Settler:
             self._offered, lambda some: [len(one.raw) + len(offer.failures) for one, offer, _ in some]
         ):
             # One call goes to one set of groups: the others wait for the next round trip.
-            groups = offered[0][2]
-            self._offered.extendleft(reversed([one for one in offered if one[2] != groups]))
-            mine = [one for one in offered if one[2] == groups]
+            groups, stands_ms = to = offered[0][2]
+            self._offered.extendleft(reversed([one for one in offered if one[2] != to]))
+            mine = [one for one in offered if one[2] == to]
             call = calls.offer(
                 keys, [one for _, one, _ in mine], groups=groups, now_ms=session.clock.now_ms(),
-                lane=self._lane(lanes + "offer"), now=session.now,
+                lane=self._lane(lanes + "offer"), stands_ms=stands_ms, now=session.now,
             )  # fmt: skip
             taken.append((call, lambda reply: self._read_offered(mine, reply)))
         return taken
@@ -160,7 +162,7 @@ class Settler:
                 del taken[fits:]
         return taken
 
-    def _read_offered(self, batch: list[tuple[Claim, Offer, tuple[str, ...]]], reply: Reply) -> None:
+    def _read_offered(self, batch: list[tuple[Claim, Offer, _To]], reply: Reply) -> None:
         letters = calls.read_letters(reply)
         if letters is None:
             self._offered.extendleft(reversed(batch))

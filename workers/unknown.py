@@ -1,6 +1,6 @@
 """What becomes of a claimed job whose task is not registered here, or whose command is not allowed here.
 
-It is offered to workers that can run it, put back for a while, or dead.
+It is offered to workers that can run it; to one that may come, while there is none; or it is dead.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from zwheel.record import write_failures
 
 from .claims import Claim
 from .failure import NotAllowed, earlier_failures
-from .peers import Peers
+from .peers import NOBODY, Peers
 
-#: How long a job waits before it goes round again, to a worker that may know its task, ms.
-FIRST_MS, LONGEST_MS = 1_000, 60_000
+#: How long a job waits before it goes round again, ms. Few lengths, so that many jobs go out in one call.
+_ROUNDS_MS = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000)
+FIRST_MS = _ROUNDS_MS[0]
 #: The kinds of the failure with which a wait begins: its end is an UnknownTask.
 _WAITING = ("", NotAllowed.__name__)
 
@@ -24,7 +25,7 @@ class Verdict(NamedTuple):
     """What is to be done with one job."""
 
     groups: tuple[str, ...]
-    """Who know the task: the job is offered to them."""
+    """Whom the job is offered to: those that know the task, or NOBODY, where a newcomer finds it."""
     failures: bytes
     """For them: the failures without the wait that is over; b"": as they are."""
     dead: bool
@@ -33,11 +34,13 @@ class Verdict(NamedTuple):
     """A wait begins: it is to be noted."""
     age_ms: int
     """How long nobody has known it."""
+    round_ms: int
+    """Where nobody knows it: when it goes round again."""
 
     @property
-    def delay_ms(self) -> int:
-        """For how long it is put back: as long as it has waited."""
-        return min(LONGEST_MS, max(FIRST_MS, self.age_ms))
+    def known(self) -> bool:
+        """Whether there is a worker that can run it."""
+        return self.groups != (NOBODY,)
 
 
 async def judge(
@@ -53,4 +56,17 @@ async def judge(
     # Those who know the task may have refused its command: for one that has not read it, the wait is not over.
     over = seen and (refused is not None or not earlier[-1].kind)
     failures = (write_failures(earlier[:-1]) or b"none") if over else b""
-    return Verdict(groups, failures, seen and age_ms >= ttl_ms and not maybe, not seen, age_ms)
+    return Verdict(
+        groups or (NOBODY,), failures, seen and age_ms >= ttl_ms and not maybe and not groups, not seen, age_ms,
+        _round_ms(age_ms, ttl_ms - age_ms),
+    )  # fmt: skip
+
+
+def _round_ms(age_ms: int, left_ms: int) -> int:
+    """When a job goes round again: after as long as it has waited, and no later than it may be dead.
+
+    Example: with 20 s, nobody knows it after 0, 1, 2, 4, 8, 16 and 20 s, when it is dead.
+    """
+    waited = max((one for one in _ROUNDS_MS if one <= age_ms), default=FIRST_MS)
+    ends = next((one for one in _ROUNDS_MS if one >= left_ms), _ROUNDS_MS[-1])
+    return min(waited, ends) if left_ms > 0 else waited

@@ -40,7 +40,7 @@ def hand_on(hands: Hands, claim: Claim) -> None:
     now_ms = hands.process.session.clock.now_ms()
     found = _now(judge(peers, claim, RARE, now_ms, TTL_MS))
     noted = Failure(at_ms=max(0, now_ms), attempt=claim.attempt, reason=Reason.UNKNOWN_TASK, kind="", message="")
-    if found.groups:
+    if found.known:
         hands.settler.offer(claim, found.groups, found.failures)
     elif found.dead:
         must(not neighbours.living, f"I25: {claim.job_id} is dead as unknown while a worker that knows it lives")
@@ -50,7 +50,8 @@ def hand_on(hands: Hands, claim: Claim) -> None:
     else:
         world.mark("goes round")
         failures = write_failures([*failures_of(claim.raw), noted]) if found.fresh else b""
-        hands.settler.release(claim, found.delay_ms, failures)
+        # Nobody comes later here who would look for what is offered to nobody.
+        hands.settler.release(claim, found.round_ms, failures)
 
 
 def _now(coroutine: Any) -> Any:

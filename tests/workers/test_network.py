@@ -104,7 +104,7 @@ async def claim_as_dead(url: str) -> None:
 
 
 @one_kind
-@pytest.mark.parametrize("script", ["claim", "complete", "retry", "bury", "release", "extend", "reap", "BLPOP", "HSET"])
+@pytest.mark.parametrize("script", ["claim", "complete", "retry", "bury", "offer", "extend", "reap", "BLPOP", "HSET"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_worker_whose_calls_are_cut_runs_each_attempt_once(
     far: Wheel, wheel: Wheel, proxy: Proxy, log: Log, fresh: RedisServer, script: str, fault: Fault
@@ -144,7 +144,7 @@ async def test_a_worker_whose_calls_are_cut_runs_each_attempt_once(
         # And there is something to keep alive.
         kept = (await wheel.enqueue("holding", keep=60)).job_id
         ends = [(await wheel.enqueue(name, keep=60)).job_id for name in ("fine", "flaky", "doomed")]
-        # Nobody knows this one: it is released, with a delay.
+        # Nobody knows this one: it goes round, offered to nobody.
         stranger = await wheel.enqueue("stranger")
         await log.seen("unknown", stranger.job_id)
         states = [(await wheel.wait(job, "default", timeout=10)).state for job in ends]

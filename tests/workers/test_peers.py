@@ -16,6 +16,7 @@ from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, published, running
 from zwheel import JobState, Reason, Wheel, current_job
 from zwheel.keys import ShardKeys
+from zwheel.workers import unknown
 from zwheel.workers.peers import group_of
 
 pytestmark = [pytest.mark.anyio, one_kind]
@@ -158,6 +159,32 @@ async def test_a_job_of_a_task_that_nobody_knows_is_dead_in_the_end(mail: Wheel,
     async with running(mail, log, unknown_ttl_ms=50):
         job = await mail.wait((await mail.enqueue("pay")).job_id, timeout=10)
     assert (job.state, job.reason) == (JobState.DEAD, Reason.UNKNOWN_TASK)
+
+
+@pytest.mark.parametrize("jobs", [1, 1500])
+async def test_a_new_worker_takes_at_once_what_nobody_knew_before_it_came(
+    mail: Wheel, shop: Shop, log: Log, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """Such a job went round once a minute in the end, and a new version waited that long for it."""
+    monkeypatch.setattr(unknown, "_ROUNDS_MS", (60_000,))
+    async with running(mail, log, lease_ms=LEASE_MS):
+        await mail.enqueue_many([mail.new_job("pay") for _ in range(jobs)])
+        await log.until(lambda: len(log.of("unknown")) == jobs)
+        began = time.monotonic()
+        async with running(shop.wheel, log, lease_ms=LEASE_MS):
+            await log.until(lambda: len(shop.paid) == jobs, 20 + SOON_S)
+        assert time.monotonic() - began < 30
+    assert set(log.starts().values()) == {1}
+
+
+async def test_a_job_that_nobody_knows_is_looked_at_when_its_time_is_over_and_not_later(mail: Wheel, log: Log) -> None:
+    """With 20 s it was dead after 32 s: it had been put back for as long as it had waited."""
+    async with running(mail, log, unknown_ttl_ms=3_000):
+        job = await mail.wait((await mail.enqueue("pay")).job_id, timeout=20)
+    assert "no worker that knew the task 'pay' took it for 3" in job.failures[-1].message
+    assert [unknown._round_ms(age, 20_000 - age) for age in (0, 1_001, 2_003, 4_004, 8_006, 16_008)] == [
+        1_000, 1_000, 2_000, 4_000, 8_000, 4_000,
+    ]  # fmt: skip
 
 
 async def test_a_worker_that_does_not_say_what_it_knows_may_know_it(mail: Wheel, log: Log, fresh: RedisServer) -> None:
