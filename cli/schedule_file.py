@@ -221,7 +221,7 @@ async def sync(
 
     Schedules of other owners, and those added by hand, stay as they are; a name that one of them has is exit code 6.
     A schedule that was edited by hand keeps the edit until its table in the file changes. To remove more than a third of
-    what the owner had asks, or needs --yes. Give --owner when the file's path changes, as with a directory per release.
+    what the owner had asks, or needs --yes. Where the file's path changes, as with a directory per release, name the owner.
     """
     if owner is None and file == "-":
         raise InvalidInput("what comes from stdin has no path: say whose schedules they are with --owner NAME")
