@@ -44,7 +44,7 @@ def load_app(name: str, include: Sequence[str] = ()) -> Registry:
     if module_name.endswith(".py"):
         folder, module_name = module_of_file(Path(module_name).resolve())
         add_to_path(str(folder))
-    module = _import(module_name, "name the app as module:attribute")
+    module = import_named(module_name, "name the app as module:attribute")
     found: object = module
     for part in attribute.split("."):
         found = getattr(found, part, None)
@@ -54,11 +54,16 @@ def load_app(name: str, include: Sequence[str] = ()) -> Registry:
         raise ConfigError(f"{module_name}:{attribute} is not a Wheel{hint}")
     found.app = f"{module_name}:{attribute}"
     for more in dict.fromkeys((*found.include, *include)):
-        _import(more, "an included module is named as it is imported, such as shop.jobs")
+        import_named(more, "an included module is named as it is imported, such as shop.jobs")
     return found
 
 
-def _import(name: str, cure: str) -> ModuleType:
+def module_of(app: str) -> str:
+    """The module of an app as `load_app` names it; '' when a program runs its worker itself."""
+    return "" if app.startswith("code:") else app.partition(":")[0]
+
+
+def import_named(name: str, cure: str) -> ModuleType:
     """Import a module of the application. Raises: ConfigError when there is none, AppError for what it raises."""
     try:
         return importlib.import_module(name)

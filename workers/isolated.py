@@ -72,6 +72,8 @@ class Isolated:
 
     def __init__(self, lease_ms: int) -> None:
         self._lease_ms = lease_ms
+        #: The module of the app that the worker was started with: its processes import it before their first job. '': none.
+        self.app = ""
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
 
@@ -94,7 +96,7 @@ class Isolated:
         )
         while True:
             fresh = not self._idle
-            child = await _start(self._lease_ms) if fresh else self._idle.pop()
+            child = await _start(self._lease_ms, self.app) if fresh else self._idle.pop()
             self._busy.add(child)
             try:
                 ended = await child.run(request, job.id, leased_ns)
@@ -206,7 +208,7 @@ class _Output:
             self._dropped = 0
 
 
-async def _start(lease_ms: int) -> _Child:
+async def _start(lease_ms: int, app: str) -> _Child:
     """Start a process. Raises: NotStarted when the system has no room for another."""
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
@@ -228,7 +230,7 @@ async def _start(lease_ms: int) -> _Child:
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     child = _Child(process, ours, reading, lease_ms / 1000 / _LOOKS)
     level = logging.getLogger().getEffectiveLevel()
-    child.greeting = pack("settings", level=level, main=main or "", lease_ms=lease_ms)
+    child.greeting = pack("settings", level=level, main=main or "", app=app, lease_ms=lease_ms)
     return child
 
 

@@ -31,6 +31,7 @@ from zwheel.retry import Discard, Retry
 from zwheel.tasks import BaseTask
 
 from .alive import is_running
+from .app import import_named
 from .asks import STOP_SIGNALS
 from .failure import describe_error, part_of, parts_of
 from .forks import FORKS
@@ -171,21 +172,39 @@ def main(descriptor: int, parent: int) -> None:
     settings = line.frames.get()
     watching = threading.Thread(target=_watch_over, args=(parent, settings["lease_ms"] / 1000, line), daemon=True)
     watching.start()
-    root = logging.getLogger()
-    root.handlers[:] = [_ToWorker(line)]
-    root.setLevel(settings["level"])
-    main_file = settings["main"]
+    log = _ToWorker(line)
+    _log_to(log, settings["level"])
     while True:
         job = line.frames.get()
         line.say("started")
-        line.say("ended", **copy_context().run(_outcome, job, main_file))
+        line.say("ended", **copy_context().run(_outcome, job, settings, log))
 
 
-def _outcome(job: dict[str, Any], main_file: str) -> dict[str, Any]:
+def _log_to(log: logging.Handler, level: int) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [log]
+    root.setLevel(level)
+
+
+def _set_up(app: str, log: logging.Handler, level: int) -> None:
+    """Import the app that the worker was started with: it may prepare what its tasks need, such as Django's models.
+
+    One that cannot be imported is tried again for the next job. Where the log goes is for the worker to say, also when the
+    app has an opinion.
+    """
+    if app and app not in sys.modules:
+        try:
+            import_named(app, "the worker was started with it")
+        finally:
+            _log_to(log, level)
+
+
+def _outcome(job: dict[str, Any], settings: dict[str, Any], log: logging.Handler) -> dict[str, Any]:
     """Run one job. Returns how it ended, as the fields of a frame."""
     error: BaseException | None = None
     try:
-        function = _find(job["module"], job["name"], main_file)
+        _set_up(settings["app"], log, settings["level"])
+        function = _find(job["module"], job["name"], settings["main"])
         args, kwargs, _ = PLAIN.decode(job["body"])
         bound, named = Signature(function).bind(args, kwargs)
         about = job["job"]

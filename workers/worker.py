@@ -34,6 +34,7 @@ from zwheel.plain import counted
 from zwheel.registry import Registry
 from zwheel.store import Store, SyncStore, pause_s
 
+from .app import module_of
 from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
 from .contact import Contact
@@ -199,6 +200,7 @@ class Worker:
             peers.get, self.settings.log_done,
         )  # fmt: skip
         self._isolated = runner.isolated
+        self._isolated.app = module_of(self.wheel.app)
         return runner
 
     def _beat_store(self, url: str, session: Session) -> SyncStore:

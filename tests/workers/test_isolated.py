@@ -93,6 +93,64 @@ async def test_arguments_and_the_current_job_arrive_as_in_any_task(wheel: Wheel,
     assert (job.state, job.failures) == (JobState.DONE, ())
 
 
+SHOP = {
+    "shop_setup": "ready = False",
+    "shop_models": "import shop_setup\nassert shop_setup.ready, 'the apps are not loaded yet'",
+    "shop_tasks": """
+import logging
+from zwheel import Wheel
+wheel = Wheel(namespace="zw")
+@wheel.task(name="uses_models", keep=60, retries=0, process=True)
+def uses_models() -> None:
+    import shop_models
+    logging.getLogger("shop").warning("the models are there")
+@wheel.task(name="needs_none", keep=60)
+async def needs_none() -> None: ...
+""",
+    "shop_worker": """
+import logging, os, shop_setup
+{first}
+shop_setup.ready = True
+logging.basicConfig(format="SHOP %(message)s", level="INFO")
+from shop_tasks import wheel
+""",
+}
+
+
+def _write_shop(folder: Path, first: str = "") -> None:
+    for name, text in SHOP.items():
+        (folder / f"{name}.py").write_text(text.replace("{first}", first))
+
+
+async def test_the_process_of_a_task_is_set_up_as_its_workers_app_sets_the_worker_up(
+    wheel: Wheel, stage: Stage, url: str, tmp_path: Path
+) -> None:
+    _write_shop(tmp_path)
+    async with worker_process(url, stage.path, app="shop_worker:wheel", cwd=tmp_path) as worker:
+        for _ in range(2):
+            answer = await wheel.enqueue("uses_models", keep=60)
+            job = await wheel.wait(answer.job_id, timeout=20)
+            assert (job.state, job.failures) == (JobState.DONE, ())
+            # What the app sets up for its own log is the worker's: the line comes once, with its job.
+            said = await worker.says("the models are there")
+            assert said == [f"SHOP job {answer.job_id}: the models are there"]
+            worker.lines.clear()
+
+
+async def test_an_app_that_cannot_be_imported_in_the_process_of_a_task_fails_its_job_and_nothing_else(
+    wheel: Wheel, stage: Stage, url: str, tmp_path: Path
+) -> None:
+    _write_shop(tmp_path, "open('only once', 'x')")
+    async with worker_process(url, stage.path, app="shop_worker:wheel", cwd=tmp_path) as worker:
+        answer = await wheel.enqueue("uses_models", keep=60, retries=0)
+        job = await wheel.wait(answer.job_id, timeout=20)
+        assert (job.state, [failure.kind for failure in job.failures]) == (JobState.DEAD, ["AppError"])
+        assert "the app cannot be imported, shop_worker raised: FileExistsError" in job.failures[0].message
+        await worker.says(f"{job.id}.*shop_worker raised: FileExistsError")
+        other = await wheel.enqueue("needs_none", keep=60)
+        assert (await wheel.wait(other.job_id, timeout=20)).state is JobState.DONE
+
+
 @pytest.mark.parametrize("most", [None, 3])
 async def test_as_many_processes_run_as_there_are_cpus_or_as_asked_for(
     wheel: Wheel, stage: Stage, url: str, most: int | None
