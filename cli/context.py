@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from zwheel.errors import AppError, InvalidInput, InvalidTime, ZwheelError
+from zwheel.errors import AppError, InvalidInput, InvalidTime, WaitTimeout, ZwheelError
 
 from .exits import ExitCode, exit_code
 from .output import Output, clean_lines
@@ -160,6 +160,8 @@ class Context:
             self.out.stderr.write("".join(f"{line}\n" for line in clean_lines(error.report)))
         if isinstance(error, ZwheelError):
             details = error.details if isinstance(error, Refused) else {}
+            if isinstance(error, WaitTimeout):
+                details = {"job_id": error.job_id}
             self.out.error(str(error), kind=type(error).__name__, exit=int(code), **details)
         elif isinstance(error, OSError) and error.filename is not None:
             code = ExitCode.USAGE

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
@@ -20,7 +22,7 @@ from .held import say_held
 from .job import ended
 from .serving import Call, described, opened, paused, say, say_here, tried, troubles
 from .show import enqueued_document, iso, moment, plain
-from .values import AtOption, InOption, duration, fire_time, headers, seconds_or_duration
+from .values import AtOption, InOption, duration, fire_time, headers, note_past, seconds_or_duration
 from .when import human_duration
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 app = single()
 
 FOREVER = "for-ever"
+_LENGTH = re.compile(r"\d+(\.\d+)?(ms|s|m|h|d)?", re.ASCII)
 #: How long the end of a job can be asked for when it was enqueued from the shell.
 DEFAULT_KEEP = "1h"
 #: Stands for TASK when the words are a command; no task can have this name.
@@ -45,12 +48,22 @@ class EnqueueCommand(Command):
 
     def parse_args(self, ctx: AnyContext, args: list[str]) -> list[str]:
         """Read the arguments; `-- command` becomes the TASK `--` with the command's words."""
+        args = _noted(args)
         if "--" in args:
             end = args.index("--")
             before, _, _ = self.make_parser(ctx).parse_args([word for word in args[:end] if word not in self.alone])
             if not isinstance(before.get("task"), str):
                 args = [*args[:end], "--", COMMAND, *args[end + 1 :]]
         return super().parse_args(ctx, args)
+
+
+def _noted(args: list[str]) -> list[str]:
+    """Let a `--wait` alone know the number or duration behind it: an argument of the task, and perhaps not meant so."""
+    end = args.index("--") if "--" in args else len(args)
+    for place, (word, following) in enumerate(pairwise(args[:end])):
+        if word == "--wait" and _LENGTH.fullmatch(following):
+            return [*args[:place], f"--wait={FOREVER} {following}", *args[place + 1 :]]
+    return args
 
 
 TaskName = Annotated[
@@ -165,14 +178,15 @@ async def enqueue(
 
     When a job has the id already, or holds the unique key, nothing is stored: that job is named, with what can be
     done, and the exit code is 6; with --wait it is awaited instead, and the exit code tells its end. The id of a
-    cancelled job is free. With --jsonl, lines that cannot be enqueued are listed with their numbers, and the exit code
-    is 5; it is 6 when nothing was stored, since each line's job exists. A command after -- or in --shell runs on a
+    cancelled job is free. With --jsonl, lines that cannot be enqueued are listed with their numbers: exit code 5. Lines
+    whose job exists are skipped and counted; exit code 6: every line was skipped. A command after -- or in --shell runs on a
     worker that was started with --allow-shell; it is not retried unless --retries says so.
 
     The queue, the retries and the kinds of the arguments are those that workers publish of the task. When no live worker
     would run it, a line on stderr says so; with --strict nothing is sent then.
     """
     when, delay = fire_time(ctx, in_, at)
+    note_past(ctx, when)
     if within is not None and unique is None:
         raise InvalidInput("--within needs --unique")
     options: dict[str, Any] = {
@@ -224,7 +238,14 @@ def _command(task: str | None, words: list[str], line: str | None) -> dict[str, 
 async def _enqueue_one(
     ctx: Context, call: Call, options: dict[str, Any], *, dry_run: bool, wait: str | None, strict: bool
 ) -> None:
-    limit = None if wait in (None, FOREVER) else seconds_or_duration(str(wait), "--wait")
+    limit = None
+    if wait is not None and wait.startswith(FOREVER):
+        if length := wait.removeprefix(FOREVER).strip():
+            ctx.out.note(
+                f"note: {length} is an argument of the task; to wait no longer than that write --wait={length}"
+            )
+    elif wait is not None:
+        limit = seconds_or_duration(wait, "--wait")
     if wait is not None and not options["keep"]:
         raise InvalidInput("--wait needs --keep: a job that is not kept cannot be seen to end")
     say_here()

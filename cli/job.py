@@ -32,7 +32,7 @@ from .show import (
     unreadable_document,
     unreadable_row,
 )
-from .values import AtOption, InOption, QueueOption, duration, fire_time, queue_names, refused_queue
+from .values import AtOption, InOption, QueueOption, duration, fire_time, note_past, queue_names, refused_queue
 
 app = group("Show, list, cancel, reschedule and await single jobs.")
 
@@ -94,13 +94,26 @@ async def ls(
     Running ones come first, then scheduled ones by fire time, then dead and ended ones, newest first.
     """
     found: Listing[Job] = Listing()
+    cut: list[str] = []
     async with ctx.wheel() as wheel:
         for name in await queue_names(ctx, wheel, queue):
             try:
-                found += await wheel.jobs(name, state, limit=limit, offset=offset)
+                listed = await wheel.jobs(name, state, limit=limit + 1, offset=offset)
             except BrokerRefused as error:
                 found.unreadable.append(refused_queue(error, name, queue))
+                continue
+            if len(listed) > limit:
+                cut.append(name)
+                del listed[limit:]
+            found += listed
     list_jobs(ctx, found, empty="no such jobs")
+    if cut:
+        page = f"--offset {offset + limit} shows the next ones, --limit more of them"
+        note = f"of {', '.join(cut)} there are more than these {limit:,}: {page}"
+        if ctx.json:
+            ctx.out.tell_json({"note": note, "queues": cut, "limit": limit})
+        else:
+            ctx.out.note(f"note: {note}")
 
 
 def list_jobs(ctx: Context, jobs: Listing[Job], *, empty: str) -> None:
@@ -178,6 +191,7 @@ async def reschedule(
     when, delay = fire_time(ctx, in_, at)
     if when is None and delay is None:
         raise InvalidInput("say when: --in 30m or --at '2026-12-01 09:00 Europe/Berlin'")
+    note_past(ctx, when)
     async with ctx.wheel() as wheel:
         outcome = await wheel.reschedule(job_id, at=when, delay=delay, queue=queue)
         job = await wheel.get(job_id, queue) if outcome is RescheduleOutcome.RESCHEDULED else None

@@ -229,7 +229,8 @@ class Output:
         console = Console(file=self.stdout, no_color=not self.color, highlight=False, width=max(self.width, needed))
         console.print(table, soft_wrap=True)
         shown = {i for i, _ in chosen}
-        left_out = [column.title for i, column in enumerate(columns) if i not in shown]
+        # A column without a title says how far off a time is.
+        left_out = [column.title or "how long from now" for i, column in enumerate(columns) if i not in shown]
         if left_out:
             self.note(f"without {', '.join(left_out)}: this terminal is too narrow, `| cat` or --json shows all")
 

@@ -106,7 +106,8 @@ async def ls(
         ]
         for info in infos
     ]
-    columns = [Column("queue"), *(Column(name, right=True) for name in numbers), Column("next", drop=1), Column("")]
+    counts = (Column(name, right=True, drop=2 if name == "done" else 0) for name in numbers)
+    columns = [Column("queue"), *counts, Column("next", drop=1), Column("")]
     rows += [unreadable_row(columns, one) for one in strange]
     ctx.out.table(columns, rows, empty="no queues yet: the first enqueue makes one")
     _tell_more(ctx, names, limit, len(listed))

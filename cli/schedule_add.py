@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zwheel.errors import InvalidInput, ScheduleChanged, ScheduleNotFound
+from zwheel.errors import InvalidInput, ScheduleChanged, ScheduleExists, ScheduleNotFound
 from zwheel.keys import check_name, check_task
 
 from .app import command
 from .context import Context, Refused
-from .schedule_options import Given, changed, differences, facts, keywords, takes_options
+from .schedule_options import Given, changed, differences, facts, keywords, takes_options, unquoted
 from .serving import Call, described, opened, say, say_here, tried, troubles
 from .show import now_ms
 from .values import QueueOption
@@ -83,7 +83,7 @@ async def add(
     from zwheel.schedules.foreign import split_zone
 
     if len(when.split()) == 1 and not when.startswith("@"):
-        raise InvalidInput(f"{when[:80]!r} is only a part of when it fires: put all of it in quotes, as in '0 9 * * *'")
+        raise unquoted(when)
     options = keywords(ctx, given, zone=given.zone or split_zone(when)[1])
     if queue is not None:
         options["queue"] = check_name(queue)
@@ -104,9 +104,13 @@ async def add(
     if call.error is None:
         made(None)  # What is wrong with it in any case is said before Redis is asked.
     if dry_run:
-        definition, found = await _tried(ctx, call, made)
+        definition, found, taken = await _tried(ctx, call, made)
         say(ctx, found, strict=strict)
-        _show(ctx, definition, None, dry_run=True, **described(found))
+        refused = taken is not None and not (replace_it and taken.queue == definition.queue and not taken.owner)
+        if taken is not None and refused:
+            ctx.out.note(f"note: this would be refused: {ScheduleExists(name, taken.queue, taken.owner)}")
+        known = {} if taken is None else {"exists": True}
+        _show(ctx, definition, None, dry_run=True, **known, **described(found))
         if not ctx.json:
             ctx.out.note("nothing was sent")
         return
@@ -126,14 +130,21 @@ async def add(
 
 async def _tried(
     ctx: Context, call: Call, made: Callable[[PublishedTask | None], Definition]
-) -> tuple[Definition, list[str]]:
-    """Make a definition with what workers publish, or without it where Redis is away; and why nobody would run its jobs."""
+) -> tuple[Definition, list[str], ScheduleInfo | None]:
+    """Make a definition with what workers publish, or without it where Redis is away.
 
-    async def look(wheel: Wheel) -> tuple[Definition, list[str]]:
+    Returns also why nobody would run its jobs, and the schedule that has its name.
+    """
+
+    async def look(wheel: Wheel) -> tuple[Definition, list[str], ScheduleInfo | None]:
         definition = made(await call.learn(wheel))
-        return definition, await troubles(wheel, [(definition.queue, definition.task)])
+        found = await troubles(wheel, [(definition.queue, definition.task)])
+        try:
+            return definition, found, await wheel.schedule(definition.name)
+        except ScheduleNotFound:
+            return definition, found, None
 
-    return await tried(ctx, call, look) or (made(None), [])
+    return await tried(ctx, call, look) or (made(None), [], None)
 
 
 def _shell(line: str, other: object) -> Call:
@@ -185,6 +196,8 @@ async def edit(
         task = call.task
     else:
         call = Call.of(ctx, task or "", words or (), _EXPOSED)
+    from zwheel.shell import SHELL_TASK
+
     if when is None and task is None and not words and not clear and not given.anything:
         raise InvalidInput("say what to change, such as --when '0 10 * * *' or --overlap skip")
     say_here()
@@ -195,8 +208,10 @@ async def edit(
         if shell is not None and old.task != task:
             options.setdefault("retries", 0)
         new = changed(old, options, when=when, task=task)
-        if task is not None or words or clear or timeout is not _UNCHANGED or "retries" in options:
-            new = _with_arguments(old, new, call, clear, timeout, known, own_retries="retries" in options)
+        # No task takes the arguments of a line.
+        anew = clear or old.task == SHELL_TASK != new.task
+        if task is not None or words or anew or timeout is not _UNCHANGED or "retries" in options:
+            new = _with_arguments(old, new, call, anew, timeout, known, own_retries="retries" in options)
         return new.check()
 
     async with opened(ctx, call) as wheel:
@@ -281,7 +296,7 @@ def _show(
         if status == "paused":
             ctx.out.note(f"note: it is paused until zwheel schedule resume {definition.name}")
         elif status == "finished":
-            ctx.out.note("note: it is finished")
+            ctx.out.note("note: it is finished: none of its times lies ahead")
         return
     runs = following(definition, rhythm, now, SHOWN_RUNS) if status == "active" else []
     document: dict[str, Any] = {"schedule": definition.name, "queue": definition.queue, "dry_run": dry_run}

@@ -59,6 +59,11 @@ _KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "headers": (dict, "a table of texts"),
     "description": (str, "a text"),
 }
+#: What the same is called on the command line, or elsewhere.
+_MEANT = {
+    "zone": "tz", "timezone": "tz", "cron": "when", "schedule": "when", "command": "shell", "cmd": "shell",
+    "max_retries": "retries",
+}  # fmt: skip
 _CALENDAR: dict[str, tuple[type | tuple[type, ...], str]] = {
     "holidays": (list, 'a list of countries or their parts such as ["DE", "DE-BE"]'),
     "dates": (list, _DAYS),
@@ -127,7 +132,7 @@ def _known(table: Mapping[str, Any], keys: list[str], where: str) -> None:
         if key not in keys:
             from difflib import get_close_matches
 
-            near = get_close_matches(key, keys, n=1)
+            near = [meant for meant in [_MEANT.get(key)] if meant in keys] or get_close_matches(key, keys, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
             raise InvalidInput(f"{where + ': ' if where else ''}there is no key {key}, {hint}")
 

@@ -11,6 +11,7 @@ from zwheel.errors import BrokerRefused, ScheduleNotFound, UndecodableJob
 from .app import command
 from .context import Context
 from .output import Cell, Column, Row
+from .schedule_options import kind_document
 from .schedule_show import in_zone
 from .show import iso, now_ms, relative, unreadable_document, unreadable_row
 from .values import QueueOption, note_unknown
@@ -103,7 +104,7 @@ def _document(info: ScheduleInfo, now: int) -> dict[str, Any]:
     definition, following = info.definition, info.next_after(now)
     return {
         "name": info.name, "queue": info.queue, "task": definition.task, "status": str(info.status),
-        "words": info.rhythm().rhythm_words(), "zone": definition.tz, "next": iso(following),
+        "when": kind_document(definition.kind), "words": info.rhythm().rhythm_words(), "zone": definition.tz, "next": iso(following),
         "next_ms": following, "owner": info.owner, "fired": info.state.fired, "skipped": info.state.skipped,
         "missed": info.state.missed, "description": definition.description,
     }  # fmt: skip

@@ -9,7 +9,7 @@ import typer
 from .app import command
 from .context import Context
 from .output import Column, Row, state_cell
-from .schedule_options import Given, facts, keywords, takes_options
+from .schedule_options import Given, facts, keywords, takes_options, unquoted
 from .schedule_show import document_of, echo, following, in_zone, reading, table_of
 from .show import iso, moment, now_ms, relative, utc
 from .values import QueueOption
@@ -89,7 +89,7 @@ async def next_(
 @takes_options
 async def explain(
     ctx: Context,
-    when: Annotated[str, typer.Argument(metavar="WHEN", help="What `schedule add` takes, in quotes.")],
+    words: Annotated[list[str], typer.Argument(metavar="WHEN", help="What `schedule add` takes, in quotes.")],
     *,
     given: Given,
     count: Count = 5,
@@ -105,6 +105,9 @@ async def explain(
     from zwheel.declare import make_definition
     from zwheel.schedules.foreign import split_zone
 
+    when = words[0]
+    if len(words) > 1:
+        raise unquoted(when)
     named = given.zone or split_zone(when)[1] or ctx.tz_name
     options = keywords(ctx, given, zone=named or "UTC")
     if named:
@@ -116,7 +119,8 @@ async def explain(
     rhythm = definition.rhythm(now)
     found = following(definition, rhythm, now, count, skipped=True)
     if ctx.json:
-        document: dict[str, object] = {what: text for what, text in reading(definition, rhythm, now) if what != "note"}
+        read = {what.replace(" ", "_"): text for what, text in reading(definition, rhythm, now)}
+        document: dict[str, object] = {what: text for what, text in read.items() if what != "note"}
         document["notes"] = definition.notes()
         ctx.out.value(document | {"runs": [document_of(o, zone) for o in found]})
         return

@@ -203,6 +203,11 @@ def keywords(ctx: Context, given: Given, *, zone: str | None, calendar: Calendar
     return found
 
 
+def unquoted(first: str) -> InvalidInput:
+    """Say what to do about a WHEN that the shell took apart. first: its first word."""
+    return InvalidInput(f"{first[:80]!r} is only a part of when it fires: put all of it in quotes, as in '0 9 * * *'")
+
+
 def _zone(name: str) -> str:
     """Check the name of a zone. Raises: InvalidTime with names that come close."""
     try:
@@ -284,7 +289,7 @@ def facts(definition: Definition) -> dict[str, tuple[Any, str]]:
 
     kind = definition.kind
     found: dict[str, tuple[Any, str]] = {
-        "when": (_kind_document(kind), kind.text if isinstance(kind, Cron) else definition.when()),
+        "when": (kind_document(kind), kind.text if isinstance(kind, Cron) else definition.when()),
         "task": (definition.task, definition.task),
         **arguments(definition),
     }
@@ -313,7 +318,7 @@ def facts(definition: Definition) -> dict[str, tuple[Any, str]]:
     return found
 
 
-def _kind_document(kind: Kind) -> dict[str, Any]:
+def kind_document(kind: Kind) -> dict[str, Any]:
     """A rhythm for machines: as it is stored, with the units in the names."""
     from zwheel.schedules.kinds import kind_to_json
 

@@ -43,6 +43,7 @@ _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(:?=)(.*)\Z", re.DOTALL)
 #: A word in a message is cut after so many characters.
 _SHOWN_CHARACTERS = 100
 _SECRET = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
+_LONG_PAST = timedelta(days=1)
 _DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})\Z")
 
 
@@ -213,6 +214,12 @@ def fire_time(
     except InvalidTime as error:
         raise InvalidTime(f"{names[1]}: {error}") from None
     return when, None
+
+
+def note_past(ctx: Context, when: datetime | None) -> None:
+    """Say of a fire time that lies a day or more back: a slip in the year looks the same as a job for now."""
+    if when is not None and ctx.now() - when > _LONG_PAST:
+        ctx.out.note("note: that time is long past: the job is due at once")
 
 
 def day_name(ctx: Context, text: str) -> str:

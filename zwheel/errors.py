@@ -177,6 +177,10 @@ class ScheduleNotFound(ZwheelError):
 class WaitTimeout(ZwheelError):
     """The awaited job did not end in time."""
 
+    def __init__(self, message: str, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
 
 class ConfigError(ZwheelError):
     """Settings that contradict each other or cannot be read."""

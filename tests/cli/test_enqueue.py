@@ -214,6 +214,24 @@ def test_waiting_has_an_end(shell: Shell) -> None:
     assert "job a is still scheduled" in done.err
 
 
+def test_a_wait_that_is_over_names_its_job_for_machines(shell: Shell) -> None:
+    done = shell("enqueue", "t", "--id", "a", "--in", "1h", "--wait=0", "--json")
+    assert (done.code, done.errors[-1]["kind"], done.errors[-1]["job_id"]) == (7, "WaitTimeout", "a")
+
+
+def test_a_number_behind_a_wait_alone_is_named_as_the_argument_that_it_is(shell: Shell) -> None:
+    assert "--wait=5" in shell.ok("enqueue", "t", "--wait", "5", "--dry-run").err
+    assert "--wait=1.5s" in shell("enqueue", "--wait", "1.5s", "t", "--dry-run").err
+    for words in (("t", "5", "--wait"), ("--wait", "t", "5"), ("--wait=5", "t"), ("--", "sleep", "--wait", "5")):
+        assert "--wait=" not in shell.ok("enqueue", "--dry-run", *words).err, words
+
+
+def test_a_fire_time_that_is_long_past_is_remarked_on(shell: Shell) -> None:
+    assert "long past" in shell.ok("enqueue", "t", "--id", "a", "--at", "2020-01-01T09:00Z").err
+    assert "long past" not in shell.ok("enqueue", "t", "--at", "2031-01-01T09:00Z").err
+    assert "long past" in shell("job", "reschedule", "a", "--at", "2020-01-01T09:00Z").err
+
+
 def test_with_json_only_the_ended_job_is_written(shell: Shell, hand: Hand) -> None:
     shell.ok("enqueue", "t", "--id", "a")
     hand.claim()

@@ -217,3 +217,16 @@ def test_an_id_that_cannot_exist_is_a_usage_error(shell: Shell, arguments: tuple
     assert done.code == 2
     assert "is not a valid job id" in done.err
     assert "\x1b" not in done.err
+
+
+def test_a_list_that_is_cut_says_so_and_names_the_queues(shell: Shell) -> None:
+    for number in range(3):
+        shell.ok("enqueue", "t", "--queue", "long", "--id", f"a{number}")
+    shell.ok("enqueue", "t", "--queue", "short", "--id", "b")
+    cut = shell.ok("job", "ls", "--limit", "2")
+    assert len(cut.out.splitlines()) == 1 + 3
+    assert "note: of long there are more than these 2: --offset 2 shows the next ones" in cut.err
+    machine = shell.ok("job", "ls", "--limit", "2", "--json")
+    assert (len(machine.documents), [(one["queues"], one["limit"]) for one in machine.errors]) == (3, [(["long"], 2)])
+    assert shell.ok("job", "ls", "--limit", "3").err == ""
+    assert shell.ok("job", "ls", "--limit", "2", "--offset", "1", "--queue", "long").err == ""

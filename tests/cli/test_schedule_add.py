@@ -308,3 +308,23 @@ def test_an_edit_of_what_is_not_there_is_exit_4(shell: Shell) -> None:
     done = shell("schedule", "edit", "a", "--when", NINE)
     assert (done.code, done.err.count("\n")) == (4, 1)
     assert "no schedule a" in done.err
+
+
+def test_a_dry_run_tells_of_a_name_that_is_taken(shell: Shell) -> None:
+    dry = ("schedule", "add", "a", NINE, "t", "--dry-run")
+    assert "refused" not in shell.ok(*dry).err
+    assert "exists" not in shell.ok(*dry, "--json").document
+    shell.ok("schedule", "add", "a", NINE, "t")
+    assert "note: this would be refused: schedule a exists already in queue default" in shell.ok(*dry).err
+    assert "would be refused" not in shell.ok(*dry, "--replace").err
+    assert "would be refused" in shell.ok(*dry, "--replace", "--queue", "other").err
+    assert shell.ok(*dry, "--json").document["exists"] is True
+
+
+def test_a_task_in_the_place_of_a_shell_line_does_not_get_its_arguments(shell: Shell, url: str) -> None:
+    shell.ok("schedule", "add", "a", NINE, "--shell", "ls | wc -l")
+    shell.ok("schedule", "edit", "a", "x=1", "--task", "t")
+    document = shell.ok("schedule", "show", "a", "--json").document
+    assert (document["task"], document["kwargs"]) == ("t", {"x": "1"})
+    shell.ok("schedule", "edit", "a", "--task", "u")
+    assert shell.ok("schedule", "show", "a", "--json").document["kwargs"] == {"x": "1"}

@@ -132,6 +132,8 @@ def test_a_shell_line_stands_for_a_task() -> None:
         (small("a") + "shell = 'ls'\n", "either the key task or the key shell"),
         ("[schedules.a]\nwhen = '@daily'\nshell = 'ls'\nargs = [1]\n", "args and kwargs go with task"),
         (small("a") + "overlp = 'skip'\n", "schedules.a: there is no key overlp, did you mean overlap?"),
+        (small("a") + "zone = 'Europe/Berlin'\n", "there is no key zone, did you mean tz?"),
+        ("[schedules.a]\nwhen = '@daily'\ncommand = 'ls'\n", "there is no key command, did you mean shell?"),
         (small("a") + "qqq = 1\n", "there is no key qqq, there are when, task,"),
         (small("a") + "grace = 10\n", 'grace must be a duration such as "10m"'),
         (small("a") + "grace = '10'\n", "schedules.a: grace: '10' is not a duration"),

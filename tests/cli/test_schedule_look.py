@@ -38,6 +38,7 @@ def test_ls_names_each_with_its_rhythm_and_what_comes_next(schedules: Shell) -> 
     assert [(row["name"], row["status"], row["next"] is None) for row in rows] == [
         ("often", "paused", True), ("report", "active", False),
     ]  # fmt: skip
+    assert [row["when"] for row in rows] == [{"every_ms": 90_000}, {"cron": "0 9 * * MON-FRI"}]
 
 
 def test_the_chart_counts_the_runs_of_the_coming_day(shell: Shell, url: str) -> None:
@@ -81,6 +82,26 @@ def test_explain_needs_no_redis(bare: Shell, monkeypatch: pytest.MonkeyPatch) ->
     assert "6 fields" in told
     assert "keeps its real rhythm" in told
     assert "@reboot" in zwheel(bare, "schedule", "explain", "@reboot", code=2)
+
+
+def test_what_the_shell_took_apart_is_to_be_put_in_quotes(bare: Shell) -> None:
+    told = zwheel(bare, "schedule", "explain", "0", "9", "a.txt", "b.txt", "MON", code=2)
+    assert told == "zwheel: '0' is only a part of when it fires: put all of it in quotes, as in '0 9 * * *'\n"
+
+
+def test_the_reading_has_names_without_blanks_for_machines(bare: Shell) -> None:
+    assert explained(bare, "0 9 * * *")["read_as"].startswith("5 fields")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("every weekday at 09:05", "5 9 * * MON-FRI"), ("every weekday", "0 0 * * MON-FRI"),
+        ("every working day at 9:00", "0 9 * * MON-FRI"),
+    ],
+)  # fmt: skip
+def test_working_days_are_told_as_a_cron_line(bare: Shell, given: str, meant: str) -> None:
+    assert f"write '{meant}'" in zwheel(bare, "schedule", "explain", given, code=2)
 
 
 def explained(bare: Shell, *words: str) -> dict[str, Any]:

@@ -156,3 +156,13 @@ def test_a_bar_stays_away_when_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch,
     with out.progress("work", 10) as report:
         report(5)
     assert terminal.text == ""
+
+
+def test_what_is_left_out_has_a_name_and_the_queues_fit_into_80_columns(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--queue", "emails", "--in", "4m")
+    _, shown = on_terminal(shell, "queue", "ls", COLUMNS="80")
+    assert max(line.count("─") for line in shown.splitlines()) <= 80, shown
+    shell.ok("enqueue", "t", "--id", "a-very-long-id-that-a-person-copies")
+    hand.kill("a-very-long-id-that-a-person-copies")
+    _, narrow = on_terminal(shell, "dead", "ls", COLUMNS="40")
+    assert all(name.strip() for name in narrow.partition("without ")[2].partition(":")[0].split(",")), narrow

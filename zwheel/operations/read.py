@@ -131,7 +131,7 @@ def wait(session: Session, job_id: str, queue: str | None, timeout_s: float | No
         queue = job.queue
         left = pause if deadline is None else min(pause, deadline - time.monotonic())
         if left <= 0:
-            raise WaitTimeout(f"job {job_id} is still {job.state} after {timeout_s:g} s")
+            raise WaitTimeout(f"job {job_id} is still {job.state} after {timeout_s:g} s", job_id)
         if job.state is JobState.SCHEDULED:
             ahead = session.clock.seconds_until(job.fire_at_ms)
             pause = min(1.0, max(pause, ahead / 2))

@@ -29,6 +29,9 @@ _INTERVAL = re.compile(
     r"every\s+(?:(?P<every>\d{1,4})\s+)?(?P<unit>days?|weeks?|months?|years?)"
     r"(?:\s+on\s+(?P<on>[a-z0-9, ]+?))?(?:\s+at\s+(?P<at>[0-9:, ]+?))?(?:\s+from\s+(?P<start>\d{4}-\d{2}-\d{2}))?\Z"
 )
+_WEEKDAYS = re.compile(
+    r"every\s+(?:week|working|work|business)\s*days?(?:\s+at\s+(?P<hour>\d{1,2}):(?P<minute>\d{2}))?\Z"
+)
 #: A rhythm that does not follow the wall clock, in words: `every 90 minutes`, `every hour`, `every 1h30m`.
 _SPAN = re.compile(
     r"every\s+(?:(?P<count>\d{1,9})\s*)?(?P<unit>h|m|s)(?:ours?|rs?|inutes?|ins?|econds?|ecs?)\Z|every\s+(?P<span>[\dhms]+)\Z"
@@ -165,10 +168,16 @@ def check_every(ms: int) -> int:
     return ms
 
 
+def _weekdays(found: re.Match[str]) -> str:
+    return f"{int(found['minute'] or 0)} {int(found['hour'] or 0)} * * MON-FRI"
+
+
 def _interval(text: str, given: str) -> Interval:
     shown = ascii(given)[:80]
     found = _INTERVAL.match(text)
     if found is None:
+        if days := _WEEKDAYS.match(text):
+            raise InvalidTime(f"{shown} is not understood: write {_weekdays(days)!r}")
         raise InvalidTime(f"{shown} is not understood: write 'every 2 weeks on tue at 09:00 from 2026-11-24'")
     every = int(found["every"] or 1)
     unit = found["unit"].rstrip("s") + "s"
