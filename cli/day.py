@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -85,15 +86,22 @@ async def show(
     """Show the jobs of each hour of a UTC day."""
     name = day_name(ctx, day)
     total = [0] * 24
+    strange: list[Unreadable] = []
     async with ctx.wheel() as wheel:
         for each in await queue_names(ctx, wheel, queue):
-            for hour, count in enumerate(await wheel.hours(each, name)):
-                total[hour] += count
+            try:
+                hours = await wheel.hours(each, name)
+            except BrokerRefused as error:
+                strange.append(refused_queue(error, each, queue))
+                continue
+            total = [before + count for before, count in zip(total, hours, strict=True)]
     start = day_start_ms(name)
     if ctx.json:
         for hour, count in enumerate(total):
             from_ms = start + hour * HOUR_MS
             ctx.out.value({"day": _dashed(name), "hour": hour, "from": iso(from_ms), "from_ms": from_ms, "jobs": count})
+        for one in strange:
+            ctx.out.value(unreadable_document(one, "day"))
         return
     this_hour = (now_ms(ctx) - start) // HOUR_MS
     rows: list[Row] = [
@@ -107,6 +115,7 @@ async def show(
     ]
     zone = [Column(f"local ({ctx.tz_name})")] if ctx.tz is not None else []
     columns = [Column(f"{_dashed(name)} UTC"), *zone, Column("jobs", right=True), Column("", flexible=True)]
+    rows += [unreadable_row(columns, replace(one, name=one.queue)) for one in strange]
     ctx.out.table(columns, rows, empty="")
     ctx.out.note(f"{human_count(sum(total), 'job')} on this day")
 

@@ -40,6 +40,8 @@ app = group("List, show, redrive and purge dead jobs.")
 
 #: How many dead jobs are read or acted on in one call.
 PAGE = 500
+#: So many queues are named in the question.
+_NAMED_QUEUES = 8
 
 ReasonOption = Annotated[
     str | None, typer.Option("--reason", metavar="WORD", help="Only those dead for this reason, such as timeout.")
@@ -177,7 +179,11 @@ async def show(
 @command(
     app,
     "redrive",
-    examples=["zwheel dead redrive order-1017", "zwheel dead redrive --queue emails --reason timeout --yes"],
+    examples=[
+        "zwheel dead redrive order-1017",
+        "zwheel dead redrive --queue emails --reason timeout --yes",
+        "zwheel dead redrive --task mail.send",
+    ],
 )
 async def redrive(
     ctx: Context,
@@ -189,9 +195,9 @@ async def redrive(
 ) -> None:
     """Put dead jobs back on the wheel.
 
-    They are due at once and have all their attempts again. Name the jobs, or a queue with or without a filter: then they
-    are counted first, and without a terminal it needs --yes, else exit code 6. Exit code 5 when only some of the named
-    jobs were dead, 4 when none was or when there is no such queue.
+    They are due at once and have all their attempts again. Name the jobs, a queue, or a filter, which without a queue
+    looks into all of them: then they are counted first, and without a terminal it needs --yes, else exit code 6. Exit
+    code 5 when only some of the named jobs were dead, 4 when none was or when there is no such queue.
     """
 
     async def act(wheel: Wheel, name: str, ids: Sequence[str] | None, report: Callable[[int], None] | None) -> int:
@@ -215,9 +221,9 @@ async def purge(
 ) -> None:
     """Delete dead jobs for ever.
 
-    Name the jobs, or a queue with or without a filter: then they are counted first, and without a terminal it needs
-    --yes, else exit code 6. Exit code 5 when only some of the named jobs were dead, 4 when none was or when there is no
-    such queue.
+    Name the jobs, a queue, or a filter, which without a queue looks into all of them: then they are counted first, and
+    without a terminal it needs --yes, else exit code 6. Exit code 5 when only some of the named jobs were dead, 4 when
+    none was or when there is no such queue.
     """
 
     async def act(wheel: Wheel, name: str, ids: Sequence[str] | None, report: Callable[[int], None] | None) -> int:
@@ -234,17 +240,21 @@ Act = Callable[["Wheel", str, Sequence[str] | None, Callable[[int], None] | None
 async def _bulk(
     ctx: Context, act: Act, words: Words, job_ids: list[str] | None, queue: str | None, wanted: Filter
 ) -> None:
-    """Act on the named jobs, or on all of one queue that the filter takes."""
+    """Act on the named jobs, or on all that the filter takes, of one queue or of all."""
     if job_ids and not wanted.everything:
         raise InvalidInput("name the jobs or give a filter, not both")
     async with ctx.wheel() as wheel:
         if job_ids:
             await _named(ctx, wheel, act, words, list(dict.fromkeys(job_ids)), queue)
-        elif queue is None:
-            raise InvalidInput(f"say which jobs to {words[0]}: their ids, or --queue NAME")
-        else:
+        elif queue is not None:
             await known_queues(wheel, [queue])
             await _filtered(ctx, wheel, act, words, check_name(queue), wanted)
+        elif wanted.everything:
+            raise InvalidInput(
+                f"say which jobs to {words[0]}: their ids, --queue NAME, or a filter such as --task NAME"
+            )
+        else:
+            await _filtered(ctx, wheel, act, words, None, wanted)
 
 
 async def _named(ctx: Context, wheel: Wheel, act: Act, words: Words, job_ids: list[str], queue: str | None) -> None:
@@ -271,7 +281,10 @@ def _why_not(job: Job | None) -> str:
     if job.state is not JobState.DEAD:
         return f"it is {job.state}, not dead"
     if job.reason == Reason.UNDECODABLE and job.max_attempts == 0:
-        return "its record was written by another version of zwheel, and only that one can redrive it"
+        return (
+            f"its record is damaged, or was written by another version, which alone can redrive it ({job.failures[-1].message}); "
+            f"zwheel dead purge {job.id} deletes it"
+        )
     return "another job holds its unique key by now" if job.dedup is not None else "it is not dead any more"
 
 
@@ -283,17 +296,52 @@ def _can_be_named(job_id: str) -> bool:
     return True
 
 
-async def _filtered(ctx: Context, wheel: Wheel, act: Act, words: Words, queue: str, wanted: Filter) -> None:
-    """Count, ask, act in pages. With a filter it acts on just those jobs that were counted."""
-    ids: list[str] | None = None
-    if not wanted.everything:
-        found = list(dict.fromkeys([str(job.id) async for job in matching(wheel, queue, wanted, now_ms(ctx))]))
-        ids = [job_id for job_id in found if _can_be_named(job_id)]
-        if len(ids) < len(found):
-            ctx.out.note(f"{human_count(len(found) - len(ids), 'dead job')} with an id that zwheel never gave left out")
-    count = await wheel.count(queue, JobState.DEAD) if ids is None else len(ids)
-    if count:
-        ctx.confirm(f"{words[0]} {human_count(count, 'dead job')} of {queue}", count)
+async def _filtered(ctx: Context, wheel: Wheel, act: Act, words: Words, queue: str | None, wanted: Filter) -> None:
+    """Count, ask, act in pages; queue: None for all of them, each of which may be one that cannot be read."""
+    chosen: dict[str, tuple[list[str] | None, int]] = {}
+    refused = 0
+    for name in await queue_names(ctx, wheel, None) if queue is None else [queue]:
+        try:
+            ids = await _counted(ctx, wheel, name, wanted)
+            count = await wheel.count(name, JobState.DEAD) if ids is None else len(ids)
+        except BrokerRefused as error:
+            if queue is not None:
+                raise
+            refused += 1
+            ctx.out.error(f"queue {name} is left out: {error}", queue=name)
+            continue
+        if count or queue is not None:
+            chosen[name] = ids, count
+    total = sum(count for _, count in chosen.values())
+    if total:
+        where = ", ".join(chosen) if len(chosen) <= _NAMED_QUEUES else human_count(len(chosen), "queue")
+        ctx.confirm(f"{words[0]} {human_count(total, 'dead job')} of {where}", total)
+    for name, (ids, count) in chosen.items():
+        acted = await _act(ctx, wheel, act, words, name, ids, count)
+        if ctx.json:
+            ctx.out.value({"queue": name, words[1]: acted})
+        else:
+            ctx.out.line(f"{human_count(acted, 'dead job')} of {name} {words[1]}")
+    if not chosen:
+        ctx.out.note("no dead job is meant")
+    if refused:
+        raise ctx.fail(ExitCode.PARTLY)
+
+
+async def _counted(ctx: Context, wheel: Wheel, queue: str, wanted: Filter) -> list[str] | None:
+    """The jobs of a queue that a filter takes, so that just those are acted on; None for all."""
+    if wanted.everything:
+        return None
+    found = list(dict.fromkeys([str(job.id) async for job in matching(wheel, queue, wanted, now_ms(ctx))]))
+    ids = [job_id for job_id in found if _can_be_named(job_id)]
+    if len(ids) < len(found):
+        ctx.out.note(f"{human_count(len(found) - len(ids), 'dead job')} with an id that zwheel never gave left out")
+    return ids
+
+
+async def _act(
+    ctx: Context, wheel: Wheel, act: Act, words: Words, queue: str, ids: list[str] | None, count: int
+) -> int:
     acted = 0
     with ctx.out.progress(f"{words[0]} dead jobs of {queue}", count) as report:
         if ids is None and count:
@@ -301,7 +349,4 @@ async def _filtered(ctx: Context, wheel: Wheel, act: Act, words: Words, queue: s
         for start in range(0, len(ids or ()), PAGE):
             acted += await act(wheel, queue, (ids or [])[start : start + PAGE], None)
             report(acted)
-    if ctx.json:
-        ctx.out.value({"queue": queue, words[1]: acted})
-    else:
-        ctx.out.line(f"{human_count(acted, 'dead job')} of {queue} {words[1]}")
+    return acted

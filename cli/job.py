@@ -98,18 +98,19 @@ async def ls(
     async with ctx.wheel() as wheel:
         for name in await queue_names(ctx, wheel, queue):
             try:
-                listed = await wheel.jobs(name, state, limit=limit + 1, offset=offset)
+                page = await wheel.jobs(name, state, limit=limit + 1, offset=offset)
             except BrokerRefused as error:
                 found.unreadable.append(refused_queue(error, name, queue))
                 continue
-            if len(listed) > limit:
+            if len(page) > limit:
                 cut.append(name)
-                del listed[limit:]
-            found += listed
+                del page[limit:]
+            found += page
+            found.unreadable += page.unreadable
     list_jobs(ctx, found, empty="no such jobs")
     if cut:
-        page = f"--offset {offset + limit} shows the next ones, --limit more of them"
-        note = f"of {', '.join(cut)} there are more than these {limit:,}: {page}"
+        following = f"--offset {offset + limit} shows the next ones, --limit more of them"
+        note = f"of {', '.join(cut)} there are more than these {limit:,}: {following}"
         if ctx.json:
             ctx.out.tell_json({"note": note, "queues": cut, "limit": limit})
         else:

@@ -264,8 +264,11 @@ async def queue_names(ctx: Context, wheel: Any, queue: str | None) -> list[str]:
 
 
 def refused_queue(error: BrokerRefused, name: str, queue: str | None) -> Unreadable:
-    """The entry of a listing for a queue that may not be looked at, among others. Raises: it, when it was asked for."""
-    if queue is not None:
+    """The entry of a listing for a queue that cannot be looked at, or that may not be, among others.
+
+    Raises: it, when that queue was asked for and may not be looked at.
+    """
+    if queue is not None and error.code != "WRONGTYPE":
         raise error
     return Unreadable(name="(all)", queue=name, reason=str(error))
 

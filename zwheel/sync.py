@@ -201,7 +201,7 @@ class SyncWheel(SyncWheelSchedules):
         """Read one job; None when there is none (any more). Without `queue` it looks in every known one."""
         return self._drive(lambda session: ops.get(session, job_id, queue))
 
-    def jobs(self, queue: str, state: JobState | None = None, *, limit: int = 100, offset: int = 0) -> list[Job]:
+    def jobs(self, queue: str, state: JobState | None = None, *, limit: int = 100, offset: int = 0) -> Listing[Job]:
         """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first."""
         return self._drive(lambda session: ops.jobs(session, queue, state, limit, offset))
 
@@ -268,7 +268,7 @@ class SyncWheel(SyncWheelSchedules):
         """Count a day's jobs hour by hour, UTC: 24 numbers. day: `yyyymmdd`."""
         return self._drive(lambda session: ops.hours(session, queue, day))
 
-    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
+    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> Listing[Job]:
         """Read a page of dead jobs, newest first."""
         return self.jobs(queue, JobState.DEAD, limit=limit, offset=offset)
 

@@ -250,7 +250,9 @@ class Wheel(WheelSchedules):
         """Read one job; None when there is none (any more). Without `queue` it looks in every known one."""
         return await self._drive(lambda session: ops.get(session, job_id, queue))
 
-    async def jobs(self, queue: str, state: JobState | None = None, *, limit: int = 100, offset: int = 0) -> list[Job]:
+    async def jobs(
+        self, queue: str, state: JobState | None = None, *, limit: int = 100, offset: int = 0
+    ) -> Listing[Job]:
         """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first."""
         return await self._drive(lambda session: ops.jobs(session, queue, state, limit, offset))
 
@@ -320,7 +322,7 @@ class Wheel(WheelSchedules):
         """Count a day's jobs hour by hour, UTC: 24 numbers. day: `yyyymmdd`."""
         return await self._drive(lambda session: ops.hours(session, queue, day))
 
-    async def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
+    async def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> Listing[Job]:
         """Read a page of dead jobs, newest first."""
         return await self.jobs(queue, JobState.DEAD, limit=limit, offset=offset)
 

@@ -141,6 +141,49 @@ def test_a_filter_takes_just_the_jobs_it_counted(
 def test_it_must_be_said_which_jobs(shell: Shell) -> None:
     for verb, word in (("redrive", "redrive"), ("purge", "delete")):
         done = shell("dead", verb, "--yes")
-        assert (done.code, done.err) == (2, f"zwheel: say which jobs to {word}: their ids, or --queue NAME\n")
+        assert (done.code, done.err) == (
+            2,
+            f"zwheel: say which jobs to {word}: their ids, --queue NAME, or a filter such as --task NAME\n",
+        )
         done = shell("dead", verb, "a", "--reason", "timeout")
         assert (done.code, done.err) == (2, "zwheel: name the jobs or give a filter, not both\n")
+
+
+@pytest.mark.parametrize("verb", ["redrive", "purge"])
+def test_a_filter_without_a_queue_looks_into_all_of_them(shell: Shell, hand: Hand, verb: str) -> None:
+    """The help said so, and the command asked for a queue."""
+    fill(shell, hand)
+    shell.ok("enqueue", "mail", "--id", "elsewhere", "--queue", "other", "--in", "1h")
+    asked = shell("dead", verb, "--task", "mail")
+    assert (asked.code, ids(shell)) == (6, {"a", "b", "c"})
+    assert (
+        f"this would {'delete' if verb == 'purge' else verb} 2 dead jobs of default; nothing was changed" in asked.err
+    )
+    done = shell.ok("dead", verb, "--task", "mail", "--yes", "--json")
+    assert [(row["queue"], row["deleted" if verb == "purge" else "redriven"]) for row in done.documents] == [
+        ("default", 2)
+    ]
+    assert ids(shell) == {"c"}
+    assert "no dead job is meant" in shell.ok("dead", verb, "--task", "mail", "--yes").err
+
+
+@pytest.mark.raw_keys
+def test_a_filter_leaves_a_queue_out_that_cannot_be_read_and_says_so(shell: Shell, hand: Hand) -> None:
+    fill(shell, hand)
+    shell.ok("enqueue", "mail", "--queue", "broken", "--in", "1h")
+    hand.store.send([("SET", hand.session.keys("broken").dead, "x")])
+    done = shell("dead", "redrive", "--task", "mail", "--yes")
+    assert (done.code, ids(shell, "--queue", "default")) == (5, {"c"})
+    assert "queue broken is left out: " in done.err
+
+
+@pytest.mark.raw_keys
+def test_a_damaged_record_can_be_got_rid_of(shell: Shell, hand: Hand) -> None:
+    fill(shell, hand)
+    hand.store.send([("HSET", hand.session.keys("default").jobs, "a", "garbage")])
+    done = shell("dead", "redrive", "a")
+    assert done.code == 4
+    assert "its record is damaged, or was written by another version" in done.err
+    assert "zwheel dead purge a" in done.err
+    shell.ok("dead", "purge", "a")
+    assert ids(shell) == {"b", "c"}

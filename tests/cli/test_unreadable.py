@@ -96,6 +96,10 @@ ROWS: dict[str, tuple[Damage, str, str]] = {
     "a key of jobs of another type": (lambda c: other_type(c, KEYS.jobs), "job ls", "another program"),
     "a key of schedules of another type": (lambda c: other_type(c, KEYS.schedules), "schedule ls", "another program"),
     "a key of workers of another type": (lambda c: other_type(c, KEYS.workers), "workers ls", "another program"),
+    "the dead jobs of one queue that was named": (lambda c: other_type(c, KEYS.dead), "dead ls -q default", "another program"),
+    "the days of one queue that was named": (lambda c: other_type(c, KEYS.days), "day ls -q default", "another program"),
+    "the jobs of one queue that was named": (lambda c: other_type(c, KEYS.jobs), "job ls -q default", "another program"),
+    "a day's jobs of another type": (lambda c: other_type(c, KEYS.wheel("20231114")), "day show 2023-11-14", "another program"),
     "a meta of another type": (lambda c: other_type(c, KEYS.meta), "queue ls", "another program"),
 }  # fmt: skip
 #: The rest of each listing, which is still there: the damage is in queue `default`, `other` is as it was.
@@ -134,6 +138,29 @@ def test_it_is_a_row_that_says_so_and_the_rest_is_there(
         word.startswith("\\") or any("unreadable" in document for document in documents) or "failures" in str(documents)
     )
     assert all(len(line) < 2000 for line in (*lines, *done.out.splitlines()))
+
+
+@pytest.mark.parametrize("named", [(), ("-q", "default")])
+@pytest.mark.parametrize("state", ["processing", "dead", "done", "days"])
+def test_jobs_in_the_other_states_are_listed_when_the_key_of_one_holds_something_else(
+    shell: Shell, client: redis.Redis, state: str, named: tuple[str, ...]
+) -> None:
+    """`SET '{zw:dmg:0}:done' x` left no row of the queue at all."""
+    before = {doc["id"]: doc["state"] for doc in listed(shell, *named)}
+    assert {"scheduled", "dead"} <= set(before.values())
+    other_type(client, getattr(KEYS, state))
+    after = listed(shell, *named)
+    gone = "scheduled" if state == "days" else state
+    left = {job: was for job, was in before.items() if was != gone or job == "fine"}
+    assert {doc["id"]: doc["state"] for doc in after if "unreadable" not in doc} == left
+    (row,) = [doc for doc in after if "unreadable" in doc]
+    assert row["id"] == f"({gone})"
+    assert "another program" in row["unreadable"]
+    assert "another program" in shell.ok("job", "ls", *named).out
+
+
+def listed(shell: Shell, *words: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in shell.ok("job", "ls", "--json", *words).out.splitlines()]
 
 
 @pytest.mark.parametrize(("damage", "command", "word"), ROWS.values(), ids=ROWS)

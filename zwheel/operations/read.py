@@ -160,25 +160,35 @@ def sorted_days(names: Sequence[Any], queue: str) -> Listing[str]:
     return found
 
 
-def jobs(session: Session, queue: str, state: JobState | None, limit: int, offset: int) -> Steps[list[Job]]:
-    """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first."""
+def jobs(session: Session, queue: str, state: JobState | None, limit: int, offset: int) -> Steps[Listing[Job]]:
+    """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first.
+
+    Of keys that hold something else, those that could not be read are in `unreadable`. Raises: BrokerRefused, when none
+    could be.
+    """
     keys = session.keys(queue)
     state = JobState(state) if state else None
     if state in (JobState.DONE, JobState.CANCELLED):
-        return (yield from _ended(keys, state, limit, offset))
+        return Listing((yield from _ended(keys, state, limit, offset)))
     states = [state] if state else [JobState.PROCESSING, JobState.SCHEDULED, JobState.DEAD, JobState.DONE]
     found: list[tuple[bytes, JobState]] = []
-    skip = offset
+    refused: list[tuple[JobState, BrokerRefused]] = []
+    skip, readable = offset, False
     for wanted in states:
-        if wanted is JobState.SCHEDULED:
-            names = yield from bucket_days(keys)
-            sources = [(keys.wheel(day), False) for day in names]
-        else:
-            sources = [(_zset(keys, wanted), wanted is not JobState.PROCESSING)]
+        try:
+            sources = yield from _sources(keys, wanted)
+        except BrokerRefused as error:
+            refused.append((wanted, error))
+            continue
+        readable = readable or not sources
         for start in range(0, len(sources), 200):
             part = sources[start : start + 200]
-            sizes = yield [("ZCARD", zset) for zset, _ in part]
+            sizes = yield from each_alone([("ZCARD", zset) for zset, _ in part])
             for (zset, newest_first), size in zip(part, sizes, strict=True):
+                if isinstance(size, BrokerRefused):
+                    refused.append((wanted, size))
+                    continue
+                readable = True
                 need = limit - len(found)
                 if need <= 0:
                     break
@@ -189,7 +199,20 @@ def jobs(session: Session, queue: str, state: JobState | None, limit: int, offse
                 (ids,) = yield (command,)
                 found += [(i, wanted) for i in ids]
                 skip = 0
-    return (yield from _read_many(keys, found, state))
+    if refused and not readable:
+        raise refused[0][1]
+    return Listing(
+        (yield from _read_many(keys, found, state)),
+        [Unreadable(name=f"({wanted})", queue=queue, reason=str(error)) for wanted, error in refused],
+    )
+
+
+def _sources(keys: ShardKeys, state: JobState) -> Steps[list[tuple[str, bool]]]:
+    """The sets in which jobs of a state lie, and whether they are read from the newest on."""
+    if state is JobState.SCHEDULED:
+        names = yield from bucket_days(keys)
+        return [(keys.wheel(day), False) for day in names]
+    return [(_zset(keys, state), state is not JobState.PROCESSING)]
 
 
 def _ended(keys: ShardKeys, state: JobState, limit: int, offset: int) -> Steps[list[Job]]:
