@@ -256,13 +256,13 @@ async def _enqueue_one(
         known = await call.learn(wheel)
         queue = options["queue"] or (DEFAULT_QUEUE if known is None else known.policy.queue)
         if strict:
-            say(ctx, await troubles(wheel, [(queue, call.task)]), strict=True)
+            say(ctx, await troubles(wheel, [(queue, call.task)], call.command), strict=True)
         answer = await wheel.enqueue(call.task, args=call.args, kwargs=call.kwargs, **options)
-        found = [] if strict or answer.existed else await troubles(wheel, [(answer.queue, call.task)])
+        found = [] if strict or answer.existed else await troubles(wheel, [(answer.queue, call.task)], call.command)
         if held := await paused(wheel, answer.queue):
             ctx.out.note(f"note: {held}")
         if wait is None or not ctx.json:
-            _announce(ctx, answer, options, call.kwargs if call.task == SHELL_TASK else {}, found)
+            _announce(ctx, answer, options, call.command, found)
         if wait is not None:
             ctx.out.flush()
             code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))
@@ -305,7 +305,7 @@ async def _try(ctx: Context, call: Call, options: dict[str, Any], *, strict: boo
     async def look(wheel: Wheel) -> tuple[PublishedTask | None, list[str]]:
         known = await call.learn(wheel)
         options["queue"] = options["queue"] or (DEFAULT_QUEUE if known is None else known.policy.queue)
-        return known, await troubles(wheel, [(options["queue"], call.task)])
+        return known, await troubles(wheel, [(options["queue"], call.task)], call.command)
 
     known, found = await tried(ctx, call, look) or (None, [])
     if known is not None:

@@ -116,7 +116,7 @@ async def add(
         return
     async with opened(ctx, call) as wheel:
         definition = made(await call.learn(wheel))
-        found = await troubles(wheel, [(definition.queue, definition.task)])
+        found = await troubles(wheel, [(definition.queue, definition.task)], call.command)
         if strict:
             say(ctx, found, strict=True)
         if replace_it:
@@ -138,7 +138,7 @@ async def _tried(
 
     async def look(wheel: Wheel) -> tuple[Definition, list[str], ScheduleInfo | None]:
         definition = made(await call.learn(wheel))
-        found = await troubles(wheel, [(definition.queue, definition.task)])
+        found = await troubles(wheel, [(definition.queue, definition.task)], call.command)
         try:
             return definition, found, await wheel.schedule(definition.name)
         except ScheduleNotFound:

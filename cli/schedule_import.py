@@ -119,6 +119,8 @@ class _Carried:
         self.lines: list[_Named] = []
         #: Schedules of the last import that stay although no line is theirs: one that cannot be read may be.
         self.kept: set[str] = set()
+        #: What those run.
+        self.kept_commands: list[str] = []
         #: Lines that another source carried over too: its number, name and owner.
         self.twice: list[tuple[int, str, str]] = []
         self._prefix = slug(prefix) or "cron"
@@ -146,6 +148,7 @@ class _Carried:
         ]  # fmt: skip
         taken = {info.name for info in listed} | {one.name for one in getattr(listed, "unreadable", [])}
         names, self.kept = name_lines(self._prefix, lines, unread, known, taken)
+        self.kept_commands = [known[name].command for name in sorted(self.kept)]
         self.lines = [
             _Named(one.entry, _renamed(one, name)) for one, name in zip(self.lines, names, strict=True)
         ]  # fmt: skip
@@ -268,6 +271,7 @@ def _hint(ctx: Context, taken: _Carried, queue: str | None, zone: str | None) ->
         ctx.out.note("note: lines without CRON_TZ were read in UTC; --zone says otherwise")
     if entries:
         wanted = dict.fromkeys(text for entry in entries for text in _allow(entry))
+        wanted |= dict.fromkeys(taken.kept_commands)
         serving = f" --queue {queue}" if queue else ""
         words = [
             f"run them with: zwheel worker --allow-shell{serving}",
@@ -280,7 +284,7 @@ def _hint(ctx: Context, taken: _Carried, queue: str | None, zone: str | None) ->
 
 def _allow(entry: Entry) -> list[str]:
     """What a worker must allow to run a line."""
-    from zwheel.workers.shell import needed
+    from zwheel.shell import needed
 
     environment = dict(entry.environment)
     shell = environment.pop("SHELL", DEFAULT_SHELL)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zwheel.catalogue import unknown_task
 from zwheel.errors import BrokerError, EmbeddedServerError, InvalidInput
-from zwheel.shell import SHELL_TASK
+from zwheel.info import WorkerState
+from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, allows, digest, needed
 
 from .context import Context, Refused
 from .values import Word, read_words, task_arguments
@@ -67,6 +69,11 @@ class Call:
             self.check()
         return known
 
+    @property
+    def command(self) -> dict[str, Any]:
+        """What it runs, where that is a command."""
+        return self.kwargs if self.task == SHELL_TASK else {}
+
     def check(self) -> None:
         """Raise InvalidInput for words that cannot be read without knowing the task."""
         if self.error is not None:
@@ -95,11 +102,19 @@ async def tried(ctx: Context, call: Call, look: Callable[[Wheel], Awaitable[T]])
         return None
 
 
-async def troubles(wheel: Wheel, pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Say of each pair of queue and task why nobody would run it, a sentence each. Nothing where that is not known."""
+async def troubles(
+    wheel: Wheel, pairs: Iterable[tuple[str, str]], command: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Say of each pair of queue and task why nobody would run it, a sentence each. Nothing where that is not known.
+
+    command: what the one job runs, where that is a command.
+    """
     wanted = list(dict.fromkeys(pairs))
     try:
         serving = await wheel.serving(wanted)
+        for (queue, task), one in serving.items():
+            if task == SHELL_TASK and command and not one.nobody:
+                return await _forbidden(wheel, queue, command)
     except BrokerError:
         return []
     found = [_trouble(wheel, queue, task, serving.get((queue, task))) for queue, task in wanted]
@@ -117,6 +132,20 @@ async def paused(wheel: Wheel, queue: str) -> str:
         if found and found.paused
         else ""
     )
+
+
+async def _forbidden(wheel: Wheel, queue: str, command: Mapping[str, Any]) -> list[str]:
+    """Say what a worker would have to allow, when each is known to refuse a command. Raises: BrokerError."""
+    entries = needed(
+        command.get("argv"), command.get("line"), command.get("env", {}), command.get("shell", DEFAULT_SHELL)
+    )
+    needs = set(map(digest, entries))
+    for info in await wheel.workers(queue):
+        able = info.tasks is None or (SHELL_TASK in info.tasks and allows(info.allows, needs))
+        if able and info.state is not WorkerState.DEAD:
+            return []
+    missing = " ".join(f"--allow {shlex.quote(entry)}" for entry in entries)
+    return [f"no live worker of queue {queue} may run it, as one with {missing} does"]
 
 
 def _trouble(wheel: Wheel, queue: str, task: str, serving: Serving | None) -> str:

@@ -7,7 +7,6 @@ that is read here is trusted: a row that is too long or not as it should be says
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
 import re
@@ -19,6 +18,7 @@ from zwheel.calls import GROUPS_LIMIT
 from zwheel.errors import BrokerError
 from zwheel.keys import NAME_LIMIT, ShardKeys
 from zwheel.outside import escaped, flat
+from zwheel.shell import allows, digest
 from zwheel.store import Store
 
 log = escaped("zwheel.worker")
@@ -49,26 +49,17 @@ class Peer(NamedTuple):
 
     def can_run(self, task: str, needs: frozenset[str]) -> bool:
         """Whether it knows the task and allows all that a command needs."""
-        return task in self.tasks and (needs <= self.allows or EVERYTHING in self.allows)
+        return task in self.tasks and allows(self.allows, needs)
 
 
-def digest(text: str) -> str:
-    """A short name for what is not told itself."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-#: The entry of an allow-list that allows everything.
-EVERYTHING = digest("*")
-
-
-def group_of(tasks: Iterable[str], allows: Iterable[str] = ()) -> str:
+def group_of(tasks: Iterable[str], entries: Iterable[str] = ()) -> str:
     """The group of workers that know just these tasks and allow just these commands."""
-    return digest("\n".join([*sorted(tasks), *sorted(allows)]))
+    return digest("\n".join([*sorted(tasks), *sorted(entries)]))
 
 
-def about_tasks(tasks: Iterable[str], allows: Iterable[str] = ()) -> dict[str, object]:
+def about_tasks(tasks: Iterable[str], entries: Iterable[str] = ()) -> dict[str, object]:
     """What a worker publishes of its tasks, and of the commands that it allows."""
-    names, digests = sorted(tasks), sorted(allows)
+    names, digests = sorted(tasks), sorted(entries)
     if len(names) + len(digests) > NAMES_LIMIT or sum(map(len, names)) > NAMES_BYTES:
         return {}
     about: dict[str, object] = {"group": group_of(names, digests), "tasks": names}
@@ -89,10 +80,10 @@ def read_peer(raw: bytes, now_ms: int) -> Peer | None:
     alive_ms = max(_LEAST_ALIVE_MS, lease_ms)
     if not now_ms - alive_ms <= beat <= now_ms + alive_ms:
         return None
-    group, tasks, allows = row.get("group"), _names(row.get("tasks")), _names(row.get("allows", []))
-    if not isinstance(group, str) or not _GROUP.match(group) or tasks is None or allows is None:
+    group, tasks, entries = row.get("group"), _names(row.get("tasks")), _names(row.get("allows", []))
+    if not isinstance(group, str) or not _GROUP.match(group) or tasks is None or entries is None:
         return Peer("", frozenset())
-    return Peer(group, tasks, allows)
+    return Peer(group, tasks, entries)
 
 
 def _names(names: object) -> frozenset[str] | None:

@@ -16,12 +16,11 @@ from zwheel.outside import escaped
 from zwheel.plain import counted
 from zwheel.registry import Registry
 from zwheel.retry import Discard
-from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, shell_kwargs
+from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, digest, needed, shell_kwargs
 from zwheel.tasks import BaseTask, make_policy
 
 from .failure import NotAllowed, Reported, printable
 from .group import end_group
-from .peers import digest
 from .supervisor import describe_exit
 
 log = escaped("zwheel.shell")
@@ -35,10 +34,6 @@ _CHUNK_BYTES, _CHUNKS = 65_536, 16
 #: The variables that a command gets from the worker's environment, and those that zwheel sets.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 _TOLD = ("ZWHEEL_JOB_ID", "ZWHEEL_ATTEMPT", "ZWHEEL_TOKEN", "ZWHEEL_SCHEDULE", "ZWHEEL_NOMINAL")
-_SHELLS = frozenset(
-    f"{folder}/{name}" for folder in ("/bin", "/usr/bin", "/usr/local/bin")
-    for name in ("sh", "bash", "dash", "ksh", "zsh")
-)  # fmt: skip
 
 
 class ShellFailed(Reported):
@@ -74,21 +69,6 @@ class Allowed:
                     f"this worker does not run {what}: start it with --allow {shlex.quote(entry)} to let it",
                     frozenset(map(digest, wanted)),
                 )
-
-
-def needed(argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> dict[str, str]:
-    """The entries that a command needs, each with what it is about."""
-    if argv is not None:
-        program = argv[0]
-        wanted = {"*": f"the program {program!r}"} if _is_line(program) else {program: f"the program {program}"}
-    else:
-        wanted = {str(line): "this line"} | ({} if shell in _SHELLS else {"*": f"lines with {shell}"})
-    names = (name for name in env if name not in ("TZ", "LANG") and not name.startswith("LC_"))
-    return wanted | {f"{name}=": f"commands for which a job sets {name}" for name in names}
-
-
-def _is_line(entry: str) -> bool:
-    return any(character.isspace() for character in entry)
 
 
 class _Output:

@@ -91,6 +91,8 @@ class WorkerInfo:
     """How long ago it beat last, ms."""
     tasks: frozenset[str] | None = None
     """The tasks that it knows; None: it does not say."""
+    allows: frozenset[str] = frozenset()
+    """Digests of the commands that it may run."""
 
     @property
     def alive(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from zwheel.errors import InvalidInput
@@ -16,6 +17,10 @@ WORD_LIMIT = 131_071
 #: The longest command with its input and its variables, bytes; a payload of a job holds a little more.
 COMMAND_LIMIT = 250_000
 
+_SHELLS = frozenset(
+    f"{folder}/{name}" for folder in ("/bin", "/usr/bin", "/usr/local/bin")
+    for name in ("sh", "bash", "dash", "ksh", "zsh")
+)  # fmt: skip
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -75,6 +80,35 @@ def shell_kwargs(
     if size > COMMAND_LIMIT:
         raise InvalidInput(f"the command is {size:,} bytes with its input, over the limit of {COMMAND_LIMIT:,}")
     return kwargs
+
+
+def digest(text: str) -> str:
+    """A short name for what is not told itself."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+#: The entry of an allow-list that allows everything, as workers publish it.
+EVERYTHING = digest("*")
+
+
+def allows(entries: Set[str], needs: Set[str]) -> bool:
+    """Whether an allow-list lets a command run that needs these entries; all of them as digests."""
+    return needs <= entries or EVERYTHING in entries
+
+
+def needed(argv: list[str] | None, line: str | None, env: Mapping[str, str], shell: str) -> dict[str, str]:
+    """The entries that a command needs, each with what it is about."""
+    if argv is not None:
+        program = argv[0]
+        wanted = {"*": f"the program {program!r}"} if _is_line(program) else {program: f"the program {program}"}
+    else:
+        wanted = {str(line): "this line"} | ({} if shell in _SHELLS else {"*": f"lines with {shell}"})
+    names = (name for name in env if name not in ("TZ", "LANG") and not name.startswith("LC_"))
+    return wanted | {f"{name}=": f"commands for which a job sets {name}" for name in names}
+
+
+def _is_line(entry: str) -> bool:
+    return any(character.isspace() for character in entry)
 
 
 def _variables(env: Mapping[str, str]) -> dict[str, str]:

@@ -176,6 +176,7 @@ def test_a_line_that_cannot_be_read_any_more_keeps_its_schedule(shell: Shell, ur
     said = told(shell("schedule", "import", file), 5)
     assert "line 2: left out" in said
     assert "kept    shop-sync: a line that cannot be read may be its own; it goes on running" in said
+    assert "--allow '/opt/sync all'" in said, "it could not go on"
     assert stored(url) == before
     documents = shell("schedule", "import", file, "--json").documents
     assert [(document["schedule"], document["change"]) for document in documents] == [

@@ -155,6 +155,16 @@ def test_a_worker_needs_no_python_to_run_commands(shell: Shell, run: Callable[..
         assert "start it with --allow id to let it" in how
 
 
+def test_a_command_that_no_worker_may_run_is_said_where_it_is_made(shell: Shell) -> None:
+    with started(shell, "--allow-shell", "--allow", "ls", "--allow", "echo a"):
+        for allowed in (("--", "ls", "-l"), ("--shell", "echo a")):
+            assert "no live worker" not in shell.ok("enqueue", *allowed).err
+        for words in (("enqueue", "--shell", "it's"), ("schedule", "add", "s", "@daily", "--shell", "it's")):
+            said = shell.ok(*words).err
+            assert "no live worker of queue default may run it, as one with --allow 'it'\"'\"'s' does" in said
+        assert shell("enqueue", "--strict", "--", "id").code == 6
+
+
 def test_a_supervisor_passes_the_options_on(shell: Shell, run: Callable[..., tuple[int, str]]) -> None:
     words = (
         "--allow-shell",
