@@ -220,7 +220,7 @@ class Outcomes:
             waited = f"for {found.age_ms / 1000:g} s"
             why = f"no worker that knew the task {name!r} took it {waited}"
             if refused is not None:
-                why = f"no worker was there {waited} that may run it; {refused}"
+                why = f"no worker was allowed to run it {waited}; {refused}"
             self.bury(claim, settler, UnknownTask(why), Reason.UNKNOWN_TASK)
             return
         if found.fresh:

@@ -207,7 +207,7 @@ async def test_what_no_worker_may_run_is_dead_after_a_while_with_what_would_allo
         assert (waited.kind, dead.kind) == ("NotAllowed", "UnknownTask")
         assert f"--allow {needed} " in waited.message
         assert f"--allow {needed} " in dead.message
-        assert dead.message.startswith("no worker was there for ")
+        assert dead.message.startswith("no worker was allowed to run it for ")
         assert log.of("unknown", job.id)
 
 
