@@ -49,6 +49,22 @@ class Elsewhere(Exception):
         self.report = report
 
 
+class RemoteTraceback(Exception):
+    """Stands in the place of the frames of what was raised in another process: they are its text."""
+
+
+def as_raised(error: BaseException) -> BaseException:
+    """An exception for a log and those that read it: of its own name, where its class is not here."""
+    if not isinstance(error, Elsewhere):
+        return error
+    name = error.kind.rpartition(".")[2]
+    kind: type[Exception] = type(name, (Exception,), {"__qualname__": error.kind, "__module__": "builtins"})
+    raised = kind(describe(error))
+    if error.report.strip():
+        raised.__cause__ = RemoteTraceback("\n" + error.report.rstrip("\n"))
+    return raised
+
+
 def printable(text: str, limit: int) -> str:
     """Shorten a text and escape what could steer a terminal or a log; newlines and tabs stay."""
     cut = text if len(text) <= limit else text[: limit - 3] + "..."

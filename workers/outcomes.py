@@ -28,6 +28,7 @@ from .failure import (
     Elsewhere,
     NotAllowed,
     Reported,
+    as_raised,
     describe,
     earlier_failures,
     failure_of,
@@ -196,12 +197,14 @@ class Outcomes:
         if error is not None:
             message += ": %s"
             words.append(": ".join(filter(None, (kind_of(error), describe(error)))))
-            if trace and isinstance(error, (Elsewhere, Reported)):
+            if trace:
+                told = as_raised(error)
+                frames = None if isinstance(error, (Elsewhere, Reported)) else frames_of(error) or error.__traceback__
+                raised = type(told), told, frames
+            if trace and isinstance(error, Reported):
                 message += "%s"
                 words.append(fenced_below(error.report))
-            elif trace:
-                raised = type(error), error, frames_of(error) or error.__traceback__
-        log.log(level, message, *words, exc_info=raised, extra=job_fields(claim))
+        log.log(level, message, *words, exc_info=raised, extra=job_fields(claim.current()))
 
     async def unknown(self, claim: Claim, settler: Settler, name: str, refused: NotAllowed | None = None) -> None:
         """Offer it to those that can run it; dead only when none could for `unknown_ttl`. No attempt counts.

@@ -12,10 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from zwheel import calls
 from zwheel.calls import Reaped
 from zwheel.doctor import info_fields
-from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown
+from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, UndecodableJob
+from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys
+from zwheel.logs import FIELDS, job_fields
 from zwheel.outside import Sayer, escaped, flat, whole
 from zwheel.plain import counted
+from zwheel.record import read_record
 from zwheel.store import Store
 
 from .claims import Observer
@@ -25,6 +28,8 @@ from .settings import WorkerSettings
 log = escaped("zwheel.worker")
 
 _BATCH = 100
+#: How many of the jobs that died are named in a pass.
+_NAMED = 20
 _PRUNE_EVERY = 12
 #: Followers look less often: those that keep time for a shard look for it at the full rate.
 _IDLE_FACTOR = 6
@@ -192,6 +197,7 @@ class Reaper:
             if self._observer is not None:
                 self._observer("held", {"queue": keys.queue})
             return
+        named = 0
         while True:
             # First what the clock should show, then the look for jumps. A jump that Redis was not told yet ends this pass.
             expected_us, jumps = self._expected_us(), self._contact.jumps_in(keys.queue)
@@ -204,6 +210,7 @@ class Reaper:
                     "queue %s: took back jobs whose lease ran out: %d, %d of them dead",
                     keys.queue, len(reaped.back) + len(reaped.dead), len(reaped.dead),
                 )  # fmt: skip
+                named += await self._say_dead(keys, reaped.dead, _NAMED - named)
                 if self._observer is not None:
                     self._observer("reaped", {"back": reaped.back, "dead": reaped.dead})
             if reaped.shortened:
@@ -216,6 +223,26 @@ class Reaper:
             # Not only a full batch has others behind it: large jobs come in smaller ones.
             if not reaped.looked_at and reaped.shortened < _BATCH:
                 return
+
+    async def _say_dead(self, keys: ShardKeys, ids: Sequence[str], most: int) -> int:
+        """Log each of these dead jobs as any other that died, `most` of them at most. Returns how many."""
+        for job_id in ids[:most]:
+            # One at a time: a record may be large.
+            try:
+                (raw,) = await self._store.send([("HGET", keys.jobs, job_id)])
+                job = read_record(JobId(job_id), QueueName(keys.queue), raw or b"")
+                last = job.failures[-1]
+            except (BrokerError, UndecodableJob, IndexError):
+                unknown = dict(zip(FIELDS, (job_id, "", keys.queue, 0), strict=True))
+                log.error("job %s (?): dead: its record cannot be read", job_id, extra=unknown)
+                continue
+            log.error(
+                "job %s (%s): dead after %s: %s, its worker was %s",
+                job_id, job.task, counted(job.attempt, "attempt"), last.reason, last.worker, extra=job_fields(job),
+            )  # fmt: skip
+        if len(ids) > most:
+            log.error("queue %s: more dead jobs than are named: %d; see zwheel dead ls", keys.queue, len(ids) - most)
+        return min(len(ids), most)
 
     def _expected_us(self) -> int | None:
         session = self._store.session

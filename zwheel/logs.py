@@ -15,7 +15,8 @@ import logging
 import time
 from typing import Any
 
-from zwheel.context import Holder, current
+from zwheel.context import CurrentJob, current
+from zwheel.job import Job
 from zwheel.outside import RECORD_CHARACTERS, TRACEBACK_CHARACTERS, cut, escape
 
 #: What the filter adds to a record.
@@ -32,7 +33,7 @@ class JobFilter(logging.Filter):
             values: tuple[object, ...] = _NONE
             holder = current.get(None)
             if holder is not None:
-                values = _values(holder)
+                values = _values(holder.current())
             record.__dict__.update(zip(FIELDS, values, strict=True))
         if not hasattr(record, "job"):
             about: Any = record
@@ -40,13 +41,12 @@ class JobFilter(logging.Filter):
         return True
 
 
-def job_fields(holder: Holder) -> dict[str, object]:
+def job_fields(job: CurrentJob | Job) -> dict[str, object]:
     """The same fields for one record, as its `extra`: for lines about a job that are logged elsewhere."""
-    return dict(zip(FIELDS, _values(holder), strict=True))
+    return dict(zip(FIELDS, _values(job), strict=True))
 
 
-def _values(holder: Holder) -> tuple[object, ...]:
-    job = holder.current()
+def _values(job: CurrentJob | Job) -> tuple[object, ...]:
     return str(job.id), job.task, str(job.queue), job.attempt
 
 

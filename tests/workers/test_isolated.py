@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+import traceback
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.workers.harness import eventually, one_kind
+from tests.workers import isolated_app
+from tests.workers.harness import eventually, one_kind, running
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
 from tests.workers.test_stopping import family, signal_all
@@ -91,6 +94,27 @@ async def test_arguments_and_the_current_job_arrive_as_in_any_task(wheel: Wheel,
         )  # fmt: skip
         job = await wheel.wait(answer.job_id, timeout=20)
     assert (job.state, job.failures) == (JobState.DONE, ())
+
+
+async def test_an_error_tracker_sees_what_a_task_raised_in_its_process(
+    wheel: Wheel, caplog: pytest.LogCaptureFixture
+) -> None:
+    wheel.task(name="raises", keep=60, retries=0, process=True)(isolated_app.raises.function)
+    async with running(wheel):
+        for what, kind, said in (
+            ("own", "Api", "API said 503: busy"),
+            ("exit code", "ProcessDied", "its process ended: exit code 0"),
+        ):
+            answer = await wheel.enqueue("raises", args=[what], keep=60)
+            assert (await wheel.wait(answer.job_id, timeout=20)).state is JobState.DEAD
+            (record,) = [one for one in caplog.records if vars(one).get("job_id") == answer.job_id]
+            assert record.exc_info is not None and record.exc_info[0] is not None
+            assert (record.exc_info[0].__name__, str(record.exc_info[1])) == (kind, said)
+            text = "".join(traceback.format_exception(*record.exc_info))
+            line = logging.Formatter().format(record)
+            if what == "own":
+                assert text.count("in raises") == line.count("in raises") == 1
+            assert (record.levelname, vars(record)["job_task"]) == ("ERROR", "raises")
 
 
 SHOP = {

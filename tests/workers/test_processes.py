@@ -139,6 +139,7 @@ async def test_a_job_that_kills_its_worker_each_time_is_dead_after_its_attempts(
         job = await wheel.wait(answer.job_id, timeout=20)
         assert (await wheel.wait(other.job_id, timeout=10)).state is JobState.DONE
         await supervisor.says("SIGKILL", count=3)
+        await supervisor.says(rf"ERROR .*job {job.id} \(kill\): dead after 3 attempts: lease_expired")
     assert (job.state, job.attempt, job.reason) == (JobState.DEAD, 3, Reason.LEASE_EXPIRED)
     assert [f.reason for f in job.failures] == [Reason.LEASE_EXPIRED] * 3
 

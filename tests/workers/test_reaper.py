@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.lua.shard import held
+from tests.lua.shard import WORKER, held
 from tests.servers import RedisServer
 from tests.workers.harness import Log, one_kind
 from zwheel.calls import Session
+from zwheel.logs import FIELDS
 from zwheel.store import Store
 from zwheel.workers.contact import Contact
 from zwheel.workers.reaper import Reaper
@@ -60,6 +62,25 @@ async def test_a_lease_that_ran_out_is_taken_back_in_steady_contact(stage: Stage
     await stage.reaper._reap(stage.keys)
     assert not stage.is_held
     assert log.of("reaped") == [{"back": ["a"], "dead": []}]
+
+
+async def test_each_job_that_dies_of_its_last_lease_has_a_record_of_its_own_up_to_twenty(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(25):
+        stage.client.hset(stage.keys.jobs, f"d{n:02}", held(1, task="shop.remind", attempt=3, most=3))
+        stage.client.zadd(stage.keys.processing, {f"d{n:02}": 1})
+    stage.client.hset(stage.keys.jobs, "d01", b"not a record")
+    stage.steady()
+    await stage.reaper._reap(stage.keys)
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [vars(record).get("job_id") for record in told] == [*(f"d{n:02}" for n in range(20)), None]
+    first, damaged, *_, last = told
+    assert first.getMessage() == f"job d00 (shop.remind): dead after 3 attempts: lease_expired, its worker was {WORKER}"
+    fields = {name: vars(first)[name] for name in FIELDS}
+    assert fields == {"job_id": "d00", "job_task": "shop.remind", "job_queue": "default", "job_attempt": 3}
+    assert damaged.getMessage() == "job d01 (?): dead: its record cannot be read"
+    assert last.getMessage() == "queue default: more dead jobs than are named: 5; see zwheel dead ls"
 
 
 async def test_one_that_was_cut_off_takes_nothing_and_says_so(stage: Stage, log: Log) -> None:
