@@ -82,6 +82,8 @@ class Context:
         self.debug = shared.debug
         self.color = not shared.no_color and not os.environ.get("NO_COLOR")
         self.out = Output(json=self.json, quiet=self.quiet, color=self.color)
+        self.done = ""
+        """What the command did already, such as `job a was stored`: said when its result cannot be written."""
         self.tz: tzinfo | None = None
         """The zone of --tz; None when not given, and then times are shown in UTC only."""
         self.tz_name = ""
@@ -167,7 +169,8 @@ class Context:
             code = ExitCode.USAGE
             self.out.error(f"{error.filename}: {error.strerror}", kind=type(error).__name__, exit=int(code))
         elif isinstance(error, OSError) and error.errno in _NO_FAULT:
-            sentence = f"reading or writing failed: {error.strerror}"
+            done = f"; {self.done} all the same" if self.done else ""
+            sentence = f"reading or writing failed: {error.strerror}{done}"
             self.out.error(sentence, kind=type(error).__name__, exit=int(code))
             try:
                 sys.stdout.flush()

@@ -30,7 +30,7 @@ from .show import (
     unreadable_document,
     unreadable_row,
 )
-from .values import QueueOption, duration, known_queues, queue_names, refused_queue
+from .values import QueueOption, duration, known_queues, queue_names, refused_queue, say_cut
 from .when import human_count
 
 if TYPE_CHECKING:
@@ -106,12 +106,22 @@ async def ls(
     wanted = Filter.of(reason, task, older_than)
     now = now_ms(ctx)
     found: Listing[Job] = Listing()
+    cut: list[str] = []
     async with ctx.wheel() as wheel:
         for name in await queue_names(ctx, wheel, queue):
             try:
-                found += await _page(wheel, name, wanted, now, limit, offset)
+                page = await _page(wheel, name, wanted, now, limit + 1, offset)
             except BrokerRefused as error:
                 found.unreadable.append(refused_queue(error, name, queue))
+                continue
+            if len(page) > limit:
+                cut.append(name)
+            found += page[:limit]
+    _show_all(ctx, found, now)
+    say_cut(ctx, cut, limit, offset)
+
+
+def _show_all(ctx: Context, found: Listing[Job], now: int) -> None:
     if ctx.json:
         for job in found:
             ctx.out.value(job_document(job))

@@ -258,6 +258,8 @@ async def _enqueue_one(
         if strict:
             say(ctx, await troubles(wheel, [(queue, call.task)], call.command), strict=True)
         answer = await wheel.enqueue(call.task, args=call.args, kwargs=call.kwargs, **options)
+        if not answer.existed:
+            ctx.done = f"job {answer.job_id} was stored in queue {answer.queue}"
         found = [] if strict or answer.existed else await troubles(wheel, [(answer.queue, call.task)], call.command)
         if held := await paused(wheel, answer.queue):
             ctx.out.note(f"note: {held}")

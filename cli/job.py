@@ -32,7 +32,7 @@ from .show import (
     unreadable_document,
     unreadable_row,
 )
-from .values import AtOption, InOption, QueueOption, duration, fire_time, note_past, queue_names, refused_queue
+from .values import AtOption, InOption, QueueOption, duration, fire_time, note_past, queue_names, refused_queue, say_cut
 
 app = group("Show, list, cancel, reschedule and await single jobs.")
 
@@ -108,13 +108,7 @@ async def ls(
             found += page
             found.unreadable += page.unreadable
     list_jobs(ctx, found, empty="no such jobs")
-    if cut:
-        following = f"--offset {offset + limit} shows the next ones, --limit more of them"
-        note = f"of {', '.join(cut)} there are more than these {limit:,}: {following}"
-        if ctx.json:
-            ctx.out.tell_json({"note": note, "queues": cut, "limit": limit})
-        else:
-            ctx.out.note(f"note: {note}")
+    say_cut(ctx, cut, limit, offset)
 
 
 def list_jobs(ctx: Context, jobs: Listing[Job], *, empty: str) -> None:

@@ -122,6 +122,7 @@ async def add(
         if replace_it:
             await _refuse_owned(wheel, definition)
         info = await wheel.add_schedule(definition, replace=replace_it)
+        ctx.done = f"schedule {info.name} was written to queue {info.queue}"
     if not ctx.json:
         ctx.out.line(f"{info.name} {'written' if replace_it else 'added'} to {info.queue}")
         say(ctx, found, strict=False)
@@ -224,6 +225,7 @@ async def edit(
                 break
             try:
                 info = await wheel.edit_schedule(new, before=old)
+                ctx.done = f"schedule {info.name} was changed in queue {info.queue}"
                 break
             except ScheduleChanged:
                 continue  # somebody else edits it: what they gave stays, but for what is given here

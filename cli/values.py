@@ -309,3 +309,15 @@ async def note_unknown(ctx: Context, wheel: Any, queue: str | None) -> None:
     sentence = None if queue is None else await unknown_queue(wheel, [queue])
     if sentence is not None:
         ctx.out.note(f"note: {sentence}")
+
+
+def say_cut(ctx: Context, queues: list[str], limit: int, offset: int) -> None:
+    """Say of which queues a list shows only a part, with --json too."""
+    if not queues:
+        return
+    page = f"--offset {offset + limit} shows the next ones, --limit more of them"
+    note = f"of {', '.join(queues)} there are more than these {limit:,}: {page}"
+    if ctx.json:
+        ctx.out.tell_json({"note": note, "queues": queues, "limit": limit})
+    else:
+        ctx.out.note(f"note: {note}")

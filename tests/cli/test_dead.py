@@ -187,3 +187,15 @@ def test_a_damaged_record_can_be_got_rid_of(shell: Shell, hand: Hand) -> None:
     assert "zwheel dead purge a" in done.err
     shell.ok("dead", "purge", "a")
     assert ids(shell) == {"b", "c"}
+
+
+def test_a_list_of_dead_jobs_that_is_cut_says_so(shell: Shell, hand: Hand) -> None:
+    for name in ("a", "b", "c"):
+        shell.ok("enqueue", "t", "--id", name)
+    hand.kill("a", "b", "c")
+    for words in ((), ("--task", "t")):
+        cut = shell.ok("dead", "ls", "--limit", "2", *words)
+        assert len(cut.out.splitlines()) == 1 + 2
+        assert "of default there are more than these 2: --offset 2" in cut.err
+        assert shell.ok("dead", "ls", "--limit", "1", "--offset", "2", *words).err == ""
+        assert [one["limit"] for one in shell.ok("dead", "ls", "--limit", "2", *words, "--json").errors] == [2]

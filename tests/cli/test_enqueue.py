@@ -219,6 +219,17 @@ def test_a_wait_that_is_over_names_its_job_for_machines(shell: Shell) -> None:
     assert (done.code, done.errors[-1]["kind"], done.errors[-1]["job_id"]) == (7, "WaitTimeout", "a")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk at hand")
+@pytest.mark.parametrize("more", [(), ("--json",), ("--quiet",)])
+def test_a_job_that_was_stored_is_named_when_that_cannot_be_written(shell: Shell, more: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        process = shell.process("enqueue", "t", "--id", "a", *more, stdout=full)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "No space left on device; job a was stored in queue default all the same" in err.decode()
+    assert shell.ok("job", "show", "a", "--json").document["id"] == "a"
+
+
 def test_a_number_behind_a_wait_alone_is_named_as_the_argument_that_it_is(shell: Shell) -> None:
     assert "--wait=5" in shell.ok("enqueue", "t", "--wait", "5", "--dry-run").err
     assert "--wait=1.5s" in shell("enqueue", "--wait", "1.5s", "t", "--dry-run").err

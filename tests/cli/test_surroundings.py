@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,8 +77,13 @@ def test_two_projects_of_one_user_share_no_jobs_and_no_server(place: Path) -> No
 def test_a_terminal_that_closes_ends_the_worker_and_the_server_that_it_shows(place: Path) -> None:
     (place / "app.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n\n@wheel.task\ndef work(): ...\n")
     ours, theirs = os.openpty()
+
+    def on_the_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run below nohup themselves
+        os.login_tty(theirs)
+
     child = subprocess.Popen(
-        [*ZWHEEL, "dev", "app:wheel"], cwd=place, env=environment(place), preexec_fn=partial(os.login_tty, theirs),
+        [*ZWHEEL, "dev", "app:wheel"], cwd=place, env=environment(place), preexec_fn=on_the_terminal,
         pass_fds=(theirs,),
     )  # fmt: skip
     try:
