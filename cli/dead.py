@@ -117,6 +117,7 @@ async def ls(
             if len(page) > limit:
                 cut.append(name)
             found += page[:limit]
+            found.unreadable += page.unreadable
     _show_all(ctx, found, now)
     say_cut(ctx, cut, limit, offset)
 
@@ -148,11 +149,11 @@ def _show_all(ctx: Context, found: Listing[Job], now: int) -> None:
     ctx.out.table(columns, rows, empty="no dead jobs")
 
 
-async def _page(wheel: Wheel, queue: str, wanted: Filter, now: int, limit: int, offset: int) -> list[Job]:
+async def _page(wheel: Wheel, queue: str, wanted: Filter, now: int, limit: int, offset: int) -> Listing[Job]:
     """A page of the dead jobs of a queue that are meant."""
     if wanted.everything:
         return await wheel.dead(queue, limit=limit, offset=offset)
-    found: list[Job] = []
+    found: Listing[Job] = Listing()
     number = 0
     async for job in matching(wheel, queue, wanted, now):
         if number >= offset:

@@ -189,6 +189,14 @@ def test_a_damaged_record_can_be_got_rid_of(shell: Shell, hand: Hand) -> None:
     assert ids(shell) == {"b", "c"}
 
 
+@pytest.mark.raw_keys
+def test_a_dead_job_that_cannot_be_read_is_listed_all_the_same(shell: Shell, hand: Hand) -> None:
+    fill(shell, hand)
+    hand.store.send([("HSET", hand.session.keys("default").jobs, "a", "garbage")])
+    listed = shell.ok("dead", "ls", "--json").documents
+    assert [one["id"] for one in listed if "unreadable" in one] == ["a"]
+
+
 def test_a_list_of_dead_jobs_that_is_cut_says_so(shell: Shell, hand: Hand) -> None:
     for name in ("a", "b", "c"):
         shell.ok("enqueue", "t", "--id", name)
