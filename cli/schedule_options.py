@@ -95,7 +95,13 @@ class Given:
         typer.Option("--misfire-limit", min=1, metavar="N", help="With fire_all, at most so many; default 100."),
     ] = None
     grace: Annotated[
-        str | None, _text("--grace", "DURATION", "A run that would start later than this counts as missed; default 1m.")
+        str | None,
+        _text(
+            "--grace",
+            "DURATION",
+            "A run that would start later than this counts as missed, and so do all but the newest of an outage; "
+            "default 1m.",
+        ),
     ] = None
     window: Annotated[
         str | None, _text("--window", "DURATION", "Leave out missed runs that are older than this; by default, none.")
