@@ -72,6 +72,7 @@ async def dev(
     from zwheel import embedded
     from zwheel.address import mask_url
     from zwheel.workers.asks import STOP_SIGNALS
+    from zwheel.workers.settings import refuse_memory
 
     settings = ctx.settings()
     name = target or settings.app
@@ -80,6 +81,7 @@ async def dev(
         raise ConfigError("which app? Name it as module:attribute, or set app in zwheel.toml")
     server = None
     url = settings.url
+    refuse_memory(url)
     if url is None:
         server = embedded.start(settings.home)
         url = server.url

@@ -123,6 +123,7 @@ def worker(
     from zwheel.workers import WorkerSettings
     from zwheel.workers.app import load_app
     from zwheel.workers.process import serve, set_up_logging
+    from zwheel.workers.settings import refuse_memory
 
     if log_level is not None and log_level.lower() not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"--log-level {log_level}: choose debug, info, warning or error")
@@ -150,6 +151,7 @@ def worker(
             name,
         )
     own = ctx.shared.url is not None or not wheel.has_url
+    refuse_memory(settings.url if own else wheel.resolve()[0])
     if own:
         start = ctx.shared.embedded or sys.stdin.isatty()
         url = resolve_url(settings, start_embedded=start, say=log.info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zwheel.address import parse_url
 from zwheel.errors import ConfigError
 from zwheel.job import DEFAULT_QUEUE
 from zwheel.keys import check_name
@@ -64,3 +65,11 @@ class WorkerSettings:
     def beat_ms(self) -> int:
         """How often the heartbeat renews leases: a third of one."""
         return self.lease_ms // 3
+
+
+def refuse_memory(url: str | None) -> None:
+    """Raise ConfigError for a URL with which no worker can work: what is stored there is in one process only."""
+    if url is not None and parse_url(url).scheme == "memory":
+        raise ConfigError(
+            "a worker needs a Redis; memory:// is for tests of code that only stores jobs. Use redis://, rediss:// or unix://"
+        )

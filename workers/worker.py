@@ -50,7 +50,7 @@ from .publishing import Publishing
 from .reaper import Reaper
 from .runner import Runner
 from .scheduler import Scheduler
-from .settings import WorkerSettings
+from .settings import WorkerSettings, refuse_memory
 from .watch import Watch
 from .watchdog import Watchdog
 
@@ -123,7 +123,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop` or `abort`. Waits for a Redis that is away. Raises: BrokerRefused, ConfigError."""
-        url, namespace = self.wheel.resolve()
+        url, namespace = _server_of(self.wheel)
         session = Session(namespace, caller=self.id)
         store = Store(url, session, max_connections=len(self.settings.queues) + 3)
         store.recorder = self.wheel.recorder(session)
@@ -356,6 +356,13 @@ class Worker:
             "lease": self.settings.lease_ms,
             **self._tasks,
         }
+
+
+def _server_of(wheel: Registry) -> tuple[str, str]:
+    """The URL and the namespace to work on. Raises: ConfigError when no worker can."""
+    url, namespace = wheel.resolve()
+    refuse_memory(url)
+    return url, namespace
 
 
 def _start(

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import zwheel.errors
+from zwheel import Wheel
 from zwheel.cli import context
 from zwheel.cli.exits import ExitCode, exit_code
-from zwheel.errors import PayloadTooLarge, ZwheelError
+from zwheel.errors import ConfigError, PayloadTooLarge, ZwheelError
+from zwheel.workers import Worker
 
 from .commands import leaves
 from .conftest import Shell
@@ -214,3 +217,25 @@ def test_a_server_that_was_not_named_is_always_said(bare: Shell) -> None:
     assert done.code == 0
     assert "IN-MEMORY" in done.err
     assert "IN-MEMORY" not in bare("queue", "ls", "--url", "memory://test_errors", "--quiet").err
+
+
+@pytest.mark.parametrize(
+    "words", [("worker", "app"), ("worker", "app", "-p", "2"), ("dev", "app"), ("dev", "app", "--no-reload")]
+)
+def test_a_worker_of_a_store_in_memory_ends_at_once_with_one_sentence(
+    bare: Shell, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "app.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n@wheel.task\ndef t() -> None: ...\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "zwheel.cli", *words], cwd=tmp_path, timeout=30, check=False, capture_output=True, text=True,
+        env={**bare.environment, "ZWHEEL_URL": "memory://"}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    (line,) = done.stderr.splitlines()
+    assert "a worker needs a Redis; memory:// is for tests" in line
+
+
+@pytest.mark.anyio
+async def test_a_worker_in_code_refuses_a_store_in_memory() -> None:
+    with pytest.raises(ConfigError, match="a worker needs a Redis; memory:// is for tests"):
+        await Worker(Wheel("memory://refused", namespace="zw")).run()
