@@ -59,4 +59,9 @@ def acl(
             }
         )
         return
+    if name == "default":
+        ctx.out.note(
+            "note: these rules take all other rights from the user default, whom redis-cli and other programs may be: "
+            "make a user of zwheel's own, with another --user"
+        )
     ctx.out.verbatim(f"ACL SETUSER {name} {' '.join(found)}")

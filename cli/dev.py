@@ -86,6 +86,8 @@ async def dev(
         server = embedded.start(settings.home)
         url = server.url
         verb = "started" if server.started else "using"
+        if settings.production:
+            ctx.out.note("zwheel: ZWHEEL_ENV is production: dev uses the private server all the same")
         ctx.out.note(f"zwheel: {verb} {server} with its data in {server.home}{settings.of_project()}")
     ctx.out.note(f'zwheel: in another terminal: export ZWHEEL_URL="{mask_url(url)}"')
     words = [sys.executable, "-P", "-m", "zwheel.cli", "worker", "--drain", _DRAIN, "--log-done"]

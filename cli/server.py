@@ -154,4 +154,4 @@ def _say_when_unused(ctx: Context, settings: Settings) -> None:
     if settings.url is not None:
         ctx.out.note(f"note: {settings.source} is set, so other commands use that server, not the private one")
     elif settings.production:
-        ctx.out.note("note: ZWHEEL_ENV is production, so other commands do not use the private server")
+        ctx.out.note("note: ZWHEEL_ENV is production, so only zwheel server and zwheel dev use the private server")

@@ -244,12 +244,7 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
     ]
     decoded = arguments(job)
     by_task = decoded["retries_by"] == "task"
-    pairs.append(
-        (
-            "attempt",
-            f"{job.attempt}, of as many as its task says" if by_task else f"{job.attempt} of {job.max_attempts}",
-        )
-    )
+    pairs.append(("attempt", _attempt(job, by_task)))
     if job.ended_at_ms is not None:
         pairs.append((_ENDED.get(job.state, "ended"), moment(ctx, job.ended_at_ms)))
     if job.ran_ms is not None:
@@ -270,6 +265,13 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
     if job.failures:
         pairs.append(("failures", list(failure_lines(ctx, job.failures, tracebacks=tracebacks))))
     return pairs
+
+
+def _attempt(job: Job, by_task: bool) -> str:
+    if job.state in (JobState.DONE, JobState.CANCELLED):
+        # The tombstone does not say any more who decided how many there may be.
+        return str(job.attempt)
+    return f"{job.attempt}, of as many as its task says" if by_task else f"{job.attempt} of {job.max_attempts}"
 
 
 def _argument_fields(decoded: dict[str, Any]) -> Iterable[tuple[str, str]]:

@@ -70,10 +70,14 @@ class Founding:
         if schema is not None and as_text(schema) != SCHEMA:
             self._halt(foreign_schema(self._keys.meta, as_text(schema)))
         elif schema is None and (self._seen or has_jobs):
-            what = "its meta key is gone and its jobs are there" if has_jobs else "all its keys are gone"
+            what = (
+                "its meta key is gone and its jobs are there (DEL by a person)"
+                if has_jobs
+                else "all its keys are gone (FLUSHALL or DEL by a person, or Redis started without its data)"
+            )
             self._halt(
                 SchemaMismatch(
-                    f"queue {self._keys.queue}: {what} (FLUSHALL, or DEL by a person): nothing is claimed until "
+                    f"queue {self._keys.queue}: {what}: nothing is claimed until "
                     + (
                         f"`zwheel doctor --repair --queue {self._keys.queue}`"
                         if has_jobs
@@ -87,7 +91,7 @@ class Founding:
             anew = self._seen and now != self.epoch
             if anew:
                 log.error(
-                    "queue %s: it was emptied or repaired by a person and founded anew; going on with what is there",
+                    "queue %s: it was emptied, lost by Redis or repaired by a person, and founded anew; going on with what is there",
                     self._keys.queue,
                 )
                 self._tell("refounded")

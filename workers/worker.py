@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from zwheel import __version__
-from zwheel.acl import Role
+from zwheel.acl import Role, command_for
 from zwheel.address import mask_url
 from zwheel.calls import Session
 from zwheel.connect import check_server
@@ -215,6 +215,7 @@ class Worker:
         """Wait until Redis answers, saying so; False when told to stop meanwhile."""
         failures = 0
         said = 0.0
+        store.acl = command_for(Role.WORKER, namespace, list(dict.fromkeys(self.settings.queues)))
         while not self._stop.is_set():
             try:
                 (info,) = await store.send([("INFO", "server")])
@@ -338,7 +339,7 @@ class Worker:
             async with asyncio.timeout(_SILENT_S if heartbeat.is_alive() else within_s):
                 await store.send([("HDEL", name, self.id) for name in lists])
         except (BrokerError, TimeoutError, ZwheelError) as error:
-            log.info("worker %s: could not sign off: %s", self.id, error)
+            log.info("worker %s: could not sign off: %s", self.id, str(error) or "Redis did not answer in time")
 
     _started_ms = 0
 

@@ -143,6 +143,30 @@ def rules(roles: Iterable[Role], namespace: str, queues: Sequence[str]) -> list[
     return ["resetkeys", "resetchannels", "-@all", *(f"+{command}" for command in allowed), *kept]
 
 
+def command_for(role: Role | None, namespace: str, queues: Sequence[str]) -> str:
+    """The command that prints the rules that a user lacks. role: None when it is not known."""
+    options = "".join(f" --queue {queue}" for queue in queues) + (
+        f" --namespace {namespace}" if namespace != "zw" else ""
+    )
+    return f"zwheel acl{'' if role is None else f' {role}{options}'}"
+
+
+#: Of several roles that send a command, the one that it tells most of.
+_TELLING = (Role.READER, Role.PRODUCER, Role.OPERATOR, Role.DOCTOR, Role.WORKER)
+_TAG = re.compile(r"\{([^:{}]+):([^:{}]+):\d+\}")
+
+
+def command_after(sent: str, words: Iterable[object]) -> str:
+    """The same for a command that was refused: what it does tells the role, its keys the queue.
+
+    sent: the name of the command, or of the script; words: its other words, the keys among them.
+    """
+    name = sent.lower()
+    role = next((role for role in _TELLING if name in NEEDS[role].plain or name in NEEDS[role].scripts), None)
+    found = next((match for word in words if isinstance(word, str) and (match := _TAG.match(word)) is not None), None)
+    return command_for(role, "zw" if found is None else found[1], () if found is None else [found[2]])
+
+
 def questions(
     role: Role, namespace: str, queues: Sequence[str], *, commands_too: bool = True
 ) -> list[tuple[str, tuple[str, ...]]]:

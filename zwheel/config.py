@@ -8,7 +8,8 @@ A project is the nearest directory, from the current one up, with zwheel.toml, p
 current directory. Each has a server of its own, so that no worker runs another project's jobs. Its data lies outside of
 the project, where nothing that comes with a clone can lie; only `.zwheel` in the current directory goes before that.
 
-Also read: ZWHEEL_NAMESPACE, ZWHEEL_APP, ZWHEEL_HOME, and ZWHEEL_ENV=production, which rules the private server out.
+Also read: ZWHEEL_NAMESPACE, ZWHEEL_APP, ZWHEEL_HOME, and ZWHEEL_ENV=production, which rules the private server out for all but
+`zwheel server` and `zwheel dev`.
 
     [zwheel]                     # zwheel.toml; no other keys are taken
     url = "redis://localhost/0"
@@ -60,7 +61,7 @@ class Settings:
     source: str = EMBEDDED
     """Where the URL came from: `--url`, `ZWHEEL_URL`, `REDIS_URL`, `zwheel.toml`, or `embedded` for no URL."""
     production: bool = False
-    """ZWHEEL_ENV=production: the private server is neither joined nor started."""
+    """ZWHEEL_ENV=production: nothing joins or starts the private server but a command that asks for it by name."""
 
     def of_project(self) -> str:
         """Say whose the home is, behind its name: ` for the project /srv/shop`; nothing when a setting names the home."""
@@ -144,6 +145,8 @@ def _read_file(path: Path) -> dict[str, str]:
         _check_owner(path)
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link to {os.readlink(path)}, which is not there") from None
         return {}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error

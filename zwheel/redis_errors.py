@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote
 
 from redis import exceptions as client_errors
@@ -89,7 +89,7 @@ _BY_CODE = {
 _CURES = {
     "NOAUTH": "put the password into the URL, as in redis://:password@host",
     "WRONGPASS": "check the user name and the password in the URL",
-    "NOPERM": "give this Redis user its rights: `zwheel acl` prints the rules",
+    "NOPERM": "give this Redis user its rights: `{acl}` prints the rules",
     "READONLY": "this is a replica: connect to the primary",
     "MISCONF": "it cannot write to its disk: free space there, then look at its log",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for: bring them back",
@@ -117,10 +117,11 @@ _CODE_OF_CLASS: dict[type[BaseException], str] = {
 _HUNG_UP = ("closed by server", "reset by peer", "Connection lost", "Broken pipe", "EOF occurred")
 
 
-def translate(error: BaseException, url: str) -> BrokerError:
+def translate(error: BaseException, url: str, acl: Callable[[], str] = lambda: "zwheel acl") -> BrokerError:
     """Say in zwheel's words what happened to a request; the caller raises it `from error`.
 
-    The message shows neither passwords nor any part of the command, which holds a job's arguments.
+    The message shows neither passwords nor any part of the command, which holds a job's arguments. acl: gives the
+    command that prints the rules which its user needs.
     """
     if isinstance(error, BrokerError):
         return error
@@ -131,6 +132,8 @@ def translate(error: BaseException, url: str) -> BrokerError:
         code = _why_not_connected(told, reason, url) or code
     where = mask_url(url)
     cure = f": {_CURES[code]}" if code in _CURES else ""
+    if code == "NOPERM":
+        cure = cure.format(acl=acl())
     if kind == _UNAVAILABLE:
         return BrokerUnavailable(f"cannot reach Redis at {where} ({reason}){cure}{NOT_CARRIED_OUT}")
     if kind == _FULL:
@@ -235,6 +238,8 @@ def _class_kind(error: BaseException) -> str:
 _ARGUMENTS = re.compile(r",? with args beginning with:.*", re.DOTALL)
 _PIPELINE = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 _SSL_SOURCE = re.compile(r" ?\(?_ssl\.c:\d+\)?:? ?")
+#: Where in a script it was refused, which tells a person nothing.
+_IN_LUA = re.compile(r",? script: [0-9a-f]{40}, on @\w+:\d+\.?$")
 _CODE = re.compile(r"([A-Z][A-Z0-9]+)(?: |$)")
 #: How Redis and Valkey refuse a command inside a script. zwheel's own refusal there begins with NOPERM.
 _IN_A_SCRIPT = re.compile("The user executing the script can't|ACL failure in script")
@@ -256,6 +261,7 @@ def _code_and_reason(error: BaseException) -> tuple[str, str]:
         code = "NOPERM"
     if code in ("", "ERR"):
         code = next((name for base, name in _CODE_OF_CLASS.items() if isinstance(error, base)), code)
+    text = _IN_LUA.sub("", text)
     fallback = "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
     return code, _one_line(text.removeprefix(f"{code} ").removeprefix("ERR ")) or fallback
 

@@ -100,6 +100,8 @@ class _Shell:
         self.give_up_s = give_up_s
         #: Writes each change and what became of it to a history; None: none is kept.
         self.recorder: Recorder | None = None
+        #: The command that prints the rules which this user needs; '' when each refused command is to tell.
+        self.acl = ""
         self._in_memory = url.startswith("memory:")
 
     def _known(self, commands: Commands) -> Commands:
@@ -172,7 +174,7 @@ class _Shell:
         """The same for any number of replies, one by one."""
         for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, BaseException):
-                error = self._translate(reply)
+                error = self._translate(reply, command)
                 if isinstance(error, BrokerUnavailable) and not all(isinstance(r, BaseException) for r in replies):
                     error = self._in_doubt(error)
                 error.__cause__ = reply
@@ -188,8 +190,17 @@ class _Shell:
         """End all connections: what comes on them may be no answer to what was asked."""
         raise NotImplementedError
 
-    def _translate(self, error: BaseException) -> ZwheelError:
-        return error if isinstance(error, ZwheelError) else translate(error, self.url)
+    def _translate(self, error: BaseException, command: Call | Sequence[Any] = ()) -> ZwheelError:
+        return error if isinstance(error, ZwheelError) else translate(error, self.url, lambda: self._acl(command))
+
+    def _acl(self, command: Call | Sequence[Any]) -> str:
+        if self.acl or not command:
+            return self.acl or "zwheel acl"
+        from zwheel.acl import command_after
+
+        return command_after(
+            *((command.script.name, command.keys) if isinstance(command, Call) else (command[0], command[1:]))
+        )
 
     def _in_doubt(self, error: BrokerError) -> OutcomeUnknown:
         """What to raise when a later try ended with a certain no, and an earlier one with no answer."""

@@ -17,7 +17,7 @@ import pytest
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, running
 from zwheel import Backoff, BrokerRefused, SyncWheel, Wheel
-from zwheel.acl import Role, commands
+from zwheel.acl import Role, command_after, command_for, commands
 from zwheel.cli import run
 from zwheel.keys import ShardKeys
 
@@ -290,3 +290,47 @@ def test_a_worker_without_a_right_ends_with_the_code_of_a_refusal(
     assert done.returncode == 6, done.stderr
     assert "this Redis user lacks +zadd: `zwheel acl worker --queue default` prints the rules" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "role"),
+    [
+        (("job", "ls", "-q", "emails"), "reader"),
+        (("enqueue", "t", "-q", "emails"), "producer"),
+        (("queue", "pause", "emails", "--create"), "operator"),
+    ],
+)
+def test_a_refusal_names_the_role_and_the_queue_of_the_rules_that_are_missing(
+    as_role: AsRole, command: Command, words: tuple[str, ...], role: str
+) -> None:
+    url = as_role(Role.READER, Role.PRODUCER, Role.OPERATOR, queues=("other",))
+    code, said = command(url, *words)
+    assert code == 6
+    assert f"`zwheel acl {role} --queue emails` prints the rules" in said
+
+
+def test_a_row_says_once_why_several_keys_of_a_queue_cannot_be_read(
+    as_role: AsRole, command: Command, fresh: RedisServer
+) -> None:
+    with SyncWheel(fresh.url) as wheel:
+        wheel.enqueue("t", queue="emails")
+    _, said = command(as_role(Role.READER, queues=("other",)), "queue", "show", "emails")
+    assert said.count("prints the rules") == 1, said
+    assert "days, processing, dead, done, meta, workers" in said
+
+
+def test_a_worker_that_is_refused_later_names_all_its_queues() -> None:
+    assert command_after("claim", ["{shop:emails:0}:meta"]) == "zwheel acl worker --queue emails --namespace shop"
+    assert command_after("HGET", ["{zw:emails:0}:jobs", "a"]) == "zwheel acl reader --queue emails"
+    assert command_after("DEBUG", []) == "zwheel acl"
+    assert command_for(Role.WORKER, "zw", ["a", "b"]) == "zwheel acl worker --queue a --queue b"
+
+
+def test_rules_for_the_user_default_come_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """They took every right from the administrator who pasted them."""
+    assert run(["acl", "worker", "--user", "default"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("ACL SETUSER default ")
+    assert "these rules take all other rights from the user default" in err
+    run(["acl", "worker"])
+    assert capsys.readouterr().err == ""

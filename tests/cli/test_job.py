@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -48,6 +49,8 @@ def test_show_follows_a_job_through_its_states(shell: Shell, hand: Hand) -> None
     assert "hand-001" in out
     hand.complete("a")
     assert state() == ("done", 1)
+    # Its tombstone does not say that its task decided how many there may be.
+    assert re.search(r"^attempt +1$", shell.ok("job", "show", "a").out, re.MULTILINE)
     out = shell.ok("job", "show", "a").out
     assert "kept until" in out and "ran for" in out and "done  " in out
     assert "arguments   not kept" in out

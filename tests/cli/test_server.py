@@ -84,7 +84,7 @@ def test_a_url_that_is_set_is_mentioned(bare: Shell, home: Path, monkeypatch: py
     assert "hidden" not in done.err
     monkeypatch.delenv("ZWHEEL_URL")
     monkeypatch.setenv("ZWHEEL_ENV", "production")
-    assert "production" in bare.ok("server", "status").err
+    assert "only zwheel server and zwheel dev use the private server" in bare.ok("server", "status").err
 
 
 def test_a_failure_is_one_sentence(bare: Shell, home: Path) -> None:

@@ -112,6 +112,11 @@ def test_what_is_to_be_read_from_a_closed_stdin_is_not_taken_for_empty(place: Pa
     assert "reading or writing failed" in sentence(done)
 
 
+def test_dev_says_that_it_uses_the_private_server_in_production_too(place: Path) -> None:
+    done = shell(place, "ZWHEEL_ENV=production $Z dev nothing:wheel --no-reload")
+    assert "ZWHEEL_ENV is production: dev uses the private server all the same" in done.stderr
+
+
 def test_output_that_cannot_be_written_is_said_in_a_sentence(place: Path) -> None:
     done = shell(place, "$Z server start > /dev/full")
     assert done.returncode == ExitCode.UNEXPECTED

@@ -250,3 +250,9 @@ def test_production_never_uses_the_private_server(tmp_path: Path, home: Path) ->
 def test_a_url_given_in_production_is_used(tmp_path: Path, fresh: RedisServer) -> None:
     settings = load(tmp_path, {"ZWHEEL_ENV": "production", "ZWHEEL_URL": fresh.url})
     assert resolve_url(settings, start_embedded=False) == fresh.url
+
+
+def test_a_file_that_is_a_link_to_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "zwheel.toml").symlink_to(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match=r"zwheel\.toml is a link to .*gone\.toml, which is not there"):
+        load(tmp_path)

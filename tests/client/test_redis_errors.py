@@ -207,3 +207,15 @@ async def test_an_unknown_command(url: str) -> None:
     error = await refused(url, "ZWNOSUCH")
     assert isinstance(error, BrokerRefused)
     assert "unknown command" in str(error)
+
+
+def test_a_right_that_a_script_lacks_is_named_without_where_in_the_script() -> None:
+    said = "NOPERM nothing was changed, since this Redis user lacks +zadd"
+    error = client_errors.NoPermissionError(
+        f"{said} script: {'a05a911b' * 5}, on @user_script:84.".removeprefix("NOPERM ")
+    )
+    told = str(translate(error, "redis://h", lambda: "zwheel acl worker --queue emails"))
+    assert told == (
+        "Redis at redis://h:6379/0 refused (nothing was changed, since this Redis user lacks +zadd): give this Redis user its "
+        "rights: `zwheel acl worker --queue emails` prints the rules"
+    )

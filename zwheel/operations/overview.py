@@ -115,6 +115,8 @@ class _Seen:
     def __init__(self, name: str, replies: Sequence[Any]) -> None:
         self.name = name
         self.wrong: list[str] = []
+        #: What was refused -> the keys that it was refused for.
+        self.refused: dict[str, list[str]] = {}
         what = ("days", "processing", "dead", "done", "meta", "workers")
         days_raw, self.processing, self.dead, self.done, meta, workers_raw = (
             self._good(key, reply, [] if key in ("days", "meta", "workers") else 0)
@@ -127,7 +129,7 @@ class _Seen:
 
     def _good(self, what: str, reply: Any, otherwise: Any) -> Any:
         if isinstance(reply, BrokerRefused):
-            self.wrong.append(f"{what}: {reply}")
+            self.refused.setdefault(str(reply), []).append(what)
             return otherwise
         return reply
 
@@ -160,6 +162,7 @@ class _Seen:
         paused, cap, trimmed, orphans, schema = self.meta
         if schema is not None and schema != b"1":
             self.wrong.append(f"schema: {shown(schema)} is of another version")
+        refused = [f"{', '.join(dict.fromkeys(keys))}: {said}" for said, keys in self.refused.items()]
         states = [info.state for info in read_workers(self.workers, now_ms, self.name)]
         return QueueInfo(
             name=QueueName(self.name), scheduled=sum(sizes), due=due_today + past, processing=self.processing,
@@ -167,7 +170,7 @@ class _Seen:
             oldest_due_ms=first_ms if first_ms is not None and first_ms <= now_ms else None, next_fire_ms=first_ms,
             workers=states.count(WorkerState.ALIVE), workers_silent=states.count(WorkerState.SILENT),
             workers_dead=states.count(WorkerState.DEAD), cap=self._number("cap", cap, 1), trimmed=self._number("trimmed", trimmed) or 0,
-            orphans=self._number("orphans", orphans) or 0, next_job=as_text(first_job) if is_text(first_job) else "", unreadable="; ".join(dict.fromkeys(self.wrong)),
+            orphans=self._number("orphans", orphans) or 0, next_job=as_text(first_job) if is_text(first_job) else "", unreadable="; ".join(dict.fromkeys([*refused, *self.wrong])),
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from zwheel.acl import Role, questions
+from zwheel.acl import Role, command_for, questions
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.store import Steps
@@ -98,10 +98,7 @@ def in_words(missing: Sequence[str]) -> str:
 
 def refusal_of_rights(role: Role, namespace: str, queues: Sequence[str], missing: Sequence[str]) -> BrokerRefused:
     """Say in a sentence which rights a user lacks, and how it gets them."""
-    options = "".join(f" --queue {queue}" for queue in queues) + (
-        f" --namespace {namespace}" if namespace != "zw" else ""
-    )
     return BrokerRefused(
-        f"this Redis user lacks {in_words(missing)}: `zwheel acl {role}{options}` prints the rules that it needs",
+        f"this Redis user lacks {in_words(missing)}: `{command_for(role, namespace, queues)}` prints the rules that it needs",
         "NOPERM",
     )
