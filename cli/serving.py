@@ -141,7 +141,8 @@ async def _forbidden(wheel: Wheel, queue: str, command: Mapping[str, Any]) -> li
     )
     needs = set(map(digest, entries))
     for info in await wheel.workers(queue):
-        able = info.tasks is None or (SHELL_TASK in info.tasks and allows(info.allows, needs))
+        may = info.allows is None or allows(info.allows, needs)
+        able = info.tasks is None or (SHELL_TASK in info.tasks and may)
         if able and info.state is not WorkerState.DEAD:
             return []
     missing = " ".join(f"--allow {shlex.quote(entry)}" for entry in entries)

@@ -91,8 +91,8 @@ class WorkerInfo:
     """How long ago it beat last, ms."""
     tasks: frozenset[str] | None = None
     """The tasks that it knows; None: it does not say."""
-    allows: frozenset[str] = frozenset()
-    """Digests of the commands that it may run."""
+    allows: frozenset[str] | None = None
+    """Digests of the commands that it may run; None: it does not say."""
 
     @property
     def alive(self) -> bool:

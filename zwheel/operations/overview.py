@@ -212,7 +212,7 @@ def _worker(name: object, value: bytes, now_ms: int) -> WorkerInfo:
         concurrency=numbers["concurrency"], running=numbers["running"], started_ms=numbers["started"],
         beat_ms=numbers["beat"], version=str(entry["version"])[:100],
         state=_state(silent_ms, min(lease_ms, _LONGEST_LEASE_MS)), silent_ms=silent_ms, tasks=_tasks(entry.get("tasks")),
-        allows=_tasks(entry.get("allows", [])) or frozenset(),
+        allows=_tasks(entry.get("allows")),
     )  # fmt: skip
 
 
