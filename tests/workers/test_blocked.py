@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -91,7 +92,7 @@ async def test_an_answer_to_a_claim_that_arrives_leases_later_starts_nothing_tha
         for task, queue in (("one", "default"), ("two", "other")):
 
             @where.task(name=task, queue=queue, keep=60)
-            async def note() -> None:
+            async def note(text: str) -> None:
                 order.append(name)
 
     define(wheel, "near")
@@ -101,13 +102,15 @@ async def test_an_answer_to_a_claim_that_arrives_leases_later_starts_nothing_tha
             log, near = Log(), Log()
             queues = ("default", "other")
             async with running(far, log, queues=queues):
-                proxy.mute_at(400)
-                await wheel.enqueue_many(wheel.new_job("one", id=f"{n}", keep=60) for n in range(10))
+                # No answer but that to the claim is so large.
+                proxy.mute_at(3000)
+                long = os.urandom(500).hex()
+                await wheel.enqueue_many(wheel.new_job("one", id=f"{n}", keep=60, args=[long]) for n in range(10))
                 await eventually(lambda: wheel.count("default", JobState.PROCESSING), bool)
                 async with running(wheel, near, queues=queues):
                     await near.seen("done", count=10)
                     proxy.unmute()
-                    marker = await wheel.enqueue("one", keep=60)
+                    marker = await wheel.enqueue("one", keep=60, args=["short"])
                     assert (await wheel.wait(marker.job_id, timeout=10)).state is JobState.DONE
     starts = Counter({f"{n}": 1 for n in range(10)})
     assert {job: count for job, count in near.starts().items() if job in starts} == starts

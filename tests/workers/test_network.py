@@ -382,8 +382,9 @@ async def test_a_queue_whose_leases_may_not_be_renewed_costs_the_others_nothing(
                 )
                 client.execute_command("ACL", "SETUSER", "w", "~*")
                 gate.set()
-                for answer, queue in ((good, "good"), (bad, "bad")):
-                    assert (await mine.wait(answer.job_id, queue, timeout=10)).attempt == 1
+                assert (await mine.wait(good.job_id, "good", timeout=10)).attempt == 1
+                # When the right is back its lease has ended: it is given back unharmed, or reaped, whichever comes first.
+                assert (await mine.wait(bad.job_id, "bad", timeout=10)).attempt in (1, 2)
     assert log.of("lost", good.job_id) == []
 
 
