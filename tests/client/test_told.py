@@ -301,7 +301,8 @@ async def test_a_bulk_that_raised_half_way_does_not_make_its_ended_jobs_again(
         redis.hdel(KEYS.meta, "cap")
     answers = await client.many(batch, 10)
     assert [answer.job_id for answer in answers] == [job.id for job in batch]
-    assert {answer.job_id for answer in answers if answer.existed} == first
+    # A chunk that was cancelled before its answer came gets its first answer now: that it was made.
+    assert {answer.job_id for answer in answers if answer.existed} <= first
     assert stored(fresh) == {job.id for job in batch} - first
     await client.close()
 

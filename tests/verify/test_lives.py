@@ -88,3 +88,17 @@ def test_a_redriven_job_lives_and_must_not_give_way(book: Book) -> None:
     book.enqueue("a", 50, fire=60_000, letter="r", replace=True)
     book.snapshot(5_000, {"a": on_wheel(60_000)})
     assert judged(book) == ["I13"]
+
+
+def test_by_its_fire_time_it_is_known_when_an_enqueue_that_was_repeated_made_its_job(book: Book) -> None:
+    # Asked first before the claim, answered after the end: its delay counted from when it was carried out.
+    facts = {"id": "a", "most": 3, "delay": 0, "replace": True}
+    book.enqueue("a")
+    book.call("enqueue", 12, [facts], proc="p", request="p:e:1", phase="info")
+    book.claim("a", 15)
+    book.settle("complete", "a", 20, of=15)
+    book.call("enqueue", 50, [facts | {"letter": "r", "fire": HOUR + 50}], proc="p", request="p:e:1", receipt="memory")
+    book.claim("a", 51, fire=50, attempt=1)
+    book.settle("complete", "a", 60, of=51)
+    book.snapshot(5_000, {})
+    assert judged(book) == []

@@ -295,7 +295,7 @@ class _File:
             elif op in ("purge", "repair"):
                 job.maybe.append(Event(op, since, us, facts, source, sure=False))
             else:
-                event = Event(op, since, us, facts, source, sure=True)
+                event = Event(op, min(us, max(since, _made(facts) + shift)), us, facts, source, sure=True)
                 event.shift = shift
                 if event.letter not in accepted:
                     job.refused.append(event)
@@ -366,6 +366,15 @@ class _File:
             snapshot.head, snapshot.source = args, source
         for job in line["jobs"]:
             snapshot.jobs[job["id"]] = job
+
+
+def _made(facts: Line) -> int:
+    """When a job was made at the earliest by its fire time and its delay, µs; 0 when that is not known.
+
+    A repeat of an enqueue says only by when it was carried out, and the fire time when.
+    """
+    delay, fire = facts.get("delay"), facts.get("fire")
+    return (fire - delay - 1) * 1000 if isinstance(delay, int) and isinstance(fire, int) else 0
 
 
 def _earliest(line: Line) -> int:
