@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from zwheel.errors import UnknownTask
@@ -97,6 +96,8 @@ class Catalogue:
 
 def unknown_task(name: str, others: Sequence[str]) -> str:
     """Say that no worker published a task, and which name may be meant."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, others[:_MOST], n=1, cutoff=0.7) or [
         other for other in others if other.rpartition(".")[2] == name.rpartition(".")[2]
     ]

@@ -11,6 +11,7 @@ from zwheel.keys import ShardKeys
 from zwheel.operations.learn import published
 from zwheel.operations.overview import read_workers
 from zwheel.outside import shown
+from zwheel.plain import counted
 from zwheel.store import Steps
 
 _PAGE = 500
@@ -63,8 +64,8 @@ def _unserved(
     if not waiting and not held:
         return []
     if not living:
-        back = f", {_jobs(held)} held by workers that are gone" if held else ""
-        text = f"{_jobs(sum(waiting.values()))} on its wheel{back}, and no live worker serves it"
+        back = f", {counted(held, 'job')} held by workers that are gone" if held else ""
+        text = f"{counted(sum(waiting.values()), 'job')} on its wheel{back}, and no live worker serves it"
         cure = f"start a worker: `zwheel worker APP --queue {keys.queue}`"
         elsewhere = yield from _published_elsewhere(
             session, keys, sorted(waiting, key=lambda task: -waiting[task])[:_ASKED]
@@ -81,7 +82,7 @@ def _unserved(
     unknown = sorted((task for task in waiting if task not in known), key=lambda task: (-waiting[task], task))
     if not unknown:
         return []
-    named = ", ".join(f"{shown(task, 60)}: {_jobs(waiting[task])}" for task in unknown[:_SHOWN])
+    named = ", ".join(f"{shown(task, 60)}: {counted(waiting[task], 'job')}" for task in unknown[:_SHOWN])
     more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
     text = f"no live worker of this queue knows the tasks of some of its jobs ({named}{more})"
     cure = "start a worker whose application has them, or look at `zwheel task ls` for the right names"
@@ -97,7 +98,3 @@ def _published_elsewhere(session: Session, keys: ShardKeys, tasks: Sequence[str]
         if task.policy.queue != keys.queue
     ]
     return ", ".join(named[:_SHOWN])
-
-
-def _jobs(count: int) -> str:
-    return f"{count:,} job{'s'[: count != 1]}"
