@@ -20,7 +20,7 @@ from .context import Context
 from .exits import ExitCode
 from .held import say_held
 from .job import ended
-from .serving import Call, described, opened, paused, say, say_here, tried, troubles
+from .serving import Call, described, opened, say, say_here, standing, tried, troubles
 from .show import enqueued_document, iso, moment, plain
 from .values import AtOption, InOption, duration, fire_time, headers, note_past, seconds_or_duration
 from .when import human_duration
@@ -255,16 +255,20 @@ async def _enqueue_one(
     async with opened(ctx, call, patient=wait is not None) as wheel:
         known = await call.learn(wheel)
         queue = options["queue"] or (DEFAULT_QUEUE if known is None else known.policy.queue)
+        found: list[str] = []
+        held = ""
         if strict:
-            say(ctx, await troubles(wheel, [(queue, call.task)], call.command), strict=True)
+            found, held = await standing(wheel, queue, call.task, call.command)
+            say(ctx, found, strict=True)
         answer = await wheel.enqueue(call.task, args=call.args, kwargs=call.kwargs, **options)
         if not answer.existed:
             ctx.done = f"job {answer.job_id} was stored in queue {answer.queue}"
-        found = [] if strict or answer.existed else await troubles(wheel, [(answer.queue, call.task)], call.command)
-        if held := await paused(wheel, answer.queue):
+        if not strict:
+            found, held = await standing(wheel, answer.queue, call.task, call.command)
+        if held:
             ctx.out.note(f"note: {held}")
         if wait is None or not ctx.json:
-            _announce(ctx, answer, options, call.command, found)
+            _announce(ctx, answer, options, call.command, [] if answer.existed else found)
         if wait is not None:
             ctx.out.flush()
             code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))

@@ -15,7 +15,7 @@ from .app import command, group
 from .context import Context
 from .exits import ExitCode, exit_code
 from .output import Cell, Column, Row
-from .serving import described, paused, say_here, troubles
+from .serving import described, say_here, standing
 from .show import (
     error_line,
     iso,
@@ -67,8 +67,7 @@ async def show(
         if job is not None and not job.state.terminal:
             with suppress(InvalidInput, BrokerError):
                 await wheel.learn(job.task)
-                found = await troubles(wheel, [(job.queue, job.task)])
-                held = await paused(wheel, job.queue)
+                found, held = await standing(wheel, job.queue, job.task)
     if job is None:
         raise JobNotFound(job_id)
     if ctx.json:

@@ -109,29 +109,35 @@ async def troubles(
 
     command: what the one job runs, where that is a command.
     """
+    return (await _looked(wheel, pairs, command))[0]
+
+
+async def standing(
+    wheel: Wheel, queue: str, task: str, command: Mapping[str, Any] | None = None
+) -> tuple[list[str], str]:
+    """Say of one pair the same, and that its queue is paused, where it is; '' where it is not, or may not be looked at."""
+    found, serving = await _looked(wheel, [(queue, task)], command)
+    one = serving.get((queue, task))
+    is_paused = one is not None and one.paused
+    return (
+        found,
+        f"queue {queue} is paused: nothing of it starts until `zwheel queue resume {queue}`" if is_paused else "",
+    )
+
+
+async def _looked(
+    wheel: Wheel, pairs: Iterable[tuple[str, str]], command: Mapping[str, Any] | None
+) -> tuple[list[str], Mapping[tuple[str, str], Serving]]:
     wanted = list(dict.fromkeys(pairs))
     try:
         serving = await wheel.serving(wanted)
         for (queue, task), one in serving.items():
             if task == SHELL_TASK and command and not one.nobody:
-                return await _forbidden(wheel, queue, command)
+                return await _forbidden(wheel, queue, command), serving
     except BrokerError:
-        return []
+        return [], {}
     found = [_trouble(wheel, queue, task, serving.get((queue, task))) for queue, task in wanted]
-    return list(dict.fromkeys(filter(None, found)))
-
-
-async def paused(wheel: Wheel, queue: str) -> str:
-    """Say that a queue is paused; '' when it is not, or may not be looked at."""
-    try:
-        found = (await wheel.serving([(queue, "")])).get((queue, ""))
-    except BrokerError:
-        return ""
-    return (
-        f"queue {queue} is paused: nothing of it starts until `zwheel queue resume {queue}`"
-        if found and found.paused
-        else ""
-    )
+    return list(dict.fromkeys(filter(None, found))), serving
 
 
 async def _forbidden(wheel: Wheel, queue: str, command: Mapping[str, Any]) -> list[str]:

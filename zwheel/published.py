@@ -24,7 +24,6 @@ from typing import Any
 from zwheel._version import __version__
 from zwheel.arguments import Signature
 from zwheel.errors import BadArguments, InvalidInput
-from zwheel.extensions import pack_rich, unpack_rich
 from zwheel.job import QueueName
 from zwheel.keys import check_name, check_task
 from zwheel.outside import whole
@@ -43,7 +42,7 @@ from zwheel.shapes import (
 )
 from zwheel.tasks import BaseTask, TaskPolicy
 from zwheel.times import MAX_MS
-from zwheel.travel import check_travel
+from zwheel.travel import as_sent, check_travel
 
 #: The largest facts that are written: those that would be larger leave the parameters out. And the largest row read.
 FACTS_BYTES, _READ_BYTES = 8_192, 16_384
@@ -112,14 +111,14 @@ class PublishedSignature:
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise BadArguments when the task could not be called so, or a value is none of those it asks for."""
         self._signature.check(args, kwargs)
-        sent_args, sent_kwargs = unpack_rich(pack_rich([list(args), dict(kwargs)]))
-        given: list[tuple[str | int, Any]] = [*enumerate(sent_args), *sent_kwargs.items()]
+        arrived = as_sent(args, kwargs)
+        given: list[tuple[str | int, Any]] = [*enumerate(arrived[0]), *arrived[1].items()]
         for name, value in given:
             try:
                 check_shape(self.shape(name), value)
             except Misshapen as error:
                 raise self.misfit(name, error) from None
-        check_travel(self._signature, args, kwargs)
+        check_travel(self._signature, args, kwargs, arrived)
 
     def from_text(self, name: str | int, text: str) -> Any:
         """Make of a text what the argument of this name or position asks for. Raises: BadArguments."""

@@ -28,7 +28,6 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from zwheel.durations import parse_duration
 from zwheel.errors import InvalidTime
 from zwheel.plain import cut, quoted
 
@@ -251,6 +250,8 @@ def _read(shape: Shape, text: str) -> Any:
     if shape == "bytes":
         return text.encode()
     if shape == "timedelta":
+        from zwheel.durations import parse_duration
+
         return timedelta(milliseconds=parse_duration(text))
     known: dict[str, bool | None] = {"true": True, "false": False} if shape == "bool" else {"null": None}
     if text not in known:

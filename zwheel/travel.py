@@ -19,11 +19,25 @@ from zwheel.extensions import pack_rich, unpack_rich
 _CONTAINERS = (list, tuple, dict)
 
 
-def check_travel(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Send the arguments round in this process. Raises: BadArguments when they would be refused, or arrive as others."""
+def as_sent(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments as they arrive at a worker, before it rebuilds any of them."""
+    sent_args, sent_kwargs = unpack_rich(pack_rich([list(args), dict(kwargs)]))
+    return sent_args, sent_kwargs
+
+
+def check_travel(
+    signature: Signature,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    arrived: tuple[list[Any], dict[str, Any]] | None = None,
+) -> None:
+    """Send the arguments round in this process. Raises: BadArguments when they would be refused, or arrive as others.
+
+    arrived: what `as_sent` gave for them, where that is known.
+    """
     if signature.plain:
         return
-    sent_args, sent_kwargs = unpack_rich(pack_rich([list(args), dict(kwargs)]))
+    sent_args, sent_kwargs = as_sent(args, kwargs) if arrived is None else arrived
     bound, named = signature.bind(sent_args, sent_kwargs)
     for at, sent, got in [*zip(signature.names(len(args)), args, bound, strict=True), *_of_maps("", kwargs, named)]:
         for loss in _losses(at.removeprefix("."), sent, got):
