@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from zwheel.calls import GROUPS_LIMIT
 from zwheel.errors import BrokerError
-from zwheel.keys import NAME_LIMIT, ShardKeys
+from zwheel.keys import ShardKeys
+from zwheel.operations.overview import MOST_NAMES, published_names
 from zwheel.outside import escaped, flat
 from zwheel.shell import allows, digest
 from zwheel.store import Store
@@ -29,7 +30,7 @@ NOBODY = "0" * 16
 #: A list of the other workers is used for this long before it is read again, seconds.
 FRESH_S = 1.0
 #: A worker that names more tasks, or longer ones in all, names none: it may know any.
-NAMES_LIMIT, NAMES_BYTES = 1_000, 32_768
+NAMES_LIMIT, NAMES_BYTES = MOST_NAMES, 32_768
 _ROW_BYTES = 65_536
 _GROUP = re.compile(r"[0-9a-f]{16}\Z")
 #: How long a worker lives on after its last heartbeat, as a part of its lease, and at least, ms.
@@ -80,16 +81,10 @@ def read_peer(raw: bytes, now_ms: int) -> Peer | None:
     alive_ms = max(_LEAST_ALIVE_MS, lease_ms)
     if not now_ms - alive_ms <= beat <= now_ms + alive_ms:
         return None
-    group, tasks, entries = row.get("group"), _names(row.get("tasks")), _names(row.get("allows", []))
+    group, tasks, entries = row.get("group"), published_names(row.get("tasks")), published_names(row.get("allows", []))
     if not isinstance(group, str) or not _GROUP.match(group) or tasks is None or entries is None:
         return Peer("", frozenset())
     return Peer(group, tasks, entries)
-
-
-def _names(names: object) -> frozenset[str] | None:
-    if not isinstance(names, list) or len(names) > NAMES_LIMIT:
-        return None
-    return frozenset(name for name in names if isinstance(name, str) and len(name) <= NAME_LIMIT)
 
 
 class Peers:

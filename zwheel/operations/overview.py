@@ -21,7 +21,7 @@ _LEASE_MS, _LONGEST_LEASE_MS = 30_000, 86_400_000
 #: So many queues are looked at in one round trip.
 _QUEUES = 100
 #: So many of a worker's queues and tasks are believed.
-_MOST_QUEUES, _MOST_TASKS = 1000, 1000
+_MOST_QUEUES, MOST_NAMES = 1000, 1000
 
 
 def days(session: Session, queue: str) -> Steps[Listing[DayInfo]]:
@@ -211,13 +211,14 @@ def _worker(name: object, value: bytes, now_ms: int) -> WorkerInfo:
         id=WorkerId(check_name(as_text(name), "worker")), host=str(entry["host"])[:300], pid=numbers["pid"], queues=served,
         concurrency=numbers["concurrency"], running=numbers["running"], started_ms=numbers["started"],
         beat_ms=numbers["beat"], version=str(entry["version"])[:100],
-        state=_state(silent_ms, min(lease_ms, _LONGEST_LEASE_MS)), silent_ms=silent_ms, tasks=_tasks(entry.get("tasks")),
-        allows=_tasks(entry.get("allows")),
+        state=_state(silent_ms, min(lease_ms, _LONGEST_LEASE_MS)), silent_ms=silent_ms, tasks=published_names(entry.get("tasks")),
+        allows=published_names(entry.get("allows")),
     )  # fmt: skip
 
 
-def _tasks(names: object) -> frozenset[str] | None:
-    if not isinstance(names, list) or len(names) > _MOST_TASKS:
+def published_names(names: object) -> frozenset[str] | None:
+    """The names in a list that a worker published, of tasks or of what it allows; None for what is no such list."""
+    if not isinstance(names, list) or len(names) > MOST_NAMES:
         return None
     return frozenset(name for name in names if isinstance(name, str) and len(name) <= NAME_LIMIT)
 
