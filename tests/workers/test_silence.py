@@ -14,7 +14,7 @@ from tests.servers import RedisServer
 from tests.workers.harness import Log, define_hold, eventually, one_kind, running
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
-from zwheel import Backoff, Job, JobState, Reason, Wheel
+from zwheel import Job, JobState, Reason, Retry, Wheel
 
 pytestmark = [pytest.mark.anyio, one_kind]
 STOPPED = "it is stopped, since others may have it soon"
@@ -71,11 +71,11 @@ async def test_a_function_in_a_thread_is_kept_through_the_silence_and_settled_as
     never = asyncio.Event()
     order: list[str] = []
 
-    @near.task(keep=60, retries=1, backoff=Backoff(first=3600, factor=1, longest=3600))
+    @near.task(keep=60, retries=1)
     def in_a_thread(fate: str) -> None:
         gates[fate].wait(20)
         if fate == "badly":
-            raise ValueError(fate)
+            raise Retry(fate, delay=3600)
 
     # What is stopped shows that the silence was long enough.
     define_hold(near, "near", never, order)
