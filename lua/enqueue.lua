@@ -33,7 +33,7 @@ local RECORD_LIMIT = 2097152 + 185
 local CHUNK_S = 3600
 local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 10
 
-local stored = redis.call('HMGET', meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema')
+local stored = redis.call('HMGET', meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused')
 local now, stamp = clock(ARGV[1], stored[1])
 local before = replay(replay_key, request)
 -- The same chunk of another call, which may have been stored by a process that died: its jobs are there, or have ended.
@@ -82,7 +82,10 @@ if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap and
     redis.call('ZADD', days, day, day)
     redis.call('ZADD', KEYS[BUCKET_AT], fire, id)
     redis.call('HSET', jobs, id, record)
-    wake(KEYS[7], fire, now_ms, stored[3], stored[4])
+    -- Of a paused queue nobody can take a job: `resume` calls a listener.
+    if not stored[6] then
+      wake(KEYS[7], fire, now_ms, stored[3], stored[4])
+    end
     redis.call('HSET', meta, 'clock', stamp == now and at or digits(stamp))
     remember(replay_key, request, at .. ' c ')
     return { 'ok', at, 'c', '' }
@@ -234,7 +237,9 @@ if created > 0 then
     redis.call('ZREM', KEYS[8], unpack(old))
     redis.call('ZREM', KEYS[9], unpack(old))
   end
-  wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
+  if not stored[6] then
+    wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
+  end
 end
 if founds then
   redis.call('HSET', meta, 'clock', digits(stamp), 'schema', '1', 'epoch', digits(stamp))

@@ -150,6 +150,14 @@ class Slots:
         """How many more jobs may be claimed: up to the concurrency, and as many more as end within a round trip."""
         return self.concurrency + self._prefetch - self.held
 
+    def share(self) -> int:
+        """How many jobs the next claim may ask for: all that there is room for, and half of what may be held at the most.
+
+        While one half is under way the other half runs. Claims of unequal size would stay so: each asks for what ended
+        during the one before it, and the worker is idle for the rest of the trip of each large one.
+        """
+        return min(self.room(), max(self.concurrency, (self.concurrency + self._prefetch + 1) // 2))
+
     def turn(self, now: float, trip_s: float) -> None:
         """A claim was answered after `trip_s`: prefetch what two such round trips can run at the present rate.
 

@@ -96,6 +96,8 @@ class Poller:
         #: many the last one asked for.
         self._most = self._asked = BATCH_LIMIT
         self._reserved = 0
+        #: What a claim took and the runner does not hold yet: ids and records in turn, and when that claim was sent.
+        self._arrived: list[tuple[list[bytes], int]] = []
         #: The role of the last claim; the one that was laid down and may not be taken yet, and how often that was seen.
         self._role = "none"
         self._laid_down = ""
@@ -192,7 +194,7 @@ class Poller:
             log.info("queue %s: cannot hand on the role of timekeeper, which ends by itself: %s", self._queue, error)
 
     def _owes(self) -> bool:
-        return any(claim.queue == self._queue for claim in list(self._runner.held))
+        return bool(self._arrived) or any(claim.queue == self._queue for claim in list(self._runner.held))
 
     def _keeps_a_role(self) -> bool:
         return self._role in ("timekeeper", "second")
@@ -218,7 +220,7 @@ class Poller:
             self._sleep(random.uniform(*HALTED_BACKSTOP_S))
 
     def _claim(self) -> tuple[Call, Read]:
-        limit = self._reserved = self._asked = min(self._slots.room(), self._most)
+        limit = self._reserved = self._asked = min(self._slots.share(), self._most)
         self._slots.held += limit
         sent_ns = time.monotonic_ns()
         session = self._store.session
@@ -254,9 +256,12 @@ class Poller:
         self._reserved = 0
         now_ns = time.monotonic_ns()
         self._slots.turn(now_ns / 1e9, (now_ns - sent_ns) / 1e9)
-        jobs = claimed.jobs
-        for i in range(0, len(jobs), 2):
-            self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
+        self._arrived.append((claimed.jobs, sent_ns))
+        if full and not self._stopping:
+            # More is due: the next claim goes out first, and Redis works on it while these jobs are started.
+            asyncio.get_running_loop().call_soon(self._start_arrived)
+        else:
+            self._start_arrived()
         self._day = claimed.day
         if claimed.word in ("ok", "empty"):
             self._laid_down, self._seen_free = (self._role, 0) if self._keeps_a_role() and full else ("", 0)
@@ -282,6 +287,12 @@ class Poller:
         if self._vain > _VAIN:
             # Whatever is wrong there: asking faster does not help.
             self._sleep(min(1.0, 0.01 * 2.0 ** min(self._vain - _VAIN, 10)))
+
+    def _start_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        for jobs, sent_ns in arrived:
+            for i in range(0, len(jobs), 2):
+                self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
 
     def _rest(self, claimed: Claimed) -> None:
         seconds, peeks = self._looks.rest(claimed)

@@ -326,6 +326,22 @@ def test_a_token_is_pushed_when_the_timekeeper_would_not_wake_for_the_earliest(
     )
 
 
+@pytest.mark.parametrize("jobs", [("a",), ("a", "b")])
+def test_nobody_is_called_for_a_job_of_a_paused_queue(shard: Shard, jobs: tuple[str, ...]) -> None:
+    paused = {**KNOWN, "paused": 1}
+    shard.put({"meta": meta(NOW_US - 9, **paused)})
+    assert put(shard, *map(new, jobs))
+    shard.leaves(
+        {
+            "jobs": {job: fresh() for job in jobs},
+            **today(**dict.fromkeys(jobs, NOW)),
+            "wake": None,
+            "meta": meta(**paused),
+            "replay:caller:0": f"request-1 {NOW_US} {'c' * len(jobs)} ",
+        }
+    )
+
+
 def test_a_repeat_gets_the_first_clock_reading_so_that_a_delay_is_told_as_stored(shard: Shard) -> None:
     first = put(shard, new("a", None, delay_ms=10), new("a", None, delay_ms=10))
     stored = shard.keyspace()

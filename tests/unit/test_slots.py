@@ -35,6 +35,29 @@ def test_no_more_is_claimed_than_ends_within_two_round_trips(
     assert abs(prefetched(ended=ended, since_s=since_s, trip_s=trip_s) - expected) <= (expected > 10)
 
 
+def test_a_claim_asks_for_half_of_what_may_be_held_while_the_other_half_runs() -> None:
+    slots = Slots(100, 200)
+    assert slots.share() == 100
+    slots.turn(100.0, 0.001)
+    slots.held = 237
+    for _ in range(200):
+        slots.ended()
+    slots.turn(100.001, 0.001)
+    assert (slots.room(), slots.share()) == (263, 150)
+    slots.held = 263
+    assert slots.share() == slots.room() == 37
+
+
+def test_a_small_prefetch_does_not_make_a_claim_smaller_than_the_concurrency() -> None:
+    slots = Slots(100, 50)
+    slots.turn(100.0, 0.001)
+    slots.held = 100
+    for _ in range(100):
+        slots.ended()
+    slots.turn(100.001, 0.001)
+    assert (slots.room(), slots.share()) == (150, 100)
+
+
 def test_never_more_than_twice_as_many_as_ended() -> None:
     for ended in (1, 3, 50):
         for since_s in (1e-9, 0.001, 1.0):
