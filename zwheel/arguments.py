@@ -37,10 +37,10 @@ class Signature:
         "_low",
         "_names",
         "_parameters",
-        "_plain",
         "_rebuilds",
         "_required",
         "_rest",
+        "plain",
     )
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -59,12 +59,13 @@ class Signature:
         by_keyword_only = any(name not in self._names for name, _ in self._required)
         self._low = sys.maxsize if by_keyword_only else len(self._required)
         self._rebuilds: dict[str, Rebuild] | None = None
-        self._plain = False
+        #: Whether it is known that no annotation asks for anything: the arguments reach the function as they arrived.
+        self.plain = False
 
     @property
-    def plain(self) -> bool:
-        """Whether no annotation asks for anything: the arguments reach the function as they arrived."""
-        return not self._read()
+    def rebuilds(self) -> bool:
+        """Whether any annotation asks for something; read from the function on first use."""
+        return bool(self._read())
 
     @property
     def title(self) -> str:
@@ -94,7 +95,7 @@ class Signature:
         """
         if kwargs or not self._low <= len(args) <= self._high:
             self._check(len(args), kwargs)
-        if self._plain:
+        if self.plain:
             return args, kwargs
         rebuilds = self._read()
         return self._rebuild(rebuilds, args, kwargs) if rebuilds else (args, kwargs)
@@ -144,7 +145,7 @@ class Signature:
             names = _globals(self._function)
             found = {p.name: rebuilder(resolve(p.annotation, names)) for p in self._parameters if _annotated(p)}
             self._rebuilds = {name: rebuild for name, rebuild in found.items() if rebuild is not None}
-            self._plain = not self._rebuilds
+            self.plain = not self._rebuilds
         return self._rebuilds
 
     def _misfit(self, what: str) -> BadArguments:

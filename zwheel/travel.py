@@ -35,7 +35,7 @@ def check_travel(
 
     arrived: what `as_sent` gave for them, where that is known.
     """
-    if signature.plain:
+    if not signature.rebuilds:
         return
     sent_args, sent_kwargs = as_sent(args, kwargs) if arrived is None else arrived
     bound, named = signature.bind(sent_args, sent_kwargs)

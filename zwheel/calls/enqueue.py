@@ -149,6 +149,8 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     letters = text(reply[2])
     queue = sent.queue
     batch = sent.batch
+    if letters.count("c") == len(batch):
+        return [_created(j, queue, now_ms + j.delay_ms if j.at_ms is None else j.at_ms) for j in batch]
     existed = _existed(text(reply[3])) if reply[3] else {}
     result: list[Enqueued] = []
     for index, job in enumerate(batch):

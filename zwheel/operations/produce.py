@@ -81,8 +81,7 @@ class Chunk:
     def __init__(self, jobs: list[NewJob], bulk: Bulk, *, alone: bool) -> None:
         self.jobs = jobs
         self._bulk = bulk
-        queue = jobs[0].queue
-        one = all(job.queue == queue for job in jobs)
+        one = len({job.queue for job in jobs}) == 1
         #: The places of the jobs of each queue.
         self._places = [range(len(jobs))] if one else list(_by_queue(jobs))
         self._sole, self._alone = alone, alone and one
