@@ -56,7 +56,7 @@ _READS = frozenset(
 )  # fmt: skip
 
 NEEDS: dict[Role, Needs] = {
-    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"hkeys", "hmget", "hsetnx", "set"}), queues="W"),
+    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set"}), queues="W"),
     Role.WORKER: Needs(
         scripts=(
             "claim", "complete", "retry", "bury", "release", "offer", "extend", "reap", "prune", "advance",
@@ -64,7 +64,7 @@ NEEDS: dict[Role, Needs] = {
         ),
         plain=frozenset(
             {
-                "blpop", "exists", "hdel", "hget", "hgetall", "hkeys", "hmget", "hscan", "hset",
+                "blpop", "exists", "get", "hdel", "hget", "hgetall", "hkeys", "hmget", "hscan", "hset",
                 "hsetnx", "info", "llen", "rpush", "set", "time", "zadd", "zcard", "zmscore", "zrange", "zrem",
             }
         ),
@@ -73,7 +73,7 @@ NEEDS: dict[Role, Needs] = {
     Role.READER: Needs(scripts=(), plain=_READS | {"hstrlen", "llen", "pttl", "scan", "type"}, queues="R"),
     Role.OPERATOR: Needs(
         scripts=("enqueue", "cancel", "reschedule", "redrive", "purge", "define"),
-        plain=_READS | {"del", "hdel", "hexists", "hset", "hsetnx", "rpush", "set"},
+        plain=_READS | {"del", "get", "hdel", "hexists", "hset", "hsetnx", "rpush", "set"},
         queues="RW",
     ),
     Role.DOCTOR: Needs(

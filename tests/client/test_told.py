@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.proxy import Fault, Proxy
+from tests.proxy import Fault, Proxy, name_of
 from tests.servers import RedisServer
 from zwheel import (
     BrokerError,
@@ -339,4 +339,27 @@ async def test_a_new_round_of_the_same_jobs_is_no_repeat(fresh: RedisServer, blo
         forget(fresh, *stored(fresh))
     with fresh.client() as redis:
         assert [key for key in redis.keys("*:replay:chunk:*") if redis.pttl(key) > 1000] == []
+    await client.close()
+
+
+@both
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER], ids=["not carried out", "carried out"])
+async def test_a_bulk_that_names_an_id_in_two_chunks_makes_no_other_job_twice(
+    fresh: RedisServer, proxy: Proxy, blocking: bool, fault: Fault
+) -> None:
+    client = Client(proxy.url, blocking)
+    await client.submit(jobs(client.any, 1)[0])
+    ids = "a", "x", "y", "a", "z"
+    batch = [client.any.new_job("t", args=[n], id=job_id, keep=0, queue="q") for n, job_id in enumerate(ids)]
+    proxy.arm(fault, lambda command: name_of(command) == "enqueue" and b"z" in command)
+    with pytest.raises(OutcomeUnknown):
+        await client.many(batch, 3)
+    forget(fresh, *ids)
+    answers = await client.many(batch, 3)
+    assert [answer.job_id for answer in answers] == list(ids)
+    assert not {"x", "y"} & stored(fresh), "they ran already"
+    assert ("z" in stored(fresh)) == (fault is Fault.BEFORE), "it ran already, or it is made now"
+    forget(fresh, *ids)
+    assert sum(answer.existed for answer in await client.many(batch, 3)) == 1, "a new round is no repeat"
+    assert stored(fresh) >= set(ids)
     await client.close()

@@ -76,6 +76,19 @@ class Doubts:
         if doubt is not None:
             doubt.cancelled.add(job_id)
 
+    def about(self, batch: Sequence[NewJob]) -> bool:
+        """Whether it is in doubt about a job of a batch, or has an answer for one that was not told."""
+        return any((job.queue, job.id) in of for job in batch for of in (self._doubts, self._answers))
+
+    def take_own(self, queue: str, batch: Sequence[NewJob]) -> Doubt | None:
+        """Take the doubt about a request for exactly these jobs, as `take` does. Some may be in doubt by another one too."""
+        ids = [job.id for job in batch]
+        for job_id in ids:
+            doubt = self._doubts.get((queue, job_id))
+            if doubt is not None and doubt.ids == ids:
+                return self.take(queue, job_id)
+        return None
+
     def take(self, queue: str, job_id: JobId) -> Doubt | None:
         """Take the doubt about a job's request, to find it out; `keep` it again, or `settle` it."""
         doubt = self._doubts.get((queue, job_id))
@@ -97,7 +110,8 @@ class Doubts:
 
     def _drop(self, doubt: Doubt) -> None:
         for job_id in doubt.ids:
-            self._doubts.pop((doubt.sent.queue, job_id), None)
+            if self._doubts.get((doubt.sent.queue, job_id)) is doubt:
+                del self._doubts[doubt.sent.queue, job_id]
 
     def _forget(self) -> None:
         now = time.monotonic()

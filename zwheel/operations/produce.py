@@ -159,14 +159,20 @@ def _after_doubts(
 ) -> Steps[list[Enqueued]]:
     """Store a batch of which some jobs were asked for before, and their caller was not told what became of them."""
     doubts, queue = session.doubts, batch[0].queue
+    own = doubts.take_own(queue, batch)
+    if own is not None:
+        yield from _find_out(session, own, batch, bulk)
+    elif bulk is not None and (yield from _is_repeat(session, batch)):
+        # A part of it would not be known as the chunk that it is.
+        return (yield from _store(session, batch, known, bulk))
     found: dict[str, Enqueued] = {}
     for job in batch:
         if job.id in found:
             continue
-        doubt = doubts.take(queue, job.id)
-        if doubt is not None:
-            yield from _find_out(session, doubt, batch, bulk)
         answer = doubts.answer(queue, job)
+        if answer is None and (doubt := doubts.take(queue, job.id)) is not None:
+            yield from _find_out(session, doubt, batch, bulk)
+            answer = doubts.answer(queue, job)
         if answer is not None:
             found[job.id] = answer
     rest = [job for job in batch if job.id not in found]
@@ -181,6 +187,17 @@ def _after_doubts(
         known.add(queue)
     doubts.told(queue, told)
     return [found[job.id] for job in batch]
+
+
+def _is_repeat(session: Session, batch: Sequence[NewJob]) -> Steps[bool]:
+    """Whether an earlier call stored this chunk, and Redis has its answer, though jobs of it are in doubt by another request."""
+    if not session.doubts.about(batch):
+        return False
+    keys = session.keys(batch[0].queue)
+    with session.lane() as lane:
+        sent = enqueue(keys, batch, now_ms=session.clock.now_ms(), lane=lane, chunk=True)
+    (answer,) = yield (("GET", sent.call.keys[-1]),)
+    return bool(answer)
 
 
 def _find_out(
