@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.witness import bury_all
 from tests.proxy import Fault, Proxy, name_of
 from tests.servers import RedisServer
 from zwheel import (
@@ -16,6 +17,7 @@ from zwheel import (
     BrokerRefused,
     BrokerUnavailable,
     Enqueued,
+    JobState,
     NewJob,
     OutcomeUnknown,
     QueueFull,
@@ -126,6 +128,12 @@ class Client:
         assert self.wheel is not None
         return await self.wheel.enqueue_many(batch, chunk=chunk)
 
+    async def purge(self, queue: str, state: JobState) -> int:
+        if self.sync is not None:
+            return self.sync.purge(queue, state)
+        assert self.wheel is not None
+        return await self.wheel.purge(queue, state)
+
     async def close(self) -> None:
         if self.sync is not None:
             self.sync.close()
@@ -179,6 +187,28 @@ async def test_after_a_cancel_the_first_answer_is_no_answer_to_a_new_enqueue_of_
     assert (answer.existed, answer.replaced) == (False, True)
     with fresh.client() as admin:
         assert admin.hget(KEYS.jobs, "a")[:2] == b"1s"
+    await client.close()
+
+
+@both
+@pytest.mark.parametrize("state", [JobState.SCHEDULED, JobState.DEAD])
+async def test_after_a_purge_the_first_answer_is_no_answer_to_a_new_enqueue_of_the_id(
+    fresh: RedisServer, proxy: Proxy, blocking: bool, state: JobState
+) -> None:
+    client = Client(proxy.url, blocking)
+    await client.submit(jobs(client.any, 1)[0])
+    gone, ended = (client.any.new_job("t", queue="q", id=job_id) for job_id in ("gone", "ended"))
+    for job in gone, ended:
+        proxy.arm(Fault.AFTER, "enqueue")
+        with pytest.raises(OutcomeUnknown):
+            await client.submit(job)
+    forget(fresh, "ended")
+    if state is JobState.DEAD:
+        bury_all(fresh.url, 2, "q")
+    assert await client.purge("q", state) == 2
+    assert not (await client.submit(gone)).existed
+    assert not (await client.submit(ended)).existed
+    assert stored(fresh) == {"gone"}, "the other one ran already, and was not purged"
     await client.close()
 
 

@@ -117,10 +117,10 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **more}
 
 
-def bury_all(url: str, count: int) -> None:
-    """Claim every job that is due and bury it, a thousand at a time."""
+def bury_all(url: str, count: int, queue: str = "default") -> None:
+    """Claim every job of a queue that is due and bury it, a thousand at a time."""
     store = SyncStore(url, Session("zw", caller="gravedig"))
-    keys = store.session.keys("default")
+    keys = store.session.keys(queue)
     why = b'{"at":1900000000000,"attempt":1,"reason":"error","kind":"ValueError"}\n'
     day = ""
     for _ in range(count // 1000 + 2):

@@ -18,7 +18,7 @@ MOST_JOBS = 20_000
 class Doubt:
     """One request: sent, and not answered."""
 
-    __slots__ = ("again", "cancelled", "ids", "loan", "sent", "until")
+    __slots__ = ("again", "freed", "ids", "loan", "sent", "until")
 
     def __init__(self, loan: Loan, sent: EnqueueCall, began: float) -> None:
         self.loan = loan
@@ -27,8 +27,8 @@ class Doubt:
         self.sent = sent._replace(batch=[_light(job) for job in sent.batch])
         #: The jobs of this request that were asked for again, when that got no answer either.
         self.again: Sequence[NewJob] | None = None
-        #: Those of its jobs that were cancelled since: their ids are free.
-        self.cancelled: set[str] = set()
+        #: Those of its jobs that were cancelled or purged since: their ids are free.
+        self.freed: set[str] = set()
         self.until = began + KEPT_S
 
 
@@ -70,15 +70,19 @@ class Doubts:
             self._answers.pop((queue, job_id), None)
 
     def over(self, queue: str, job_id: str) -> None:
-        """A job was cancelled: who asks for its id from now on asks for another one."""
+        """A job was cancelled or purged: who asks for its id from now on asks for another one."""
         self._answers.pop((queue, job_id), None)
         doubt = self._doubts.get((queue, job_id))
         if doubt is not None:
-            doubt.cancelled.add(job_id)
+            doubt.freed.add(job_id)
 
     def about(self, batch: Sequence[NewJob]) -> bool:
         """Whether it is in doubt about a job of a batch, or has an answer for one that was not told."""
-        return any((job.queue, job.id) in of for job in batch for of in (self._doubts, self._answers))
+        return any((job.queue, job.id) in held for job in batch for held in (self._doubts, self._answers))
+
+    def of(self, queue: str) -> list[str]:
+        """The jobs of a queue that it is in doubt about, or has an answer for that was not told."""
+        return [job_id for name, job_id in (*self._doubts, *self._answers) if name == queue]
 
     def take_own(self, queue: str, batch: Sequence[NewJob]) -> Doubt | None:
         """Take the doubt about a request for exactly these jobs, as `take` does. Some may be in doubt by another one too."""
@@ -105,7 +109,7 @@ class Doubts:
         doubt.loan.back()
         # The first of several of one id is the one that made the job.
         for job, answer in zip(reversed(asked), reversed(answers), strict=True):
-            if job.id not in doubt.cancelled:
+            if job.id not in doubt.freed:
                 self._answers[doubt.sent.queue, job.id] = answer, doubt.until, job.replace
 
     def _drop(self, doubt: Doubt) -> None:

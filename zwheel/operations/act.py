@@ -130,6 +130,8 @@ def _purge_set(
     session: Session, queue: str, zset: str, day: str, highest: int | None, before: int, progress: Progress | None,
     ids: Sequence[str] = (),
 ) -> Steps[int]:  # fmt: skip
+    if session.doubts:
+        yield from _free(session, queue, zset)
     total = past = 0
     while True:
         call = calls.purge(
@@ -143,6 +145,17 @@ def _purge_set(
         # Not only a full batch has others behind it: large jobs come in smaller ones.
         if not gone and not left:
             return total
+
+
+def _free(session: Session, queue: str, zset: str) -> Steps[None]:
+    """Free the ids of jobs that are about to be purged, and of whose enqueue this client was not told the outcome."""
+    doubtful = session.doubts.of(queue)
+    for start in range(0, len(doubtful), BATCH_LIMIT):
+        part = doubtful[start : start + BATCH_LIMIT]
+        (scores,) = yield (("ZMSCORE", zset, *part),)
+        for job_id, score in zip(part, scores, strict=True):
+            if score is not None:
+                session.doubts.over(queue, job_id)
 
 
 def purge_dead(
