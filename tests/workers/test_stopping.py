@@ -33,13 +33,13 @@ async def stage(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) ->
 
 
 def family(pid: int) -> list[int]:
-    """A process and all below it, in the order of their ids, read from /proc."""
+    """A process and all below it, parents before their children, read from /proc."""
     below = []
     for task in Path(f"/proc/{pid}/task").glob("*"):
         with contextlib.suppress(OSError):
             for child in (task / "children").read_text(encoding="ascii").split():
                 below += family(int(child))
-    return sorted({pid, *below})
+    return list(dict.fromkeys([pid, *below]))
 
 
 def signal_all(pids: list[int], number: signal.Signals) -> None:
@@ -242,7 +242,7 @@ async def test_the_first_process_of_a_container_can_be_ended_while_it_imports(
     async with asyncio.timeout(20):
         line = await child.stdout.readline()
         assert line.startswith(b"importing"), line
-        (init,) = [pid for pid in family(child.pid) if pid != child.pid][:1]
+        init = family(child.pid)[1]
         os.kill(init, signal.SIGTERM)
         assert await child.wait() == 128 + signal.SIGTERM
 
@@ -255,11 +255,14 @@ async def test_a_worker_that_is_the_first_process_collects_orphans_and_drains(
         *first_process, sys.executable, "-m", "zwheel.cli", "worker", "orphan_app:wheel",
         cwd=tmp_path, env={**os.environ, "ZWHEEL_URL": url}, stdin=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    answer = await wheel.enqueue("orphans", retries=0, keep=60)
-    job = await wheel.wait(answer.job_id, timeout=40)
-    assert (job.state, job.failures) == (JobState.DONE, ())
-    (init,) = [pid for pid in family(child.pid) if pid != child.pid][:1]
-    os.kill(init, signal.SIGTERM)
-    async with asyncio.timeout(20):
-        assert await child.wait() == 0
+    try:
+        answer = await wheel.enqueue("orphans", retries=0, keep=60)
+        job = await wheel.wait(answer.job_id, timeout=40)
+        assert (job.state, job.failures) == (JobState.DONE, ())
+        os.kill(family(child.pid)[1], signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert await child.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
     assert await eventually(wheel.workers, lambda found: not found) == []
