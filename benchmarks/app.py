@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zwheel import Wheel, current_job
-from zwheel.wheel import Task
+from zwheel.client.wheel import Task
 
 from .bench import QUEUE
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import redis.asyncio
 
 from zwheel import Wheel, calls
+from zwheel.broker.store import Store
 from zwheel.calls import Lane, Session, day_name, read_claim
-from zwheel.store import Store
 from zwheel.times import DAY_MS
 
 from .bench import PAYLOAD, QUEUE

@@ -20,7 +20,7 @@ from typing import Self
 
 import redis
 
-from zwheel.server_binary import examine, find_binary
+from zwheel.embedded.binary import examine, find_binary
 
 from .figures import Cpu
 

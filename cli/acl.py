@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zwheel.acl import Role, rules
+from zwheel.broker.acl import Role, rules
 from zwheel.keys import check_name
 
 from .app import command, single

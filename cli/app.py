@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 _PLAIN_TYPE = re.compile(r" <(?:str|list\[str\])>\Z")
 
-#: Name of a command -> its module beside this one, its line in `zwheel --help`.
+#: Name of a command -> its module below this package, its line in `zwheel --help`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "enqueue": ("enqueue", "Enqueue one job, or many from JSONL."),
     "job": ("job", "Show, list, cancel, reschedule and await single jobs."),
     "queue": ("queue", "List, show, pause, resume, limit and purge queues."),
     "task": ("task", "See the tasks that workers publish, and who runs them."),
     "day": ("day", "See what is on the wheel, per UTC day and hour."),
-    "schedule": ("schedule", "Add, look at, change and explain what fires again and again."),
+    "schedule": ("schedule.group", "Add, look at, change and explain what fires again and again."),
     "dead": ("dead", "List, show, redrive and purge dead jobs."),
     "worker": ("worker", "Run a worker."),
     "workers": ("workers", "See the workers that serve the queues."),
@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "acl": ("acl", "Print the least rights of a Redis user."),
     "server": ("server", "Start, look at and stop the project's private server."),
     "dev": ("dev", "Private server and worker in one, reloaded on change."),
-    "demo": ("demo", "Watch jobs fire on time while a worker is killed."),
+    "demo": ("demo.command", "Watch jobs fire on time while a worker is killed."),
     "verify": ("verify", "Decide from a history whether the promises held."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

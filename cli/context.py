@@ -187,7 +187,7 @@ class Context:
         if self.shared.tz is not None:
             self.tz, self.tz_name = _zone(self.shared.tz), self.shared.tz
         if self.shared.redis_timeout is not None:
-            from zwheel.durations import parse_duration
+            from zwheel.schedules.durations import parse_duration
 
             self.timeout_s = parse_duration(self.shared.redis_timeout) / 1000
             if self.timeout_s <= 0:

@@ -16,8 +16,8 @@ from .output import Cell
 from .when import human_count
 
 if TYPE_CHECKING:
+    from zwheel.broker.store import Store
     from zwheel.doctor import Finding, Health, Keyspace
-    from zwheel.store import Store
 
 app = single()
 
@@ -51,10 +51,10 @@ async def doctor(
     it counts first, and without a terminal it needs --yes. Exit code 6 when a problem is left, 5 when a queue was not
     looked at in full, since this Redis user lacks a right, 0 with warnings only.
     """
+    from zwheel.broker.store import Store
     from zwheel.calls import Session
     from zwheel.config import resolve_url
     from zwheel.doctor import check_redis, check_rights, known_queues
-    from zwheel.store import Store
 
     names = [check_name(name) for name in dict.fromkeys(queue or ())]
     settings = ctx.settings()

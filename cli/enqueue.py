@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typer._click import Context as AnyContext
 
     from zwheel import Wheel
-    from zwheel.published import PublishedTask
+    from zwheel.published.task import PublishedTask
 
 app = single()
 
@@ -323,7 +323,7 @@ async def _try(ctx: Context, call: Call, options: dict[str, Any], *, strict: boo
 
 def _describe(ctx: Context, task: str, args: list[Any], kwargs: dict[str, Any], options: dict[str, Any]) -> None:
     """Show what would be enqueued, after everything that can be checked here was checked."""
-    from zwheel.codec import DEFAULT
+    from zwheel.payload.codec import DEFAULT
     from zwheel.times import to_ms
 
     size = len(DEFAULT.encode(args, kwargs, options["headers"]))

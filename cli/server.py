@@ -12,7 +12,7 @@ from .output import Cell
 
 if TYPE_CHECKING:
     from zwheel.config import Settings
-    from zwheel.embedded import Server
+    from zwheel.embedded.server import Server
 
 app = group("Start, look at and stop the project's private server.")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -25,7 +25,7 @@ def start(ctx: Context) -> None:
     The project is the nearest directory, from here up, with zwheel.toml, pyproject.toml or .git, else this directory. Each
     project has a server of its own; ZWHEEL_HOME names one for several. It stays up after this command, keeps its jobs on disk, and listens on a Unix socket that only you can open.
     """
-    from zwheel import embedded
+    from zwheel.embedded import server as embedded
 
     settings = ctx.settings()
     server = embedded.start(settings.home)
@@ -42,7 +42,7 @@ def start(ctx: Context) -> None:
 @command(app, "status", examples=["zwheel server status", "zwheel server status --json"])
 def status(ctx: Context) -> None:
     """Show the private server; the exit code is 3 when it does not run."""
-    from zwheel import embedded
+    from zwheel.embedded import server as embedded
 
     settings = ctx.settings()
     server = embedded.status(settings.home)
@@ -74,7 +74,7 @@ def status(ctx: Context) -> None:
 @command(app, "stop", examples=["zwheel server stop"])
 def stop(ctx: Context) -> None:
     """Stop the private server in order; its jobs stay on disk for the next start."""
-    from zwheel import embedded
+    from zwheel.embedded import server as embedded
 
     settings = ctx.settings()
     home = settings.home
@@ -90,7 +90,7 @@ def stop(ctx: Context) -> None:
 @command(app, "reset", examples=["zwheel server reset", "zwheel server reset --yes"])
 def reset(ctx: Context) -> None:
     """Stop the private server and delete all of its jobs."""
-    from zwheel import embedded
+    from zwheel.embedded import server as embedded
 
     settings = ctx.settings()
     home = settings.home
@@ -109,7 +109,7 @@ def reset(ctx: Context) -> None:
 
 def data_bytes(home: Path) -> int:
     """Count the bytes of the append-only file; 0 without one."""
-    from zwheel.server_home import DATA
+    from zwheel.embedded.home import DATA
 
     total = 0
     for path in (home / DATA).rglob("*"):

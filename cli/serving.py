@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zwheel.catalogue import unknown_task
 from zwheel.errors import BrokerError, EmbeddedServerError, InvalidInput
 from zwheel.info import WorkerState
+from zwheel.published.catalogue import unknown_task
 from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, allows, digest, needed
 
 from .context import Context, Refused
@@ -20,7 +20,7 @@ from .values import Word, read_words, task_arguments
 if TYPE_CHECKING:
     from zwheel import Wheel
     from zwheel.info import Serving
-    from zwheel.published import PublishedTask
+    from zwheel.published.task import PublishedTask
 
 T = TypeVar("T")
 EXPOSED = "note: others can read a command line; give secrets with key:=@FILE, key:=@- or --jsonl"

@@ -146,8 +146,8 @@ def arguments(job: Job) -> dict[str, Any]:
     nothing = {"args": None, "kwargs": None, "headers": None, "timeout_ms": None, "retries_by": "job"}
     if not job.body:
         return nothing
-    from zwheel.codec import DEFAULT
-    from zwheel.tasks import BY_JOB, BY_TASK, POLICY_HEADER, TIMEOUT_HEADER
+    from zwheel.payload.codec import DEFAULT
+    from zwheel.policy import BY_JOB, BY_TASK, POLICY_HEADER, TIMEOUT_HEADER
 
     try:
         args, kwargs, headers = DEFAULT.decode(job.body, context=f"{job.task}\n{job.id}".encode())

@@ -17,7 +17,7 @@ from .when import human_duration
 
 if TYPE_CHECKING:
     from zwheel.info import Serving
-    from zwheel.published import PublishedTask
+    from zwheel.published.task import PublishedTask
 
 app = group("See the tasks that workers publish, and who runs them.")
 
@@ -26,7 +26,7 @@ Name = Annotated[str, typer.Argument(metavar="TASK", help="The task's name.")]
 
 def task_document(task: PublishedTask, serving: Serving | None) -> dict[str, Any]:
     """Give what is known of a task as JSON."""
-    from zwheel.shapes import code_of
+    from zwheel.published.shapes import code_of
 
     signature = task.signature
     return {
@@ -123,7 +123,7 @@ async def show(ctx: Context, name: Name) -> None:
 
     Exit code 4 when no worker has published it.
     """
-    from zwheel.catalogue import unknown_task
+    from zwheel.published.catalogue import unknown_task
 
     async with ctx.wheel() as wheel:
         await wheel.learn(check_task(name))
@@ -140,7 +140,7 @@ async def show(ctx: Context, name: Name) -> None:
 
 
 def _fields(ctx: Context, task: PublishedTask, serving: Serving | None) -> Any:
-    from zwheel.shapes import code_of
+    from zwheel.published.shapes import code_of
 
     policy = task.policy
     yield "task", task.name

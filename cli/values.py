@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from zwheel.durations import parse_duration
 from zwheel.errors import BrokerRefused, InvalidInput, InvalidTime
 from zwheel.keys import check_name
 from zwheel.outside import Unreadable
 from zwheel.plain import cut
-from zwheel.shapes import fits
+from zwheel.published.shapes import fits
+from zwheel.schedules.durations import parse_duration
 from zwheel.times import to_ms
 
 from .exits import ExitCode
 from .when import human_count, parse_when
 
 if TYPE_CHECKING:
-    from zwheel.published import PublishedSignature
+    from zwheel.published.task import PublishedSignature
 
     from .context import Context
 

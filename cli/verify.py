@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from zwheel.durations import parse_duration
 from zwheel.errors import InvalidInput
+from zwheel.schedules.durations import parse_duration
 
 from .app import command, single
 from .context import Context
@@ -92,9 +92,9 @@ def verify(
 
 
 def _snapshot(ctx: Context, queues: list[str] | None) -> None:
+    from zwheel.broker.store import SyncStore
     from zwheel.calls import Session
     from zwheel.config import resolve_url
-    from zwheel.store import SyncStore
     from zwheel.verify import take_snapshot
 
     settings = ctx.settings()

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from zwheel.durations import parse_duration
 from zwheel.errors import ConfigError
 from zwheel.outside import escaped
+from zwheel.schedules.durations import parse_duration
 
 from .app import command, single
 from .context import Context

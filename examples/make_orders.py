@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zwheel.cli.demo_orders import make_orders, to_jsonl
+from zwheel.cli.demo.orders import make_orders, to_jsonl
 
 TARGET = Path(__file__).with_name("orders.jsonl")
 

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 import hiredis
 
-from zwheel.scripts import NAMES, script
+from zwheel.calls.scripts import NAMES, script
 
 T = TypeVar("T")
 Command = list[bytes]

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import zwheel
+from zwheel.client.functions import module_of_file
+from zwheel.client.registry import Registry
 from zwheel.errors import AppError, ConfigError, ZwheelError
-from zwheel.functions import module_of_file
-from zwheel.registry import Registry
 
 #: Where the modules of zwheel and of the import system are: their frames say nothing about an application.
 _OWN = (*(os.path.dirname(os.path.abspath(file)) + os.sep for file in (zwheel.__file__, __file__)), importlib.__file__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Call, word
 from zwheel.errors import BrokerError
-from zwheel.store import SyncStore
 
 from .asks import GONE_MS
 from .claims import Claim, Stop

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import random
 
+from zwheel.broker.store import Store
+from zwheel.client.registry import Registry
 from zwheel.errors import BrokerError
 from zwheel.operations.declared import about_declared, sync_declared
 from zwheel.operations.schedules import SyncReport
 from zwheel.outside import Sayer, escaped
-from zwheel.registry import Registry
-from zwheel.store import Store
 
 log = escaped("zwheel.worker")
 

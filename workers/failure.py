@@ -7,7 +7,7 @@ import traceback
 from types import TracebackType
 from typing import TypeVar
 
-from zwheel import functions
+from zwheel.client import functions
 from zwheel.errors import UndecodableJob
 from zwheel.job import Failure, Reason
 from zwheel.record import MESSAGE_CHARS, TRACEBACK_CHARS, failures_of

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zwheel import calls
-from zwheel.address import parse_url
+from zwheel.broker.address import parse_url
+from zwheel.broker.store import SyncStore
 from zwheel.calls import BATCH_LIMIT, Call, Reply
 from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.outside import Sayer, escaped
-from zwheel.store import SyncStore
 
 from .beside import Beside
 from .claims import Claim, Stop

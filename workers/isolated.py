@@ -19,11 +19,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zwheel.client.tasks import BaseTask
 from zwheel.context import CurrentJob
 from zwheel.outside import escaped
 from zwheel.plain import counted
 from zwheel.retry import Discard, Retry
-from zwheel.tasks import BaseTask
 
 from .asks import STOP_SIGNALS
 from .failure import Elsewhere, Reported, printable

@@ -22,13 +22,13 @@ import time
 from contextvars import copy_context
 from typing import Any
 
-from zwheel.arguments import Signature
-from zwheel.codec import Codec
+from zwheel.client.functions import finish, rest_of
+from zwheel.client.tasks import BaseTask
 from zwheel.context import CurrentJob, current
-from zwheel.functions import finish, rest_of
 from zwheel.job import JobState
+from zwheel.payload.arguments import Signature
+from zwheel.payload.codec import Codec
 from zwheel.retry import Discard, Retry
-from zwheel.tasks import BaseTask
 
 from .alive import is_running
 from .app import import_named

@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from zwheel import calls
+from zwheel.broker.store import SyncStore
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
 from zwheel.outside import escaped
-from zwheel.store import SyncStore
 
 from .alive import is_running
 from .asks import STOP_SIGNALS, Asks, time_left_s

@@ -14,7 +14,7 @@ from typing import Any
 
 from zwheel.calls import Claimed
 from zwheel.calls.claim import LONGEST_ROLE_MS
-from zwheel.clock import ServerClock
+from zwheel.calls.clock import ServerClock
 from zwheel.keys import ShardKeys
 from zwheel.outside import as_text, flat, score_ms, whole
 

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from zwheel.broker.store import Store, pause_s
 from zwheel.calls import GROUPS_LIMIT
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
 from zwheel.outside import Sayer, escaped, flat, score_ms
 from zwheel.record import task_and_body
-from zwheel.store import Store, pause_s
 
 from .peers import FRESH_S, NOBODY, read_peer
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from zwheel.broker.store import Store, pause_s
 from zwheel.calls.define import Late
 from zwheel.context import NOMINAL_HEADER, PREVIOUS_HEADER, SCHEDULE_HEADER, START_BY_HEADER
 from zwheel.errors import BrokerError, BrokerFull, ScheduleNotFound, UndecodableJob
@@ -18,7 +19,6 @@ from zwheel.operations.late import GivenBack, give_back
 from zwheel.outside import escaped
 from zwheel.record import STATES, failures_of
 from zwheel.schedules.definition import occurrence_id
-from zwheel.store import Store, pause_s
 
 from .claims import Claim
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from zwheel.calls import Session
+from zwheel.client.tasks import BaseTask
 from zwheel.errors import UnknownTask
 from zwheel.job import QueueName, Reason
 from zwheel.logs import job_fields
@@ -19,7 +20,6 @@ from zwheel.outside import escaped, fenced_below
 from zwheel.plain import counted
 from zwheel.record import write_failures
 from zwheel.retry import Discard, Retry
-from zwheel.tasks import BaseTask
 from zwheel.times import DAY_MS
 
 from .asks import GONE_MS

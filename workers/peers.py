@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from zwheel.broker.store import Store
 from zwheel.calls import GROUPS_LIMIT
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
 from zwheel.operations.overview import MOST_NAMES, published_names
 from zwheel.outside import escaped, flat
 from zwheel.shell import allows, digest
-from zwheel.store import Store
 
 log = escaped("zwheel.worker")
 

@@ -20,13 +20,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from zwheel import calls
+from zwheel.broker.store import Listener, Store, pause_s
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys, queues_key
 from zwheel.outside import Sayer, escaped
-from zwheel.store import Listener, Store, pause_s
 from zwheel.times import DAY_MS
 
 from .claims import Claim, Observer, Slots

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from zwheel.connect import open_descriptors
+from zwheel.broker.connect import open_descriptors
+from zwheel.client.registry import Registry
 from zwheel.context import current
 from zwheel.errors import ConfigError
 from zwheel.logs import JobFilter, JsonLines, TextLines
 from zwheel.outside import escaped
-from zwheel.registry import Registry
 
 from .claims import Claim
 from .forks import FORKS, Threads, loop_descriptors

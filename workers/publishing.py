@@ -12,11 +12,11 @@ import random
 from collections.abc import Iterable
 
 from zwheel import operations as ops
+from zwheel.broker.store import Store
+from zwheel.client.registry import Registry
 from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.outside import Sayer, escaped
-from zwheel.published import facts_of, read_row, seen_of, stamped
-from zwheel.registry import Registry
-from zwheel.store import Store
+from zwheel.published.task import facts_of, read_row, seen_of, stamped
 
 log = escaped("zwheel.worker")
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from zwheel import calls
+from zwheel.broker.store import Store
 from zwheel.calls import Reaped
 from zwheel.doctor import info_fields
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, UndecodableJob
@@ -19,7 +20,6 @@ from zwheel.logs import FIELDS, job_fields
 from zwheel.outside import Sayer, escaped, flat, whole
 from zwheel.plain import counted
 from zwheel.record import read_record
-from zwheel.store import Store
 
 from .claims import Observer
 from .contact import Contact

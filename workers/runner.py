@@ -10,16 +10,17 @@ from contextvars import copy_context
 from typing import Any
 
 from zwheel.calls import Session
-from zwheel.codec import Codec
+from zwheel.client.functions import finish, rest_of
+from zwheel.client.tasks import BaseTask
 from zwheel.context import SCHEDULE_HEADER, current
 from zwheel.errors import BadArguments, UndecodableJob
 from zwheel.failpoints import FAILPOINTS
-from zwheel.functions import finish, rest_of
 from zwheel.job import QueueName, Reason
 from zwheel.outside import escaped
-from zwheel.published import PublishedSignature, parameters_of
+from zwheel.payload.codec import Codec, body_context
+from zwheel.policy import BY_TASK, POLICY_HEADER
+from zwheel.published.task import PublishedSignature, parameters_of
 from zwheel.record import task_and_body
-from zwheel.tasks import BY_TASK, POLICY_HEADER, BaseTask, body_context
 
 from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop

@@ -20,20 +20,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from zwheel import calls
+from zwheel.broker.store import Store, pause_s
 from zwheel.calls import BATCH_LIMIT, REPAIR_JOBS
 from zwheel.calls.advance import Advance
-from zwheel.codec import Codec
 from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown, SchemaMismatch
 from zwheel.keys import ShardKeys
-from zwheel.occurrence import advance_of
 from zwheel.operations.late import give_back, late_ones
+from zwheel.operations.occurrence import advance_of
 from zwheel.operations.schedules import awaken
 from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown, whole
+from zwheel.payload.codec import Codec
 from zwheel.plain import counted
 from zwheel.schedules.plan import drawn_back, plan
 from zwheel.schedules.promise import is_stale
 from zwheel.schedules.state import ScheduleInfo, Status, read_schedule
-from zwheel.store import Store, pause_s
 
 log = escaped("zwheel.scheduler")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zwheel.address import parse_url
+from zwheel.broker.address import parse_url
 from zwheel.errors import ConfigError
 from zwheel.job import DEFAULT_QUEUE
 from zwheel.keys import check_name

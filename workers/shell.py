@@ -10,14 +10,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 
+from zwheel.client.registry import Registry
+from zwheel.client.tasks import BaseTask
 from zwheel.context import CurrentJob, current_job
 from zwheel.errors import ConfigError, InvalidInput
 from zwheel.outside import escaped
 from zwheel.plain import counted
-from zwheel.registry import Registry
+from zwheel.policy import make_policy
 from zwheel.retry import Discard
 from zwheel.shell import DEFAULT_SHELL, SHELL_TASK, digest, needed, shell_kwargs
-from zwheel.tasks import BaseTask, make_policy
 
 from .failure import NotAllowed, Reported, printable
 from .group import end_group

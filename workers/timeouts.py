@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zwheel.codec import Codec
+from zwheel.client.tasks import BaseTask
 from zwheel.errors import UndecodableJob
+from zwheel.payload.codec import Codec, body_context
+from zwheel.policy import TIMEOUT_HEADER
 from zwheel.record import task_and_body
-from zwheel.tasks import TIMEOUT_HEADER, BaseTask, body_context
 
 
 def timeout_of(headers: Mapping[str, str], otherwise: int | None) -> int | None:

@@ -10,12 +10,12 @@ import random
 import time
 from typing import Any
 
+from zwheel.broker.store import Store
 from zwheel.calls import foreign_schema
 from zwheel.doctor import Policy, eviction_policy, refusal
 from zwheel.errors import BrokerError, BrokerRefused, SchemaMismatch
 from zwheel.keys import SCHEMA, ShardKeys
 from zwheel.outside import as_text, escaped, is_text
-from zwheel.store import Store
 
 from .claims import Observer
 from .settings import WorkerSettings

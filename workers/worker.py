@@ -8,13 +8,15 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zwheel import __version__
-from zwheel.acl import Role, command_for
-from zwheel.address import mask_url
+from zwheel.broker.acl import Role, command_for
+from zwheel.broker.address import mask_url
+from zwheel.broker.connect import check_server
+from zwheel.broker.store import Recording, Store, SyncStore, pause_s
 from zwheel.calls import Session
-from zwheel.connect import check_server
+from zwheel.client.registry import Registry
 from zwheel.doctor import info_fields
 from zwheel.errors import (
     BrokerError,
@@ -31,8 +33,6 @@ from zwheel.operations.listing import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.outside import escaped
 from zwheel.plain import counted
-from zwheel.registry import Registry
-from zwheel.store import Store, SyncStore, pause_s
 
 from .app import module_of
 from .asks import CANCELLED_S
@@ -53,9 +53,6 @@ from .scheduler import Scheduler
 from .settings import WorkerSettings, refuse_memory
 from .watch import Watch
 from .watchdog import Watchdog
-
-if TYPE_CHECKING:
-    from zwheel.history import Recorder
 
 log = escaped("zwheel.worker")
 
@@ -383,7 +380,7 @@ def _start(
     return loops, parts
 
 
-def _both(observer: Observer | None, recorder: Recorder | None) -> Observer | None:
+def _both(observer: Observer | None, recorder: Recording | None) -> Observer | None:
     """Let the history see what an observer sees."""
     if recorder is None or observer is None:
         return observer if recorder is None else recorder.observe

@@ -12,7 +12,8 @@ from zwheel._version import __version__
 
 if TYPE_CHECKING:
     from zwheel.calls.enqueue import NewJob
-    from zwheel.codec import Cipher, Codec
+    from zwheel.client.sync import SyncTask, SyncWheel
+    from zwheel.client.wheel import Task, Wheel
     from zwheel.context import CurrentJob, CurrentOccurrence, current_job
     from zwheel.errors import (
         BadArguments,
@@ -43,17 +44,17 @@ if TYPE_CHECKING:
     from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
     from zwheel.job import CancelOutcome, Enqueued, Failure, Job, JobState, Reason, RescheduleOutcome
     from zwheel.operations.schedules import SyncReport
+    from zwheel.payload.codec import Cipher, Codec
     from zwheel.retry import Backoff, Discard, Retry
     from zwheel.schedules.calendars import Calendar
     from zwheel.schedules.definition import Definition
     from zwheel.schedules.kinds import Cron, Every, Interval, Times
     from zwheel.schedules.state import Past, ScheduleInfo
-    from zwheel.sync import SyncTask, SyncWheel
-    from zwheel.wheel import Task, Wheel
 
 _HOME = {
     "zwheel.calls.enqueue": ["NewJob"],
-    "zwheel.codec": ["Cipher", "Codec"],
+    "zwheel.payload": ["codec"],
+    "zwheel.payload.codec": ["Cipher", "Codec"],
     "zwheel.context": ["CurrentJob", "CurrentOccurrence", "current_job"],
     "zwheel.errors": [
         "BadArguments",
@@ -89,8 +90,8 @@ _HOME = {
     "zwheel.schedules.definition": ["Definition"],
     "zwheel.schedules.kinds": ["Cron", "Every", "Interval", "Times"],
     "zwheel.schedules.state": ["Past", "ScheduleInfo"],
-    "zwheel.sync": ["SyncTask", "SyncWheel"],
-    "zwheel.wheel": ["Task", "Wheel"],
+    "zwheel.client.sync": ["SyncTask", "SyncWheel"],
+    "zwheel.client.wheel": ["Task", "Wheel"],
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -31,10 +31,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zwheel.address import MEMORY_BANNER, mask_text, mask_url, parse_url
+from zwheel.broker.address import MEMORY_BANNER, mask_text, mask_url, parse_url
+from zwheel.embedded.trust import distrust
 from zwheel.errors import BrokerUnavailable, ConfigError, InvalidName
 from zwheel.keys import check_name
-from zwheel.trust import distrust
 
 FILE_NAME = "zwheel.toml"
 DEFAULT_NAMESPACE = "zw"
@@ -120,7 +120,7 @@ def resolve_url(settings: Settings, *, start_embedded: bool, say: Callable[[str]
         return settings.url
     if settings.production:
         raise BrokerUnavailable("ZWHEEL_ENV is production and no Redis is named: set ZWHEEL_URL")
-    from zwheel import embedded
+    from zwheel.embedded import server as embedded
 
     server = embedded.start(settings.home) if start_embedded else embedded.status(settings.home)
     if server is None:

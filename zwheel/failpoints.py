@@ -13,8 +13,8 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 
+from zwheel.calls.scripts import NAMES
 from zwheel.errors import ConfigError, OutcomeUnknown
-from zwheel.scripts import NAMES
 
 PLACES = frozenset({f"{name}.{side}" for name in (*NAMES, "handler") for side in ("before", "after")})
 

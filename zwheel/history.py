@@ -233,7 +233,7 @@ def _known_undone(error: BaseException) -> bool:
     if not isinstance(error, Exception):
         return False
     if not isinstance(error, ZwheelError):
-        from zwheel.connect import translate
+        from zwheel.broker.connect import translate
 
         if "user_script" in str(error) or " script: " in str(error):
             return False

@@ -113,7 +113,7 @@ def queues_key(namespace: str) -> str:
 
 
 def tasks_key(namespace: str) -> str:
-    """HASH task name -> JSON: what workers publish of their tasks (see `zwheel/published.py`)."""
+    """HASH task name -> JSON: what workers publish of their tasks (see `zwheel/published/task.py`)."""
     return f"{check_name(namespace, 'namespace')}:tasks"
 
 

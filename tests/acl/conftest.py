@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.servers import RedisServer
-from zwheel.acl import Role, rules
+from zwheel.broker.acl import Role, rules
 
 AsRole = Callable[..., str]
 

@@ -17,7 +17,7 @@ import pytest
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, running
 from zwheel import Backoff, BrokerRefused, SyncWheel, Wheel
-from zwheel.acl import Role, command_after, command_for, commands
+from zwheel.broker.acl import Role, command_after, command_for, commands
 from zwheel.cli import run
 from zwheel.keys import ShardKeys
 

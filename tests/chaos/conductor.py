@@ -16,9 +16,9 @@ from typing import Any
 
 from tests.proxy import Proxy
 from zwheel import Wheel, ZwheelError
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Session
 from zwheel.history import History
-from zwheel.store import SyncStore
 from zwheel.verify import take_snapshot
 
 from .app import NAMESPACE, QUEUES

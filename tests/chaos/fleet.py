@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from zwheel.scripts import NAMES
+from zwheel.calls.scripts import NAMES
 
 from .app import QUEUES
 

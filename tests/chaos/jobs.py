@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zwheel import NewJob
-from zwheel.registry import Registry
+from zwheel.client.registry import Registry
 
 from .app import QUEUES
 

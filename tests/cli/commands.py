@@ -13,7 +13,7 @@ CLI = Path(__file__).resolve().parents[2] / "cli"
 
 def written() -> list[str]:
     """The names in the table whose module is there."""
-    return [name for name, (module, _) in COMMANDS.items() if (CLI / f"{module}.py").exists()]
+    return [name for name, (module, _) in COMMANDS.items() if (CLI / f"{module.replace('.', '/')}.py").exists()]
 
 
 def leaves() -> list[tuple[str, ...]]:

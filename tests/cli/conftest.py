@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from zwheel import calls
+from zwheel.broker.store import SyncStore
 from zwheel.cli import run
 from zwheel.job import Failure
 from zwheel.keys import ShardKeys
 from zwheel.record import write_failures
-from zwheel.store import SyncStore
 from zwheel.times import day_of
 
 SETTINGS = ("ZWHEEL_URL", "REDIS_URL", "ZWHEEL_NAMESPACE", "ZWHEEL_APP", "ZWHEEL_ENV", "NO_COLOR", "_ZWHEEL_COMPLETE")

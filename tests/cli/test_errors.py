@@ -144,7 +144,7 @@ def test_a_fault_of_our_own_is_one_sentence_and_with_debug_a_traceback(
     async def broken(*_: object) -> None:
         raise RuntimeError("\x1b[31mbroken")
 
-    monkeypatch.setattr("zwheel.wheel.Wheel.queues", broken)
+    monkeypatch.setattr("zwheel.client.wheel.Wheel.queues", broken)
     done = shell("queue", "ls")
     assert done.code == 1
     assert done.err == "zwheel: unexpected RuntimeError: broken; repeat it with --debug and report what it shows\n"

@@ -15,7 +15,7 @@ from .commands import leaves, written
 from .conftest import Shell
 
 #: What a help text must not need: they take longer to import than all the rest.
-HEAVY = ("rich", "redis", "pydantic", "zwheel.wheel", "asyncio")
+HEAVY = ("rich", "redis", "pydantic", "zwheel.client.wheel", "asyncio")
 HELP_S = 0.2
 
 

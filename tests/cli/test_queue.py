@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from zwheel import operations as ops
-from zwheel.connect import connect_sync
+from zwheel.broker.connect import connect_sync
 
 from .conftest import Hand, Shell
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from zwheel import SyncWheel, Wheel
-from zwheel.cli import schedule_options as options
-from zwheel.codec import DEFAULT
+from zwheel.cli.schedule import options as options
+from zwheel.payload.codec import DEFAULT
+from zwheel.policy import POLICY_HEADER
 from zwheel.schedules.calendars import Calendar, OnBlocked
 from zwheel.schedules.definition import Definition, Misfire, Overlap
 from zwheel.schedules.kinds import Cron, Every
 from zwheel.schedules.state import ScheduleInfo
 from zwheel.schedules.zones import Fold, Gap
 from zwheel.shell import SHELL_TASK, shell_kwargs
-from zwheel.tasks import POLICY_HEADER
 from zwheel.times import to_datetime
 
 from .conftest import Shell

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from zwheel import SyncWheel
-from zwheel.backfill import LIMIT
+from zwheel.client.backfill import LIMIT
 from zwheel.schedules.state import Status
 
 from .conftest import Hand, Shell

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from zwheel import SyncWheel
-from zwheel.cli.schedule_file import EXAMPLE, read_schedules
-from zwheel.codec import DEFAULT
-from zwheel.declare import ScheduleOptions
+from zwheel.cli.schedule.file import EXAMPLE, read_schedules
+from zwheel.client.declare import ScheduleOptions
 from zwheel.errors import InvalidInput
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.calendars import Calendar, OnBlocked
 from zwheel.schedules.definition import Definition, Misfire, Overlap
 from zwheel.schedules.kinds import Cron

@@ -13,9 +13,9 @@ import pytest
 
 from tests.unit.schedules.crontab_shapes import PROGRAMS, SYSTEM_SHAPES, USER_SHAPES, USERS
 from zwheel import SyncWheel
-from zwheel.cli import crontab_source
 from zwheel.cli.output import Output
-from zwheel.codec import DEFAULT
+from zwheel.cli.schedule import crontab_source as crontab_source
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.definition import Definition
 
 from .conftest import Done, Shell

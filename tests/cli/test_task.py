@@ -15,7 +15,7 @@ import pytest
 from tests.servers import RedisServer
 from zwheel import SyncWheel, Wheel
 from zwheel.keys import ShardKeys, tasks_key
-from zwheel.published import row_of
+from zwheel.published.task import row_of
 
 from .conftest import Hand, Shell
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.servers import RedisServer
 from zwheel import SyncWheel
-from zwheel.acl import Role, rules
+from zwheel.broker.acl import Role, rules
 
 from .conftest import Shell
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zwheel.connect import connect_async, translate
+from zwheel.broker.connect import connect_async, translate
 from zwheel.errors import BrokerError
 
 SECRET = "s3cr3t-p@ss/word"

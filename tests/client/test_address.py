@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.client.asking import ESCAPED, SECRET
-from zwheel.address import mask_url, parse_url
+from zwheel.broker.address import mask_url, parse_url
 from zwheel.errors import ConfigError
 
 

@@ -14,11 +14,11 @@ from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import eventually
 from zwheel import BadArguments, BrokerUnavailable, CancelOutcome, ConfigError, InvalidInput, JobState, SyncWheel, Wheel
-from zwheel import catalogue as module
 from zwheel.errors import InvalidName, UnknownTask
 from zwheel.keys import tasks_key
-from zwheel.published import row_of
-from zwheel.tasks import POLICY_HEADER
+from zwheel.policy import POLICY_HEADER
+from zwheel.published import catalogue as module
+from zwheel.published.task import row_of
 
 pytestmark = pytest.mark.anyio
 TASKS = tasks_key("zw")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.servers import RedisServer
-from zwheel import embedded, server_home
+from zwheel.broker.connect import connect_sync, translate
 from zwheel.config import Settings, load_settings, resolve_url
-from zwheel.connect import connect_sync, translate
+from zwheel.embedded import home as server_home
+from zwheel.embedded import server as embedded
 from zwheel.errors import BrokerUnavailable, ConfigError, InvalidName
 
 FILE = """

@@ -25,16 +25,16 @@ from redis import exceptions as client_errors
 from tests.client.asking import ESCAPED, SECRET, open_async, refused
 from tests.conftest import MakeServer
 from tests.servers import RedisServer, binary_of, free_port
-from zwheel import connect
+from zwheel.broker import connect
+from zwheel.broker.connect import check_server, connect_blocking, connect_sync, translate
+from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Session
-from zwheel.connect import check_server, connect_blocking, connect_sync, translate
 from zwheel.errors import (
     BrokerRefused,
     BrokerUnavailable,
     ConfigError,
     OutcomeUnknown,
 )
-from zwheel.store import Store, SyncStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.raw_keys]
 
@@ -241,7 +241,7 @@ async def test_no_free_connection_in_time_means_nothing_was_sent(own_server: Mak
 def test_a_client_made_before_a_fork_serves_both_processes(fresh: RedisServer) -> None:
     script = """
         import os, sys
-        from zwheel.connect import connect_sync
+        from zwheel.broker.connect import connect_sync
         client = connect_sync(sys.argv[1])
         before = client.client_id()
         child = os.fork()

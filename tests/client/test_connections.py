@@ -16,9 +16,9 @@ import pytest
 from tests.proxy import Proxy
 from tests.servers import RedisServer
 from zwheel import JobState, OutcomeUnknown, SyncWheel, Wheel
+from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Session
 from zwheel.errors import BrokerError
-from zwheel.store import Store, SyncStore
 
 pytestmark = pytest.mark.anyio
 

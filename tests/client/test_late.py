@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tests.servers import RedisServer
+from zwheel.broker.store import Steps, SyncStore
 from zwheel.calls import Call, NewJob, Session
-from zwheel.clock import ServerClock
-from zwheel.codec import DEFAULT
+from zwheel.calls.clock import ServerClock
 from zwheel.job import JobId, QueueName
 from zwheel.operations.produce import enqueue_batch
+from zwheel.payload.codec import DEFAULT
 from zwheel.record import record_tail
-from zwheel.store import Steps, SyncStore
 from zwheel.times import DAY_MS
 
 #: A midnight of UTC, ms.

@@ -23,11 +23,11 @@ from zwheel import (
     Wheel,
     operations,
 )
+from zwheel.broker.store import Store
 from zwheel.calls import Session, bury, claim, complete, read_claim
 from zwheel.calls.call import Lane
 from zwheel.keys import ShardKeys
 from zwheel.record import write_failures
-from zwheel.store import Store
 from zwheel.times import day_of
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,8 @@ from redis import exceptions as client_errors
 from tests.client.asking import ESCAPED, SECRET, open_async, refused
 from tests.conftest import MakeServer
 from tests.servers import RedisServer
-from zwheel import redis_errors
-from zwheel.connect import connect_sync, translate
+from zwheel.broker import errors as redis_errors
+from zwheel.broker.connect import connect_sync, translate
 from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 
 pytestmark = [pytest.mark.anyio, pytest.mark.raw_keys]

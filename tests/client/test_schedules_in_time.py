@@ -10,16 +10,16 @@ import pytest
 
 from tests.servers import RedisServer
 from zwheel import calls
+from zwheel.broker.store import Steps, SyncStore
 from zwheel.calls import Session
-from zwheel.codec import DEFAULT
-from zwheel.declare import make_definition
-from zwheel.occurrence import advance_of
+from zwheel.client.declare import make_definition
 from zwheel.operations import read
 from zwheel.operations import schedules as ops
+from zwheel.operations.occurrence import advance_of
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.definition import jitter_of
 from zwheel.schedules.plan import plan
 from zwheel.schedules.state import ScheduleInfo, Status
-from zwheel.store import Steps, SyncStore
 from zwheel.verify.schedules import nominal_ms
 
 T = TypeVar("T")

@@ -14,10 +14,11 @@ import pytest
 
 from tests.client.asking import open_async
 from tests.conftest import MakeServer
-from zwheel import SyncWheel, Wheel, connect
-from zwheel.address import mask_url, parse_url
+from zwheel import SyncWheel, Wheel
+from zwheel.broker import connect
+from zwheel.broker.address import mask_url, parse_url
+from zwheel.broker.connect import connect_async, connect_sync, translate
 from zwheel.config import load_settings
-from zwheel.connect import connect_async, connect_sync, translate
 from zwheel.errors import BrokerRefused, ConfigError
 
 PASSWORD = "s3cr3t"

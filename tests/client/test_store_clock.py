@@ -11,8 +11,8 @@ import pytest
 
 from tests.servers import RedisServer
 from zwheel import calls
+from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Session
-from zwheel.store import Store, SyncStore
 
 DETOUR_S = 0.05
 

@@ -24,10 +24,10 @@ from zwheel import (
     SyncWheel,
     Wheel,
 )
+from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Call, Session
 from zwheel.keys import ShardKeys
 from zwheel.operations import enqueue_batch
-from zwheel.store import Store, SyncStore
 
 pytestmark = pytest.mark.anyio
 KEYS = ShardKeys.of("zw", "q")

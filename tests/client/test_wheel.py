@@ -32,10 +32,10 @@ from zwheel import (
     SyncWheel,
     Wheel,
 )
+from zwheel.broker.store import Store
 from zwheel.calls import Session, claim, complete, read_claim
 from zwheel.calls.call import Lane
 from zwheel.keys import ShardKeys
-from zwheel.store import Store
 from zwheel.times import day_of
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import re
 
 from tests.docs.pages import ROOT
 from zwheel import config
-from zwheel.registry import Registry
+from zwheel.client.registry import Registry
 
 PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 #: What zwheel sets for its own processes and for commands that it runs, or what only tests use.

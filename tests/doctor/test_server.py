@@ -13,11 +13,11 @@ from tests.conftest import MakeServer
 from tests.doctor.conftest import Doctor
 from tests.servers import RedisServer, free_port
 from zwheel import SyncWheel
-from zwheel.acl import Role, commands, rules
+from zwheel.broker.acl import Role, commands, rules
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Session
 from zwheel.doctor import eviction_policy, server
 from zwheel.keys import ShardKeys
-from zwheel.store import SyncStore
 
 ALL_CHECKS = {"server", "faults", "role", "eviction", "persistence", "memory", "clock", "scripts", "access", "rights"}
 

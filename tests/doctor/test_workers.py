@@ -180,9 +180,9 @@ async def test_a_worker_claims_nothing_while_the_meta_of_its_queue_is_gone_until
 
 async def mend(wheel: Wheel) -> None:
     """What `zwheel doctor --repair` does."""
+    from zwheel.broker.store import Store
     from zwheel.calls import Session
     from zwheel.doctor import check_queue, mend_queue
-    from zwheel.store import Store
 
     store = Store(wheel.resolve()[0], Session("zw"))
     try:

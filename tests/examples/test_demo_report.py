@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from zwheel.cli.demo_orders import make_orders
-from zwheel.cli.demo_report import Figures, Kill, Spread, measure, save_picture
-from zwheel.cli.demo_shop import Shop
+from zwheel.cli.demo.orders import make_orders
+from zwheel.cli.demo.report import Figures, Kill, Spread, measure, save_picture
+from zwheel.cli.demo.shop import Shop
 
 ORDERS = make_orders(3)
 FIRE_AT_MS = {f"cancel-{order.number}": 1_000_000 for order in ORDERS}

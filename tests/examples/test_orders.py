@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from zwheel.cli.demo_orders import COUNT, LEAD_S, OPENING, SALE_MIN, TO_PAY, make_orders, to_jsonl
-from zwheel.durations import parse_duration
+from zwheel.cli.demo.orders import COUNT, LEAD_S, OPENING, SALE_MIN, TO_PAY, make_orders, to_jsonl
+from zwheel.schedules.durations import parse_duration
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

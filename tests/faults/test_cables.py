@@ -16,10 +16,10 @@ from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer, free_port
 from tests.workers.harness import Log, define_hold, eventually, one_kind, running
 from zwheel import JobState, OutcomeUnknown, Wheel, current_job
+from zwheel.broker.connect import connect_async, connect_blocking, connect_sync
+from zwheel.broker.store import Store
 from zwheel.calls import Session
-from zwheel.connect import connect_async, connect_blocking, connect_sync
-from zwheel.scripts import script
-from zwheel.store import Store
+from zwheel.calls.scripts import script
 
 pytestmark = [pytest.mark.anyio, one_kind]
 LEASE_MS = 600

@@ -15,9 +15,9 @@ from tests.jumps import Door
 from tests.servers import RedisServer
 from tests.workers.harness import Log, define_hold, eventually, one_kind, running
 from zwheel import JobState, Retry, Wheel, current_job
+from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Session
 from zwheel.history import History
-from zwheel.store import Store, SyncStore
 from zwheel.verify import Bounds, check, read, take_snapshot
 
 pytestmark = [pytest.mark.anyio, one_kind]

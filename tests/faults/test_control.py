@@ -18,9 +18,9 @@ from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
 from zwheel import JobState, Retry, Wheel, calls, current_job
 from zwheel.calls import Lane, NewJob
+from zwheel.calls.scripts import NAMES
 from zwheel.job import JobId, QueueName
 from zwheel.record import record_tail
-from zwheel.scripts import NAMES
 from zwheel.times import DAY_MS
 
 pytestmark = [pytest.mark.anyio, one_kind]

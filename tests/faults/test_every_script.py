@@ -11,10 +11,10 @@ from tests.lua.shard import Keyspace, Shard
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import one_kind
+from zwheel.broker.connect import connect_async, connect_blocking, connect_sync
+from zwheel.broker.store import Steps, Store, SyncStore
 from zwheel.calls import Call, Reply, Session
-from zwheel.connect import connect_async, connect_blocking, connect_sync
-from zwheel.scripts import NAMES
-from zwheel.store import Steps, Store, SyncStore
+from zwheel.calls.scripts import NAMES
 
 pytestmark = [pytest.mark.anyio, one_kind]
 #: They carry no request id: sent again they do what is left, which is nothing.

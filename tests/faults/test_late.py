@@ -11,13 +11,13 @@ from tests.faults.witness import server_ms
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import JobState, Wheel, current_job
+from zwheel.broker.store import Steps, SyncStore
 from zwheel.calls import Session
-from zwheel.codec import DEFAULT
-from zwheel.declare import make_definition
+from zwheel.client.declare import make_definition
 from zwheel.operations import schedules as ops
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.definition import occurrence_id
 from zwheel.schedules.state import ScheduleInfo, Status, Verdict
-from zwheel.store import Steps, SyncStore
 from zwheel.times import to_datetime
 from zwheel.workers.occurrences import Occurrences
 from zwheel.workers.scheduler import Scheduler

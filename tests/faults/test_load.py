@@ -16,8 +16,8 @@ from tests.servers import RedisServer
 from tests.skew.hand import QUEUE, Hand
 from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import JobState, Wheel
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 from zwheel.times import DAY_MS, to_datetime
 
 pytestmark = [pytest.mark.anyio, one_kind]

@@ -16,8 +16,8 @@ from typing import Any
 from tests.workers.harness import Log, eventually, running
 from tests.workers.processes import ROOT
 from zwheel import CurrentJob, Job, JobState, Wheel, calls, current_job
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Session
-from zwheel.store import SyncStore
 from zwheel.times import day_of
 
 LEASE_MS, REAP_MS, POLL_MS = 600, 100, 1000

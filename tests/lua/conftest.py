@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers import KINDS, binary_of
-from zwheel.connect import connect_sync
+from zwheel.broker.connect import connect_sync
 
 from .shard import Shard
 

@@ -9,7 +9,7 @@ import redis
 
 from tests.servers import RedisServer
 from zwheel.calls import Call
-from zwheel.scripts import NAMES, Script
+from zwheel.calls.scripts import NAMES, Script
 
 from .batches import prepare
 from .shard import KEYS, Shard

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from zwheel.calls import Call, Claimed, Lane, cancel, claim, day_name, read_claim, reap, redrive
-from zwheel.scripts import NAMES, script
+from zwheel.calls.scripts import NAMES, script
 from zwheel.times import DAY_MS
 
 from .batches import prepare

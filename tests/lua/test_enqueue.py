@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from zwheel.calls import Lane, NewJob, Reply, enqueue, read_enqueue
-from zwheel.codec import MOST
 from zwheel.errors import PayloadTooLarge, QueueFull, SchemaMismatch
 from zwheel.job import Enqueued, JobId, JobState, QueueName
+from zwheel.payload.codec import MOST
 from zwheel.record import record_tail
 
 from .shard import (

@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from tests.servers import RedisServer
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Call, Lane, Session
+from zwheel.calls.scripts import NAMES, script
 from zwheel.errors import BrokerFull
-from zwheel.scripts import NAMES, script
-from zwheel.store import SyncStore
 
 from .batches import PREPARE, prepare
 from .shard import KEYS, LANE, NOW, NOW_US, Keyspace, Shard, at

@@ -13,10 +13,10 @@ import pytest
 from zwheel import keys as keys_module
 from zwheel.calls.cancel import LEAST_KEPT_MS
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
+from zwheel.calls.scripts import NAMES, script
 from zwheel.job import JobState
 from zwheel.keys import ShardKeys
 from zwheel.record import HEADER_BYTES, STATES
-from zwheel.scripts import NAMES, script
 
 LUA = Path(__file__).parents[2] / "lua"
 README = (LUA / "README.md").read_text(encoding="utf-8")

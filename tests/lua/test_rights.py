@@ -10,7 +10,7 @@ import redis
 
 from tests.servers import RedisServer
 from zwheel.calls import Call
-from zwheel.scripts import NAMES, OVERRIDES, Script, script
+from zwheel.calls.scripts import NAMES, OVERRIDES, Script, script
 
 from .batches import prepare
 from .going_on import ends, places

@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.lua.shard import Shard
 from tests.servers import RedisServer
 from zwheel.calls import Call, Reply
-from zwheel.scripts import NAMES, Script, script
+from zwheel.calls.scripts import NAMES, Script, script
 
 from .schedules import ScheduleMachine
 

@@ -1,6 +1,6 @@
 """Runs each mutant in a forked process against the checks, the fastest first, and tells which one noticed it.
 
-Nothing in the tree is changed: the faulty text is put into `zwheel.scripts.OVERRIDES` of the forked process. Each has a
+Nothing in the tree is changed: the faulty text is put into `zwheel.calls.scripts.OVERRIDES` of the forked process. Each has a
 server of its own, so that several can run side by side.
 """
 
@@ -159,7 +159,7 @@ def _fork(mutant: Mutant, path: Path, checks: Sequence[str], every: bool) -> int
 
 
 def _child(mutant: Mutant, path: Path, checks: Sequence[str], every: bool) -> None:
-    from zwheel import scripts
+    from zwheel.calls import scripts
 
     scripts.OVERRIDES[mutant.path] = mutant.text()
     scripts.script.cache_clear()

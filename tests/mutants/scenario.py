@@ -15,25 +15,25 @@ import pytest
 
 from tests.servers import RedisServer
 from zwheel import calls
-from zwheel.backfill import backfill_jobs
+from zwheel.broker.store import Steps, SyncStore
 from zwheel.calls import Back, Call, Lane, NewJob, Session
 from zwheel.calls.define import Late
-from zwheel.codec import DEFAULT
+from zwheel.client.backfill import backfill_jobs
+from zwheel.client.declare import make_definition
 from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER
-from zwheel.declare import make_definition
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ScheduleNotFound, ZwheelError
 from zwheel.failpoints import FAILPOINTS
 from zwheel.history import History, Recorder
 from zwheel.job import JobId, QueueName
 from zwheel.keys import queues_key
-from zwheel.occurrence import advance_of
 from zwheel.operations import schedules as ops
 from zwheel.operations.late import give_back
+from zwheel.operations.occurrence import advance_of
+from zwheel.payload.codec import DEFAULT
 from zwheel.record import record_tail, task_and_body
 from zwheel.schedules.definition import Definition
 from zwheel.schedules.plan import plan
 from zwheel.schedules.state import Status, read_schedule
-from zwheel.store import Steps, SyncStore
 from zwheel.times import DAY_MS, day_of, to_datetime
 from zwheel.verify import Bounds, Report, check, read, take_snapshot
 from zwheel.workers.claims import Claim

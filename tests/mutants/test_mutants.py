@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import RedisServer, binary_of
-from zwheel.scripts import NAMES
+from zwheel.calls.scripts import NAMES
 
 from .run import ROOT
 from .scenario import play

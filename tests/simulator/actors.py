@@ -10,16 +10,17 @@ from tests.simulator.life import ALL, RARE, TASK
 from tests.simulator.strangers import hand_on
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
 from zwheel import calls, operations
+from zwheel.broker.store import Steps
 from zwheel.calls import Back, Call, Claimed, Lane, NewJob, day_name
 from zwheel.calls.define import Late
-from zwheel.codec import DEFAULT
+from zwheel.client.tasks import make_job
 from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, QueueFull
 from zwheel.job import Failure, JobId, QueueName, Reason
 from zwheel.operations.late import give_back
+from zwheel.payload.codec import DEFAULT
+from zwheel.policy import JobOptions, TaskPolicy
 from zwheel.record import failures_of, task_and_body, write_failures
-from zwheel.store import Steps
-from zwheel.tasks import JobOptions, TaskPolicy, make_job
 from zwheel.times import DAY_MS, to_datetime
 from zwheel.workers.claims import Claim
 from zwheel.workers.settler import Read, Settler

@@ -12,9 +12,9 @@ from tests.model.model import Model
 from tests.simulator.life import ALL
 from tests.simulator.wire import LATE, Command
 from zwheel.calls import Call, Reply
+from zwheel.calls.scripts import Script
 from zwheel.calls.traces import Facts, trace
 from zwheel.outside import as_text
-from zwheel.scripts import Script
 from zwheel.times import DAY_MS, day_of
 
 #: The task and the body that the model writes into each record.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from zwheel.scripts import Script, script
+from zwheel.calls.scripts import Script, script
 
 WRITERS = (
     "enqueue",

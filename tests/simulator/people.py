@@ -8,10 +8,10 @@ from typing import Any
 from tests.simulator.actors import DELAYS_S, OFFSETS_MS, drive, timed
 from tests.simulator.world import KEYS, QUEUE, Acting, Process, World
 from zwheel import calls, operations
+from zwheel.broker.store import Steps
 from zwheel.calls import Session, day_name
 from zwheel.errors import BrokerError
 from zwheel.job import JobState
-from zwheel.store import Steps
 from zwheel.times import DAY_MS
 
 

@@ -7,16 +7,16 @@ from typing import Any
 from tests.simulator.actors import drive, persist, timed
 from tests.simulator.world import KEYS, QUEUE, Acting, Process, World
 from zwheel import calls
-from zwheel.codec import DEFAULT
-from zwheel.declare import make_definition
+from zwheel.broker.store import Steps
+from zwheel.client.declare import make_definition
 from zwheel.errors import BrokerError, ScheduleNotFound
-from zwheel.occurrence import advance_of
 from zwheel.operations import schedules as ops
 from zwheel.operations.late import give_back
+from zwheel.operations.occurrence import advance_of
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.definition import Definition
 from zwheel.schedules.plan import plan
 from zwheel.schedules.state import Status, read_schedule
-from zwheel.store import Steps
 
 NAMES = ("tick", "tock")
 

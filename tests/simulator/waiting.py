@@ -23,12 +23,13 @@ from tests.simulator.run import _silent
 from tests.simulator.wire import Command, Server
 from zwheel import calls
 from zwheel.calls import Call, NewJob, Session
-from zwheel.clock import ServerClock
-from zwheel.codec import DEFAULT
+from zwheel.calls.clock import ServerClock
+from zwheel.client.tasks import BaseTask
 from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys
+from zwheel.payload.codec import DEFAULT
+from zwheel.policy import make_policy
 from zwheel.record import record_tail
-from zwheel.tasks import BaseTask, make_policy
 from zwheel.times import day_of
 from zwheel.workers import poller as poller_module
 from zwheel.workers.claims import Slots

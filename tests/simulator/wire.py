@@ -10,7 +10,7 @@ import hiredis
 
 from tests.lua.shard import Keyspace
 from zwheel.calls import Call
-from zwheel.scripts import Script, all_scripts
+from zwheel.calls.scripts import Script, all_scripts
 
 Command = Call | tuple[Any, ...]
 

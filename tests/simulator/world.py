@@ -12,8 +12,8 @@ from tests.simulator.judge import Judge, Violation, must
 from tests.simulator.mirror import Mirror, same
 from tests.simulator.wire import LATE, NOT_RUN, Backend, Command, Server
 from zwheel.calls import Call, NewJob, Session, clock_us, word
+from zwheel.calls.clock import ServerClock
 from zwheel.calls.traces import trace
-from zwheel.clock import ServerClock
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.times import DAY_MS, day_of

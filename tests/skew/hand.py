@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from zwheel import calls
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Call, NewJob, Session
-from zwheel.codec import DEFAULT
+from zwheel.calls.scripts import Script
 from zwheel.job import JobId, QueueName
+from zwheel.payload.codec import DEFAULT
 from zwheel.record import record_tail
-from zwheel.scripts import Script
-from zwheel.store import SyncStore
 from zwheel.times import day_of
 
 QUEUE = QueueName("q")

@@ -11,9 +11,9 @@ import pytest
 
 from tests.fixtures.make_records import DIGEST, FAILURES, FIRE, JOBS, LATER, NOW, RECORDS, WORKER, make
 from zwheel import __version__
-from zwheel.codec import DEFAULT
 from zwheel.errors import UndecodableJob
 from zwheel.job import Job, JobId, JobState, QueueName, Reason
+from zwheel.payload.codec import DEFAULT
 from zwheel.record import read_record, task_and_body
 
 VERSIONS = sorted(path.name for path in RECORDS.iterdir() if path.is_dir())

@@ -7,7 +7,7 @@ import random
 from tests.servers import RedisServer
 from tests.skew.hand import Hand, other_version
 from zwheel import calls
-from zwheel.scripts import all_scripts
+from zwheel.calls.scripts import all_scripts
 
 
 def test_another_release_of_a_script_has_another_name_on_the_server(old: Hand, new: Hand, fresh: RedisServer) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lupa import lua51  # type: ignore[import-untyped]
 
-from zwheel.scripts import script as load
+from zwheel.calls.scripts import script as load
 
 from .tree import ROOT
 

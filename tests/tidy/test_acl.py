@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from zwheel.acl import NEEDS, Role, commands, commands_of, patterns, rules
-from zwheel.scripts import NAMES
+from zwheel.broker.acl import NEEDS, Role, commands, commands_of, patterns, rules
+from zwheel.calls.scripts import NAMES
 
 from .tree import ROOT
 
@@ -47,7 +47,7 @@ BESIDES: dict[Role, frozenset[str]] = {
 OPTIONAL = {Role.WORKER: frozenset({"config|get"})}
 #: They are carried by everything that sends scripts, or are no part of a role: verifying a history is a test's work.
 SHARED = {
-    "zwheel/store.py", "zwheel/operations/rights.py", "zwheel/acl.py", "zwheel/embedded.py", "zwheel/calls/call.py",
+    "zwheel/broker/store.py", "zwheel/operations/rights.py", "zwheel/broker/acl.py", "zwheel/embedded/server.py", "zwheel/calls/call.py",
     "zwheel/history.py",
 }  # fmt: skip
 OTHERS = {"zwheel/verify/stored.py"}

@@ -65,10 +65,11 @@ def test_a_script_is_a_file_and_never_put_together_in_python(path: Path) -> None
 @pytest.mark.parametrize("path", files(".py", *CODE, *OTHERS), ids=short)
 def test_siblings_are_imported_relatively_and_everything_else_absolutely(path: Path) -> None:
     top = short(path).split("/", maxsplit=1)[0]
+    folder = f"zwheel.{short(path).rpartition('/')[0].replace('/', '.')}"
     found = []
     for line, name in imports(path):
-        if top in {"cli", "workers"} and (name == f"zwheel.{top}" or name.startswith(f"zwheel.{top}.")):
-            found.append(f"line {line}: {name}: a sibling is imported as .{name.removeprefix(f'zwheel.{top}.')}")
+        if top in {"cli", "workers"} and (name == folder or name.startswith(f"{folder}.")):
+            found.append(f"line {line}: {name}: a sibling is imported as .{name.removeprefix(f'{folder}.')}")
         if top in {"zwheel", "examples"} and name.startswith("."):
             found.append(f"line {line}: {name}: write the absolute name")
         if name.split(".")[0] in {"cli", "workers", "lua"}:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from zwheel.calls.scripts import NAMES
 from zwheel.keys import ShardKeys
-from zwheel.scripts import NAMES
 
 from .lua_source import SECTIONS, globals_of, include_files, included, read, scripts, without_comments, without_strings
 from .tree import ROOT, short

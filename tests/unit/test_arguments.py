@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zwheel.arguments import Signature
 from zwheel.errors import BadArguments, ConfigError
+from zwheel.payload.arguments import Signature
 
 
 class Colour(enum.Enum):

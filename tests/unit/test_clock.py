@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-import zwheel.clock as module
-from zwheel.clock import ServerClock
+import zwheel.calls.clock as module
+from zwheel.calls.clock import ServerClock
 
 SECOND_NS = 1_000_000_000
 HOUR_US = 3_600_000_000

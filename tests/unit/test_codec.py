@@ -22,10 +22,10 @@ import msgpack
 import pytest
 from pydantic import SecretStr
 
-from zwheel import codec, compression
-from zwheel.codec import DEFAULT, Codec, describe_body
 from zwheel.errors import ConfigError, PayloadError, PayloadTooLarge, UndecodableJob
-from zwheel.extensions import MAX_INT_BYTES, MAX_ITEMS
+from zwheel.payload import codec, compression
+from zwheel.payload.codec import DEFAULT, Codec, describe_body
+from zwheel.payload.extensions import MAX_INT_BYTES, MAX_ITEMS
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NAIVE = datetime(2026, 12, 1, tzinfo=UTC).replace(tzinfo=None)

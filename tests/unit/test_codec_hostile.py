@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from zwheel import compression
-from zwheel.codec import DEFAULT
 from zwheel.errors import PayloadTooLarge, UndecodableJob
+from zwheel.payload import compression
+from zwheel.payload.codec import DEFAULT
 
 PREAMBLE = b"\x01\x00"
 ZSTD: Any = compression.library()

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from zwheel import extensions
-from zwheel.codec import DEFAULT, register
 from zwheel.errors import ConfigError, PayloadError, UndecodableJob
+from zwheel.payload import extensions
+from zwheel.payload.codec import DEFAULT, register
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NAIVE = datetime(2026, 12, 1, tzinfo=UTC).replace(tzinfo=None)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zwheel import BadArguments, Wheel
-from zwheel.published import FACTS_BYTES, PublishedTask, facts_of, read_row, row_of, seen_of, stamped
+from zwheel.published.task import FACTS_BYTES, PublishedTask, facts_of, read_row, row_of, seen_of, stamped
 
 
 def published(function: Any, **policy: Any) -> PublishedTask:

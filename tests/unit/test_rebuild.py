@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from zwheel import codec
-from zwheel.arguments import Signature
 from zwheel.errors import BadArguments
+from zwheel.payload import codec
+from zwheel.payload.arguments import Signature
 
 T = TypeVar("T")
 UNBOUND: Any = T

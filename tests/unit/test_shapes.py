@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NewType, Optional, Typed
 
 import pytest
 
-from zwheel.shapes import Misshapen, annotation_of, check_shape, code_of, read_shape, shape_of, words_of
+from zwheel.published.shapes import Misshapen, annotation_of, check_shape, code_of, read_shape, shape_of, words_of
 
 Order = NewType("Order", int)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from zwheel import Wheel
+from zwheel.client.sync import SyncWheel
 from zwheel.errors import ConfigError, InvalidInput
 from zwheel.shell import COMMAND_LIMIT, SHELL_TASK, WORD_LIMIT, shell_kwargs
-from zwheel.sync import SyncWheel
 from zwheel.workers.failure import NotAllowed
 from zwheel.workers.peers import Peer
 from zwheel.workers.shell import HEAD_BYTES, TAIL_BYTES, Allowed, _Output, register_shell

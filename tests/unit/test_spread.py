@@ -15,12 +15,12 @@ from typing import Any
 import msgpack
 import pytest
 
-from zwheel.arguments import Signature
-from zwheel.codec import DEFAULT
-from zwheel.compression import compress
 from zwheel.errors import BadArguments, PayloadError, UndecodableJob
-from zwheel.extensions import pack_rich
-from zwheel.spread import Colliding, build_map, build_set
+from zwheel.payload.arguments import Signature
+from zwheel.payload.codec import DEFAULT
+from zwheel.payload.compression import compress
+from zwheel.payload.extensions import pack_rich
+from zwheel.payload.spread import Colliding, build_map, build_set
 
 #: Every int that is this much more than another has its hash.
 PRIME = 2**61 - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zwheel import Wheel
 from zwheel.calls import NewJob
-from zwheel.codec import DEFAULT
+from zwheel.payload.codec import DEFAULT
 from zwheel.workers.timeouts import Timeouts
 
 

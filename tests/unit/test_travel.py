@@ -12,9 +12,10 @@ import pydantic
 import pytest
 
 from zwheel import SyncWheel, Wheel
-from zwheel.codec import DEFAULT
+from zwheel.client.tasks import BaseTask
 from zwheel.errors import BadArguments
-from zwheel.tasks import BaseTask, TaskPolicy
+from zwheel.payload.codec import DEFAULT
+from zwheel.policy import TaskPolicy
 
 
 class Colour(enum.Enum):

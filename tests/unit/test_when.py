@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zwheel.cli.when import describe_when, find_zone, human_count, human_duration, parse_when
-from zwheel.durations import parse_duration
 from zwheel.errors import InvalidTime
+from zwheel.schedules.durations import parse_duration
 from zwheel.times import MAX_MS, to_datetime
 
 BERLIN = ZoneInfo("Europe/Berlin")

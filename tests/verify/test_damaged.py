@@ -15,10 +15,10 @@ from tests.lua.shard import record
 from tests.servers import RedisServer
 from tests.workers.harness import one_kind
 from zwheel import SyncWheel
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
-from zwheel.store import SyncStore
 from zwheel.times import day_of
 from zwheel.verify import BadHistory, Report, check, read, take_snapshot
 

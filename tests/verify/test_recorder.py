@@ -13,11 +13,11 @@ import pytest
 from tests.servers import RedisServer
 from tests.workers.harness import Log, running
 from zwheel import SyncWheel, Wheel
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Session, prune
 from zwheel.errors import BrokerUnavailable, ConfigError, OutcomeUnknown
 from zwheel.failpoints import FAILPOINTS
 from zwheel.history import History, Recorder
-from zwheel.store import SyncStore
 
 pytestmark = pytest.mark.anyio
 

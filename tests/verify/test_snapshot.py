@@ -9,9 +9,9 @@ import redis
 
 from tests.servers import RedisServer
 from zwheel import SyncWheel
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Session
 from zwheel.keys import ShardKeys
-from zwheel.store import SyncStore
 from zwheel.verify import Bounds, check, read, take_snapshot
 
 GROUP = "0123456789abcdef"

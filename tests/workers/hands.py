@@ -9,8 +9,8 @@ from tests.workers.harness import Log
 from zwheel import Reason, Wheel
 from zwheel.calls import Session
 from zwheel.calls.traces import trace
-from zwheel.codec import DEFAULT
 from zwheel.job import Failure, QueueName
+from zwheel.payload.codec import DEFAULT
 from zwheel.record import write_failures
 from zwheel.workers.claims import Claim, Slots
 from zwheel.workers.runner import Runner

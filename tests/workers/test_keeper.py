@@ -12,8 +12,8 @@ import time
 import pytest
 
 from zwheel import SyncWheel
+from zwheel.broker.store import SyncStore
 from zwheel.calls import Session, claim, day_name, read_claim
-from zwheel.store import SyncStore
 from zwheel.times import DAY_MS
 from zwheel.workers import WorkerSettings
 from zwheel.workers import keeper as keeper_module

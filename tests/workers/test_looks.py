@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zwheel.calls import Claimed
-from zwheel.clock import ServerClock
+from zwheel.calls.clock import ServerClock
 from zwheel.keys import ShardKeys
 from zwheel.workers import looks
 from zwheel.workers.looks import Looks

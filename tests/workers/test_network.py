@@ -24,8 +24,8 @@ from zwheel import (
     Wheel,
     current_job,
 )
+from zwheel.broker.store import Store
 from zwheel.calls import Session, claim, day_name, read_claim
-from zwheel.store import Store
 from zwheel.times import DAY_MS
 from zwheel.workers import heartbeat
 

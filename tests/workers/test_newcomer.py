@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
+from zwheel.broker.store import Store
 from zwheel.errors import BrokerUnavailable
 from zwheel.keys import ShardKeys
-from zwheel.store import Store
 from zwheel.workers.newcomer import Newcomer
 
 pytestmark = pytest.mark.anyio

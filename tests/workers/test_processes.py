@@ -13,9 +13,9 @@ from tests.workers.harness import eventually, one_kind
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
 from zwheel import JobState, Reason, Wheel, WorkerState
+from zwheel.broker.store import Store
 from zwheel.calls import Session, extend, read_letters
 from zwheel.keys import ShardKeys
-from zwheel.store import Store
 
 pytestmark = [pytest.mark.anyio, one_kind]
 LEASE_S, REAP_S = 0.6, 0.1

@@ -16,7 +16,7 @@ from tests.workers.harness import Log, eventually, one_kind, running
 from tests.workers.processes import worker_process
 from zwheel import JobState, Reason, SyncWheel, Wheel
 from zwheel.keys import tasks_key
-from zwheel.published import read_row, row_of
+from zwheel.published.task import read_row, row_of
 from zwheel.workers import publishing
 
 pytestmark = [pytest.mark.anyio, one_kind]

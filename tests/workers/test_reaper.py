@@ -10,9 +10,9 @@ import pytest
 from tests.lua.shard import WORKER, held
 from tests.servers import RedisServer
 from tests.workers.harness import Log, one_kind
+from zwheel.broker.store import Store
 from zwheel.calls import Session
 from zwheel.logs import FIELDS
-from zwheel.store import Store
 from zwheel.workers.contact import Contact
 from zwheel.workers.reaper import Reaper
 from zwheel.workers.settings import WorkerSettings

@@ -13,8 +13,8 @@ import pytest
 from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, running
 from zwheel import JobState, Wheel
+from zwheel.calls.scripts import NAMES, script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import NAMES, script
 from zwheel.workers.poller import _VAIN
 
 pytestmark = pytest.mark.anyio

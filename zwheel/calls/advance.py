@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zwheel.calls.call import Arg, Call, Reply, day_name, foreign_schema, text, word
+from zwheel.calls.scripts import script
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 from zwheel.times import DAY_MS
 
 #: No day has this number.

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from zwheel._version import __version__
+from zwheel.calls.scripts import Script
 from zwheel.errors import BrokerRefused, SchemaMismatch
 from zwheel.keys import SCHEMA, ShardKeys
 from zwheel.outside import shown
-from zwheel.scripts import Script
 from zwheel.times import DAY_MS, day_of
 
 Reply = list[Any]

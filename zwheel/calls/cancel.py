@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zwheel.calls.call import Call, Lane
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 from zwheel.times import day_start_ms
 
 #: A cancelled job can be read for at least this long, ms.

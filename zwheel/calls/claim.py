@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zwheel.calls.call import Call, Lane, Reply, clock_us, text, word
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
 from zwheel.outside import score_ms, whole
-from zwheel.scripts import script
 
 ROLE_MS = 3_000
 #: No role lasts longer than this without a further claim, whatever a caller asks for.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zwheel.calls.call import Arg, Call, Lane
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 
 
 def complete(keys: ShardKeys, ends: Sequence[tuple[bytes | str, bytes]], *, lane: Lane, now: str = "") -> Call:

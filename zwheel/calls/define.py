@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from zwheel.calls.advance import After, Days, due_text
 from zwheel.calls.call import Arg, Call, Lane, Reply, foreign_schema, text, word
+from zwheel.calls.scripts import script
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 
 
 class Late(NamedTuple):

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, foreign_schema, text, when_text, word
-from zwheel.codec import MOST
+from zwheel.calls.scripts import script
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
 from zwheel.outside import whole
+from zwheel.payload.codec import MOST
 from zwheel.record import STATES
-from zwheel.scripts import script
 from zwheel.times import MAX_MS
 
 
@@ -49,7 +49,7 @@ class NewJob:
         self.window_ms = window_ms
         #: Which job of its id gives way to it: True any that has ended, False a cancelled one, None not even that.
         self.replace = replace
-        #: What it was made from, when it was not known what its task asks for (`zwheel/by_name.py`); else None.
+        #: What it was made from, when it was not known what its task asks for (`zwheel/client/by_name.py`); else None.
         self.unsettled: Any = None
 
     def __repr__(self) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zwheel.calls.call import Arg, Call
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 
 
 def extend(keys: ShardKeys, held: Sequence[tuple[bytes | str, bytes]], *, lease_ms: int, now: str = "") -> Call:

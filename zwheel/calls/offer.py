@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zwheel.calls.call import Arg, Call, Lane, day_name
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 from zwheel.times import DAY_MS
 
 #: How long a job is offered before it is due for everyone again, ms.

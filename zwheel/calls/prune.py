@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from zwheel.calls.call import Call
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 
 
 def prune(keys: ShardKeys, *, limit: int, dead_age_ms: int, expected_us: int | None = None, now: str = "") -> Call:

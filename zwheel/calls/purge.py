@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zwheel.calls.call import BATCH_LIMIT, Call, Reply, read_count
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 
 
 class Purged(NamedTuple):

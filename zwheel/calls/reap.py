@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zwheel.calls.call import Call, Reply, buckets, clock_us, text, word
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
 from zwheel.record import FAILURES_KEPT
-from zwheel.scripts import script
 
 
 @dataclass(frozen=True, slots=True)

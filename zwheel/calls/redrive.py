@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zwheel.calls.call import Call, Lane, buckets
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 
 
 def redrive(keys: ShardKeys, ids: Sequence[str] | Sequence[bytes], *, now_ms: int, lane: Lane, now: str = "") -> Call:

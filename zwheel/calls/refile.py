@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, text, when_text, word
+from zwheel.calls.scripts import script
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 
 
 class Back(NamedTuple):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zwheel.calls.call import Call, Reply, foreign_schema, text, word
+from zwheel.calls.scripts import script
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 from zwheel.times import day_start_ms
 
 REPAIR_JOBS = 500

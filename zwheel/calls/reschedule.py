@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from zwheel.calls.call import Call, Lane, Reply, buckets, text, when_text, word
+from zwheel.calls.scripts import script
 from zwheel.keys import ShardKeys
-from zwheel.scripts import script
 from zwheel.times import day_start_ms
 
 

@@ -6,8 +6,8 @@ import secrets
 from itertools import count
 
 from zwheel.calls.call import Lane, Loan
+from zwheel.calls.clock import ServerClock
 from zwheel.calls.doubts import Doubts
-from zwheel.clock import ServerClock
 from zwheel.keys import ShardKeys
 
 

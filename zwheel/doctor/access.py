@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zwheel.acl import Role
+from zwheel.broker.acl import Role
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
 from zwheel.operations.rights import in_words, missing_rights
-from zwheel.store import Steps
 
 _LOOPBACK = ("127.", "::1", "localhost", "-::1")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zwheel.broker.store import Steps
 from zwheel.doctor import probe
 from zwheel.errors import BrokerRefused
-from zwheel.store import Steps
 
 CURE = "set `maxmemory-policy noeviction` (CONFIG SET maxmemory-policy noeviction, and in its configuration file)"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.doctor.finding import Finding, warning
 from zwheel.keys import ShardKeys
 from zwheel.outside import flat, shown
 from zwheel.record import HEADER_BYTES
-from zwheel.store import Steps
 from zwheel.times import to_datetime
 
 _JUMP = re.compile(rb"(\d{1,16}) (-?\d{1,15}) (\d{1,16})\Z")

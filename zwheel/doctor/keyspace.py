@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
@@ -14,7 +15,6 @@ from zwheel.operations.read import queues
 from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
 from zwheel.plain import counted
-from zwheel.store import Steps
 from zwheel.times import is_day
 
 #: How many keys the server looks at in one step of the scan, and after how many steps the scan ends.

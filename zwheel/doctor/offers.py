@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from zwheel.broker.store import Steps
 from zwheel.keys import ShardKeys
 from zwheel.outside import as_text, flat, score_ms
-from zwheel.store import Steps
 
 #: So many groups, and of each so many notes, are looked at; more notes than that are told as too many.
 _GROUPS, _NOTES, _PAGE = 1_000, 10_000, 500

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from zwheel.broker.store import Steps
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
 from zwheel.errors import UndecodableJob
 from zwheel.job import Job, JobId, JobState, QueueName
@@ -17,7 +18,6 @@ from zwheel.operations.read import sorted_days
 from zwheel.outside import as_text, flat, score_ms
 from zwheel.record import MAX_KEEP_MS, read_record
 from zwheel.schedules.state import Status, read_schedule
-from zwheel.store import Steps
 from zwheel.times import day_of
 
 _PAGE, _MOST_TASKS = 500, 1000

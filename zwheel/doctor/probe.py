@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zwheel.broker.store import Steps
 from zwheel.errors import BrokerRefused
-from zwheel.store import Steps
 
 
 def text(value: object) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from zwheel import calls
+from zwheel.broker.store import Steps
 from zwheel.calls import REPAIR_DAYS, REPAIR_JOBS, Session
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, warning
 from zwheel.doctor.jumps import check_jumps
@@ -23,7 +24,6 @@ from zwheel.operations.read import bucket_days
 from zwheel.operations.rights import lacks
 from zwheel.outside import as_text, shown
 from zwheel.plain import counted
-from zwheel.store import Steps
 
 Progress = Callable[[int], None]
 T = TypeVar("T")

@@ -6,14 +6,14 @@ import hashlib
 import time
 from collections.abc import Callable
 
+from zwheel.broker.connect import check_server
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
-from zwheel.connect import check_server
 from zwheel.doctor import eviction, probe
 from zwheel.doctor.access import check_access
 from zwheel.doctor.advisories import fixed_in, known_faults, parse_version
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
-from zwheel.store import Steps
 
 #: How far this machine's clock may be from the server's, seconds.
 SKEW_S = 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.doctor.finding import Finding, warning
 from zwheel.info import WorkerInfo, WorkerState
@@ -12,7 +13,6 @@ from zwheel.operations.learn import published
 from zwheel.operations.overview import read_workers
 from zwheel.outside import shown
 from zwheel.plain import counted
-from zwheel.store import Steps
 
 _PAGE = 500
 _SHOWN, _ASKED = 3, 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zwheel import calls
+from zwheel.broker.store import Steps
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerRefused, InvalidInput
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
@@ -12,7 +13,6 @@ from zwheel.keys import ShardKeys, check_job_id
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.read import bucket_days, get, snapshot
 from zwheel.outside import as_text, flat, score_ms
-from zwheel.store import Steps
 from zwheel.times import day_of
 
 Progress = Callable[[int], None]

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
-from zwheel.codec import Codec
 from zwheel.errors import BrokerRefused
 from zwheel.operations.read import each_alone, queues
 from zwheel.operations.schedules import SyncReport, make_so, schedules
 from zwheel.outside import as_text, flat
+from zwheel.payload.codec import Codec
 from zwheel.schedules.definition import Definition
-from zwheel.store import Steps
 
 #: The most that a worker publishes of what it declares, bytes; of more it says that it may be any name.
 _MOST_BYTES = 16_384

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from zwheel import calls
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.calls.advance import After
 from zwheel.calls.define import Late
@@ -13,7 +14,6 @@ from zwheel.errors import BrokerRefused
 from zwheel.schedules.definition import occurrence_id
 from zwheel.schedules.plan import furthest_ms, late_after_ms
 from zwheel.schedules.state import ScheduleInfo, Status, given_back, read_schedule, record_tail
-from zwheel.store import Steps
 
 _TRIES = 50
 

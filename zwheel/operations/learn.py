@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.keys import tasks_key
 from zwheel.outside import as_text
-from zwheel.published import PublishedTask, read_row
-from zwheel.store import Steps
+from zwheel.published.task import PublishedTask, read_row
 
 #: So many rows are read in one call.
 _PAGE = 200

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from zwheel.acl import Role
+from zwheel.broker.acl import Role
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.keys import queues_key
 from zwheel.operations.rights import refusal_of_rights, refused
-from zwheel.store import Steps
 
 
 def may_join(session: Session, queue: str) -> Steps[None]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
@@ -13,7 +14,6 @@ from zwheel.job import QueueName, WorkerId
 from zwheel.keys import NAME_LIMIT, check_name
 from zwheel.operations.read import bucket_days, each_alone, queues, sorted_days
 from zwheel.outside import Listing, Unreadable, as_text, flat, is_text, score_ms, shown, whole
-from zwheel.store import Steps
 from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
 
 #: The lease of a worker that does not say its own, and the longest that is believed, ms.

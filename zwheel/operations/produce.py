@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
+from zwheel.broker.store import Steps
 from zwheel.calls import BATCH_LIMIT, Doubt, NewJob, Session, enqueue, letters_repeated, read_enqueue
 from zwheel.errors import (
     BrokerError,
@@ -18,7 +19,6 @@ from zwheel.errors import (
 )
 from zwheel.job import Enqueued
 from zwheel.operations.listing import joined, may_join
-from zwheel.store import Steps
 
 #: How often a call may meet another day than the one it named before something is plainly wrong.
 _MOVES = 20

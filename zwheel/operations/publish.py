@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.keys import tasks_key
-from zwheel.store import Steps
 
 #: So many rows are written in one call.
 _PAGE = 200

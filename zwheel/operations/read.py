@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.calls.cancel import LEAST_KEPT_MS
 from zwheel.errors import BrokerRefused, InvalidInput, InvalidName, JobNotFound, UndecodableJob, WaitTimeout
@@ -13,7 +14,6 @@ from zwheel.job import UNREADABLE, Failure, Job, JobId, JobState, QueueName, Rea
 from zwheel.keys import ShardKeys, check_job_id, check_name, queues_key
 from zwheel.outside import Listing, Unreadable, as_text, score_ms
 from zwheel.record import read_record
-from zwheel.store import Steps
 from zwheel.times import is_day
 
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from zwheel.acl import Role, command_for, questions
+from zwheel.broker.acl import Role, command_for, questions
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
-from zwheel.store import Steps
 
 #: Answers with the numbers of the commands in ARGV that are refused to its caller: each is how many words, then these.
 #: A server that cannot be asked (fakeredis) has no users. One whose operator renamed a command does not know it. Redis 8

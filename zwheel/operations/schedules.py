@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zwheel import calls
+from zwheel.broker.store import Steps
 from zwheel.calls import NewOccurrence, Session
 from zwheel.calls.advance import After
-from zwheel.codec import Codec
 from zwheel.errors import (
     BrokerRefused,
     InvalidInput,
@@ -21,10 +21,11 @@ from zwheel.errors import (
 )
 from zwheel.job import Enqueued, JobId, QueueName
 from zwheel.keys import ShardKeys, check_name
-from zwheel.occurrence import after_of, occurrence_job
 from zwheel.operations.listing import joined, may_join
+from zwheel.operations.occurrence import after_of, occurrence_job
 from zwheel.operations.read import each_alone, queues
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
+from zwheel.payload.codec import Codec
 from zwheel.record import STATES
 from zwheel.schedules.definition import Definition, occurrence_id
 from zwheel.schedules.plan import Due, Outcome, drawn_back, replan
@@ -41,7 +42,6 @@ from zwheel.schedules.state import (
     undecided,
     unreadable_schedule,
 )
-from zwheel.store import Steps
 
 _TRIES = 50
 #: The name of a listing's entry for the schedules of a whole queue.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.info import QueueInfo, Serving, WorkerState
@@ -13,8 +14,7 @@ from zwheel.keys import tasks_key
 from zwheel.operations.overview import read_workers
 from zwheel.operations.read import each_alone, snapshot
 from zwheel.outside import Listing, Unreadable, as_text, flat
-from zwheel.published import PublishedTask, read_row
-from zwheel.store import Steps
+from zwheel.published.task import PublishedTask, read_row
 
 #: So many rows are read in one call; what comes after so many is left out.
 _PAGE, _MOST = 200, 10_000

@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from zwheel.broker.store import SyncStore
 from zwheel.errors import BrokerRefused, UndecodableJob
 from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys, namespace_keys
 from zwheel.operations.read import queues as listed_queues
 from zwheel.outside import as_text, flat, score_ms, shown
 from zwheel.record import read_record
-from zwheel.store import SyncStore
 
 #: So many jobs are read in one round trip, and so many bytes of their records, or one record.
 _PART, _PART_BYTES = 500, 8 << 20

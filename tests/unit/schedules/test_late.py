@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from zwheel.codec import DEFAULT
-from zwheel.declare import make_definition
+from zwheel.client.declare import make_definition
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules import zones
 from zwheel.schedules.calendars import Calendar
 from zwheel.schedules.definition import Definition

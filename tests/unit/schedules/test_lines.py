@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from zwheel.codec import DEFAULT
-from zwheel.declare import make_definition
+from zwheel.client.declare import make_definition
 from zwheel.errors import InvalidInput, InvalidTime
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.cron import CronLine
 from zwheel.schedules.definition import Definition
 from zwheel.schedules.kinds import Every, Interval, Times, kind_from_text, notes, words

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from zwheel.codec import DEFAULT
-from zwheel.declare import make_definition
+from zwheel.client.declare import make_definition
 from zwheel.errors import InvalidInput, InvalidName, UndecodableJob
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.definition import Definition, jitter_of, occurrence_id
 from zwheel.schedules.plan import AHEAD_MS, BUFFER_LOOK_MS, Plan, plan, replan
 from zwheel.schedules.state import RECENT, ScheduleInfo, State, Status, Verdict, read_schedule, record_tail

@@ -12,9 +12,9 @@ from cronsim import CronSim, CronSimError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zwheel.codec import DEFAULT
-from zwheel.declare import make_definition
+from zwheel.client.declare import make_definition
 from zwheel.errors import InvalidInput, InvalidTime
+from zwheel.payload.codec import DEFAULT
 from zwheel.schedules import cron, occurrences, zones
 from zwheel.schedules.calendars import Calendar, OnBlocked
 from zwheel.schedules.cron import CronLine

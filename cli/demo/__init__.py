@@ -1,0 +1,1 @@
+"""`zwheel demo`: the shop, its orders, the run, and the report of it."""

@@ -1,0 +1,57 @@
+"""Jobs of tasks whose code is not here: what workers publish of a task stands for its code.
+
+A job may be made before it is known what was published. Then it carries what it takes to make it again when it is, and
+a header that tells the worker to let the policy of its own code hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from zwheel.calls import NewJob
+from zwheel.client.tasks import make_job
+from zwheel.payload.codec import Codec, body_context
+from zwheel.policy import BY_JOB, BY_TASK, POLICY_HEADER, JobOptions, TaskPolicy
+from zwheel.published.task import PublishedTask
+
+
+class Unsettled(NamedTuple):
+    """What a job was made from, while nothing was known of its task."""
+
+    task: str
+    options: JobOptions
+
+
+def make_by_name(
+    task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: JobOptions, known: PublishedTask | None, codec: Codec
+) -> NewJob:  # fmt: skip
+    """Check and encode one job by its task's name. Raises: BadArguments, PayloadError, InvalidName, InvalidTime."""
+    if known is not None:
+        job = make_job(task, args, kwargs, options, known.policy, codec)
+        known.check(args, kwargs)
+        return job
+    open_options = replace(options, headers=with_policy_header(options.headers, options.retries))
+    job = make_job(task, args, kwargs, open_options, TaskPolicy(), codec)
+    job.unsettled = Unsettled(task, options)
+    return job
+
+
+def with_policy_header(headers: Mapping[str, str] | None, retries: int | None) -> dict[str, str]:
+    """The headers of a job of whose task nothing is known: the worker that knows it checks the arguments.
+
+    The number of retries, if it was not given, is the worker's too.
+    """
+    return {**(headers or {}), POLICY_HEADER: BY_TASK if retries is None else BY_JOB}
+
+
+def settle(job: NewJob, known: PublishedTask, codec: Codec) -> NewJob:
+    """Make a job again, now that it is known what workers publish of its task. Raises: as `make_by_name`."""
+    task, options = job.unsettled
+    args, kwargs, headers = codec.decode(job.body, context=body_context(task, job.id) if codec.binds else b"")
+    headers.pop(POLICY_HEADER, None)
+    # Its timeout is among the headers already.
+    made = make_job(task, args, kwargs, replace(options, headers=headers, timeout=None), known.policy, codec, job.id)
+    known.check(args, kwargs)
+    return made
