@@ -16,15 +16,16 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include plain
 --#include rights
 --#include wake
 --#include place
 local meta, jobs, days, schedules, due = KEYS[1], KEYS[2], KEYS[3], KEYS[5], KEYS[6]
-local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
-local now, stamp = clock(ARGV[1], stored[1])
-if stored[4] and stored[4] ~= '1' then
-  return { 'foreign', digits(now), plain(stored[4]) }
+local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
+local now, stamp = clock(ARGV[1], stored.clock)
+if stored.schema and stored.schema ~= '1' then
+  return { 'foreign', digits(now), plain(stored.schema) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH')
 local days_of, keys = {}, {}
@@ -115,7 +116,7 @@ if #writes > 0 then
     redis.call('ZREM', due, unpack(rests))
   end
   if earliest then
-    wake(KEYS[4], earliest, math.floor(now / 1000), stored[2], stored[3])
+    wake(KEYS[4], earliest, math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
   end
 end
 redis.call('HSET', meta, 'clock', digits(stamp))

@@ -9,6 +9,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include replay
 --#include contact
@@ -22,8 +23,8 @@
 --#include trim
 local meta, replay_key, jobs, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request, most = ARGV[2], tonumber(ARGV[3])
-local stored = redis.call('HMGET', meta, 'clock', 'beat')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'beat')
+local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
@@ -55,7 +56,7 @@ if #ended > 0 then
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
   trim_dead(dead, jobs, meta, most, now_ms)
 end
-contact(meta, now, stamp, stored[2])
+contact(meta, now, stamp, stored.beat)
 local answer = table.concat(letters)
 remember(replay_key, request, answer)
 return { 'ok', digits(now), answer }

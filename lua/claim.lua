@@ -2,10 +2,10 @@
 -- claim: scheduled -> processing. Takes due jobs of the earliest bucket, oldest first, under a lease, each with a
 -- token larger than any before; when nothing more is due, says until when to sleep and in which role.
 -- KEYS 1 meta  2 replay  3 jobs  4 days  5 processing  6 dead  7 wake  8 bucket  9 offered
--- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take; 0: step down from
---      waiting  6 day of the bucket  7 how long a role lasts without a further claim, ms  8 the epoch that the worker
---      serves, '' when it does not know
--- Returns ok | moved | empty | paused | stepped | foreign | flushed, clock in µs, then
+-- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take  6 day of the bucket
+--      7 how long a role lasts without a further claim, ms  8 the epoch that the worker serves, '' when it does not
+--      know
+-- Returns ok | moved | empty | paused | foreign | flushed, clock in µs, then
 --      foreign: the schema that another version wrote
 --      flushed: the epoch there is now or '': somebody emptied the queue or deleted its meta
 --      moved: the earliest day
@@ -19,6 +19,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include plain
 --#include rights
 --#include replay
@@ -39,11 +40,10 @@ local day, role_ms = ARGV[6], tonumber(ARGV[7])
 -- What a timekeeper of an empty wheel sleeps for, ms.
 local NEVER = 9007199254740992
 
-local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'keeper', 'keeper_at',
+local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'keeper', 'keeper_at',
   'keeper_end', 'second', 'second_end', 'schema', 'epoch', 'leased', 'jumps')
-local now, stamp = clock(ARGV[1], stored[1])
+local now, stamp = clock(ARGV[1], stored.clock)
 local now_ms = math.floor(now / 1000)
-local roles = { stored[6], stored[7], stored[8], stored[9], stored[10] }
 
 local before = replay(replay_key, request)
 if before then
@@ -68,23 +68,15 @@ if before then
 end
 
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
-if limit == 0 then
-  contact(meta, now, stamp, stored[2])
-  if lay_down(meta, roles, worker) then
-    push_token(wake_list)
-  end
-  return { 'stepped', digits(now) }
+if stored.schema and stored.schema ~= '1' then
+  return { 'foreign', digits(now), plain(stored.schema) }
 end
-
-if stored[11] and stored[11] ~= '1' then
-  return { 'foreign', digits(now), plain(stored[11]) }
+if ARGV[8] ~= '' and (not stored.schema or stored.epoch ~= ARGV[8]) then
+  return { 'flushed', digits(now), plain(stored.epoch or '') }
 end
-if ARGV[8] ~= '' and (not stored[11] or stored[12] ~= ARGV[8]) then
-  return { 'flushed', digits(now), plain(stored[12] or '') }
-end
-local jumps = digits(number(stored[14], 0) + contact(meta, now, stamp, stored[2]))
-local grace = believed(now_ms, stored[3], longest(meta, now_ms, lease, stored[4], stored[13]))
-if stored[5] then
+local jumps = digits(number(stored.jumps, 0) + contact(meta, now, stamp, stored.beat))
+local grace = believed(now_ms, stored.grace, longest(meta, now_ms, lease, stored.lease, stored.leased))
+if stored.paused then
   return { 'paused', digits(now) }
 end
 local first, start = earliest(days)
@@ -173,9 +165,9 @@ end
 local fire = tonumber(next_fire)
 local role = 'none'
 if #ids + taken == limit or more_offered or fire and fire <= now_ms then
-  hand_on(meta, wake_list, roles, worker, fire, next_day ~= '', now_ms)
+  hand_on(meta, wake_list, stored, worker, fire, next_day ~= '', now_ms)
 elseif fire or next_day == '' then
-  role = take_up(meta, wake_list, roles, worker, fire or NEVER, now_ms, role_ms)
+  role = take_up(meta, wake_list, stored, worker, fire or NEVER, now_ms, role_ms)
 end
 
 local names = {}

@@ -8,6 +8,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include replay
 --#include contact
@@ -16,8 +17,8 @@
 --#include holders
 local meta, replay_key, jobs, processing, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local request = ARGV[2]
-local stored = redis.call('HMGET', meta, 'clock', 'beat')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'beat')
+local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
   return { 'ok', digits(now), before }
@@ -61,7 +62,7 @@ if #ended > 0 then
   redis.call('ZREM', processing, unpack(ended))
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
 end
-contact(meta, now, stamp, stored[2])
+contact(meta, now, stamp, stored.beat)
 local answer = table.concat(letters)
 remember(replay_key, request, answer)
 return { 'ok', digits(now), answer }

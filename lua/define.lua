@@ -20,6 +20,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include plain
 --#include rights
 --#include replay
@@ -28,15 +29,15 @@
 local meta, replay_key, jobs, days = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local schedules, due = KEYS[6], KEYS[7]
 local request, name, expected = ARGV[2], ARGV[3], ARGV[4]
-local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
+local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
   return refused(before, now) or { 'ok', digits(now), before }
 end
-if stored[4] and stored[4] ~= '1' then
-  remember(replay_key, request, '!foreign ' .. plain(stored[4]))
-  return { 'foreign', digits(now), plain(stored[4]) }
+if stored.schema and stored.schema ~= '1' then
+  remember(replay_key, request, '!foreign ' .. plain(stored.schema))
+  return { 'foreign', digits(now), plain(stored.schema) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'HDEL', 'EXISTS', 'LLEN', 'RPUSH', 'SET')
 local record = redis.call('HGET', schedules, name)
@@ -44,7 +45,7 @@ if record and string.sub(record, 3, 18) ~= expected or not record and expected ~
   remember(replay_key, request, '!stale ')
   return { 'stale', digits(now) }
 end
-local founds = not stored[4] and redis.call('EXISTS', jobs) == 0
+local founds = not stored.schema and redis.call('EXISTS', jobs) == 0
 
 local days_of, keys = {}, {}
 local bucket_count = tonumber(ARGV[8])
@@ -156,7 +157,7 @@ end
 -- A token for whoever waits: it looks at the schedules too, which may be due before it would look by itself.
 local first = tonumber(ARGV[6]) or earliest
 if first then
-  wake(KEYS[5], math.min(earliest or first, first), math.floor(now / 1000), stored[2], stored[3])
+  wake(KEYS[5], math.min(earliest or first, first), math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
 end
 if founds then
   redis.call('HSET', meta, 'clock', digits(stamp), 'schema', '1', 'epoch', digits(stamp))

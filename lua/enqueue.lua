@@ -18,6 +18,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include plain
 --#include rights
 --#include replay
@@ -33,8 +34,8 @@ local RECORD_LIMIT = 2097152 + 185
 local CHUNK_S = 3600
 local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 10
 
-local stored = redis.call('HMGET', meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused')
+local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 -- The same chunk of another call, which may have been stored by a process that died: its jobs are there, or have ended.
 local chunk = KEYS[10 + tonumber(ARGV[COUNT_AT])]
@@ -56,15 +57,15 @@ if before or same then
 end
 rights(meta, 'ZADD', 'HSET', 'LLEN', 'RPUSH', 'SET')
 local now_ms = math.floor(now / 1000)
-if stored[5] and stored[5] ~= '1' then
-  remember(replay_key, request, '!foreign ' .. plain(stored[5]))
-  return { 'foreign', digits(now), plain(stored[5]) }
+if stored.schema and stored.schema ~= '1' then
+  remember(replay_key, request, '!foreign ' .. plain(stored.schema))
+  return { 'foreign', digits(now), plain(stored.schema) }
 end
-local cap = stored[2] and number(stored[2], nil)
+local cap = stored.cap and number(stored.cap, nil)
 if cap and cap < 1 then
   cap = nil -- None that a person could set: it would refuse every job.
 end
-local founds = not stored[5] and redis.call('EXISTS', jobs) == 0
+local founds = not stored.schema and redis.call('EXISTS', jobs) == 0
 
 -- One job without a dedup key and one bucket, the most frequent call: the steps below without their tables. One that
 -- exists goes on.
@@ -83,8 +84,8 @@ if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap and
     redis.call('ZADD', KEYS[BUCKET_AT], fire, id)
     redis.call('HSET', jobs, id, record)
     -- Of a paused queue nobody can take a job: `resume` calls a listener.
-    if not stored[6] then
-      wake(KEYS[7], fire, now_ms, stored[3], stored[4])
+    if not stored.paused then
+      wake(KEYS[7], fire, now_ms, stored.keeper_at, stored.keeper_end)
     end
     redis.call('HSET', meta, 'clock', stamp == now and at or digits(stamp))
     remember(replay_key, request, at .. ' c ')
@@ -237,8 +238,8 @@ if created > 0 then
     redis.call('ZREM', KEYS[8], unpack(old))
     redis.call('ZREM', KEYS[9], unpack(old))
   end
-  if not stored[6] then
-    wake(KEYS[7], earliest, now_ms, stored[3], stored[4])
+  if not stored.paused then
+    wake(KEYS[7], earliest, now_ms, stored.keeper_at, stored.keeper_end)
   end
 end
 if founds then

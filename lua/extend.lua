@@ -10,18 +10,19 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include contact
 --#include holders
 --#include slices
 local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[3]
 local lease = tonumber(ARGV[2])
-local stored = redis.call('HMGET', meta, 'clock', 'beat', 'lease', 'leased')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'beat', 'lease', 'leased')
+local now, stamp = clock(ARGV[1], stored.clock)
 rights(meta, 'HSET', 'ZADD')
 local now_ms = math.floor(now / 1000)
-contact(meta, now, stamp, stored[2])
-longest(meta, now_ms, lease, stored[3], stored[4])
+contact(meta, now, stamp, stored.beat)
+longest(meta, now_ms, lease, stored.lease, stored.leased)
 if #ARGV < 3 then
   return { 'ok', digits(now), '' }
 end

@@ -12,6 +12,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include replay
 --#include contact
@@ -23,8 +24,8 @@ local meta, replay_key, jobs, processing, days, bucket = KEYS[1], KEYS[2], KEYS[
 -- How soon a job that nobody could be told of goes round again, ms.
 local UNTOLD = 1000
 local request, day, start, stands = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local stored = redis.call('HMGET', meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
+local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
   local no = refused(before, now)
@@ -80,9 +81,9 @@ if #off > 0 then
       push_token(KEYS[k + 1])
     end
   end
-  wake(KEYS[6], ends, now_ms, stored[3], stored[4])
+  wake(KEYS[6], ends, now_ms, stored.keeper_at, stored.keeper_end)
 end
-contact(meta, now, stamp, stored[2])
+contact(meta, now, stamp, stored.beat)
 local answer = table.concat(letters)
 remember(replay_key, request, answer .. ' ' .. digits(ends))
 return { 'ok', digits(now), answer, digits(ends) }

@@ -22,6 +22,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include contact
 --#include outage
@@ -36,9 +37,9 @@
 --#include trim
 local meta, jobs, processing, days, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local stored = redis.call('HMGET', meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end', 'leased',
+local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end', 'leased',
   'server', 'jumps')
-local now, stamp = clock(ARGV[1], stored[1])
+local now, stamp = clock(ARGV[1], stored.clock)
 local now_ms = math.floor(now / 1000)
 local fire = math.ceil(now / 1000)
 local today = bucket_of(named(9), fire)
@@ -46,27 +47,27 @@ if not today then
   return { 'moved', digits(now) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HMGET', 'ZMSCORE', 'HDEL', 'ZCARD', 'HINCRBY', 'LLEN', 'RPUSH')
-local jumps = number(stored[9], 0) + contact(meta, now, stamp, stored[2])
-local known = longest(meta, now_ms, lease, stored[4], stored[7])
-local restarted = outage(meta, stored[8])
+local jumps = number(stored.jumps, 0) + contact(meta, now, stamp, stored.beat)
+local known = longest(meta, now_ms, lease, stored.lease, stored.leased)
+local restarted = outage(meta, stored.server)
 local told, ahead = jumped(meta, now, stamp, tonumber(ARGV[7]))
 jumps = digits(told and jumps + 1 or jumps)
 if restarted or ahead then
   redis.call('HSET', meta, 'grace', digits(now_ms + known), 'leased', digits(now_ms))
   return { 'grace', digits(now), jumps, digits(now_ms + known) }
 end
-local grace = believed(now_ms, stored[3], known)
+local grace = believed(now_ms, stored.grace, known)
 if grace > 0 then
   return { 'grace', digits(now), jumps, digits(grace) }
 end
-if number(stored[3], 0) > now_ms then
+if number(stored.grace, 0) > now_ms then
   -- It was given in a time that a jump of the clock took back.
   redis.call('HDEL', meta, 'grace')
 end
 if ARGV[8] ~= '' and ARGV[8] ~= jumps or ARGV[6] ~= '' and math.abs(now - tonumber(ARGV[6])) * 3 > lease * 1000 then
   return { 'doubt', digits(now), jumps }
 end
-known = forget(meta, now_ms, lease, known, stored[4], told and now_ms or stored[7])
+known = forget(meta, now_ms, lease, known, stored.lease, told and now_ms or stored.leased)
 local latest = '(' .. digits(now_ms + known + 1000)
 local wrong = redis.call('ZRANGE', processing, latest, '+inf', 'BYSCORE', 'LIMIT', 0, limit)
 if #wrong > 0 then
@@ -136,7 +137,7 @@ if #changes > 0 then
 end
 redis.call('ZREM', processing, unpack(ids))
 if #due > 0 then
-  wake(KEYS[8], fire, now_ms, stored[5], stored[6])
+  wake(KEYS[8], fire, now_ms, stored.keeper_at, stored.keeper_end)
 end
 if #times > 0 then
   release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)

@@ -11,6 +11,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include replay
 --#include record
@@ -19,8 +20,8 @@
 --#include wake
 local meta, replay_key, jobs, dead, days, dedup = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local request = ARGV[2]
-local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end')
+local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
   return refused(before, now) or { 'ok', digits(now), before }
@@ -95,7 +96,7 @@ if #off > 0 then
   end
   redis.call('HSET', jobs, unpack(changes))
   redis.call('ZREM', dead, unpack(off))
-  wake(KEYS[7], fire, math.floor(now / 1000), stored[2], stored[3])
+  wake(KEYS[7], fire, math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
 end
 redis.call('HSET', meta, 'clock', digits(stamp))
 local answer = table.concat(letters)

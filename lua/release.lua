@@ -11,6 +11,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include replay
 --#include contact

@@ -22,6 +22,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include plain
 --#include rights
 --#include record
@@ -34,11 +35,11 @@ local dedup, expiry = KEYS[7], KEYS[8]
 local schedules, schedules_due = KEYS[10], KEYS[11]
 local mend, tends = ARGV[2] == 'mend', ARGV[2] ~= 'look'
 local bucket_count, digest_count, schedule_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local stored = redis.call('HMGET', meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end', 'jump')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end', 'jump')
+local now, stamp = clock(ARGV[1], stored.clock)
 local now_ms = math.floor(now / 1000)
-if stored[2] and stored[2] ~= '1' then
-  return { 'foreign', digits(now), plain(stored[2]) }
+if stored.schema and stored.schema ~= '1' then
+  return { 'foreign', digits(now), plain(stored.schema) }
 end
 -- The end of the year 9999, and the longest lease that is believed, ms.
 local LAST, LONGEST = 253402300799999, 86400000
@@ -52,7 +53,7 @@ local function between(text, least, most)
   return nil
 end
 
-local lease = between(stored[3], 1, LONGEST) or 30000
+local lease = between(stored.lease, 1, LONGEST) or 30000
 local names, starts, zsets, ids, keys = {}, {}, {}, {}, {}
 local listed, latest = {}, {}
 local at = 6
@@ -204,7 +205,7 @@ end
 -- The least and the most that each field of meta may say. A field without a value is as it should be.
 local soon = now_ms + 2 * lease + 60000
 -- After a jump ahead and back the last stamp lies ahead and rises from there, which is right.
-local after_jump = number(string.match(stored[6] or '', '^%d+ %-%d+ (%d+)$'), 0) + 1000000000
+local after_jump = number(string.match(stored.jump or '', '^%d+ %-%d+ (%d+)$'), 0) + 1000000000
 local fields_of = {
   clock = { 0, math.max(now + 60000000, after_jump) }, beat = { 0, now + 60000000 }, lease = { 1, LONGEST },
   leased = { 0, now_ms + 60000 },
@@ -214,7 +215,7 @@ local fields_of = {
 }
 local field_names = { 'clock', 'beat', 'lease', 'leased', 'grace', 'keeper_at', 'keeper_end', 'second_end', 'cap',
   'trimmed', 'orphans', 'jumps', 'epoch' }
-local values, damaged, lapsed, new_epoch = redis.call('HMGET', meta, unpack(field_names)), {}, {}, not stored[2]
+local values, damaged, lapsed, new_epoch = redis.call('HMGET', meta, unpack(field_names)), {}, {}, not stored.schema
 for f = 1, #field_names do
   local limits = fields_of[field_names[f]]
   if values[f] and not between(values[f], limits[1], limits[2]) then
@@ -288,7 +289,7 @@ end
 
 if mend then
   if earliest then
-    wake(KEYS[9], earliest, now_ms, stored[4], stored[5])
+    wake(KEYS[9], earliest, now_ms, stored.keeper_at, stored.keeper_end)
   end
   if new_epoch then
     redis.call('HSET', meta, 'schema', '1', 'epoch', digits(stamp))
@@ -302,4 +303,4 @@ if mend then
   redis.call('HSET', meta, 'clock', digits(stamp))
 end
 return { 'ok', digits(now), table.concat(letters), table.concat(shelf), table.concat(held_letters),
-  table.concat(look_letters), table.concat(damaged, ' '), plain(stored[2] or '') }
+  table.concat(look_letters), table.concat(damaged, ' '), plain(stored.schema or '') }

@@ -10,6 +10,7 @@
 --#include clock
 --#include digits
 --#include number
+--#include meta
 --#include rights
 --#include replay
 --#include record
@@ -17,8 +18,8 @@
 --#include wake
 local meta, replay_key, jobs, days, from = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
 local request, id = ARGV[2], ARGV[3]
-local stored = redis.call('HMGET', meta, 'clock', 'keeper_at', 'keeper_end')
-local now, stamp = clock(ARGV[1], stored[1])
+local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end')
+local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
   local no = refused(before, now)
@@ -61,7 +62,7 @@ end
 if redis.call('EXISTS', from) == 0 then
   redis.call('ZREM', days, ARGV[4])
 end
-wake(KEYS[5], fire, math.floor(now / 1000), stored[2], stored[3])
+wake(KEYS[5], fire, math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
 redis.call('HSET', meta, 'clock', digits(stamp))
 remember(replay_key, request, 's ' .. digits(fire))
 return { 'ok', digits(now), 's', digits(fire) }

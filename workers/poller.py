@@ -235,10 +235,8 @@ class Poller:
 
     def _step_down(self) -> tuple[Call, Read]:
         session = self._store.session
-        call = calls.claim(
-            self._keys, day=self._day or "19700101", worker=self._worker, lease_ms=self._settings.lease_ms, limit=0,
-            lane=Lane(self._worker, "claim", session.request()), now=session.now,
-        )  # fmt: skip
+        lane = Lane(self._worker, "claim", session.request())
+        call = calls.step_down(self._keys, self._worker, lane=lane, now=session.now)
         self._laid_down, self._role, self._seen_free = self._role, "none", 0
         return call, lambda reply: None
 
@@ -437,7 +435,7 @@ class Poller:
             if left:
                 failures += 1
                 self._give_room_back()
-                settles = any(call.script.name != "claim" for call, _ in left)
+                settles = any(call.script.name not in ("claim", "step_down") for call, _ in left)
                 if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
                     return
                 await self._pause(failures)

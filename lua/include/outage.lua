@@ -21,12 +21,12 @@ local function jumped(meta, now, stamp, by)
   if not by then
     return false, false
   end
-  local stored = redis.call('HMGET', meta, 'jump', 'jumps')
-  local at, before = string.match(stored[1] or '', '^(%d+) (-?%d+)')
+  local stored = read_meta(meta, 'jump', 'jumps')
+  local at, before = string.match(stored.jump or '', '^(%d+) (-?%d+)')
   if at and math.abs(now - tonumber(at)) < 60000000 and (tonumber(before) > 0) == (by > 0) then
     return false, by > 0
   end
-  redis.call('HSET', meta, 'jumps', string.format('%.0f', number(stored[2], 0) + 1), 'jump',
+  redis.call('HSET', meta, 'jumps', string.format('%.0f', number(stored.jumps, 0) + 1), 'jump',
     string.format('%.0f %.0f %.0f', now, by, stamp), 'leased', string.format('%.0f', math.floor(now / 1000)))
   return true, by > 0
 end

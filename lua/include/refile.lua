@@ -6,8 +6,8 @@ local function refile(letter, back)
   local meta, replay_key, jobs, processing, days, wake_list = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
   local request = ARGV[2]
   rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH', 'SET')
-  local stored = redis.call('HMGET', meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
-  local now, stamp = clock(ARGV[1], stored[1])
+  local stored = read_meta(meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
+  local now, stamp = clock(ARGV[1], stored.clock)
   local before = replay(replay_key, request)
   if before then
     local no = refused(before, now)
@@ -59,9 +59,9 @@ local function refile(letter, back)
     end
     redis.call('HSET', jobs, unpack(changes))
     redis.call('ZREM', processing, unpack(moved))
-    wake(wake_list, earliest, math.floor(now / 1000), stored[3], stored[4])
+    wake(wake_list, earliest, math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
   end
-  contact(meta, now, stamp, stored[2])
+  contact(meta, now, stamp, stored.beat)
   local answer = table.concat(letters)
   remember(replay_key, request, digits(now) .. ' ' .. answer)
   return { 'ok', digits(now), answer }

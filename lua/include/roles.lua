@@ -1,16 +1,16 @@
 -- roles: the moves between the roles of those that wait for a shard; every one of them is here. One timekeeper sleeps
 -- until the next job is due, one second stands in for it, and the rest follow: they only listen for tokens. The roles
 -- are in meta: keeper, keeper_at (what it sleeps for), keeper_end, second, second_end; times in ms. A worker without
--- room holds no role. `roles` is these five as stored. Needs `wake`.
+-- room holds no role. `roles` has these five by name, as stored. Needs `wake`.
 -- A timekeeper that did not claim this long after the time it slept for has lost its role, ms.
 local LATE = 30
 
 -- lay_down: a worker leaves the role it has. Returns whether it had one.
 local function lay_down(meta, roles, worker)
-  local keeps, seconds = roles[1] == worker, roles[4] == worker
+  local keeps, seconds = roles.keeper == worker, roles.second == worker
   if keeps then
     redis.call('HDEL', meta, 'keeper', 'keeper_at', 'keeper_end')
-    roles[3] = false
+    roles.keeper_end = false
   end
   if seconds then
     redis.call('HDEL', meta, 'second', 'second_end')
@@ -25,9 +25,9 @@ local function hand_on(meta, list, roles, worker, next_fire, more, now_ms)
   local had = lay_down(meta, roles, worker)
   local alone
   if next_fire then
-    alone = next_fire <= now_ms or not keeps_time(next_fire, now_ms, roles[2], roles[3])
+    alone = next_fire <= now_ms or not keeps_time(next_fire, now_ms, roles.keeper_at, roles.keeper_end)
   else
-    alone = more and not lasts(roles[3], now_ms)
+    alone = more and not lasts(roles.keeper_end, now_ms)
   end
   if had or alone then
     push_token(list)
@@ -38,8 +38,8 @@ end
 -- its own. wanted: when the next job is due, ms. A second that becomes timekeeper calls one to stand in for it.
 local function take_up(meta, list, roles, worker, wanted, now_ms, role_ms)
   local ends = now_ms + math.min(role_ms, LONGEST_ROLE)
-  if roles[1] == worker or not lasts(roles[3], now_ms) or number(roles[2], wanted + 1) > wanted then
-    if roles[4] == worker then
+  if roles.keeper == worker or not lasts(roles.keeper_end, now_ms) or number(roles.keeper_at, wanted + 1) > wanted then
+    if roles.second == worker then
       push_token(list)
       redis.call('HDEL', meta, 'second', 'second_end')
     end
@@ -47,7 +47,7 @@ local function take_up(meta, list, roles, worker, wanted, now_ms, role_ms)
       string.format('%.0f', math.min(wanted + LATE, ends)))
     return 'timekeeper'
   end
-  if roles[4] == worker or not lasts(roles[5], now_ms) then
+  if roles.second == worker or not lasts(roles.second_end, now_ms) then
     redis.call('HSET', meta, 'second', worker, 'second_end', string.format('%.0f', ends))
     return 'second'
   end

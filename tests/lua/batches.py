@@ -32,6 +32,7 @@ from zwheel.calls import (
     repair,
     reschedule,
     retry,
+    step_down,
 )
 from zwheel.job import JobId, QueueName
 from zwheel.record import record_tail
@@ -134,6 +135,13 @@ def _claim(shard: Shard, size: int, lane: Lane, now: str) -> Call:
         shard.put({"jobs": {ids[0]: record(version="2")}})
         shard.client.hdel(KEYS.jobs, ids[1])
     return claim(KEYS, day=TODAY, worker=WORKER, lease_ms=LEASE, limit=size, lane=lane, now=now)
+
+
+def _step_down(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """The batch stays where it is."""
+    _scheduled(shard, size)
+    shard.put({"meta": {"keeper": WORKER, "keeper_at": str(NOW), "keeper_end": str(NOW + 30), "second": "v7654321"}})
+    return step_down(KEYS, WORKER, lane=lane, now=now)
 
 
 def _pairs(ids: Sequence[str]) -> list[tuple[str, bytes]]:
@@ -284,6 +292,7 @@ Prepare = Callable[[Shard, int, Lane, str], Call]
 PREPARE: dict[str, Prepare] = {
     "enqueue": _enqueue,
     "claim": _claim,
+    "step_down": _step_down,
     "complete": _complete,
     "retry": _retry,
     "bury": _bury,

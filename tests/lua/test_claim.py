@@ -420,29 +420,6 @@ def test_a_full_claim_takes_no_role_and_passes_on_what_others_must_do(
     )
 
 
-STEPPING: list[Any] = [
-    pytest.param(keeper(NOW) | second(OTHER_WORKER), second(OTHER_WORKER), ["1"], id="the timekeeper"),
-    pytest.param(keeper(NOW, worker=OTHER_WORKER) | second(), keeper(NOW, worker=OTHER_WORKER), ["1"], id="the second"),
-    pytest.param(
-        keeper(NOW, worker=OTHER_WORKER) | second("u1111111"),
-        keeper(NOW, worker=OTHER_WORKER) | second("u1111111"),
-        [],
-        id="a follower",
-    ),
-]
-
-
-@pytest.mark.parametrize(("before", "after", "woken"), STEPPING)
-def test_who_steps_down_gives_up_its_role_and_wakes_another_and_takes_nothing(
-    shard: Shard, before: dict[str, Any], after: dict[str, Any], woken: list[str]
-) -> None:
-    wheel = today(a=NOW)
-    shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
-    for stamp in (NOW_US, NOW_US + 1):
-        assert take(shard, 0, day="19700101") == Claimed("stepped", NOW_US, None, "", "none", 0, [])
-        shard.leaves(wheel | {"meta": worker_meta(**after) | {"clock": str(stamp)}, "wake": woken or None})
-
-
 def test_a_repeat_gives_the_jobs_that_are_still_held_by_that_claim_and_claims_nothing(shard: Shard) -> None:
     shard.put(today(a=NOW, b=NOW, c=NOW, d=NOW, e=NOW))
     first = take(shard, 4)

@@ -20,6 +20,7 @@ from .shard import KEYS, LANE, NOW, NOW_US, Keyspace, Shard, at
 WITH_LANE = (
     "enqueue",
     "claim",
+    "step_down",
     "complete",
     "retry",
     "bury",
@@ -31,7 +32,9 @@ WITH_LANE = (
     "define",
 )
 #: They let a job end, or another worker have it, or make room.
-WHEN_FULL = ("claim", "complete", "retry", "bury", "release", "offer", "extend", "reap", "purge", "prune", "repair")
+WHEN_FULL = (
+    "claim", "step_down", "complete", "retry", "bury", "release", "offer", "extend", "reap", "purge", "prune", "repair",
+)  # fmt: skip
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -103,7 +106,11 @@ def test_a_full_batch_of_a_thousand_works(shard: Shard, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in NAMES if n not in ("extend", "reschedule", "reap", "claim", "purge", "prune", "repair", "define")],
+    [
+        n
+        for n in NAMES
+        if n not in ("extend", "reschedule", "reap", "claim", "step_down", "purge", "prune", "repair", "define")
+    ],
 )
 def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, name: str) -> None:
     call = prepare(name, shard, 1)

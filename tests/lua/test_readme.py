@@ -37,7 +37,11 @@ def test_the_edges_of_the_chart_are_the_scripts_in_their_order() -> None:
     assert sorted(EDGES) == sorted(path.stem for path in LUA.glob("*.lua"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+#: It touches the roles of those that wait, and no job.
+NO_MOVE = "step_down"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != NO_MOVE])
 def test_an_edge_leads_where_the_header_says(name: str) -> None:
     """`complete: processing -> done.`, `extend: processing stays processing.`, `reap: processing -> scheduled, or dead.`"""
     sentence = script(name).header.splitlines()[0]
@@ -45,6 +49,11 @@ def test_an_edge_leads_where_the_header_says(name: str) -> None:
     assert found
     source, target = (places(text) for text in found.groups())
     assert (source, target) == (places(EDGES[name][0]), places(EDGES[name][1]))
+
+
+def test_the_script_that_moves_no_job_touches_none() -> None:
+    assert script(NO_MOVE).header.startswith(f"{NO_MOVE}: no job moves.")
+    assert "KEYS 1 meta  2 replay  3 wake\n" in script(NO_MOVE).header
 
 
 def places(text: str) -> set[str]:
@@ -58,7 +67,7 @@ def places(text: str) -> set[str]:
 
 def test_the_drawing_names_every_script_and_every_state() -> None:
     drawing = README.split("```")[1]
-    words = set(re.findall(r"[a-z]+", drawing)) | {"repair"}
+    words = set(re.findall(r"[a-z]+", drawing)) | {"repair", NO_MOVE}
     assert words == set(NAMES) | {str(state) for state in JobState} | {"nothing"}
 
 
@@ -112,7 +121,7 @@ def test_every_field_of_meta_that_a_script_names_is_in_the_table() -> None:
     for name in NAMES:
         source = script(name).source
         for call in re.findall(
-            r"redis\.call\('(?:HMGET|HGET|HSET|HDEL|HINCRBY)', meta,([^\n]*(?:\n\s+'[^\n]*)?)", source
+            r"(?:read_meta\(|redis\.call\('(?:HMGET|HGET|HSET|HDEL|HINCRBY)', )meta,([^\n]*(?:\n\s+'[^\n]*)?)", source
         ):
             used |= set(re.findall(r"'([a-z_]+)'", call))
         used |= set(re.findall(r"\bcount\(meta, '([a-z_]+)'", source))

@@ -73,28 +73,32 @@ class WaitingMachine(QueueMachine):
     def claim_that_takes_nothing(self, worker: str, way: str) -> None:
         self.may()
         first = self.model.first_day()
-        limit = 0 if way == "step down" else 2
         day = "99991231" if way == "another day" else first or "20300318"
         if way == "paused":
             self.shard.client.hset(KEYS.meta, "paused", "1")
-        call = calls.claim(KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(9), now=self.now)
-        waiting = Waiting.read(self.shard)
+        call = calls.claim(KEYS, day=day, worker=worker, lease_ms=LEASE, limit=2, lane=self.lane(9), now=self.now)
         claimed = calls.read_claim(self.run(call))
-        self.model.contact(self.given, 0 if way == "step down" else LEASE)
+        self.model.contact(self.given, LEASE)
         assert claimed.jobs == []
-        if way == "step down":
-            assert claimed.word == "stepped"
-            assert Waiting.read(self.shard) == waiting.without(worker)
-        elif way == "paused":
+        if way == "paused":
             assert claimed.word == "paused"
             self.shard.client.hdel(KEYS.meta, "paused")
         else:
             assert (claimed.word, claimed.day) == (("moved", first) if first else ("empty", ""))
+
+    def step_down(self, worker: str) -> None:
+        self.may()
+        waiting = Waiting.read(self.shard)
+        self.run(calls.step_down(KEYS, worker, lane=self.lane(9), now=self.now))
+        self.model.contact(self.given)
+        assert Waiting.read(self.shard) == waiting.without(worker)
 
     @rule(worker=workers, way=st.sampled_from(("another day", "paused", "step down", "crash")))
     def claim_nothing(self, worker: str, way: str) -> None:
         """A claim that gets nothing for another reason than that nothing is due, or a worker that dies."""
         if way == "crash":
             self.crash(worker)
+        elif way == "step down":
+            self.step_down(worker)
         else:
             self.claim_that_takes_nothing(worker, way)

@@ -148,7 +148,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("an ended job is rescheduled", "reschedule.lua", "elseif state ~= 's' then", "elseif false then"),
     _mutant("redrive takes jobs that are not dead", "redrive.lua", "if not listed[i] or not record or seen[id] then",
             "if not record or seen[id] then"),
-    _mutant("a paused queue is claimed", "claim.lua", "if stored[5] then\n  return { 'paused'", "if false then\n  return { 'paused'", first="tables"),
+    _mutant("a paused queue is claimed", "claim.lua", "if stored.paused then\n  return { 'paused'", "if false then\n  return { 'paused'", first="tables"),
     _mutant("the cap is not kept", "enqueue.lua", "if living + created > cap then", "if false then", first="tables"),
     # Schedules.
     _mutant("two advance the same record", "advance.lua", "or string.sub(record, 3, 18) ~= stamps[n] then", "then"),
@@ -171,13 +171,14 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a deleted schedule stays due", "define.lua", "redis.call('ZREM', due, name)\nelse", "else", first="tables"),
     # Waiting.
     _mutant("nobody is woken", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", "enqueue", first="tables"),
-    _mutant("the timekeeper keeps its role when full", "include/roles.lua", "local keeps, seconds = roles[1] == worker, ", "local keeps, seconds = false, ", "claim", first="tables"),
-    _mutant("the second keeps its role when full", "include/roles.lua", "roles[4] == worker\n  if keeps", "false\n  if keeps", "claim", first="tables"),
+    _mutant("the timekeeper keeps its role when full", "include/roles.lua", "local keeps, seconds = roles.keeper == worker, ", "local keeps, seconds = false, ", "claim", first="tables"),
+    _mutant("the second keeps its role when full", "include/roles.lua", "roles.second == worker\n  if keeps", "false\n  if keeps", "claim", first="tables"),
     _mutant("a role that is laid down calls nobody", "include/roles.lua", "if had or alone then", "if alone then", "claim", first="tables"),
     _mutant("a full claim hides the next job", "include/roles.lua", "if had or alone then", "if had then", "claim", first="tables"),
+    _mutant("who steps down calls nobody", "step_down.lua", "push_token(KEYS[3])", "local _ = KEYS[3]", first="tables"),
     _mutant("what is offered calls nobody", "offer.lua", "push_token(KEYS[k + 1])", "local _ = k", first="tables"),
     _mutant("a void offer is believed", "include/offered.lua", "string.sub(record, 22, 37) ~= tokens[i]", "false", "claim", "offer", first="tables"),
-    _mutant("two keep time", "include/roles.lua", "if roles[1] == worker or not lasts(roles[3], now_ms) or number(roles[2], wanted + 1) > wanted then", "if true then", "claim", first="tables"),
+    _mutant("two keep time", "include/roles.lua", "if roles.keeper == worker or not lasts(roles.keeper_end, now_ms) or number(roles.keeper_at, wanted + 1) > wanted then", "if true then", "claim", first="tables"),
     _mutant("a role lasts for ever", "include/wake.lua", "return at > now_ms and at <= now_ms + LONGEST_ROLE", "return at > now_ms", "claim", first="tables"),
     _mutant("unreadable records are dropped", "include/astray.lua", "redis.call('ZADD', dead, 'NX', unpack(aside))", "local _ = dead", "claim", first="tables"),
 )  # fmt: skip

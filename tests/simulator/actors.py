@@ -254,7 +254,7 @@ class Hands:
     def step_down(self) -> Call:
         """Leave the wait."""
         lane = Lane(self.worker, "claim", self.process.session.request())
-        return calls.claim(KEYS, day="19700101", worker=self.worker, lease_ms=LEASE_MS, limit=0, lane=lane)
+        return calls.step_down(KEYS, self.worker, lane=lane)
 
     def _claimed(self, claimed: Claimed) -> None:
         self._day = claimed.day

@@ -482,6 +482,7 @@ class Judge:
 _RULES: dict[str, Callable[[Judge, Call, Trace, int], None]] = {
     "enqueue": Judge._enqueue,
     "claim": Judge._claim,
+    "step_down": lambda *_: None,
     "complete": Judge._complete,
     "bury": Judge._bury,
     "retry": Judge._refile,

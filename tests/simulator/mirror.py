@@ -132,9 +132,6 @@ class Mirror:
             int(call.args[4]),
             call.args[5],
         )
-        if limit == 0:
-            model.contact(given)
-            return ["stepped", model.time]
         founded = str(model.epoch or "")
         if call.args[7] and call.args[7] != founded:
             return ["flushed", given, founded]
@@ -156,6 +153,10 @@ class Mirror:
         for job_id in ids:
             answer += [job_id.encode(), self._record(job_id)]
         return answer
+
+    def _step_down(self, call: Call, given: int) -> Reply:
+        self.model.contact(given)
+        return ["ok", self.model.time]
 
     def _letters(self, letters: str) -> Reply:
         return ["ok", self.model.time, letters]
@@ -431,6 +432,7 @@ def _remembered(call: Call, answer: Reply) -> bool:
 _ANSWERS: dict[str, Callable[[Mirror, Call, int], Reply]] = {
     "enqueue": Mirror._enqueue,
     "claim": Mirror._claim,
+    "step_down": Mirror._step_down,
     "complete": Mirror._complete,
     "bury": Mirror._bury,
     "retry": Mirror._refile,

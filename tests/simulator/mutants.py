@@ -126,7 +126,7 @@ MUTANTS = (
     Mutant(name="enqueue forgets what it answered", scripts=("enqueue",), promises=("a repeated enqueue",), old="remember(replay_key, request, answer)", new=""),
     Mutant(name="enqueue forgets that it refused", scripts=("enqueue",), promises=("its caller was told full", "I2"), old="remember(replay_key, request, '!full ' .. digits(cap))", new=""),
     Mutant(name="enqueue forgets a chunk", scripts=("enqueue",), promises=("K-03",), old="redis.call('SET', chunk, answer, 'EX', CHUNK_S)", new=""),
-    Mutant(name="claim works while paused", scripts=("claim",), promises=("I18",), old="if stored[5] then", new="if false then"),
+    Mutant(name="claim works while paused", scripts=("claim",), promises=("I18",), old="if stored.paused then", new="if false then"),
     Mutant(name="an ended job gives way unasked", scripts=("enqueue",), promises=("I13",), old="ways[i] or 'c',", new="ways[i] or 'cdx',"),
     Mutant(name="a living job gives way", scripts=("enqueue",), promises=("I13",), old="['!'] = 'cdx'", new="['!'] = 'cdxsp'"),
     Mutant(name="a queue over its cap takes more", scripts=("enqueue",), promises=("over the cap",), old="living + created > cap", new="living > cap"),

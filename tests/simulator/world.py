@@ -312,7 +312,7 @@ class World:
         name, answer = call.script.name, word(reply)
         if answer in ("moved", "grace", "doubt", "flushed", "stale", "started"):
             self.mark(f"{answer} answer to {name}")
-        elif answer == "stepped":
+        elif name == "step_down":
             self.mark("stepped down")
         if name == "claim" and answer in ("ok", "empty") and reply[4] not in (b"none", "none"):
             self.mark(f"role {reply[4].decode() if isinstance(reply[4], bytes) else reply[4]}")

@@ -254,6 +254,14 @@ def waits_for_a_worker_whose_claim_hangs(book: Book) -> None:
     book.snapshot(9_900)
 
 
+def waits_for_a_worker_that_stepped_down_since_it_had_no_room(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [], role="timekeeper")
+    book.call("step_down", 1_000, [], args={"worker": "w1", "limit": 0, "role": "none"})
+    book.run("a", 9_000, fire=1_000)
+    book.snapshot(9_900)
+
+
 def waits_for_a_worker_that_died(book: Book) -> None:
     """What it did last was a look; that its heartbeat's line came later says nothing of its waiting."""
     book.enqueue("a", fire=1_000)
@@ -375,7 +383,7 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, *GAPS,
     back_with_the_first_worker_that_starts_again, reaped_late_by_one_that_was_cut_off,
-    waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_a_worker_that_gets_no_answer,
+    waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_a_worker_that_gets_no_answer, waits_for_a_worker_that_stepped_down_since_it_had_no_room,
     waits_for_a_worker_whose_claim_hangs, waits_for_a_worker_that_died, waits_for_one_that_listens_since_two_are_dead,
     waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full, buried_with_a_reason,
     kept_promise_of_a_receipt, scheduled, changed_anew_after_a_loss, waited_through_an_edit,

@@ -59,8 +59,8 @@ NEEDS: dict[Role, Needs] = {
     Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set"}), queues="W"),
     Role.WORKER: Needs(
         scripts=(
-            "claim", "complete", "retry", "bury", "release", "offer", "extend", "reap", "prune", "advance",
-            "define", "repair",
+            "claim", "step_down", "complete", "retry", "bury", "release", "offer", "extend", "reap", "prune",
+            "advance", "define", "repair",
         ),
         plain=frozenset(
             {

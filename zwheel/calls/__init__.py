@@ -32,6 +32,7 @@ from zwheel.calls.repair import REPAIR_DAYS, REPAIR_JOBS, Repaired, read_repair,
 from zwheel.calls.reschedule import read_reschedule, reschedule
 from zwheel.calls.retry import retry
 from zwheel.calls.session import Session
+from zwheel.calls.step_down import step_down
 
 __all__ = [
     "BATCH_LIMIT",
@@ -87,5 +88,6 @@ __all__ = [
     "repair",
     "reschedule",
     "retry",
+    "step_down",
     "word",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ class Claimed:
     """What a claim met."""
 
     word: str
-    """ok | empty | moved | paused | stepped | foreign | flushed."""
+    """ok | empty | moved | paused | foreign | flushed."""
     now_us: int
     """The server's clock."""
     next_fire_ms: int | None
@@ -42,7 +42,7 @@ def claim(
     keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS,
     epoch: str | bytes = "", group: str = "none", now: str = "",
 ) -> Call:  # fmt: skip
-    """Build the call. day: the bucket thought to be the earliest. limit: up to 1000; 0 steps down from waiting.
+    """Build the call. day: the bucket thought to be the earliest. limit: up to 1000.
 
     group: of the worker: what is offered to it is claimed first.
     epoch: what `meta.epoch` is known to say; nothing is claimed when it says something else. '' when not known.

@@ -146,6 +146,10 @@ def _claim(call: Call, reply: Reply | None) -> Trace:
     return Trace(answer, args, jobs)
 
 
+def _step_down(call: Call, reply: Reply | None) -> Trace:
+    return Trace(_word(reply), {"worker": _text(call.args[2]), "limit": 0, "role": "none"}, [])
+
+
 def _held(args: Sequence[Any], first: int, width: int) -> Iterator[tuple[int, Facts]]:
     for i in range(first, len(args), width):
         yield i, {"id": _text(args[i]), "token": int(args[i + 1])}
@@ -338,6 +342,7 @@ def _define(call: Call, reply: Reply | None) -> Trace:
 _TRACES: dict[str, Callable[[Call, Reply | None], Trace]] = {
     "enqueue": _enqueue,
     "claim": _claim,
+    "step_down": _step_down,
     "complete": _complete,
     "retry": _refile,
     "bury": _bury,

@@ -29,10 +29,10 @@ from zwheel.verify.steps import Sample, Steps
 Line = dict[str, Any]
 
 _HANDLER = frozenset({"start", "end"})
-_WORKERS = frozenset({"claim", "extend", "reap"})
+_WORKERS = frozenset({"claim", "step_down", "extend", "reap"})
 _NAMELESS = frozenset({"claim", "reap", "purge", "prune", "advance", "define"})
 #: What a worker's poller asks, one round trip after the other.
-_POLLED = SETTLES | {"claim"}
+_POLLED = SETTLES | {"claim", "step_down"}
 #: Changes of schedules: what they put on the wheel is enqueued, what they take back is as good as purged.
 _SCHEDULES = frozenset({"advance", "define"})
 _PROC_EVERY_US = 1_000
@@ -309,7 +309,8 @@ class _File:
         op = call.op
         if op in _WORKERS:
             queue.answered.append(call.us)
-        if op == "claim":
+        if op in ("claim", "step_down"):
+            # Who steps down asks for nothing more: it has no room.
             queue.claims.append(call)
             queue.lease_ms = max(queue.lease_ms, int(call.args.get("lease", 0)))
         elif op == "purge":
