@@ -69,8 +69,8 @@ async def dev(
 
     With a URL, that server is used. A private server that already ran is left running.
     """
+    from zwheel import embedded
     from zwheel.broker.address import mask_url
-    from zwheel.embedded import server as embedded
     from zwheel.workers.asks import STOP_SIGNALS
     from zwheel.workers.settings import refuse_memory
 

@@ -25,7 +25,7 @@ def start(ctx: Context) -> None:
     The project is the nearest directory, from here up, with zwheel.toml, pyproject.toml or .git, else this directory. Each
     project has a server of its own; ZWHEEL_HOME names one for several. It stays up after this command, keeps its jobs on disk, and listens on a Unix socket that only you can open.
     """
-    from zwheel.embedded import server as embedded
+    from zwheel import embedded
 
     settings = ctx.settings()
     server = embedded.start(settings.home)
@@ -42,7 +42,7 @@ def start(ctx: Context) -> None:
 @command(app, "status", examples=["zwheel server status", "zwheel server status --json"])
 def status(ctx: Context) -> None:
     """Show the private server; the exit code is 3 when it does not run."""
-    from zwheel.embedded import server as embedded
+    from zwheel import embedded
 
     settings = ctx.settings()
     server = embedded.status(settings.home)
@@ -74,7 +74,7 @@ def status(ctx: Context) -> None:
 @command(app, "stop", examples=["zwheel server stop"])
 def stop(ctx: Context) -> None:
     """Stop the private server in order; its jobs stay on disk for the next start."""
-    from zwheel.embedded import server as embedded
+    from zwheel import embedded
 
     settings = ctx.settings()
     home = settings.home
@@ -90,7 +90,7 @@ def stop(ctx: Context) -> None:
 @command(app, "reset", examples=["zwheel server reset", "zwheel server reset --yes"])
 def reset(ctx: Context) -> None:
     """Stop the private server and delete all of its jobs."""
-    from zwheel.embedded import server as embedded
+    from zwheel import embedded
 
     settings = ctx.settings()
     home = settings.home

@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from zwheel import SyncWheel, Wheel
-from zwheel.embedded import server as embedded
+from zwheel import SyncWheel, Wheel, embedded
 from zwheel.workers import Worker, WorkerSettings
 
 

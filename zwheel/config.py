@@ -120,7 +120,7 @@ def resolve_url(settings: Settings, *, start_embedded: bool, say: Callable[[str]
         return settings.url
     if settings.production:
         raise BrokerUnavailable("ZWHEEL_ENV is production and no Redis is named: set ZWHEEL_URL")
-    from zwheel.embedded import server as embedded
+    from zwheel import embedded
 
     server = embedded.start(settings.home) if start_embedded else embedded.status(settings.home)
     if server is None:

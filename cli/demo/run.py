@@ -19,11 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zwheel import JobState, SyncWheel
+from zwheel import JobState, SyncWheel, embedded
 from zwheel.cli.context import Context
 from zwheel.cli.exits import ExitCode
 from zwheel.cli.when import human_count
-from zwheel.embedded import server as embedded
 from zwheel.errors import EmbeddedServerError, ZwheelError
 
 from .app import DATABASE

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from zwheel import embedded
 from zwheel.cli.server import human_bytes
-from zwheel.embedded import server as embedded
 
 Shell = Any
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from zwheel import embedded
 from zwheel.cli.exits import ExitCode
-from zwheel.embedded import server as embedded
 
 ZWHEEL = [sys.executable, "-m", "zwheel.cli"]
 

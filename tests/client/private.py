@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from tests.servers import packaged_valkey
+from zwheel import embedded
 from zwheel.embedded import binary as server_binary
 from zwheel.embedded import home as server_home
-from zwheel.embedded import server as embedded
 
 
 def end(path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.servers import RedisServer
+from zwheel import embedded
 from zwheel.broker.connect import connect_sync, translate
 from zwheel.config import Settings, load_settings, resolve_url
 from zwheel.embedded import home as server_home
-from zwheel.embedded import server as embedded
 from zwheel.errors import BrokerUnavailable, ConfigError, InvalidName
 
 FILE = """

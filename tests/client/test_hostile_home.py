@@ -12,9 +12,9 @@ import pytest
 
 from tests.client.private import end
 from tests.servers import packaged_valkey
+from zwheel import embedded
 from zwheel.config import load_settings
 from zwheel.embedded import home as server_home
-from zwheel.embedded import server as embedded
 from zwheel.errors import ConfigError, EmbeddedServerError
 
 FILES = ("server.json", "server.log", "server.log.1", "redis.pid", "redis.sock", "start.lock", "server.lock")

@@ -10,9 +10,9 @@ import pytest
 
 from tests.client.private import client, pretender, put_on_path, valkey
 from tests.servers import RedisServer, binary_of
+from zwheel import embedded
 from zwheel.embedded import binary as server_binary
 from zwheel.embedded import home as server_home
-from zwheel.embedded import server as embedded
 from zwheel.embedded.binary import ServerBinary, Writer, examine, find_binary
 from zwheel.errors import EmbeddedServerError
 
