@@ -18,9 +18,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from zwheel.calls.call import Call, clock_us
+from zwheel.calls.call import UNCHANGED, Call, clock_us
 from zwheel.calls.session import Session
-from zwheel.calls.traces import UNCHANGED, changes, request_of, trace
+from zwheel.calls.traces import request_of
 from zwheel.errors import (
     BrokerFull,
     BrokerRefused,
@@ -196,9 +196,9 @@ def _is_missing(reply: object) -> bool:
 def _asked(command: Call | tuple[Any, ...]) -> dict[str, Any] | None:
     """What a command asks for; None when it changes nothing that a history is about."""
     if isinstance(command, Call):
-        if not changes(command):
+        if command.tell is None:
             return None
-        told = trace(command, None)
+        told = command.trace(None)
         found = _TAG.match(command.keys[0])
         asked = {"op": command.script.name, "queue": found[2] if found else "", "args": told.args, "jobs": told.jobs}
         request = request_of(command)
@@ -221,7 +221,7 @@ def _outcome(command: Call | tuple[Any, ...], reply: Any) -> tuple[str, dict[str
         return ("fail" if _known_undone(reply) else "info"), {"error": f"{type(reply).__name__}: {reply}"[:300]}
     if not isinstance(command, Call):
         return "ok", {"args": {}, "jobs": []}
-    told = trace(command, reply)
+    told = command.trace(reply)
     facts: dict[str, Any] = {"word": told.word, "redis_us": clock_us(reply), "args": told.args, "jobs": told.jobs}
     if command.script.name == "enqueue" and told.word == "ok":
         facts["receipt"] = RECEIPT

@@ -261,7 +261,7 @@ def _advance(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     jobs = _occurrences(size)
     batch = []
     for n, name in enumerate(names_of):
-        free = After("a", NOW + 9, TAIL + str(n), jobs[n::count])
+        free = After("a", NOW + 9, TAIL + " " * n, jobs[n::count])
         if n % 3 == 1 and n > 1:
             batch.append(Advance(name, STAMP, free, "before", After("f", None, TAIL)))
         else:

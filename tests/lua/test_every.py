@@ -47,6 +47,19 @@ def test_what_may_run_on_a_full_server_says_so_in_its_first_line() -> None:
     assert tuple(n for n in NAMES if script(n).source.startswith("#!lua flags=allow-oom\n")) == WHEN_FULL
 
 
+@each
+def test_a_call_says_what_a_history_keeps_of_it_before_its_answer_and_with_it(shard: Shard, name: str) -> None:
+    call = prepare(name, shard, 3)
+    asked = call.trace(None)
+    assert asked.word == ""
+    assert call.tell is not None, "it may change something"
+    told = call.trace(shard.run(call))
+    assert told.word == "ok"
+    assert asked.args.items() <= told.args.items() or name == "advance"
+    answered = {job["id"]: job for job in told.jobs}
+    assert all(job.items() <= answered.get(job["id"], job).items() for job in asked.jobs)
+
+
 def without_clock(keyspace: Keyspace) -> Keyspace:
     """What must not change by a repeat that does its work again: everything but the marks of the time."""
     left = {name: value for name, value in keyspace.items() if name != "meta"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.simulator.life import ALL, Life
 from zwheel.calls import Call, Reply, clock_us
-from zwheel.calls.traces import UNCHANGED, Facts, Trace, trace
+from zwheel.calls.call import UNCHANGED, Facts, Trace
 from zwheel.schedules.definition import occurrence_id
 from zwheel.times import DAY_MS, day_of
 
@@ -63,7 +63,7 @@ class Judge:
     def call(self, call: Call, reply: Reply) -> bool:
         """A call was carried out. Returns whether it was a repeat, which changes nothing. Raises: Violation."""
         name = call.script.name
-        told = trace(call, reply)
+        told = call.trace(reply)
         given, now_us = int(call.args[0]), clock_us(reply)
         self.highest_given = max(self.highest_given, given)
         lane = call.keys[1] if ":replay:" in call.keys[1] else ""

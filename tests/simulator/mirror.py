@@ -12,8 +12,8 @@ from tests.model.model import Model
 from tests.simulator.life import ALL
 from tests.simulator.wire import LATE, Command
 from zwheel.calls import Call, Reply
+from zwheel.calls.call import Facts
 from zwheel.calls.scripts import Script
-from zwheel.calls.traces import Facts, trace
 from zwheel.outside import as_text
 from zwheel.times import DAY_MS, day_of
 
@@ -103,7 +103,7 @@ class Mirror:
 
     def _enqueue(self, call: Call, given: int) -> Reply:
         wants, bodies, at = [], [], 3 + 2 * int(call.args[2])
-        for job in trace(call, None).jobs:
+        for job in call.trace(None).jobs:
             want = Wanted(
                 id=job["id"], at=job.get("at"), delay=job.get("delay", 0), digest=job.get("digest", ""),
                 window=job.get("window"), keep=job.get("keep", 0), most=job["most"], replace=_REPLACE[job.get("replace")],
@@ -162,10 +162,10 @@ class Mirror:
         return ["ok", self.model.time, letters]
 
     def _complete(self, call: Call, given: int) -> Reply:
-        return self._letters(self.model.complete(given, _claims(trace(call, None).jobs)))
+        return self._letters(self.model.complete(given, _claims(call.trace(None).jobs)))
 
     def _bury(self, call: Call, given: int) -> Reply:
-        jobs = trace(call, None).jobs
+        jobs = call.trace(None).jobs
         letters = self.model.bury(given, _claims(jobs), failures=b"", most_dead=int(call.args[2]))
         for i, letter in enumerate(letters):
             if letter == "x" and jobs[i]["id"] in self.model.jobs:
@@ -177,7 +177,7 @@ class Mirror:
         self.model.jobs[job_id] = replace(self.model.jobs[job_id], **fields)
 
     def _refile(self, call: Call, given: int) -> Reply:
-        jobs = trace(call, None).jobs
+        jobs = call.trace(None).jobs
         next_ms = -(-given // 1000)
 
         def fire(job: Facts) -> int:
@@ -201,7 +201,7 @@ class Mirror:
         if not start <= given // 1000 < start + DAY_MS:
             return ["moved", given]
         stands = int(call.args[4])
-        jobs = trace(call, None).jobs
+        jobs = call.trace(None).jobs
         letters = self.model.offer(given, _claims(jobs), stands=stands)
         for i, letter in enumerate(letters):
             failures: Any = call.args[7 + 3 * i]
@@ -210,7 +210,7 @@ class Mirror:
         return [*self._letters(letters), str(min(-(-given // 1000) + stands, start + DAY_MS - 1))]
 
     def _extend(self, call: Call, given: int) -> Reply:
-        pairs = _claims(trace(call, None).jobs)
+        pairs = _claims(call.trace(None).jobs)
         return self._letters(self.model.extend(given, pairs, lease=int(call.args[1])))
 
     def _reap(self, call: Call, given: int) -> Reply:
@@ -230,11 +230,11 @@ class Mirror:
         return ["ok", given, told.jumps, looked, " ".join(told.back), " ".join(told.dead), told.shortened]
 
     def _cancel(self, call: Call, given: int) -> Reply:
-        ids = [job["id"] for job in trace(call, None).jobs]
+        ids = [job["id"] for job in call.trace(None).jobs]
         return self._letters(self.model.cancel(given, ids, day=str(call.args[2])))
 
     def _reschedule(self, call: Call, given: int) -> Reply:
-        (job,) = trace(call, None).jobs
+        (job,) = call.trace(None).jobs
         if _moved(call, 6, [job["at"] if "at" in job else -(-given // 1000) + job["delay"]]):
             return ["moved", given]
         letter = self.model.reschedule(
@@ -245,7 +245,7 @@ class Mirror:
     def _redrive(self, call: Call, given: int) -> Reply:
         if _moved(call, 2, [-(-given // 1000)]):
             return ["moved", given]
-        return self._letters(self.model.redrive(given, [job["id"] for job in trace(call, None).jobs]))
+        return self._letters(self.model.redrive(given, [job["id"] for job in call.trace(None).jobs]))
 
     def _purge(self, call: Call, given: int) -> Reply:
         place = call.keys[5].removeprefix(self._prefix)
@@ -258,7 +258,7 @@ class Mirror:
             }
         else:
             scores = model.died if place == "dead" else model.kept_until
-        named = list(dict.fromkeys(job["id"] for job in trace(call, None).jobs))
+        named = list(dict.fromkeys(job["id"] for job in call.trace(None).jobs))
         highest = float(call.args[3])
         order = sorted((score, i) for i, score in scores.items() if score <= highest)
         ids = [i for i in named if i in scores] if named else [i for _, i in order[: int(call.args[2])]]

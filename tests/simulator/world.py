@@ -13,7 +13,6 @@ from tests.simulator.mirror import Mirror, same
 from tests.simulator.wire import LATE, NOT_RUN, Backend, Command, Server
 from zwheel.calls import Call, NewJob, Session, clock_us, word
 from zwheel.calls.clock import ServerClock
-from zwheel.calls.traces import trace
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.times import DAY_MS, day_of
@@ -241,7 +240,7 @@ class World:
     def on_their_way(self) -> set[str]:
         """Ids of jobs whose enqueue may still arrive once more."""
         sent = [command for _, post in self.late for command in post if isinstance(command, Call)]
-        return {job["id"] for call in sent if call.script.name == "enqueue" for job in trace(call, None).jobs}
+        return {job["id"] for call in sent if call.script.name == "enqueue" for job in call.trace(None).jobs}
 
     def _observe(self, session: Session, commands: Sequence[Command], replies: list[Any]) -> None:
         clock = session.clock
@@ -318,7 +317,7 @@ class World:
             self.mark(f"role {reply[4].decode() if isinstance(reply[4], bytes) else reply[4]}")
         reaped = []
         if name == "reap":
-            reaped = [job["id"] for job in trace(call, reply).jobs]
+            reaped = [job["id"] for job in call.trace(reply).jobs]
         held = [(i, self.judge.lives[i].token) for i in reaped if i in self.judge.lives]
         self.judge.call(call, reply)
         for pair in held:
@@ -341,7 +340,7 @@ class World:
         self.say("server", f"restarts without {_names([entry.command for entry in lost])}")
         for entry in lost:
             if isinstance(entry.command, Call) and entry.command.script.name == "enqueue":
-                self.cut_away |= {job["id"] for job in trace(entry.command, entry.reply).jobs}
+                self.cut_away |= {job["id"] for job in entry.command.trace(entry.reply).jobs}
         self.backend.reset()
         if self.mirror is not None:
             self.mirror.reset()
@@ -436,7 +435,7 @@ def _told(command: Command, reply: Any) -> str:
 
 
 def _call_text(call: Call) -> str:
-    told = trace(call, None)
+    told = call.trace(None)
     jobs = " ".join(
         job["id"] + "".join(f" {k}={job[k]}" for k in ("at", "delay", "token", "digest", "window", "keep") if k in job)
         for job in told.jobs
@@ -446,7 +445,7 @@ def _call_text(call: Call) -> str:
 
 
 def _reply_text(call: Call, reply: Any) -> str:
-    told = trace(call, reply)
+    told = call.trace(reply)
     jobs = " ".join(job["id"] + "".join(f" {job[k]}" for k in ("letter", "token") if k in job) for job in told.jobs)
     clock = f"clock {(clock_us(reply) - MIDNIGHT_US) / 1e6:.6f}"
     extra = f"count={told.args['count']}" if "count" in told.args else ""

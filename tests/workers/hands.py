@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from tests.workers.harness import Log
 from zwheel import Reason, Wheel
 from zwheel.calls import Session
-from zwheel.calls.traces import trace
 from zwheel.job import Failure, QueueName
 from zwheel.payload.codec import DEFAULT
 from zwheel.record import write_failures
@@ -55,5 +54,5 @@ class Hands:
         """What is sent, and acknowledged."""
         taken = self.settler.take()
         for call, read in taken:
-            read(["ok", 1, _GOOD[call.script.name] * len(trace(call, None).jobs)])
+            read(["ok", 1, _GOOD[call.script.name] * len(call.trace(None).jobs)])
         return [call.script.name for call, _ in taken]

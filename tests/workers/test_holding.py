@@ -15,7 +15,6 @@ from tests.servers import RedisServer
 from tests.workers.hands import Hands
 from tests.workers.harness import Log, eventually, running
 from zwheel import Discard, JobState, Reason, Wheel, current_job
-from zwheel.calls.traces import trace
 from zwheel.workers import apart
 from zwheel.workers.apart import is_suspect
 from zwheel.workers.claims import Claim, Slots, Stop
@@ -363,7 +362,7 @@ async def test_one_suspect_runs_at_a_time_and_starts_when_the_others_are_back_on
         await asyncio.sleep(0)
     assert hands.log.of("start", first.job_id) == []
     taken = hands.settler.take()
-    delays = [job["delay"] for call, _ in taken for job in trace(call, None).jobs]
+    delays = [job["delay"] for call, _ in taken for job in call.trace(None).jobs]
     assert len(delays) == 2
     assert all(500 <= delay <= 2000 for delay in delays)
     taken[0][1](["ok", 1, "bb"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zwheel.calls.call import Arg, Call, Reply, day_name, foreign_schema, text, word
+from zwheel.calls.call import Arg, Call, Facts, Reply, Trace, day_name, foreign_schema, text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import answered, in_tail
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
 from zwheel.times import DAY_MS
@@ -97,7 +99,44 @@ def advance(keys: ShardKeys, batch: Sequence[Advance], *, now: str = "") -> Call
             if after is not None:
                 args += [after.letter, due_text(after.due_ms), after.tail, *days.jobs(after.jobs)]
     names = (keys.meta, keys.jobs, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names)
-    return Call(script("advance"), names, [now, *days.head, *args])
+    return Call(script("advance"), names, [now, *days.head, *args], _told, batch)
+
+
+def schedule_facts(after: After) -> Facts:
+    """What becomes of a schedule: its status, when it is looked at again, its state, and its definition without what it hands on."""
+    facts: Facts = {"status": after.letter, "due": after.due_ms}
+    if after.tail:
+        _, state, definition = after.tail.split("\n", 2)
+        facts["state"] = json.loads(state)
+        facts["definition"] = {k: v for k, v in json.loads(definition).items() if k != "payload"}
+    return facts
+
+
+def job_facts(schedule: str, jobs: Sequence[NewOccurrence]) -> list[Facts]:
+    """The facts of occurrences of a schedule."""
+    return [{"id": job.id, "at": job.fire_ms, **in_tail(job.rest), "schedule": schedule} for job in jobs]
+
+
+def _told(schedules: Sequence[Advance], reply: Reply | None) -> Trace:
+    """Which of its outcomes a schedule met is known from the answer only: until then it names the jobs of both."""
+    words = [text(found) for found in reply[2:]] if reply is not None and word(reply) == "ok" else None
+    batch: list[Facts] = []
+    jobs: list[Facts] = []
+    for number, one in enumerate(schedules):
+        outcomes = {"a": one.free} if one.busy is None else {"a": one.free, "b": one.busy}
+        facts: Facts = {"name": one.name, "stamp": one.stamp, "before": "" if one.busy is None else one.before}
+        if words is None:
+            for after in outcomes.values():
+                jobs += job_facts(one.name, after.jobs)
+        else:
+            answer, letters = words[number][0], words[number][1:]
+            facts["word"] = answer
+            if answer != "s":
+                facts |= schedule_facts(outcomes[answer])
+                for job, letter in zip(job_facts(one.name, outcomes[answer].jobs), letters, strict=True):
+                    jobs.append(job | {"letter": letter, "fire": job["at"]})
+        batch.append(facts)
+    return Trace(answered(reply), {"schedules": batch}, jobs)
 
 
 def read_advance(call: Call, reply: Reply) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from zwheel._version import __version__
@@ -14,12 +14,26 @@ from zwheel.times import DAY_MS, day_of
 
 Reply = list[Any]
 Arg = str | bytes | int
+Facts = dict[str, Any]
 
 #: The most jobs one call may carry; Lua's unpack and the time a script may take set it.
 BATCH_LIMIT = 1000
+#: Answers after which nothing has changed: the caller builds the call again, or gives up.
+UNCHANGED = frozenset({"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started", "early"})
 #: An estimate of a fire time that lies this near to midnight, ms, may be of the other day.
 _NEAR_MS = 60_000
 _days: dict[int, str] = {}
+
+
+class Trace(NamedTuple):
+    """One call as a history keeps it. It is small, and never holds a job's arguments."""
+
+    word: str
+    """What the script answered; '' before it did."""
+    args: Facts
+    """Facts about the whole call."""
+    jobs: list[Facts]
+    """Facts about each job of the batch, in its order."""
 
 
 class Call(NamedTuple):
@@ -28,6 +42,14 @@ class Call(NamedTuple):
     script: Script
     keys: Sequence[str]
     args: Sequence[Arg]
+    tell: Callable[[Any, Reply | None], Trace] | None = None
+    """Makes a trace of `about` and of the answer, None before there is one. None: it changes nothing."""
+    about: Any = None
+    """What the call was built of, as far as `tell` needs it."""
+
+    def trace(self, reply: Reply | None) -> Trace:
+        """Say what a history keeps of this call."""
+        return Trace(word(reply) if reply else "", {}, []) if self.tell is None else self.tell(self.about, reply)
 
     def command(self) -> list[Arg]:
         """The words of the EVALSHA command."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zwheel.calls.call import Call, Lane
+from zwheel.calls.call import Arg, Call, Lane, Reply, Trace
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import named, traced
 from zwheel.keys import ShardKeys
 from zwheel.times import day_start_ms
 
@@ -18,4 +19,10 @@ def cancel(keys: ShardKeys, ids: Sequence[str], *, day: str, lane: Lane, now: st
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.days, keys.done, keys.dedup, keys.dedup_expiry, keys.wheel(day),
     )  # fmt: skip
-    return Call(script("cancel"), names, (now, lane.request, day, day_start_ms(day), LEAST_KEPT_MS, *ids))
+    args: list[Arg] = [now, lane.request, day, day_start_ms(day), LEAST_KEPT_MS, *ids]
+    return Call(script("cancel"), names, args, _told, (day, ids))
+
+
+def _told(about: tuple[str, Sequence[str]], reply: Reply | None) -> Trace:
+    day, ids = about
+    return traced(reply, named(ids), {"day": day})

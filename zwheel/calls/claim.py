@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from zwheel.calls.call import Call, Lane, Reply, clock_us, text, word
+from zwheel.calls.call import Call, Facts, Lane, Reply, Trace, clock_us, text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import answered
 from zwheel.keys import ShardKeys
 from zwheel.outside import score_ms, whole
+from zwheel.record import DIGEST_CHARS, FLAG_DEDUP, HEADER_BYTES
 
 ROLE_MS = 3_000
 #: No role lasts longer than this without a further claim, whatever a caller asks for.
@@ -54,7 +57,29 @@ def claim(
             keys.offered(group),
         ),
         (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch),
+        _told,
+        (worker, lease_ms, limit, group),
     )  # fmt: skip
+
+
+def _told(about: tuple[Any, ...], reply: Reply | None) -> Trace:
+    args: Facts = dict(zip(("worker", "lease", "limit", "group"), about, strict=True))
+    answer = answered(reply)
+    if reply is None or answer not in ("ok", "empty"):
+        return Trace(answer, args, [])
+    args["next"] = int(float(reply[2])) if reply[2] else None
+    args.update(role=text(reply[4]), grace=int(reply[5]))
+    jobs = []
+    for i in range(7, len(reply), 2):
+        raw: bytes = reply[i + 1]
+        job: Facts = {
+            "id": text(reply[i]), "token": int(raw[21:37]), "attempt": int(raw[2:6]), "fire": int(raw[6:21]),
+            "most": int(raw[45:49]),
+        }  # fmt: skip
+        if raw[49:51] != b"00" and int(raw[49:51], 16) & FLAG_DEDUP:
+            job["digest"] = text(raw[HEADER_BYTES : HEADER_BYTES + DIGEST_CHARS])
+        jobs.append(job)
+    return Trace(answer, args, jobs)
 
 
 def read_claim(reply: Reply) -> Claimed:

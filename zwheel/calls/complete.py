@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zwheel.calls.call import Arg, Call, Lane
+from zwheel.calls.call import Arg, Call, Lane, Reply, Trace
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import held, traced
 from zwheel.keys import ShardKeys
 
 
@@ -17,4 +18,8 @@ def complete(keys: ShardKeys, ends: Sequence[tuple[bytes | str, bytes]], *, lane
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.done, keys.dedup, keys.dedup_expiry,
     )  # fmt: skip
-    return Call(script("complete"), names, args)
+    return Call(script("complete"), names, args, _told, ends)
+
+
+def _told(ends: Sequence[tuple[bytes | str, bytes]], reply: Reply | None) -> Trace:
+    return traced(reply, [held(*end) for end in ends])

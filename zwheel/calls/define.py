@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zwheel.calls.advance import After, Days, due_text
-from zwheel.calls.call import Arg, Call, Lane, Reply, foreign_schema, text, word
+from zwheel.calls.advance import After, Days, due_text, job_facts, schedule_facts
+from zwheel.calls.call import Arg, Call, Facts, Lane, Reply, Trace, foreign_schema, text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import traced
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
 
@@ -62,7 +63,20 @@ def define(
     args: list[Arg] = [
         now, lane.request, name, stamp, after.letter, due_text(after.due_ms), after.tail, *days.head, *taken, *jobs,
     ]  # fmt: skip
-    return Call(script("define"), names, args)
+    return Call(script("define"), names, args, _told, (name, stamp, after, back, late))
+
+
+def _told(about: tuple[str, str, After, Sequence[tuple[str, int]], Sequence[Late]], reply: Reply | None) -> Trace:
+    name, stamp, after, back, late = about
+    facts: Facts = {"name": name, "stamp": stamp, **schedule_facts(after)}
+    facts["back"] = [job_id for job_id, _ in back] + [one.id for one in late]
+    if late:
+        facts["late"] = {one.id: int(one.token) for one in late}
+    told = traced(reply, job_facts(name, after.jobs), facts)
+    for job in told.jobs:
+        if job.get("letter") == "c":
+            job["fire"] = job["at"]
+    return told
 
 
 def read_define(call: Call, reply: Reply) -> Defined:

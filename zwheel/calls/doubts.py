@@ -24,7 +24,7 @@ class Doubt:
         self.loan = loan
         self.ids = [job.id for job in sent.batch]
         #: What was sent, without the bodies: it is only read, never sent again.
-        self.sent = sent._replace(batch=[_light(job) for job in sent.batch])
+        self.sent = sent._replace(call=sent.call._replace(args=(), about=()), batch=[_light(job) for job in sent.batch])
         #: The jobs of this request that were asked for again, when that got no answer either.
         self.again: Sequence[NewJob] | None = None
         #: Those of its jobs that were cancelled or purged since: their ids are free.

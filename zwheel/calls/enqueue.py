@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, foreign_schema, text, when_text, word
+from zwheel.calls.call import Arg, Call, Facts, Lane, Reply, Trace, buckets, foreign_schema, text, when_text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import answered, fire_of, in_tail, lettered, when
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
@@ -87,7 +88,33 @@ def enqueue(
         keys.meta, lane.key(keys), keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
         *layout.keys, *((_chunk_key(keys, args[2 + len(layout.head) :]),) if chunk else ()),
     )  # fmt: skip
-    return EnqueueCall(Call(script("enqueue"), names, args), batch, QueueName(keys.queue))
+    return EnqueueCall(Call(script("enqueue"), names, args, _told, batch), batch, QueueName(keys.queue))
+
+
+def _told(batch: Sequence[NewJob], reply: Reply | None) -> Trace:
+    jobs = []
+    for new in batch:
+        job: Facts = {"id": new.id, **when(new.at_ms, new.delay_ms), **in_tail(new.tail)}
+        if new.replace is not False:
+            job["replace"] = new.replace is True
+        if new.dedup:
+            job["digest"] = new.dedup
+            if new.window_ms is not None:
+                job["window"] = new.window_ms
+        jobs.append(job)
+    answer = answered(reply)
+    if reply is not None and answer == "ok":
+        if len(reply[2]) != len(jobs):
+            # The first answer of a batch, to somebody who asked for a part of it again: it says which, this call does not.
+            return Trace(answer, {}, [])
+        lettered(jobs, text(reply[2]))
+        existed = text(reply[3]).split(" ")
+        for i in range(0, len(existed) - 1, 4):
+            jobs[int(existed[i]) - 1].update(held=existed[i + 1], state=existed[i + 2])
+        for job in jobs:
+            if job["letter"] in "cr":
+                job["fire"] = fire_of(job, reply, 4)
+    return Trace(answer, {}, jobs)
 
 
 def _dedup(job: NewJob) -> str:

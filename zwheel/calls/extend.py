@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zwheel.calls.call import Arg, Call
+from zwheel.calls.call import Arg, Call, Reply, Trace
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import held as held_facts
+from zwheel.calls.traces import traced
 from zwheel.keys import ShardKeys
 
 
@@ -17,4 +19,9 @@ def extend(keys: ShardKeys, held: Sequence[tuple[bytes | str, bytes]], *, lease_
     args: list[Arg] = [now, lease_ms]
     for pair in held:
         args += pair
-    return Call(script("extend"), (keys.meta, keys.jobs, keys.processing), args)
+    return Call(script("extend"), (keys.meta, keys.jobs, keys.processing), args, _told, (held, lease_ms))
+
+
+def _told(about: tuple[Sequence[tuple[bytes | str, bytes]], int], reply: Reply | None) -> Trace:
+    held, lease_ms = about
+    return traced(reply, [held_facts(*pair) for pair in held], {"lease": lease_ms})

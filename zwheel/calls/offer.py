@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zwheel.calls.call import Arg, Call, Lane, day_name
+from zwheel.calls.call import Arg, Call, Lane, Reply, Trace, day_name
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import held, traced
 from zwheel.keys import ShardKeys
 from zwheel.times import DAY_MS
 
@@ -34,9 +35,16 @@ def offer(
     number = now_ms // DAY_MS
     day = day_name(number)
     names = [keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.days, keys.wake, keys.wheel(day)]
-    for group in groups[:GROUPS_LIMIT]:
+    told = list(groups[:GROUPS_LIMIT])
+    for group in told:
         names += (keys.offered(group), keys.call(group))
     args: list[Arg] = [now, lane.request, day, number * DAY_MS, stands_ms]
     for one in batch:
         args += one
-    return Call(script("offer"), names, args)
+    return Call(script("offer"), names, args, _told, (batch, told))
+
+
+def _told(about: tuple[Sequence[Offer], list[str]], reply: Reply | None) -> Trace:
+    """Without a fire time: that of the job stays what it was for those to whom it is offered."""
+    batch, groups = about
+    return traced(reply, [held(one.job_id, one.token) | {"groups": groups} for one in batch])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zwheel.calls.call import BATCH_LIMIT, Call, Reply, read_count
+from zwheel.calls.call import BATCH_LIMIT, Call, Facts, Reply, Trace, read_count
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import answered, named
 from zwheel.keys import ShardKeys
 
 
@@ -37,7 +38,17 @@ def purge(
     names = (keys.meta, keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, zset)
     states = "s" if day else "x" if zset == keys.dead else "dc"
     most = "+inf" if highest is None else highest
-    return Call(script("purge"), names, (now, day, limit, most, states, past, *ids))
+    about = (zset.rpartition("}:")[2], limit, most, ids)
+    return Call(script("purge"), names, (now, day, limit, most, states, past, *ids), _told, about)
+
+
+def _told(about: tuple[str, int, int | str, Sequence[str]], reply: Reply | None) -> Trace:
+    """Which jobs went is not in the answer, only how many: the set, the highest score and the ids bound them."""
+    zset, limit, highest, ids = about
+    args: Facts = {"set": zset, "most": limit, "highest": str(highest)}
+    if reply is not None:
+        args["count"] = int(reply[2])
+    return Trace(answered(reply), args, named(ids))
 
 
 def read_purge(reply: Reply) -> Purged:

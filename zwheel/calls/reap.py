@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zwheel.calls.call import Call, Reply, buckets, clock_us, text, word
+from zwheel.calls.call import Call, Facts, Reply, Trace, buckets, clock_us, text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import answered
 from zwheel.keys import ShardKeys
 from zwheel.record import FAILURES_KEPT
 
@@ -52,7 +53,25 @@ def reap(
             now, limit, lease_ms, most_dead, FAILURES_KEPT, "" if expected_us is None else expected_us,
             jumped_ms or "", "" if jumps is None else jumps, *layout.head,
         ),
+        _told,
+        (limit, lease_ms, jumped_ms),
     )  # fmt: skip
+
+
+def _told(about: tuple[int, int, int], reply: Reply | None) -> Trace:
+    limit, lease_ms, jumped_ms = about
+    args: Facts = {"limit": limit, "lease": lease_ms}
+    if jumped_ms:
+        args["jumped"] = jumped_ms
+    answer = answered(reply)
+    jobs: list[Facts] = []
+    if reply is not None and answer == "grace":
+        args["grace"] = int(reply[3])
+    elif reply is not None and answer == "ok":
+        args["looked"], args["shortened"] = int(reply[3]), int(reply[6])
+        jobs += [{"id": name, "letter": "s"} for name in text(reply[4]).split()]
+        jobs += [{"id": name, "letter": "x"} for name in text(reply[5]).split()]
+    return Trace(answer, args, jobs)
 
 
 def read_reap(reply: Reply) -> Reaped | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zwheel.calls.call import Call, Lane, buckets
+from zwheel.calls.call import Call, Lane, Reply, Trace, buckets
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import named, traced
 from zwheel.keys import ShardKeys
 
 
@@ -15,4 +16,8 @@ def redrive(keys: ShardKeys, ids: Sequence[str] | Sequence[bytes], *, now_ms: in
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.dead, keys.days, keys.dedup, keys.wake, *layout.keys,
     )  # fmt: skip
-    return Call(script("redrive"), names, (now, lane.request, *layout.head, *ids))
+    return Call(script("redrive"), names, (now, lane.request, *layout.head, *ids), _told, ids)
+
+
+def _told(ids: Sequence[str] | Sequence[bytes], reply: Reply | None) -> Trace:
+    return traced(reply, named(ids))

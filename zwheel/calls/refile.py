@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from zwheel.calls.call import Arg, Call, Lane, Reply, buckets, text, when_text, word
+from zwheel.calls.call import Arg, Call, Lane, Reply, Trace, buckets, text, when_text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import fire_of, held, traced, when
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
 
@@ -33,7 +34,15 @@ def refile(name: str, keys: ShardKeys, batch: Sequence[Back], *, now_ms: int, la
     for back in batch:
         args += (back.job_id, back.token, when_text(back.at_ms, back.delay_ms), back.failures)
     names = (keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.days, keys.wake, *layout.keys)
-    return Call(script(name), names, args)
+    return Call(script(name), names, args, _told, batch)
+
+
+def _told(batch: Sequence[Back], reply: Reply | None) -> Trace:
+    told = traced(reply, [held(back.job_id, back.token) | when(back.at_ms, back.delay_ms) for back in batch])
+    for job in told.jobs:
+        if reply is not None and job.get("letter", "") in ("r", "b"):
+            job["fire"] = fire_of(job, reply, 3)
+    return told
 
 
 def read_refile(sent: Call, reply: Reply) -> list[str] | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zwheel.calls.call import Call, Reply, foreign_schema, text, word
+from zwheel.calls.call import Call, Reply, Trace, foreign_schema, text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import named, traced
 from zwheel.errors import BrokerRefused
 from zwheel.keys import ShardKeys
 from zwheel.times import day_start_ms
@@ -60,7 +61,13 @@ def repair(
     listed = [word for name, latest in schedules for word in (name, "" if latest is None else latest)]
     how = "mend" if mend else "tend" if tend else "look"
     counts = (len(days), len(digests), len(schedules))
-    return Call(script("repair"), names, (now, how, *counts, *layout, *digests, *listed, *ids))
+    args = (now, how, *counts, *layout, *digests, *listed, *ids)
+    return Call(script("repair"), names, args, None if how == "look" else _told, (counts, ids))
+
+
+def _told(about: tuple[tuple[int, int, int], Sequence[str | bytes]], reply: Reply | None) -> Trace:
+    counts, ids = about
+    return traced(reply, named(ids), dict(zip(("days", "digests", "schedules"), counts, strict=True)))
 
 
 def read_repair(call: Call, reply: Reply) -> Repaired:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from zwheel.calls.call import Call, Lane, Reply, buckets, text, when_text, word
+from zwheel.calls.call import Call, Facts, Lane, Reply, Trace, buckets, text, when_text, word
 from zwheel.calls.scripts import script
+from zwheel.calls.traces import answered, when
 from zwheel.keys import ShardKeys
 from zwheel.times import day_start_ms
 
@@ -22,7 +23,18 @@ def reschedule(
         (
             now, lane.request, job_id, day, day_start_ms(day), when_text(at_ms, delay_ms), *layout.head,
         ),
+        _told,
+        (job_id, at_ms, delay_ms),
     )  # fmt: skip
+
+
+def _told(about: tuple[str, int | None, int], reply: Reply | None) -> Trace:
+    job: Facts = {"id": about[0], **when(*about[1:])}
+    if reply is not None and word(reply) == "ok":
+        job["letter"] = text(reply[2])
+        if job["letter"] == "s":
+            job["fire"] = int(reply[3])
+    return Trace(answered(reply), {}, [job])
 
 
 def read_reschedule(reply: Reply) -> str | None:
