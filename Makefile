@@ -26,9 +26,11 @@ check: $(VENV)/dev.stamp ## format, lint, types and import rules, changing nothi
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-cache
 
-format: $(VENV)/dev.stamp ## format the code and mend what the linter can
+format: $(VENV)/dev.stamp ## derive the blocking client, format the code, mend what the linter can
+	$(BIN)/python -m tests.tidy.derive
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypedDict, Unpack
 
 from zwheel.errors import InvalidInput, InvalidTime
 from zwheel.job import DEFAULT_QUEUE, QueueName
@@ -12,6 +13,9 @@ from zwheel.keys import check_name
 from zwheel.record import MAX_ATTEMPTS
 from zwheel.retry import Backoff
 from zwheel.times import duration_ms
+
+Duration = timedelta | float
+"""A timedelta, or seconds."""
 
 DEFAULT_RETRIES = 10
 #: Headers of the job's envelope that zwheel itself reads.
@@ -39,26 +43,62 @@ class TaskPolicy:
     """Run in a process of its own instead of a thread; for functions that hold the CPU."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
-    """What holds for one job. None: as the task's policy says."""
+class PolicyOptions(TypedDict, total=False):
+    """What may be set for a task where it is registered; what is left out has the default of TaskPolicy."""
 
-    at: datetime | None = None
+    queue: str
+    retries: int
+    """How many attempts may follow the first; crashes count."""
+    timeout: Duration | None
+    """How long one attempt may run."""
+    keep: Duration | None
+    """How long an ended job can still be read; None: an hour when the caller chose its id, else not at all."""
+    backoff: Backoff | None
+    """Delays between attempts."""
+    give_up_on: Sequence[type[BaseException]] | type[BaseException]
+    """Exceptions after which the job is dead at once."""
+    process: bool
+    """Run the function in a process of its own."""
+
+
+class JobOptions(TypedDict, total=False):
+    """What may be set for one job. What is left out, or None, is as the task's policy says."""
+
+    at: datetime | None
     """Fire time, aware; excludes `delay`."""
-    delay: timedelta | float | None = None
-    """Fire that long after the server takes it in; timedelta or seconds."""
-    id: str | None = None
-    queue: str | None = None
-    retries: int | None = None
-    timeout: timedelta | float | None = None
-    keep: timedelta | float | None = None
-    dedup: str | None = None
+    delay: Duration | None
+    """Fire that long after the server takes it in."""
+    id: str | None
+    queue: str | None
+    retries: int | None
+    timeout: Duration | None
+    keep: Duration | None
+    dedup: str | None
     """Dedup key: while a living job of the queue holds it, further enqueues answer with that job."""
-    within: timedelta | float | None = None
+    within: Duration | None
     """Hold the dedup key for at least that long, also when the job ended before."""
-    headers: Mapping[str, str] | None = None
-    replace: bool | None = None
+    headers: Mapping[str, str] | None
+    replace: bool | None
     """Whether a done or dead job of the same id gives way to this one; a cancelled one always does."""
+
+
+_POLICY_OPTIONS = PolicyOptions.__annotations__.keys()
+_JOB_OPTIONS = JobOptions.__annotations__.keys()
+
+
+def check_options(options: JobOptions) -> JobOptions:
+    """Give the options back. Raises: TypeError for one that there is not."""
+    if not options.keys() <= _JOB_OPTIONS:
+        raise _no_option(options.keys(), _JOB_OPTIONS)
+    return options
+
+
+def _no_option(given: Collection[str], known: Collection[str]) -> TypeError:
+    from difflib import get_close_matches
+
+    name = next(name for name in given if name not in known)
+    near = get_close_matches(name, known, n=1)
+    return TypeError(f"there is no option {name}={': did you mean ' + near[0] + '=?' if near else ''}")
 
 
 def check_retries(retries: int) -> None:
@@ -67,7 +107,7 @@ def check_retries(retries: int) -> None:
         raise InvalidInput(f"retries: {retries!r} is not a whole number from 0 to {MAX_ATTEMPTS - 1}")
 
 
-def timeout_ms(timeout: timedelta | float) -> int:
+def timeout_ms(timeout: Duration) -> int:
     """Check how long one attempt may run; ms. Raises: InvalidTime."""
     ms = duration_ms(timeout, what="timeout")
     if ms == 0:
@@ -75,28 +115,26 @@ def timeout_ms(timeout: timedelta | float) -> int:
     return ms
 
 
-def make_policy(
-    *,
-    queue: str,
-    retries: int,
-    timeout: timedelta | float | None,
-    keep: timedelta | float | None,
-    backoff: Backoff | None,
-    give_up_on: Sequence[type[BaseException]] | type[BaseException],
-    process: bool,
-) -> TaskPolicy:
-    """Check a task's policy. Raises: InvalidInput and its kinds."""
+def make_policy(**options: Unpack[PolicyOptions]) -> TaskPolicy:
+    """Check a task's policy. Raises: InvalidInput and its kinds; TypeError for an option that there is not."""
+    if not options.keys() <= _POLICY_OPTIONS:
+        raise _no_option(options.keys(), _POLICY_OPTIONS)
+    retries = options.get("retries", DEFAULT_RETRIES)
     check_retries(retries)
+    backoff = options.get("backoff")
     if backoff is not None and not isinstance(backoff, Backoff):
         raise InvalidInput(f"backoff: {backoff!r} is not a Backoff; write backoff=Backoff(first=1, factor=2)")
+    give_up_on = options.get("give_up_on", ())
     gives_up = (give_up_on,) if isinstance(give_up_on, type) else tuple(give_up_on)
     for kind in gives_up:
         if not isinstance(kind, type) or not issubclass(kind, BaseException):
             raise InvalidInput(f"give_up_on: {kind!r} is not an exception class")
+    process = options.get("process", False)
     if not isinstance(process, bool):
         raise InvalidInput(f"process: {process!r} is neither True nor False")
+    timeout, keep = options.get("timeout"), options.get("keep")
     return TaskPolicy(
-        queue=QueueName(check_name(queue)),
+        queue=QueueName(check_name(options.get("queue", DEFAULT_QUEUE))),
         retries=retries,
         timeout_ms=None if timeout is None else timeout_ms(timeout),
         keep_ms=None if keep is None else duration_ms(keep, what="keep"),

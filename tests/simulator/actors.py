@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tests.simulator.decisions import Decisions
 from tests.simulator.life import ALL, RARE, TASK
@@ -171,7 +171,7 @@ def _new_job(world: World) -> NewJob:
         options["delay"] = decisions.pick(DELAYS_S)
     if decisions.chance(0.3):
         options["keep"] = decisions.pick((60, 1, 86_400))
-    job = make_job(decisions.pick((TASK, TASK, RARE)), ["x"], {}, JobOptions(**options), POLICY)
+    job = make_job(decisions.pick((TASK, TASK, RARE)), ["x"], {}, cast(JobOptions, options), POLICY)
     if not chosen:
         # Its own id is random by design; here it has to be the same in each run of a seed.
         job.id = JobId(f"g{len(world.ids):03d}")

@@ -94,6 +94,10 @@ async def options_keep_the_arguments() -> None:
     send.options(delay="60")  # type: ignore[arg-type]
     send.options(at=60)  # type: ignore[arg-type]
     send.options(colour="red")  # type: ignore[call-arg]
+    wheel.new_job("emails.send", colour="red")  # type: ignore[call-arg]
+    await wheel.enqueue("emails.send", delay="60")  # type: ignore[arg-type]
+    sync_wheel.enqueue("emails.send", delay="60")  # type: ignore[arg-type]
+    wheel.task(name="emails.send", retry=3)  # type: ignore[call-overload]
 
 
 async def jobs_by_name() -> None:

@@ -7,7 +7,6 @@ a header that tells the worker to let the policy of its own code hold.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from zwheel.calls import NewJob
@@ -32,7 +31,8 @@ def make_by_name(
         job = make_job(task, args, kwargs, options, known.policy, codec)
         known.check(args, kwargs)
         return job
-    open_options = replace(options, headers=with_policy_header(options.headers, options.retries))
+    headers = with_policy_header(options.get("headers"), options.get("retries"))
+    open_options: JobOptions = {**options, "headers": headers}
     job = make_job(task, args, kwargs, open_options, TaskPolicy(), codec)
     job.unsettled = Unsettled(task, options)
     return job
@@ -52,6 +52,8 @@ def settle(job: NewJob, known: PublishedTask, codec: Codec) -> NewJob:
     args, kwargs, headers = codec.decode(job.body, context=body_context(task, job.id) if codec.binds else b"")
     headers.pop(POLICY_HEADER, None)
     # Its timeout is among the headers already.
-    made = make_job(task, args, kwargs, replace(options, headers=headers, timeout=None), known.policy, codec, job.id)
+    again = options.copy()
+    again["headers"], again["timeout"] = headers, None
+    made = make_job(task, args, kwargs, again, known.policy, codec, job.id)
     known.check(args, kwargs)
     return made

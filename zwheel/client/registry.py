@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -19,7 +18,7 @@ from zwheel.keys import check_name
 from zwheel.payload.codec import DEFAULT, MOST, Codec
 from zwheel.payload.travel import check_travel
 from zwheel.plain import counted
-from zwheel.policy import JobOptions
+from zwheel.policy import JobOptions, check_options
 from zwheel.published.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -158,30 +157,17 @@ class Registry:
         *,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-        at: datetime | None = None,
-        delay: timedelta | float | None = None,
-        queue: str | None = None,
-        id: str | None = None,
-        retries: int | None = None,
-        timeout: timedelta | float | None = None,
-        keep: timedelta | float | None = None,
-        dedup: str | None = None,
-        within: timedelta | float | None = None,
-        headers: Mapping[str, str] | None = None,
-        replace: bool | None = None,
+        **options: Unpack[JobOptions],
     ) -> NewJob:
         """Check and encode one job by its task's name; the task's code need not be here.
 
         Where the task is registered here, its policy holds and its signature is checked; else those that workers have
-        published. What is not known of them yet is looked up when the job is enqueued.
+        published. What is not known of them yet is looked up when the job is enqueued. options: see JobOptions.
         Raises: BadArguments, PayloadError, InvalidName, InvalidTime.
         """
         name = task if isinstance(task, str) else task.name
         known = self._task(task)
-        options = JobOptions(
-            at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
-            within=within, headers=headers, replace=replace,
-        )  # fmt: skip
+        check_options(options)
         if known is None:
             return make_by_name(name, args, kwargs or {}, options, self.catalogue.get(name), self.codec)
         known.signature.check(args, kwargs or {})
@@ -201,7 +187,7 @@ class Registry:
                 if known is not None:
                     job = settle(job, known, self.codec)
                 else:
-                    self.catalogue.unknown(job.unsettled.task, job.unsettled.options.queue, strict=self.strict)
+                    self.catalogue.unknown(job.unsettled.task, job.unsettled.options.get("queue"), strict=self.strict)
             found.append(job)
         return found
 

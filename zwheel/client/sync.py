@@ -1,17 +1,14 @@
-"""The blocking client: the same surface as Wheel, without await. For scripts, web views and threads."""
+# Derived from wheel.py by `make format`: edit that one.
+"""The blocking client: the same surface as SyncWheel, without await. For scripts, web views and threads."""
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from zwheel import operations as ops
-from zwheel.broker.store import Steps, SyncStore
-from zwheel.calls import NewJob, Session
+from zwheel.calls import NewJob
 from zwheel.client.sync_schedules import SyncWheelSchedules
 from zwheel.client.tasks import BaseTask, fire_time
 from zwheel.errors import InvalidInput
@@ -20,16 +17,12 @@ from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, Resche
 from zwheel.keys import check_task
 from zwheel.operations.act import Progress
 from zwheel.outside import Listing
-from zwheel.policy import DEFAULT_RETRIES, make_policy
+from zwheel.policy import JobOptions, PolicyOptions, make_policy
 from zwheel.published.task import PublishedTask
-from zwheel.retry import Backoff
 from zwheel.times import duration_ms
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
-#: What workers publish of a task is read again after so long, seconds: between two calls, since nothing runs beside them.
-_OLDEST_S = 300.0
 
 
 class SyncTask(BaseTask[P, R]):
@@ -37,7 +30,9 @@ class SyncTask(BaseTask[P, R]):
 
     __slots__ = ("_wheel",)
 
-    def __init__(self, wheel: SyncWheel, function: Callable[P, R], name: str | None, **policy: Any) -> None:
+    def __init__(
+        self, wheel: SyncWheel, function: Callable[P, R], name: str | None, **policy: Unpack[PolicyOptions]
+    ) -> None:
         super().__init__(function, name, make_policy(**policy), wheel.codec)
         self._wheel = wheel
 
@@ -46,20 +41,7 @@ class SyncTask(BaseTask[P, R]):
 
         Raises: BadArguments, PayloadError, InvalidTime before anything is sent; QueueFull, BrokerError.
         """
-        return self._wheel.submit(self.job(*args, **kwargs))
-
-
-_wheels: weakref.WeakSet[SyncWheel] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Give each wheel a lock of its own: a thread that the child does not have may have held the parent's."""
-    for wheel in _wheels:
-        wheel._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+        return self._wheel._store(self.job(*args, **kwargs))
 
 
 class SyncWheel(SyncWheelSchedules):
@@ -68,90 +50,36 @@ class SyncWheel(SyncWheelSchedules):
     Every method raises BrokerUnavailable or OutcomeUnknown when Redis stays away for `give_up_s`.
     """
 
-    _store: SyncStore | None = None
-    _pid = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Keep the settings; the same as Wheel's."""
-        super().__init__(*args, **kwargs)
-        self._known: set[str] = set()
-        self._lock = threading.RLock()
-        _wheels.add(self)
-
     @overload
     def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
     def task(
-        self,
-        function: None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = "default",
-        retries: int = DEFAULT_RETRIES,
-        timeout: timedelta | float | None = None,
-        keep: timedelta | float | None = None,
-        backoff: Backoff | None = None,
-        give_up_on: Sequence[type[BaseException]] | type[BaseException] = (),
-        process: bool = False,
+        self, function: None = None, /, *, name: str | None = None, **policy: Unpack[PolicyOptions]
     ) -> Callable[[Callable[P, R]], SyncTask[P, R]]: ...
     def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = "default",
-        retries: int = DEFAULT_RETRIES,
-        timeout: timedelta | float | None = None,
-        keep: timedelta | float | None = None,
-        backoff: Backoff | None = None,
-        give_up_on: Sequence[type[BaseException]] | type[BaseException] = (),
-        process: bool = False,
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, **policy: Unpack[PolicyOptions]
     ) -> Any:
-        """Register a function, sync or async, as a task; see `Wheel.task`."""
+        """Register a function, sync or async, as a task.
+
+        name: How jobs name it; the default is `module.function`. policy: see PolicyOptions.
+        """
 
         def decorate(function: Callable[..., Any]) -> SyncTask[..., Any]:
-            task: SyncTask[..., Any] = SyncTask(
-                self, function, name, queue=queue, retries=retries, timeout=timeout, keep=keep, backoff=backoff,
-                give_up_on=give_up_on, process=process,
-            )  # fmt: skip
+            task: SyncTask[..., Any] = SyncTask(self, function, name, **policy)
             self.register(task)
             return task
 
         return decorate if function is None else decorate(function)
 
-    def _connections(self) -> Iterator[tuple[str, str]]:
-        if self._store is not None and self._pid == os.getpid():
-            yield self._store.url, self._store.session.namespace
-
     def _as_task(self, function: Callable[..., Any]) -> SyncTask[..., Any]:
         return self.task(function)
-
-    def _drive(self, steps: Callable[[Session], Steps[T]], *, give_up_s: float | None = None) -> T:
-        with self._lock:
-            if self._store is None or self._pid != os.getpid():
-                url, namespace = self.resolve()
-                self._pid = os.getpid()
-                self._store = SyncStore(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
-                self._store.recorder = self.recorder(self._store.session)
-            store = self._store
-        return store.drive(steps(store.session), give_up_s=give_up_s)
-
-    def learn(self, *tasks: str) -> None:
-        """Read what workers publish of these tasks; see `Wheel.learn`. Raises: InvalidName, BrokerError."""
-        names = [check_task(task) for task in tasks if task not in self.tasks]
-        wanted, _ = self.catalogue.due(names, oldest_s=_OLDEST_S)
-        if wanted:
-            found, others = self._drive(lambda session: ops.learn(session, wanted))
-            self.catalogue.learn(wanted, found, others)
 
     def submit(self, job: NewJob) -> Enqueued:
         """Store one job."""
         if job.unsettled is not None:
             self.learn(job.unsettled.task)
             (job,) = self._settled([job])
-        return self._drive(lambda session: ops.enqueue_batch(session, [job], self._known))[0]
+        return self._store(job)
 
     def enqueue(
         self,
@@ -159,44 +87,18 @@ class SyncWheel(SyncWheelSchedules):
         *,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-        at: datetime | None = None,
-        delay: timedelta | float | None = None,
-        queue: str | None = None,
-        id: str | None = None,
-        retries: int | None = None,
-        timeout: timedelta | float | None = None,
-        keep: timedelta | float | None = None,
-        dedup: str | None = None,
-        within: timedelta | float | None = None,
-        headers: Mapping[str, str] | None = None,
-        replace: bool | None = None,
+        **options: Unpack[JobOptions],
     ) -> Enqueued:
-        """Store a job by its task's name; see `Wheel.enqueue`."""
+        """Store a job by its task's name; the task's code need not be here. See `new_job` for what is checked.
+
+        Returns the job, or the one that already held its id or dedup key. A cancelled job holds no id; with `replace`
+        neither does one that is done or dead. Raises also: QueueFull, BrokerError, and UnknownTask where the wheel is
+        strict.
+        """
         if isinstance(task, str) and task not in self.tasks:
             self.learn(task)
-            self.catalogue.unknown(task, queue, strict=self.strict)
-        job = self.new_job(
-            task, args=args, kwargs=kwargs, at=at, delay=delay, queue=queue, id=id, retries=retries, timeout=timeout,
-            keep=keep, dedup=dedup, within=within, headers=headers, replace=replace,
-        )  # fmt: skip
-        return self.submit(job)
-
-    def enqueue_many(
-        self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
-    ) -> list[Enqueued]:
-        """Store many jobs, `chunk` at a time; see `Wheel.enqueue_many`."""
-        bulk = ops.Bulk(jobs, chunk)
-        answers: list[Enqueued] = []
-        for part in bulk.chunks():
-            if names := part.unsettled:
-                self.learn(*names)
-                part = part.of(self._settled(part.jobs))
-            answers += self._drive(lambda session, part=part: part.store(session, self._known))  # type: ignore[misc]
-            if progress is not None:
-                progress(len(answers))
-        if bulk.remembered:
-            self._drive(bulk.forget, give_up_s=0)
-        return answers
+            self.catalogue.unknown(task, options.get("queue"), strict=self.strict)
+        return self._store(self.new_job(task, args=args, kwargs=kwargs, **options))
 
     def get(self, job_id: str, queue: str | None = None) -> Job | None:
         """Read one job; None when there is none (any more). Without `queue` it looks in every known one."""
@@ -225,7 +127,10 @@ class SyncWheel(SyncWheelSchedules):
         return self._drive(lambda session: ops.reschedule(session, job_id, queue, at_ms, delay_ms))
 
     def wait(self, job_id: str, queue: str | None = None, timeout: timedelta | float | None = None) -> Job:
-        """Wait until a job ended and return it; see `Wheel.wait`. Raises: JobNotFound, WaitTimeout."""
+        """Wait until a job ended and return it. It must be kept (`keep=`) for its end to be seen.
+
+        Raises: JobNotFound when there is none (any more), WaitTimeout.
+        """
         timeout_s = None if timeout is None else duration_ms(timeout, what="timeout") / 1000
         return self._drive(lambda session: ops.wait(session, job_id, queue, timeout_s))
 
@@ -282,7 +187,11 @@ class SyncWheel(SyncWheelSchedules):
         task: str | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Put dead jobs back on the wheel, due now; see `Wheel.redrive`. Returns how many."""
+        """Put dead jobs back on the wheel, due now, with all attempts before them. Returns how many.
+
+        Args:
+            job_ids: Only these; None: all, or those with that `reason` and of that `task`.
+        """
         matches = ops.matcher(reason, task)
         return self._drive(lambda session: ops.redrive(session, queue, job_ids, matches, progress))
 
@@ -299,7 +208,8 @@ class SyncWheel(SyncWheelSchedules):
 
     def published_task(self, name: str) -> PublishedTask | None:
         """Read what workers publish of a task; None when no worker has published it."""
-        return self._drive(lambda session: ops.published(session, [check_task(name)])).get(name)
+        found = self._drive(lambda session: ops.published(session, [check_task(name)]))
+        return found.get(name)
 
     def published_tasks(self) -> Listing[PublishedTask]:
         """Read what workers publish of all their tasks, by name."""
@@ -320,13 +230,6 @@ class SyncWheel(SyncWheelSchedules):
     def ping(self) -> float:
         """Measure one round trip to Redis, ms."""
         return self._drive(ops.ping)
-
-    def close(self) -> None:
-        """Close every connection."""
-        with self._lock:
-            store, self._store = self._store, None
-            if store is not None and self._pid == os.getpid():
-                store.close()
 
     def __enter__(self) -> Self:
         return self

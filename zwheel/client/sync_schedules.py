@@ -1,14 +1,13 @@
-"""The schedules of the blocking client: the same as in `wheel_schedules`, without await."""
+# Derived from schedules.py by `make format`: edit that one.
+"""The schedules of the blocking client."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from zwheel.broker.store import Steps
-from zwheel.calls import NewJob, Session
-from zwheel.client.registry import Registry
+from zwheel.client.sync_drive import SyncDrive
 from zwheel.job import Enqueued
 from zwheel.operations.act import Progress
 
@@ -21,17 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SyncWheelSchedules(Registry):
+class SyncWheelSchedules(SyncDrive):
     """What a client does with schedules. cronsim is imported when one of these is called."""
-
-    def _drive(self, steps: Callable[[Session], Steps[T]]) -> T:
-        raise NotImplementedError
-
-    def enqueue_many(
-        self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
-    ) -> list[Enqueued]:
-        """Store many jobs."""
-        raise NotImplementedError
 
     def schedules(self, queue: str | None = None) -> Listing[ScheduleInfo]:
         """Read every schedule of a queue, or of all, sorted by name; `unreadable` names those that cannot be read."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
 from zwheel.calls import NewJob
 from zwheel.client.functions import check_function, check_process, described, is_async, module_of
@@ -19,7 +18,7 @@ from zwheel.keys import check_job_id, check_name, check_task
 from zwheel.payload.arguments import Signature
 from zwheel.payload.codec import DEFAULT, Codec, body_context
 from zwheel.payload.travel import check_travel
-from zwheel.policy import TIMEOUT_HEADER, JobOptions, TaskPolicy, check_retries, timeout_ms
+from zwheel.policy import TIMEOUT_HEADER, JobOptions, TaskPolicy, check_options, check_retries, timeout_ms
 from zwheel.record import MAX_KEEP_MS, record_tail
 from zwheel.times import DAY_MS, check_ms, duration_ms, to_ms
 
@@ -68,42 +67,42 @@ def make_job(
             tail=_cached_tail(task, policy.retries, policy.keep_ms or 0),
             body=codec.encode(args, kwargs, context=body_context(task, job_id) if codec.binds else b""),
         )  # fmt: skip
-    at_ms, delay_ms = fire_time(options.at, options.delay)
-    keep_ms = policy.keep_ms if options.keep is None else duration_ms(options.keep, what="keep")
+    at_ms, delay_ms = fire_time(options.get("at"), options.get("delay"))
+    chosen_id, keep, retries, queue = (
+        options.get("id"),
+        options.get("keep"),
+        options.get("retries"),
+        options.get("queue"),
+    )
+    keep_ms = policy.keep_ms if keep is None else duration_ms(keep, what="keep")
     if keep_ms is None:
-        keep_ms = KEEP_CHOSEN_ID_MS if options.id is not None else 0
-    digest = "" if options.dedup is None else dedup_digest(options.dedup)
+        keep_ms = KEEP_CHOSEN_ID_MS if chosen_id is not None else 0
+    dedup, within = options.get("dedup"), options.get("within")
+    digest = "" if dedup is None else dedup_digest(dedup)
     window_ms = None
-    if options.within is not None:
+    if within is not None:
         if not digest:
             raise InvalidInput("within= needs a dedup key: pass dedup=")
-        window_ms = duration_ms(options.within, what="within")
-    headers = dict(options.headers or {})
-    if options.timeout is not None:
-        headers[TIMEOUT_HEADER] = str(timeout_ms(options.timeout))
-    retries = policy.retries if options.retries is None else options.retries
+        window_ms = duration_ms(within, what="within")
+    headers, timeout = dict(options.get("headers") or {}), options.get("timeout")
+    if timeout is not None:
+        headers[TIMEOUT_HEADER] = str(timeout_ms(timeout))
+    retries = policy.retries if retries is None else retries
     if job_id is None:
-        job_id = new_job_id() if options.id is None else JobId(check_job_id(options.id))
+        job_id = new_job_id() if chosen_id is None else JobId(check_job_id(chosen_id))
+    if (replace := bool(options.get("replace"))) and chosen_id is None:
+        raise InvalidInput("replace= needs the id of the job to replace: pass id=")
     return NewJob(
         job_id=job_id,
-        queue=policy.queue if options.queue is None else QueueName(check_name(options.queue)),
+        queue=policy.queue if queue is None else QueueName(check_name(queue)),
         at_ms=at_ms,
         delay_ms=delay_ms,
         tail=_tail(task, retries, keep_ms, digest) if digest else _cached_tail(task, retries, keep_ms),
         body=codec.encode(args, kwargs, headers or None, context=body_context(task, job_id)),
         dedup=digest,
         window_ms=window_ms,
-        replace=_replace(options),
+        replace=replace,
     )
-
-
-def _replace(options: JobOptions) -> bool:
-    """Whether any ended job of the id gives way. Raises: InvalidInput."""
-    if not options.replace:
-        return False
-    if options.id is None:
-        raise InvalidInput("replace= needs the id of the job to replace: pass id=")
-    return True
 
 
 def fire_time(at: datetime | None, delay: timedelta | float | None) -> tuple[int | None, int]:
@@ -164,30 +163,10 @@ class BaseTask(Generic[P, R]):
             check_travel(self.signature, args, kwargs)
         return job
 
-    def options(
-        self,
-        *,
-        at: datetime | None = None,
-        delay: timedelta | float | None = None,
-        id: str | None = None,
-        queue: str | None = None,
-        retries: int | None = None,
-        timeout: timedelta | float | None = None,
-        keep: timedelta | float | None = None,
-        dedup: str | None = None,
-        within: timedelta | float | None = None,
-        headers: Mapping[str, str] | None = None,
-        replace: bool | None = None,
-    ) -> Self:
+    def options(self, **options: Unpack[JobOptions]) -> Self:
         """Give the same task with options for the jobs made from it; see JobOptions. The task itself stays as it is."""
-        chosen = JobOptions(
-            at=at, delay=delay, id=id, queue=queue, retries=retries, timeout=timeout, keep=keep, dedup=dedup,
-            within=within, headers=headers, replace=replace,
-        )  # fmt: skip
-        if self._options is not None:
-            given = {n: v for n in JobOptions.__slots__ if (v := getattr(chosen, n)) is not None}
-            chosen = dataclasses.replace(self._options, **given)
-        return self._with(chosen)
+        given = {name: value for name, value in check_options(options).items() if value is not None}
+        return self._with(cast(JobOptions, {**(self._options or {}), **given}))
 
     def _with(self, options: JobOptions) -> Self:
         copy = object.__new__(type(self))

@@ -1,14 +1,12 @@
-"""The schedules of the async client; `sync_wheel_schedules` has the same without await."""
+"""The schedules of the async client; the blocking one has the same without await."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from zwheel.broker.store import Steps
-from zwheel.calls import NewJob, Session
-from zwheel.client.registry import Registry
+from zwheel.client.drive import Drive
 from zwheel.job import Enqueued
 from zwheel.operations.act import Progress
 
@@ -21,17 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class WheelSchedules(Registry):
+class WheelSchedules(Drive):
     """What a client does with schedules. cronsim is imported when one of these is called."""
-
-    async def _drive(self, steps: Callable[[Session], Steps[T]]) -> T:
-        raise NotImplementedError
-
-    async def enqueue_many(
-        self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
-    ) -> list[Enqueued]:
-        """Store many jobs."""
-        raise NotImplementedError
 
     async def schedules(self, queue: str | None = None) -> Listing[ScheduleInfo]:
         """Read every schedule of a queue, or of all, sorted by name; `unreadable` names those that cannot be read."""
