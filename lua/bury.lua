@@ -35,11 +35,11 @@ local ids, records, letters = holders(jobs, 4, 3)
 local ended, changes, times, digests, owners = {}, {}, {}, {}, {}
 for i = 1, #ids do
   if letters[i] == '' then
-    local id, record = ids[i], records[i]
+    local id, record = ids[i], renewed(records[i])
     letters[i] = 'x'
     ended[#ended + 1] = id
     changes[#changes + 1] = id
-    changes[#changes + 1] = '1x' .. string.sub(record, 3, 49) .. with_failures(record, ARGV[3 * i + 3])
+    changes[#changes + 1] = '2x' .. string.sub(record, 3, 49) .. with_failures(record, ARGV[3 * i + 3])
     times[#times + 1] = now_ms
     times[#times + 1] = id
     local digest = fields(record)

@@ -44,6 +44,7 @@ for i = 1, #ids do
     letters[i] = 'v'
   else
     letters[i] = 'c'
+    record = renewed(record)
     local digest, keep = fields(record)
     off[#off + 1] = id
     changes[#changes + 1] = id

@@ -105,7 +105,7 @@ if #ids > 0 then
   local leases, changes, odd, odd_records = {}, {}, {}, {}
   for i = 1, #ids do
     local id, record = ids[i], records[i]
-    local fire = record and string.find(record, DUE) and string.sub(record, 7, 21)
+    local fire = record and can_be_due(record) and string.sub(record, 7, 21)
     if not fire or fire > now_text then
       odd[#odd + 1] = id
       odd_records[#odd] = record

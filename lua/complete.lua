@@ -29,11 +29,11 @@ local ids, records, letters = holders(jobs, 3, 2)
 local ended, gone, kept, ends, digests, owners = {}, {}, {}, {}, {}, {}
 for i = 1, #ids do
   if letters[i] == '' then
-    local id, record = ids[i], records[i]
+    local id, record = ids[i], renewed(records[i])
     letters[i] = 'd'
     ended[#ended + 1] = id
     local keep = nil
-    if string.byte(record, 51) ~= 48 then
+    if string.sub(record, 50, 51) ~= '00' then
       local digest
       digest, keep = fields(record)
       if digest then

@@ -81,7 +81,7 @@ for _, b in ipairs(back) do
   local found = here[id] and string.sub(here[id], 2, 21)
   local there = found == 's0000' .. ARGV[b + 1]
   if days_of[bucket] == '' then
-    there = here[id] and string.sub(here[id], 1, 2) .. string.sub(here[id], 22, 37) == '1p' .. ARGV[b + 1]
+    there = here[id] and string.find(here[id], '^[12]p') and string.sub(here[id], 22, 37) == ARGV[b + 1]
     if there and math.floor(now / 1000) <= tonumber(ARGV[b + 3]) then
       early[#early + 1] = id
     end

@@ -28,8 +28,8 @@
 --#include wake
 local meta, replay_key, jobs, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local request = ARGV[2]
--- The largest body that a client may be set to send, with the longest header before it: 185 bytes.
-local RECORD_LIMIT = 2097152 + 185
+-- The largest body that a client may be set to send, with the longest header before it: 197 bytes.
+local RECORD_LIMIT = 2097152 + 197
 -- How long the same chunk of another call gets the answer of the first, seconds.
 local CHUNK_S = 3600
 local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 10
@@ -77,7 +77,7 @@ if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap and
     remember(replay_key, request, '!moved ')
     return { 'moved', digits(now) }
   end
-  local record = '1s0000' .. text .. string.format('%016.0f', stamp) .. ARGV[JOB_AT + 3]
+  local record = '2s0000' .. text .. string.format('%016.0f', stamp) .. ARGV[JOB_AT + 3]
   if not redis.call('HMGET', jobs, id)[1] then
     local at = digits(now)
     redis.call('ZADD', days, day, day)
@@ -177,7 +177,7 @@ for i = 1, #ids do
         own = string.format('%016.0f', tonumber(last) + 1)
       end
     end
-    record = '1s0000' .. texts[i] .. own .. rests[i]
+    record = '2s0000' .. texts[i] .. own .. rests[i]
     seen[id] = record
     pairs_of[#pairs_of + 1] = id
     pairs_of[#pairs_of + 1] = record

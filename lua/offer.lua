@@ -54,12 +54,12 @@ local fire_text = string.format('%015.0f', ends)
 local off, changes, members, hints = {}, {}, {}, {}
 for i = 1, #ids do
   if letters[i] == '' then
-    local id, record, failures = ids[i], records[i], ARGV[3 * i + 5]
+    local id, record, failures = ids[i], renewed(records[i]), ARGV[3 * i + 5]
     letters[i] = 'o'
     off[#off + 1] = id
     local attempt = math.max(0, tonumber(string.sub(record, 3, 6)) - 1)
     changes[#changes + 1] = id
-    changes[#changes + 1] = '1s' .. string.format('%04d', attempt) .. fire_text .. string.sub(record, 22, 49)
+    changes[#changes + 1] = '2s' .. string.format('%04d', attempt) .. fire_text .. string.sub(record, 22, 49)
       .. (failures == '' and string.sub(record, 50) or with_failures(record, failures == 'none' and '' or failures))
     members[#members + 1] = ends
     members[#members + 1] = id

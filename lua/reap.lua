@@ -95,6 +95,7 @@ for i = 1, #ids do
     -- It stands where its record says already: a script that was cut short left it here too.
     orphans = orphans + 1
   else
+    record = renewed(record)
     local digest, _, failures = fields(record)
     local attempt = tonumber(string.sub(record, 3, 6))
     local claimed = math.floor((tonumber(string.sub(record, 22, 37)) or 0) / 1000)
@@ -108,7 +109,7 @@ for i = 1, #ids do
     end
     changes[#changes + 1] = id
     if attempt >= tonumber(string.sub(record, 46, 49)) then
-      changes[#changes + 1] = '1x' .. string.sub(record, 3, 49) .. with_failures(record, failures)
+      changes[#changes + 1] = '2x' .. string.sub(record, 3, 49) .. with_failures(record, failures)
       times[#times + 1] = now_ms
       times[#times + 1] = id
       ended[#ended + 1] = id
@@ -117,7 +118,7 @@ for i = 1, #ids do
         owners[#owners + 1] = id
       end
     else
-      changes[#changes + 1] = '1s' .. string.sub(record, 3, 6) .. fire_text .. string.sub(record, 22, 49)
+      changes[#changes + 1] = '2s' .. string.sub(record, 3, 6) .. fire_text .. string.sub(record, 22, 49)
         .. with_failures(record, failures)
       back[#back + 1] = id
       due[#due + 1] = fire

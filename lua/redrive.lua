@@ -75,7 +75,7 @@ for i = 1, #ids do
     seen[id] = true
     off[#off + 1] = id
     changes[#changes + 1] = id
-    changes[#changes + 1] = '1s0000' .. fire_text .. string.sub(record, 22)
+    changes[#changes + 1] = '2s0000' .. fire_text .. string.sub(renewed(record), 22)
     due[#due + 1] = fire
     due[#due + 1] = id
     if digest then

@@ -55,6 +55,7 @@ if letter ~= 's' then
 end
 redis.call('ZADD', days, ARGV[6 + 2 * to], ARGV[6 + 2 * to])
 redis.call('ZADD', KEYS[6 + to], digits(fire), id)
+record = renewed(record)
 redis.call('HSET', jobs, id, string.sub(record, 1, 6) .. text .. string.sub(record, 22))
 if from ~= KEYS[6 + to] then
   redis.call('ZREM', from, id)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 from zwheel.errors import UndecodableJob
 from zwheel.job import Reason
-from zwheel.record import FLAG_FAILURES, failures_of
+from zwheel.record import failures_of
 
 from .claims import Claim
 
@@ -28,7 +28,7 @@ _AWAY_MS = (500, 2_000)
 
 def is_suspect(claim: Claim) -> bool:
     """Whether a job may have killed its process: by its last two failures, or by the last one before its last attempt."""
-    if claim.plain or not int(claim.raw[49:51], 16) & FLAG_FAILURES:
+    if claim.plain:
         return False
     try:
         failures = [f.reason for f in failures_of(claim.raw) if f.reason != Reason.UNKNOWN_TASK]

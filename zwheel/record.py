@@ -1,13 +1,17 @@
 r"""The stored form of a job: a fixed-width text header that Lua reads by position, then an opaque body.
 
-    0      version, `1`                 37-44  worker, 8 characters, blank before the first claim
+    0      version, `2`                 37-44  worker, 8 characters, blank before the first claim
     1      state: s p d x c             45-48  max attempts
-    2-5    attempt                      49-50  flags in hex: 1 dedup digest, 2 keep, 4 failures
-    6-20   fire time, ms, 15 digits     51-    [32 digest] [10 keep, ms] [5 length, failures] task `\n` body
-    21-36  token, µs, 16 digits
+    2-5    attempt                      49-50  how many fields follow, in hex
+    6-20   fire time, ms, 15 digits     51-    each field: letter, length of its value in bytes (5 digits), value;
+    21-36  token, µs, 16 digits                then task `\n` body
 
-`lua/include/record.lua` has the same table, counted from 1. A record with another version, or with a flag that is
-not known here, is never guessed at: it is set aside in the dead set until a version that knows it redrives it.
+The letters are in LETTERS. Who does not know an upper-case letter cannot read the record; a lower-case letter that is not
+known is passed over here, and copied by the scripts. `lua/include/record.lua` has the same table, counted from 1. A record
+that cannot be read is never guessed at: it is set aside in the dead set until a version that knows it comes.
+
+Version `1`, of older records, has flags in hex at 49-50 (1 dedup digest, 2 keep, 4 failures), and from 51 on
+[32 digest] [10 keep] [5 length, failures] task `\n` body. It is read for ever; the next transition writes version `2`.
 """
 
 from __future__ import annotations
@@ -21,12 +25,14 @@ from zwheel.keys import NAME_LIMIT
 from zwheel.outside import score_ms, shown
 from zwheel.times import MAX_MS
 
-VERSION = b"1"
-#: Where the fields that the flags announce begin.
+VERSION, FIRST_VERSION = b"2", b"1"
+#: Where the fields begin.
 HEADER_BYTES = 51
 NO_WORKER = b" " * 8
-FLAG_DEDUP, FLAG_KEEP, FLAG_FAILURES = 1, 2, 4
-KNOWN_FLAGS = 7
+#: What each field holds. Upper case: it must be understood.
+LETTERS = {"D": "dedup digest", "k": "keep, ms", "f": "failures, lines of JSON"}
+_UNDERSTOOD = frozenset(letter for letter in LETTERS if letter.isupper())
+_FLAGS_OF_1 = {"D": 1, "k": 2, "f": 4}
 DIGEST_CHARS = 32
 MAX_ATTEMPTS = 9999
 MAX_KEEP_MS = 9_999_999_999
@@ -50,60 +56,75 @@ def record_tail(task: str, *, max_attempts: int, keep_ms: int = 0, dedup: str | 
 
     max_attempts: 1 to 9999. keep_ms: 0 to 9,999,999,999 (115 days). dedup: a digest of 32 characters.
     """
-    flags = (FLAG_DEDUP if dedup else 0) | (FLAG_KEEP if keep_ms else 0)
-    keep = f"{keep_ms:010d}" if keep_ms else ""
-    return NO_WORKER + f"{max_attempts:04d}{flags:02x}{dedup or ''}{keep}{task}\n".encode()
+    fields = _field("D", dedup) if dedup else ""
+    fields += _field("k", str(keep_ms)) if keep_ms else ""
+    return NO_WORKER + f"{max_attempts:04d}{bool(dedup) + bool(keep_ms):02x}{fields}{task}\n".encode()
+
+
+def _field(letter: str, value: str) -> str:
+    return f"{letter}{len(value):05d}{value}"
 
 
 def task_and_body(raw: bytes) -> tuple[bytes, bytes]:
     """Split off the task's name and the body of a claimed record, on the hot path: no header field is parsed."""
     start = HEADER_BYTES
     if raw[49:51] != b"00":
-        start = _fields_end(raw)
+        _, start = read_fields(raw)
     line = raw.index(b"\n", start)
     return raw[start:line], raw[line + 1 :]
 
 
-def _flags(raw: bytes) -> int:
-    flags = int(raw[49:51], 16)
-    if flags & ~KNOWN_FLAGS:
+def read_fields(raw: bytes, first: int = 0) -> tuple[dict[str, bytes], int]:
+    """Read the fields of a record by their letters, and where its task begins. first: how many bytes of it are missing.
+
+    Raises: UndecodableJob for one that must be understood and is not known here; ValueError.
+    """
+    at = HEADER_BYTES - first
+    count, found = int(raw[at - 2 : at], 16), {}
+    if raw[:1] == FIRST_VERSION and not first:
+        return _fields_of_1(raw, count)
+    for _ in range(count):
+        letter, length = raw[at : at + 1].decode("ascii"), raw[at + 1 : at + 6]
+        if not (letter.isalpha() and length.isdigit() and len(length) == 5):
+            raise ValueError("a field is damaged")
+        if letter.isupper() and letter not in _UNDERSTOOD:
+            raise UndecodableJob(f"the record has the field {letter}, which this version does not know")
+        end = at + 6 + int(length)
+        found[letter] = raw[at + 6 : end]
+        at = end
+    return found, at
+
+
+def _fields_of_1(raw: bytes, flags: int) -> tuple[dict[str, bytes], int]:
+    if flags & ~sum(_FLAGS_OF_1.values()):
         raise UndecodableJob(f"the record has flags {flags:#04x}, which this version does not know")
-    return flags
-
-
-def _fields_end(raw: bytes) -> int:
-    flags = _flags(raw)
-    at = HEADER_BYTES + (DIGEST_CHARS if flags & FLAG_DEDUP else 0) + (10 if flags & FLAG_KEEP else 0)
-    if flags & FLAG_FAILURES:
-        at += 5 + int(raw[at : at + 5])
-    return at
+    at, found = HEADER_BYTES, {}
+    for letter, length in (("D", DIGEST_CHARS), ("k", 10), ("f", 5)):
+        if flags & _FLAGS_OF_1[letter]:
+            found[letter] = raw[at : at + length]
+            at += length
+    if "f" in found:
+        length = int(found["f"])
+        found["f"] = raw[at : at + length]
+        at += length
+    return found, at
 
 
 def failures_of(raw: bytes) -> tuple[Failure, ...]:
     """Read the failures of a record, oldest first."""
-    flags = _flags(raw)
-    if not flags & FLAG_FAILURES:
-        return ()
-    at = HEADER_BYTES + (DIGEST_CHARS if flags & FLAG_DEDUP else 0) + (10 if flags & FLAG_KEEP else 0)
-    length = int(raw[at : at + 5])
-    return parse_failures(raw[at + 5 : at + 5 + length])
+    return parse_failures(read_fields(raw)[0].get("f", b""))
 
 
 def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
     """Turn a stored record into a Job. Raises: UndecodableJob, with the reason."""
-    if raw[:1] != VERSION:
+    if raw[:1] not in (VERSION, FIRST_VERSION):
         raise UndecodableJob(f"job {shown(job_id)}: record version {raw[:1]!r} is not known to this version of zwheel")
     try:
-        flags = _flags(raw)
         state = STATES[chr(raw[1])]
         worker = raw[37:45].decode("ascii").strip()
-        at = HEADER_BYTES
-        dedup = None
-        if flags & FLAG_DEDUP:
-            dedup = raw[at : at + DIGEST_CHARS].decode("ascii")
-            at += DIGEST_CHARS
-        keep_ms = int(raw[at : at + 10]) if flags & FLAG_KEEP else 0
-        task, body = task_and_body(raw)
+        fields, start = read_fields(raw)
+        line = raw.index(b"\n", start)
+        task, body = raw[start:line], raw[line + 1 :]
         if len(task) > NAME_LIMIT:
             raise ValueError(f"its task's name is {len(task):,} bytes long")
         if int(raw[6:21]) > MAX_MS:
@@ -118,9 +139,9 @@ def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
             fire_at_ms=int(raw[6:21]),
             token=int(raw[21:37]),
             worker=WorkerId(worker) if worker else None,
-            keep_ms=keep_ms,
-            dedup=dedup,
-            failures=failures_of(raw),
+            keep_ms=int(fields.get("k", 0)),
+            dedup=fields["D"].decode("ascii") if "D" in fields else None,
+            failures=parse_failures(fields.get("f", b"")),
             body=body,
         )
     except UndecodableJob as error:

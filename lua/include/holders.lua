@@ -16,7 +16,7 @@ local function verdicts_of(ids, tokens, records)
     local record = records[i]
     if not record then
       verdicts[i] = 'm'
-    elseif string.sub(record, 1, 2) ~= '1p' or string.sub(record, 22, 37) ~= tokens[i] then
+    elseif not string.find(record, '^[12]p') or string.sub(record, 22, 37) ~= tokens[i] then
       verdicts[i] = 'f'
     else
       verdicts[i] = ''

@@ -37,7 +37,7 @@ local function take_offered(jobs, processing, bucket, offered, limit, start, now
     end
     for i = 1, #ids do
       local id, record = ids[i], records[i]
-      if not record or not string.find(record, DUE) or string.sub(record, 22, 37) ~= tokens[i]
+      if not record or not can_be_due(record) or string.sub(record, 22, 37) ~= tokens[i]
         or tonumber(string.sub(record, 7, 21)) ~= untils[i] or untils[i] <= now_ms or tonumber(fires[i]) > now_ms
         or seen[id] then
         void[#void + 1] = members[i]

@@ -7,7 +7,7 @@ local function place(here, seen, changes, members, id, fire, bucket, token, rest
   end
   seen[id] = bucket
   changes[#changes + 1] = id
-  changes[#changes + 1] = '1s0000' .. fire .. token .. rest
+  changes[#changes + 1] = '2s0000' .. fire .. token .. rest
   if not members[bucket] then
     members[bucket] = {}
   end

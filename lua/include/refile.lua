@@ -32,12 +32,12 @@ local function refile(letter, back)
   local earliest
   for i = 1, #ids do
     if letters[i] == '' then
-      local id, record, failures = ids[i], records[i], ARGV[first + 4 * i - 1]
+      local id, record, failures = ids[i], renewed(records[i]), ARGV[first + 4 * i - 1]
       letters[i] = letter
       moved[#moved + 1] = id
       local attempt = math.max(0, tonumber(string.sub(record, 3, 6)) - back)
       changes[#changes + 1] = id
-      changes[#changes + 1] = '1s' .. string.format('%04d', attempt) .. texts[i] .. string.sub(record, 22, 49)
+      changes[#changes + 1] = '2s' .. string.format('%04d', attempt) .. texts[i] .. string.sub(record, 22, 49)
         .. (failures == '' and string.sub(record, 50) or with_failures(record, failures))
       local b = buckets[i]
       if not members[b] then

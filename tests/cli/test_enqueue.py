@@ -117,7 +117,7 @@ def test_a_record_that_cannot_be_read_is_left_alone_and_said_to_be(shell: Shell,
     shell.ok("job", "cancel", "a")
     keys = hand.store.session.keys("default")
     (raw,) = hand.store.send([("HGET", keys.jobs, "a")])
-    hand.store.send([("HSET", keys.jobs, "a", b"2" + raw[1:])])
+    hand.store.send([("HSET", keys.jobs, "a", b"3" + raw[1:])])
     refused = shell("enqueue", "t", "--id", "a", "--replace")
     assert refused.code == 6
     assert "this version cannot read its record" in refused.err

@@ -135,7 +135,7 @@ def test_a_record_that_cannot_be_read_is_never_replaced(wheel: SyncWheel, fresh:
     wheel.cancel("a", Q)
     key = Session("zw").keys(Q).jobs
     with fresh.client() as admin:
-        admin.hset(key, "a", b"2" + (admin.hget(key, "a") or b"")[1:])
+        admin.hset(key, "a", b"3" + (admin.hget(key, "a") or b"")[1:])
         before = admin.hget(key, "a")
         assert wheel.enqueue("t", id="a", delay=60, replace=True).existed
         assert admin.hget(key, "a") == before

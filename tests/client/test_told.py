@@ -186,7 +186,7 @@ async def test_after_a_cancel_the_first_answer_is_no_answer_to_a_new_enqueue_of_
     answer = await client.submit(job)
     assert (answer.existed, answer.replaced) == (False, True)
     with fresh.client() as admin:
-        assert admin.hget(KEYS.jobs, "a")[:2] == b"1s"
+        assert admin.hget(KEYS.jobs, "a")[:2] == b"2s"
     await client.close()
 
 
@@ -219,7 +219,7 @@ async def test_that_a_job_existed_is_no_answer_to_one_who_wants_it_replaced(
     client = Client(proxy.url, blocking)
     await client.submit(client.any.new_job("t", queue="q", id="a"))
     with fresh.client() as admin:
-        admin.hset(KEYS.jobs, "a", b"1x" + admin.hget(KEYS.jobs, "a")[2:])
+        admin.hset(KEYS.jobs, "a", b"2x" + admin.hget(KEYS.jobs, "a")[2:])
     proxy.arm(Fault.AFTER, "enqueue")
     with pytest.raises(OutcomeUnknown):
         await client.submit(client.any.new_job("t", queue="q", id="a"))

@@ -55,7 +55,7 @@ def damage(hand: Hand, client: redis.Redis) -> None:
     client.zrem(bucket, "stray")
     client.zadd(keys.done, {"twice": 5})
     client.zadd(keys.dead, {"ghost": 5})
-    client.hset(keys.jobs, "newer", b"2" + b"s" * 60)
+    client.hset(keys.jobs, "newer", b"3" + b"s" * 60)
     client.hset(keys.dedup, DIGEST, "nobody")
     client.zadd(keys.days, {"20200101": 20200101})
     later = hand.now_ms() + 3 * DAY_MS

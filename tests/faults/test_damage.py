@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.lua.shard import record
+from tests.lua.shard import record, record_of_1
 from tests.servers import RedisServer
 from tests.unit.schedules.strange import STRANGE, stored
 from tests.workers.harness import Log, eventually, one_kind, running
@@ -172,10 +172,10 @@ DAMAGE: dict[str, Damage] = {
     "half a record": Damage(lambda c, now: bucket(c, now, "x", now, record()[:30])),
     "a record without a task": Damage(lambda c, now: bucket(c, now, "x", now, record(fire=now)[:51])),
     "a record in an unknown state": Damage(lambda c, now: bucket(c, now, "x", now, record("q", fire=now))),
-    "a record of a newer version": Damage(lambda c, now: bucket(c, now, "x", now, record(version="2", fire=now))),
+    "a record of a newer version": Damage(lambda c, now: bucket(c, now, "x", now, record(version="3", fire=now))),
     "a record that says it is done": Damage(lambda c, now: bucket(c, now, "x", now, record("d", keep=60))),
     "failures longer than the record": Damage(
-        lambda c, now: bucket(c, now, "x", now, record(fire=now, flags="04")[:51] + b"99999x\n")
+        lambda c, now: bucket(c, now, "x", now, record_of_1(fire=now, flags="04")[:51] + b"99999x\n")
     ),
     "a body of random bytes": Damage(lambda c, now: bucket(c, now, "x", now, record(fire=now, body=b"\xc1" * 999))),
     "the largest token": Damage(lambda c, now: bucket(c, now, "x", now, record(fire=now, token=10**16 - 1))),
@@ -189,7 +189,7 @@ DAMAGE: dict[str, Damage] = {
     "a lease that ends in a year": Damage(lambda c, now: held(c, now, now + YEAR_MS)),
     "a lease that ended before all times": Damage(lambda c, now: held(c, now, -INF)),
     "a held job without a record": Damage(lambda c, now: c.zadd(KEYS.processing, {"ghost": 1})),
-    "a held job of a newer version": Damage(lambda c, now: held(c, now, 1, record("p", version="2"))),
+    "a held job of a newer version": Damage(lambda c, now: held(c, now, 1, record("p", version="3"))),
     "a death that never was": Damage(
         lambda c, now: (c.hset(KEYS.jobs, "d", record("x")), c.zadd(KEYS.dead, {"d": INF})), "times"
     ),

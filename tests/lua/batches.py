@@ -132,7 +132,7 @@ def _claim(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     ids = _scheduled(shard, size)
     shard.put({"jobs": {"next": record(fire=NOW + 9)}, f"wheel:{TODAY}": {"next": NOW + 9}})
     if size > 2:
-        shard.put({"jobs": {ids[0]: record(version="2")}})
+        shard.put({"jobs": {ids[0]: record(version="3")}})
         shard.client.hdel(KEYS.jobs, ids[1])
     return claim(KEYS, day=TODAY, worker=WORKER, lease_ms=LEASE, limit=size, lane=lane, now=now)
 
@@ -187,7 +187,7 @@ def _extend(shard: Shard, size: int, lane: Lane, now: str) -> Call:
 def _reap(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     ids = _held(shard, size, lease_until=NOW)
     if size > 2:
-        shard.put({"jobs": {ids[0]: record("p", version="2")}})
+        shard.put({"jobs": {ids[0]: record("p", version="3")}})
         shard.client.hdel(KEYS.jobs, ids[1])
     return reap(KEYS, limit=size, lease_ms=LEASE, most_dead=max(1, size // 4), now_ms=NOW, now=now)
 

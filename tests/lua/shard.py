@@ -57,17 +57,26 @@ def record(
     failures: bytes | None = None,
     task: str = "mail.send",
     body: bytes = b"\x01\x00\xff\n",
-    version: str = "1",
-    flags: str = "",
+    version: str = "2",
+    more: str = "",
 ) -> bytes:
-    """Write a stored record by the table in `lua/include/record.lua`, without help from zwheel. flags: others than fit."""
+    """Write a stored record by the table in `lua/include/record.lua`, without help from zwheel. more: other fields."""
+    fields = [("D", digest.encode())] * bool(digest) + [("k", str(keep).encode())] * bool(keep)
+    fields += [(more[0], more[1:].encode())] if more else []
+    fields += [] if failures is None else [("f", failures)]
+    header = f"{version}{state}{attempt:04d}{fire:015d}{token:016d}{worker:8s}{most:04d}{len(fields):02x}"
+    parts = (b"%s%05d%s" % (letter.encode(), len(value), value) for letter, value in fields)
+    return header.encode() + b"".join(parts) + task.encode() + b"\n" + body
+
+
+def record_of_1(state: str = "s", *, flags: str = "", **chosen: Any) -> bytes:
+    """The same record as version 1 had it. flags: others than fit."""
+    digest, keep, failures = (chosen.pop(name, None) for name in ("digest", "keep", "failures"))
     bits = (1 if digest else 0) + (2 if keep else 0) + (0 if failures is None else 4)
-    header = (
-        f"{version}{state}{attempt:04d}{fire:015d}{token:016d}{worker:8s}{most:04d}{flags or f'{bits:02x}'}{digest}"
-    )
     kept = f"{keep:010d}" if keep else ""
     failed = b"" if failures is None else b"%05d" % len(failures) + failures
-    return f"{header}{kept}".encode() + failed + task.encode() + b"\n" + body
+    plain = record(state, version="1", **chosen)
+    return plain[:49] + f"{flags or f'{bits:02x}'}{digest or ''}{kept}".encode() + failed + plain[51:]
 
 
 def held(token: int, **fields: Any) -> bytes:

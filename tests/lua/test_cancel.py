@@ -19,6 +19,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
 )
 
 
@@ -84,9 +85,10 @@ def test_what_cannot_be_cancelled_is_named_and_stays(shard: Shard) -> None:
             "gone": record("c", body=b""),
             "tomorrow": record(fire=MIDNIGHT),
             "yesterday": record(fire=START - 1),
-            "newer": record(version="2"),
-            "flagged": record(flags="08"),
-            "high": record(flags="10"),
+            "newer": record(version="3"),
+            "flagged": record_of_1(flags="08"),
+            "high": record_of_1(flags="10"),
+            "limited": record(more="Lx"),
         },
         "processing": {"runs": NOW + 1},
         "done": {"done": NOW + 9, "gone": NOW + 9},
@@ -97,9 +99,9 @@ def test_what_cannot_be_cancelled_is_named_and_stays(shard: Shard) -> None:
         "days": {"20300316": 20300316, TODAY: int(TODAY), TOMORROW: int(TOMORROW)},
     }
     shard.put(before)
-    ids = ("runs", "done", "dead", "gone", "never", "tomorrow", "yesterday", "newer", "flagged", "high")
-    assert run(shard, *ids) == "reeemvvuuu"
-    shard.leaves(before | {"meta": meta(), "replay:caller:0": "request-1 reeemvvuuu"})
+    ids = ("runs", "done", "dead", "gone", "never", "tomorrow", "yesterday", "newer", "flagged", "high", "limited")
+    assert run(shard, *ids) == "reeemvvuuuu"
+    shard.leaves(before | {"meta": meta(), "replay:caller:0": "request-1 reeemvvuuuu"})
 
 
 def test_the_dedup_key_is_given_back_even_within_its_window(shard: Shard) -> None:

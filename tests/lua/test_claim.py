@@ -24,6 +24,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
 )
 
 LEASE, ROLE = 30_000, 3_000
@@ -245,11 +246,16 @@ def test_members_without_a_record_are_dropped_and_counted(shard: Shard) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        record(version="2"),
+        record(version="3"),
         record(version="0"),
-        record(flags="08"),
-        record(flags="10"),
-        record(flags="0f"),
+        record_of_1(flags="08"),
+        record_of_1(flags="10"),
+        record_of_1(flags="0f"),
+        record(more="Lsomebody"),
+        record(more="Lsomebody", digest=DIGEST, keep=5),
+        record()[:49] + b"01D00099mail.send\n",
+        record()[:49] + b"01D0003x" + DIGEST.encode() + b"mail.send\n",
+        record()[:49] + b"0gmail.send\n",
         b"1s",
         b"",
         record()[:2] + b"zzzz" + record()[6:],
@@ -262,7 +268,12 @@ def test_members_without_a_record_are_dropped_and_counted(shard: Shard) -> None:
         "no version",
         "an unknown flag",
         "a high flag",
-        "a letter",
+        "all flags",
+        "a field that must be understood",
+        "a field that must be understood among others",
+        "a field that ends behind the record",
+        "a field whose length is none",
+        "a number of fields that is none",
         "cut short",
         "empty",
         "no attempt",

@@ -15,7 +15,22 @@ from zwheel.times import DAY_MS
 
 from .batches import prepare
 from .going_on import ends, places
-from .shard import KEYS, MIDNIGHT, NOW, START, TODAY, TOMORROW, WORKER, Keyspace, Shard, at, digits16, held, record
+from .shard import (
+    KEYS,
+    MIDNIGHT,
+    NOW,
+    START,
+    TODAY,
+    TOMORROW,
+    WORKER,
+    Keyspace,
+    Shard,
+    at,
+    digits16,
+    held,
+    record,
+    record_of_1,
+)
 
 LEASE = 30_000
 TEXTS = {"schema", "epoch", "keeper", "second", "jump", "server", "paused"}
@@ -215,11 +230,10 @@ def test_an_attempt_that_is_as_large_as_can_be_breaks_no_record(real_shard: Shar
 
 
 @pytest.mark.parametrize("keep", [b"nan       ", b"inf       ", b"0x10      ", b"-999999999", b"1e300     "])
-def test_a_keep_time_that_is_damaged_counts_for_nothing(real_shard: Shard, keep: bytes) -> None:
-    raw = record(fire=NOW + 5, flags="02")
-    raw = raw[:51] + keep + raw[51:]
-    real_shard.put({"jobs": {"a": raw}})
-    wheel(real_shard, TODAY, a=NOW + 5)
+@pytest.mark.parametrize("before", [record_of_1(flags="02")[:51], record()[:49] + b"01k00010"], ids=["1", "2"])
+def test_a_keep_time_that_is_damaged_counts_for_nothing(real_shard: Shard, before: bytes, keep: bytes) -> None:
+    real_shard.put({"jobs": {"a": before + keep + record()[51:]}})
+    wheel(real_shard, TODAY, a=NOW)
     reply = real_shard.run(cancel(KEYS, ["a"], day=TODAY, lane=Lane("c", 1, "1"), now=at(NOW)))
     assert reply[2] == b"c"
     assert NOW < real_shard.keyspace()["done"]["a"] <= NOW + DAY_MS

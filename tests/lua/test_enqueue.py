@@ -29,6 +29,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
     refused,
 )
 
@@ -114,7 +115,7 @@ def test_new_jobs_go_to_the_days_of_their_fire_times_and_the_past_is_allowed(sha
         (held(5, fire=NOW + 7), JobState.PROCESSING),
         (record("d", fire=NOW + 7, body=b""), JobState.DONE),
         (record("x", fire=NOW + 7), JobState.DEAD),
-        (record("s", fire=NOW + 7, version="2"), JobState.SCHEDULED),
+        (record("s", fire=NOW + 7, version="3"), JobState.SCHEDULED),
     ],
     ids=["scheduled", "processing", "done", "dead", "of another version"],
 )
@@ -171,8 +172,8 @@ def test_the_same_dedup_key_twice_in_a_batch_is_one_job(shard: Shard) -> None:
 ALIVE = {
     "scheduled": record(digest=DIGEST),
     "processing": held(7, digest=DIGEST),
-    "of another version": record("s", digest=DIGEST, version="2"),
-    "of unknown flags": record("s", digest=DIGEST, flags="09"),
+    "of another version": record("s", digest=DIGEST, version="3"),
+    "of unknown flags": record_of_1("s", digest=DIGEST, flags="09"),
 }
 ENDED = {
     "done": record("d", digest=DIGEST, body=b""),

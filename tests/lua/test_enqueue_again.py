@@ -24,6 +24,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
     refused,
 )
 from .test_enqueue import KNOWN, chunk, fresh, new, put, send, today
@@ -65,7 +66,7 @@ def test_an_ended_job_gives_way_to_a_new_one_of_its_id(shard: Shard, state: str,
     [
         (CANCELLED, None), (DONE, False), (DEAD, False), (DONE, None), (DEAD, None),
         (record(), True), (held(5), True),
-        (record("c", version="2"), True), (record("x", flags="09"), False), (record("d")[:20], True),
+        (record("c", version="3"), True), (record_of_1("x", flags="09"), False), (record("d")[:20], True),
         (record("c")[:2] + b"junk" + record("c")[6:], True),
     ],
     ids=[

@@ -151,7 +151,7 @@ VOID: dict[str, Keyspace] = {
     "claimed since": {"jobs": {"a": held(TOKEN + 1, fire=NOW + STANDS)}},
     "put back since": {"jobs": {"a": record(fire=NOW + STANDS, token=TOKEN + 1, worker=WORKER)}},
     "deleted": {"jobs": {"b": record(fire=NOW + STANDS)}},
-    "unreadable": {"jobs": {"a": b"2" + offered()[1:]}},
+    "unreadable": {"jobs": {"a": b"3" + offered()[1:]}},
     "not of this kind": {"jobs": {"a": offered()}, f"offered:{GROUP}": {"nonsense": NOW + STANDS}},
     "of another fire time": {"jobs": {"a": offered()}, f"offered:{GROUP}": {hint("a", NOW + 9): NOW + STANDS}},
     "damaged": {"jobs": {"a": offered()}, f"offered:{GROUP}": {"a 5 6": NOW + STANDS, "a b c": 1}},

@@ -55,7 +55,7 @@ def test_nothing_is_pruned_while_the_clock_is_in_doubt(shard: Shard, off_us: int
     [
         (record(digest=DIGEST), True),
         (held(5, digest=DIGEST), True),
-        (record(version="2"), True),
+        (record(version="3"), True),
         (record(), False),
         (record("d", digest=DIGEST, body=b""), False),
         (record("x", digest=DIGEST), False),
@@ -120,7 +120,7 @@ def test_a_job_that_is_not_dead_outlives_its_place_among_the_dead(shard: Shard, 
     """After damage it stands there too; it must not lose its record, and must hide none behind it."""
     shard.put(
         {
-            "jobs": {"a": lives, "b": record("x"), "newer": record("p", version="2")},
+            "jobs": {"a": lives, "b": record("x"), "newer": record("p", version="3")},
             "processing": {"a": NOW + 5},
             "dead": {"a": 1, "b": 2, "newer": 3, "gone": 4},
         }

@@ -19,6 +19,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
 )
 
 
@@ -82,7 +83,7 @@ def test_dedup_keys_of_deleted_jobs_are_given_back_even_within_their_window(shar
 def test_unreadable_records_and_members_without_a_record_go_too(shard: Shard) -> None:
     shard.put(
         {
-            "jobs": {"newer": record(version="2", digest=DIGEST), "flagged": record("x", flags="0f")},
+            "jobs": {"newer": record(version="3", digest=DIGEST), "flagged": record_of_1("x", flags="0f")},
             "dead": {"newer": NOW, "flagged": NOW, "orphan": NOW},
             "dedup": {DIGEST: "newer"},
         }

@@ -16,7 +16,7 @@ from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.calls.scripts import NAMES, script
 from zwheel.job import JobState
 from zwheel.keys import ShardKeys
-from zwheel.record import HEADER_BYTES, STATES
+from zwheel.record import HEADER_BYTES, LETTERS, STATES
 
 LUA = Path(__file__).parents[2] / "lua"
 README = (LUA / "README.md").read_text(encoding="utf-8")
@@ -136,6 +136,17 @@ def test_the_record_table_is_that_of_the_code() -> None:
     ends = [re.findall(r"\d+", row[0]) for row in table[:-1]]
     starts = [int(numbers[0]) for numbers in ends] + [HEADER_BYTES + 1]
     assert [int(numbers[-1]) + 1 for numbers in ends] == starts[1:]
+
+
+def test_the_letters_of_fields_are_those_of_the_code() -> None:
+    assert {row[0].strip("`"): row[1] for row in rows("The fields of a record")} == LETTERS
+    source = (LUA / "include" / "record.lua").read_text(encoding="utf-8")
+    listed = re.search(r"^-- Fields: (.+?)\. Who", source, re.MULTILINE | re.DOTALL)
+    assert listed
+    assert dict(re.findall(r"([A-Za-z]) ([^;]+)", listed[1])) == LETTERS
+    must = re.search(r"^local UNDERSTOOD = '(\w+)'", source, re.MULTILINE)
+    assert must
+    assert set(must[1]) == {letter for letter in LETTERS if letter.isupper()}
 
 
 def test_the_numbers_are_those_of_the_code() -> None:

@@ -24,6 +24,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
 )
 
 LEASE = 30_000
@@ -251,7 +252,7 @@ def test_a_dedup_key_of_a_dead_job_is_given_back_unless_its_window_lasts_and_a_l
 
 
 def test_unreadable_records_are_set_aside_as_they_are_and_orphans_are_dropped_and_counted(shard: Shard) -> None:
-    newer, flagged, ended = record("p", version="2"), record("p", flags="08"), record("d", body=b"")
+    newer, flagged, ended = record("p", version="3"), record_of_1("p", flags="08"), record("d", body=b"")
     shard.put(
         {
             "jobs": {"newer": newer, "flagged": flagged, "ended": ended},

@@ -26,6 +26,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
     refused,
 )
 
@@ -61,8 +62,8 @@ def test_what_is_not_dead_or_not_readable_is_named_and_stays(shard: Shard) -> No
             "waits": record(),
             "runs": held(5),
             "done": record("d", body=b""),
-            "newer": record(version="2"),
-            "flagged": record("x", flags="08"),
+            "newer": record(version="3"),
+            "flagged": record_of_1("x", flags="08"),
         },
         "processing": {"runs": NOW + 1},
         "done": {"done": NOW + 1},

@@ -22,6 +22,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
 )
 
 FOUNDED = {"schema": "1", "epoch": "7"}
@@ -168,7 +169,7 @@ def test_a_job_whose_day_was_not_named_is_not_touched(shard: Shard) -> None:
     leaves(shard, {"jobs": {"a": record(fire=MIDNIGHT)}, "processing": {"a": NOW}, "meta": founded()})
 
 
-@pytest.mark.parametrize("newer", [record(version="2"), record(flags="08"), record(flags="10")])
+@pytest.mark.parametrize("newer", [record(version="3"), record_of_1(flags="08"), record_of_1(flags="10")])
 def test_a_record_of_another_version_is_set_aside_only_when_it_is_in_no_set(shard: Shard, newer: bytes) -> None:
     jobs = {"lost": newer, "waits": newer}
     bucket = {f"wheel:{TODAY}": {"waits": NOW}, "days": {TODAY: int(TODAY)}}
@@ -210,7 +211,7 @@ def test_dedup_keys_of_jobs_that_are_gone_go_and_those_that_hold_stay(shard: Sha
 
 
 def test_a_key_held_by_a_record_of_another_version_is_believed(shard: Shard) -> None:
-    shard.put({"jobs": {"a": record(version="2")}, "dedup": {DIGEST: "a"}, "meta": FOUNDED})
+    shard.put({"jobs": {"a": record(version="3")}, "dedup": {DIGEST: "a"}, "meta": FOUNDED})
     assert both(shard, digests=[DIGEST]).digests == "c"
 
 

@@ -23,6 +23,7 @@ from .shard import (
     held,
     meta,
     record,
+    record_of_1,
     refused,
 )
 
@@ -90,10 +91,21 @@ def test_a_job_moves_within_its_day_and_its_neighbours_stay(shard: Shard) -> Non
         (record("c", body=b""), "e"),
         (None, "m"),
         (record(fire=MIDNIGHT), "v"),
-        (record(version="2"), "u"),
-        (record(flags="08"), "u"),
+        (record(version="3"), "u"),
+        (record_of_1(flags="08"), "u"),
+        (record(more="Lx"), "u"),
     ],
-    ids=["running", "done", "dead", "cancelled", "missing", "in another bucket", "another version", "unknown flags"],
+    ids=[
+        "running",
+        "done",
+        "dead",
+        "cancelled",
+        "missing",
+        "in another bucket",
+        "another version",
+        "unknown flags",
+        "a field to understand",
+    ],
 )
 def test_what_cannot_be_moved_is_named_and_stays(shard: Shard, raw: bytes | None, letter: str) -> None:
     before = {"jobs": {"other": record(), **({"a": raw} if raw else {})}, f"wheel:{TODAY}": {"other": NOW}}

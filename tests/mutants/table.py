@@ -50,7 +50,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("extend ignores the token", "extend.lua", _VERDICTS, _VERDICTS + _ANY),
     _mutant("retry and release ignore the token", "include/refile.lua", _FENCED.format("first", 4),
             _OPEN.format("first", 4), "retry", "release"),
-    _mutant("an ended job counts as held", "include/holders.lua", "string.sub(record, 1, 2) ~= '1p' or ", "", "complete"),
+    _mutant("an ended job counts as held", "include/holders.lua", "not string.find(record, '^[12]p') or ", "", "complete"),
     _mutant("the token stays", "include/taken.lua", ".. token .. worker\n", ".. last .. worker\n", "claim"),
     _mutant("tokens may repeat", "include/taken.lua", "if last >= token then", "if last > token then", "claim",
             first="tables"),
@@ -90,7 +90,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("one crash too many", "reap.lua", "if attempt >= tonumber", "if attempt > tonumber"),
     _mutant("a release counts", "release.lua", "refile('b', 1)", "refile('b', 0)"),
     _mutant("a retry does not count", "retry.lua", "refile('r', 0)", "refile('r', 1)"),
-    _mutant("redrive keeps the attempts", "redrive.lua", "'1s0000' .. fire_text", "'1s' .. string.sub(record, 3, 6) .. fire_text"),
+    _mutant("redrive keeps the attempts", "redrive.lua", "'2s0000' .. fire_text", "'2s' .. string.sub(record, 3, 6) .. fire_text"),
     # The index.
     _mutant("enqueue forgets the index", "enqueue.lua", "redis.call('ZADD', days, unpack(index))", "local _ = index"),
     _mutant("retry and release forget the index", "include/refile.lua", "redis.call('ZADD', days, unpack(index))",
@@ -162,7 +162,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a finished schedule stays due", "advance.lua", "redis.call('ZREM', due, unpack(rests))", "local _ = due", first="tables"),
     _mutant("an edit asks for no stamp", "define.lua", "if record and string.sub(record, 3, 18) ~= expected or not record and expected ~= '' then", "if false then", first="tables"),
     _mutant("an edit takes back what runs", "define.lua", "local there = found == 's0000' .. ARGV[b + 1]", "local there = found", first="tables"),
-    _mutant("an occurrence is given back by an old token", "define.lua", ".. string.sub(here[id], 22, 37) == '1p' .. ARGV[b + 1]", "== '1p'", first="tables"),
+    _mutant("an occurrence is given back by an old token", "define.lua", " and string.sub(here[id], 22, 37) == ARGV[b + 1]", "", first="tables"),
     _mutant("an occurrence is given back before it is late", "define.lua", "if there and math.floor(now / 1000) <= tonumber(ARGV[b + 3]) then", "if false then", first="tables"),
     _mutant("an edit does not say what has started", "define.lua", "if #started > 0 then", "if false then", first="tables"),
     _mutant("what is taken back stays on the wheel", "define.lua", "redis.call('ZREM', keys[bucket], unpack(off))", "local _ = keys"),
@@ -180,5 +180,9 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a void offer is believed", "include/offered.lua", "string.sub(record, 22, 37) ~= tokens[i]", "false", "claim", "offer", first="tables"),
     _mutant("two keep time", "include/roles.lua", "if roles.keeper == worker or not lasts(roles.keeper_end, now_ms) or number(roles.keeper_at, wanted + 1) > wanted then", "if true then", "claim", first="tables"),
     _mutant("a role lasts for ever", "include/wake.lua", "return at > now_ms and at <= now_ms + LONGEST_ROLE", "return at > now_ms", "claim", first="tables"),
+    # The record.
+    _mutant("a field that must be understood is passed over", "include/record.lua", "string.find(letter, '%u') and not string.find(UNDERSTOOD, letter, 1, true)", "false", "claim", first="tables"),
+    _mutant("an unknown flag is passed over", "include/record.lua", "string.find(record, '^0[0-7]', 50) ~= nil", "true", "claim", first="tables"),
+    _mutant("new failures take the other fields away", "include/record.lua", "others[#others + 1] = string.sub(record, at, last)", "local _ = others", "retry", first="tables"),
     _mutant("unreadable records are dropped", "include/astray.lua", "redis.call('ZADD', dead, 'NX', unpack(aside))", "local _ = dead", "claim", first="tables"),
 )  # fmt: skip

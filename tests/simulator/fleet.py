@@ -282,7 +282,7 @@ class Fleet:
                 world.backend.run([("HDEL", KEYS.jobs, job_id)])
             else:
                 (raw,) = world.backend.run([("HGET", KEYS.jobs, job_id)])
-                world.backend.run([("HSET", KEYS.jobs, job_id, b"2" + raw[1:])])
+                world.backend.run([("HSET", KEYS.jobs, job_id, b"3" + raw[1:])])
 
 
 class Drain:

@@ -408,7 +408,7 @@ class World:
         if not damaged & on_wheel:
             jobs = held.get("jobs", {})
             for job_id in damaged:
-                if job_id in jobs and jobs[job_id][:1] == b"2":
+                if job_id in jobs and jobs[job_id][:1] == b"3":
                     must(job_id in held.get("dead", {}), f"I19: unreadable {job_id} is in no place")
                     self.mark("unreadable set aside")
                 elif job_id not in jobs and int(held.get("meta", {}).get("orphans", 0)):

@@ -13,12 +13,14 @@ from zwheel.cli import run
 from zwheel.errors import SchemaMismatch
 from zwheel.job import JobState, Reason
 
-#: What a newer release may do to a record: another version, a flag that is not known here in either digit.
+#: What a newer release may do to a record: another version, a field that must be understood, a flag of the first version
+#: that is not known here in either digit.
 NEWER = {
-    "version": lambda raw: b"2" + raw[1:],
-    "flag 8": lambda raw: raw[:49] + b"08" + raw[51:],
-    "flag 10": lambda raw: raw[:49] + b"10" + raw[51:],
-    "flag 87": lambda raw: raw[:49] + b"87" + raw[51:],
+    "version": lambda raw: b"3" + raw[1:],
+    "field L": lambda raw: raw[:49] + b"01L00003ann" + raw[51:],
+    "flag 8": lambda raw: b"1" + raw[1:49] + b"08" + raw[51:],
+    "flag 10": lambda raw: b"1" + raw[1:49] + b"10" + raw[51:],
+    "flag 87": lambda raw: b"1" + raw[1:49] + b"87" + raw[51:],
 }
 
 
@@ -86,7 +88,7 @@ def test_it_is_shown_with_its_reason_and_no_redrive_loses_it(
 def test_the_version_that_knows_it_redrives_it(old: Hand, fresh: RedisServer, url: str, stored: bytes) -> None:
     old.complete(old.claim())
     with fresh.client() as client:
-        client.hset(old.keys.jobs, "newer", b"1" + stored[1:49] + b"00" + stored[51:])
+        client.hset(old.keys.jobs, "newer", b"2" + stored[1:49] + b"00" + stored[stored.index(b"mail.send") :])
     with SyncWheel(url, namespace="zw") as wheel:
         assert wheel.redrive(QUEUE) == 1
     assert list(old.claim()) == ["newer"]

@@ -9,7 +9,7 @@ from zwheel.workers.timeouts import Timeouts
 
 
 def record(made: NewJob) -> tuple[bytes, bytes]:
-    return made.id.encode(), b"1p0001" + b"0" * 31 + b"w" * 8 + made.tail[8:] + made.body
+    return made.id.encode(), b"2p0001" + b"0" * 31 + b"w" * 8 + made.tail[8:] + made.body
 
 
 def test_timeouts_are_read_from_a_stored_record_and_none_from_one_that_cannot_be_read() -> None:
@@ -31,5 +31,5 @@ def test_timeouts_are_read_from_a_stored_record_and_none_from_one_that_cannot_be
     assert timeouts.of(*record(free.options(timeout=0.5).job())) == 500
     assert timeouts.of(*record(wheel.new_job("stranger", timeout=3))) is None
     job_id, raw = record(limited.job())
-    for damaged in (raw[:60], raw[:-1] + b"\xc1", b"", b"1p" + b"\xff" * 80):
+    for damaged in (raw[:60], raw[:-1] + b"\xc1", b"", b"2p" + b"\xff" * 80):
         assert timeouts.of(job_id, damaged) in (None, 2000)

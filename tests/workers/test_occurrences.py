@@ -49,7 +49,7 @@ async def test_one_whose_grace_ends_while_it_is_looked_at_does_not_start(monkeyp
     monkeypatch.setattr(Occurrences, "give_back", give_back)
     session = Session("zw", "w")
     now_ms = session.clock.now_ms()
-    record = f"1s0001{now_ms:015d}{now_ms * 1000:016d}worker01000300".encode()
+    record = f"2s0001{now_ms:015d}{now_ms * 1000:016d}worker01000300".encode()
     claim = Claim(b"s@1", record, QueueName("default"), 0)
     claim.headers = {
         SCHEDULE_HEADER: "s", NOMINAL_HEADER: str(now_ms), PREVIOUS_HEADER: str(now_ms - 1000),

@@ -12,7 +12,7 @@ from zwheel.record import record_tail
 from zwheel.workers.claims import Claim
 from zwheel.workers.settler import Settler
 
-HEADER = b"1p0001" + b"0" * 15 + b"0" * 16 + b"w" * 8 + record_tail("t", max_attempts=3)[8:]
+HEADER = b"2p0001" + b"0" * 15 + b"0" * 16 + b"w" * 8 + record_tail("t", max_attempts=3)[8:]
 BOUND = 2 * 1024 * 1024
 ENDINGS: dict[str, Callable[[Settler, Claim, bytes], None]] = {
     "complete": lambda settler, claim, failures: settler.complete(claim),

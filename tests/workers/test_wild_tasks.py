@@ -249,14 +249,14 @@ async def test_a_record_of_a_newer_version_is_set_aside_and_the_rest_goes_on(
     with fresh.client() as client:
         record = client.hget(keys.jobs, newer.job_id)
         assert isinstance(record, bytes)
-        client.hset(keys.jobs, newer.job_id, b"2" + record[1:])
+        client.hset(keys.jobs, newer.job_id, b"3" + record[1:])
     async with running(wheel, log):
         assert (await wheel.wait(other.job_id, timeout=5)).state is JobState.DONE
         (dead,) = await wheel.dead("default")
     assert dead.id == "newer"
     assert "newer" not in log.starts()
     with fresh.client() as client:
-        assert client.hget(keys.jobs, "newer") == b"2" + record[1:]
+        assert client.hget(keys.jobs, "newer") == b"3" + record[1:]
 
 
 async def test_an_entry_without_a_record_is_cleared_away_and_counted(

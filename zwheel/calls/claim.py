@@ -10,7 +10,7 @@ from zwheel.calls.scripts import script
 from zwheel.calls.traces import answered
 from zwheel.keys import ShardKeys
 from zwheel.outside import score_ms, whole
-from zwheel.record import DIGEST_CHARS, FLAG_DEDUP, HEADER_BYTES
+from zwheel.record import read_fields
 
 ROLE_MS = 3_000
 #: No role lasts longer than this without a further claim, whatever a caller asks for.
@@ -76,8 +76,9 @@ def _told(about: tuple[Any, ...], reply: Reply | None) -> Trace:
             "id": text(reply[i]), "token": int(raw[21:37]), "attempt": int(raw[2:6]), "fire": int(raw[6:21]),
             "most": int(raw[45:49]),
         }  # fmt: skip
-        if raw[49:51] != b"00" and int(raw[49:51], 16) & FLAG_DEDUP:
-            job["digest"] = text(raw[HEADER_BYTES : HEADER_BYTES + DIGEST_CHARS])
+        digest = read_fields(raw)[0].get("D")
+        if digest is not None:
+            job["digest"] = text(digest)
         jobs.append(job)
     return Trace(answer, args, jobs)
 

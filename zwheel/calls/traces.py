@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zwheel.calls.call import Call, Facts, Reply, Trace, text, word
-from zwheel.record import DIGEST_CHARS, FLAG_DEDUP, FLAG_KEEP
+from zwheel.record import read_fields
 
 
 def request_of(call: Call) -> str | None:
@@ -64,8 +64,7 @@ def fire_of(job: Facts, reply: Reply, at: int) -> int:
 def in_tail(raw: Any) -> Facts:
     """The facts in a new record, which begins with the worker's field."""
     facts: Facts = {"most": int(raw[8:12])}
-    flags = int(raw[12:14], 16)
-    at = 14 + (DIGEST_CHARS if flags & FLAG_DEDUP else 0)
-    if flags & FLAG_KEEP:
-        facts["keep"] = int(raw[at : at + 10])
+    fields, _ = read_fields(raw, first=37)
+    if "k" in fields:
+        facts["keep"] = int(fields["k"])
     return facts

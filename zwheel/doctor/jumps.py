@@ -14,7 +14,7 @@ from zwheel.record import HEADER_BYTES
 from zwheel.times import to_datetime
 
 _JUMP = re.compile(rb"(\d{1,16}) (-?\d{1,15}) (\d{1,16})\Z")
-_HEADER = re.compile(rb"1[a-z]\d{35}")
+_HEADER = re.compile(rb"[12][a-z]\d{35}")
 _PAGE = 200
 #: So many records are looked at; a queue with more is said to be cut short.
 _MOST_PAGES = 1_000

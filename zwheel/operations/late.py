@@ -91,8 +91,8 @@ def _after(info: ScheduleInfo, times: Sequence[int], now_ms: int) -> After:
 
 
 def _held(record: bytes | None, late: Late) -> bool:
-    return record is not None and record[:2] == b"1p" and record[21:37] == late.token.encode()
+    return record is not None and record[:2] in (b"1p", b"2p") and record[21:37] == late.token.encode()
 
 
 def _waits(record: bytes | None, fire_ms: int) -> bool:
-    return record is not None and record[:21] == b"1s0000%015d" % fire_ms
+    return record is not None and record[1:21] == b"s0000%015d" % fire_ms
