@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import Enum, auto
@@ -131,6 +132,10 @@ class Claim:
                 self.running.cancel()
 
 
+#: For how long, and how often at the most, a worker whose jobs wait for a process leaves what is due to others, seconds.
+_YIELD_S, _YIELDS_S = 0.03, 0.25
+
+
 class Slots:
     """How many jobs this process runs and holds, shared by its pollers."""
 
@@ -145,10 +150,14 @@ class Slots:
         self._turned = 0.0
         self._prefetch = 0
         self._starved: dict[Callable[[], None], None] = {}
+        #: Whether the last job that came found no place among those that wait for a process.
+        self.crowded = False
+        self._closed = False
+        self._yielded = 0.0
 
     def room(self) -> int:
         """How many more jobs may be claimed: up to the concurrency, and as many more as end within a round trip."""
-        return self.concurrency + self._prefetch - self.held
+        return 0 if self._closed else self.concurrency + self._prefetch - self.held
 
     def share(self) -> int:
         """How many jobs the next claim may ask for: all that there is room for, and half of what may be held at the most.
@@ -179,6 +188,20 @@ class Slots:
         self.held -= places
         if places:
             self._feed()
+
+    def yields(self) -> bool:
+        """Have no room for a moment, where jobs wait here for a process: another worker may have one. Not again at once."""
+        now = time.monotonic()
+        if not self.crowded or now - self._yielded < _YIELDS_S:
+            return False
+        self._yielded = now
+        self._closed = True
+        asyncio.get_running_loop().call_later(_YIELD_S, self._open)
+        return True
+
+    def _open(self) -> None:
+        self._closed = False
+        self._feed()
 
     def lend(self) -> None:
         """A job that was started waits for something else: others may run in its slot, until `take_back`."""

@@ -272,7 +272,9 @@ class Poller:
             self._due = True
         elif claimed.word == "paused":
             self._sleep(random.uniform(*PAUSED_BACKSTOP_S))
-        elif claimed.word == "moved" or full or claimed.role == "none":
+        elif (
+            claimed.word == "moved" or full or claimed.role == "none" or (self._keeps_a_role() and self._slots.yields())
+        ):
             self._due = True
         else:
             self._rest(claimed)

@@ -36,8 +36,6 @@ from .timeouts import timeout_of
 
 log = escaped("zwheel.worker")
 
-#: How long a job waits here for a free process, seconds.
-_PATIENCE_S = 1.0
 _Entry = tuple[Claim, Settler, Callable[[], None]]
 
 
@@ -279,7 +277,7 @@ class Runner:
 
     async def _has_place(self, claim: Claim, settler: Settler) -> bool:
         """Wait for a process, but not long: another worker may have one."""
-        if await self._places.take(_PATIENCE_S):
+        if await self._places.take():
             return True
         self._outcomes.hand_back(claim, settler, self._places.away_ms())
         return False

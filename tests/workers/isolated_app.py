@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,6 +86,12 @@ def hogs(name: str) -> None:
 @wheel.task(name="held", keep=60, process=True)
 def held(name: str) -> None:
     stage.play_blocking(name)
+
+
+@wheel.task(name="naps", keep=0, process=True)
+def naps() -> None:
+    time.sleep(0.02)
+    print("napped")  # noqa: T201
 
 
 @wheel.task(name="needs_none", keep=60)

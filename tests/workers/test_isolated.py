@@ -221,6 +221,22 @@ async def test_jobs_that_wait_for_a_process_keep_none_waiting_that_needs_none(
         assert await worker.ended() == 0
 
 
+async def test_workers_share_the_jobs_that_wait_for_a_process(wheel: Wheel, stage: Stage, url: str) -> None:
+    options = "--task-processes", "1", "--concurrency", "10"
+    async with (
+        worker_process(url, stage.path, *options, app=APP) as one,
+        worker_process(url, stage.path, *options, app=APP) as other,
+    ):
+        await wheel.enqueue_many([wheel.new_job("naps", keep=0) for _ in range(300)])
+
+        async def naps() -> list[int]:
+            return [sum("napped" in line for line in worker.lines) for worker in (one, other)]
+
+        shares = await eventually(naps, lambda shares: sum(shares) == 300)
+        # Whoever slept until the next was due took all that were: the other one had a process free.
+        assert min(shares) >= 60, shares
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_to_every_process_of_the_unit_lets_the_task_end(
     wheel: Wheel, stage: Stage, url: str, number: signal.Signals
