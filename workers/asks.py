@@ -28,7 +28,7 @@ CANCELLED_S = 6.5
 AT_ONCE_S = 8.5
 #: The same after the first one, on top of the drain: to cancel what still runs, to sign off and to close.
 _AFTER_DRAIN_S = CANCELLED_S + 5.0
-#: A worker gives running jobs back when it is about to end. So long after that its process is gone, also when its keeper
+#: A worker gives running jobs back when it is about to end. So long after that its process is gone, also when its renewer
 #: had to kill it, ms.
 GONE_MS = int(_AFTER_DRAIN_S * 1000) + 500
 

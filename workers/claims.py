@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any
 
-from zwheel.context import CurrentJob
+from zwheel.current import CurrentJob
 from zwheel.job import JobId, JobState, QueueName
 from zwheel.record import HEADER_BYTES
 

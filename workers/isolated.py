@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zwheel.client.tasks import BaseTask
-from zwheel.context import CurrentJob
+from zwheel.current import CurrentJob
 from zwheel.outside import escaped
 from zwheel.plain import counted
 from zwheel.retry import Discard, Retry

@@ -24,7 +24,7 @@ from typing import Any
 
 from zwheel.client.functions import finish, rest_of
 from zwheel.client.tasks import BaseTask
-from zwheel.context import CurrentJob, current
+from zwheel.current import CurrentJob, current
 from zwheel.job import JobState
 from zwheel.payload.arguments import Signature
 from zwheel.payload.codec import Codec

@@ -75,7 +75,7 @@ class Newcomer:
         failures = looks = 0
         while looks < 2:
             try:
-                await self.look()
+                await self.take_offers()
             except BrokerError as error:
                 failures += 1
                 self._sayer.say(
@@ -93,7 +93,7 @@ class Newcomer:
             if looks < 2:
                 await asyncio.sleep(_AGAIN_S)
 
-    async def look(self) -> None:
+    async def take_offers(self) -> None:
         """Claim also what was offered to other workers: copy the offers of jobs whose task this worker knows."""
         for group in await self._others():
             await self._copy(group)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from zwheel.broker.store import Store, pause_s
 from zwheel.calls.define import Late
-from zwheel.context import NOMINAL_HEADER, PREVIOUS_HEADER, SCHEDULE_HEADER, START_BY_HEADER
+from zwheel.current import NOMINAL_HEADER, PREVIOUS_HEADER, SCHEDULE_HEADER, START_BY_HEADER
 from zwheel.errors import BrokerError, BrokerFull, ScheduleNotFound, UndecodableJob
 from zwheel.job import Reason
 from zwheel.operations.late import GivenBack, give_back

@@ -151,7 +151,7 @@ class Peers:
                 if self._looks < len(_LOOK_S):
                     await self._pause(_LOOK_S[self._looks])
                     self._looks += 1
-                    await self._look()
+                    await self._call_again()
                 else:
                     await self._tidy()
             except BrokerError as error:
@@ -171,7 +171,7 @@ class Peers:
             return
         await asyncio.sleep(_LOOK_S[0])
 
-    async def _look(self) -> None:
+    async def _call_again(self) -> None:
         """Call again where something that was offered is left and no call lies there."""
         groups, keys = sorted(self._offered), self._keys
         asks: list[tuple[Any, ...]] = []

@@ -132,7 +132,7 @@ class Poller:
         """Let the loop look again: an outcome is there, or room, or a stop."""
         self._kicked.set()
 
-    def look(self) -> None:
+    def claim(self) -> None:
         """Claim now, as far as there is room: something became due that nobody may have been woken for."""
         self._due = True
         self.kick()
@@ -168,7 +168,7 @@ class Poller:
                 if self._stopping and self._keeps_a_role():
                     await self._resign()
                 if self.founding.unsure and not self._stopping and (self._due or self.founding.halted is None):
-                    await self._look()
+                    await self._see_founding()
                 batch = self.settler.take()
                 if self._may_claim():
                     batch.append(self._claim())
@@ -177,7 +177,7 @@ class Poller:
                 elif self._stopping and not self._owes():
                     break
                 elif self._peeks and not self._due and time.monotonic() >= self._wake_at:
-                    await self._peek()
+                    await self._look_at_wheel()
                 else:
                     await self._wait()
         finally:
@@ -207,7 +207,7 @@ class Poller:
             return False
         return True
 
-    async def _look(self) -> None:
+    async def _see_founding(self) -> None:
         """See whether the queue is still the one that was served; while it is not, look again now and then."""
         replies = await self._persist(self.founding.asks(), settles=False)
         if replies and self.founding.read(replies):
@@ -299,7 +299,7 @@ class Poller:
         self._sleep(seconds)
         self._peeks = peeks
 
-    async def _peek(self) -> None:
+    async def _look_at_wheel(self) -> None:
         """Look, and claim when it is not as the last claim told, else rest on."""
         asked_at = time.monotonic()
         replies = await self._persist(self._looks.asks(), settles=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 from zwheel.broker.connect import open_descriptors
 from zwheel.client.registry import Registry
-from zwheel.context import current
+from zwheel.current import current
 from zwheel.errors import ConfigError
 from zwheel.logs import JobFilter, JsonLines, TextLines
 from zwheel.outside import escaped
@@ -22,8 +22,8 @@ from zwheel.outside import escaped
 from .claims import Claim
 from .forks import FORKS, Threads, loop_descriptors
 from .garbage import GARBAGE
-from .keeper import Keeper
 from .lifeline import listen, take_line
+from .renewer import Renewer
 from .settings import WorkerSettings
 from .stopping import Stopper, end_now
 from .timeouts import Timeouts
@@ -76,10 +76,10 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     factory = _uvloop_factory() if uvloop else None
     worker = Worker(wheel, settings)
     url, namespace = wheel.resolve()
-    keeper = Keeper(url, namespace, worker.id, settings, wheel.recorder, Timeouts(wheel.tasks, wheel.codec))
-    worker.on_beat = keeper.tick
+    renewer = Renewer(url, namespace, worker.id, settings, wheel.recorder, Timeouts(wheel.tasks, wheel.codec))
+    worker.on_beat = renewer.tick
     write_stacks_when_asked()
-    worker.on_look = keeper.alive
+    worker.on_look = renewer.alive
     worker.replace = _end_stuck
     stopper = Stopper(worker, settings.drain_ms)
     GARBAGE.settle_in()
@@ -87,17 +87,17 @@ def serve(wheel: Registry, settings: WorkerSettings, *, uvloop: bool = False) ->
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             try:
-                runner.run(_serve(worker, keeper, stopper, line, left))
+                runner.run(_serve(worker, renewer, stopper, line, left))
             finally:
                 FORKS.end_child(sys.exception())
                 # Before the runner closes: it would wait for every thread of the loop's own pool, and for every task.
                 left.look_for_threads()
                 if left.anything:
                     left.say()
-                    keeper.close()
+                    renewer.close()
                     end_now(left.code)
     finally:
-        keeper.close()
+        renewer.close()
     return 0
 
 
@@ -164,14 +164,14 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-async def _serve(worker: Worker, keeper: Keeper, stopper: Stopper, line: socket.socket | None, left: _Left) -> None:
+async def _serve(worker: Worker, renewer: Renewer, stopper: Stopper, line: socket.socket | None, left: _Left) -> None:
     loop = asyncio.get_running_loop()
     # `asyncio.to_thread` uses this pool. Its threads end when they are idle: one that is left at the end is stuck.
     pool = _ToThread(thread_name_prefix=TO_THREAD)
     loop.set_default_executor(pool)
-    ends = [keeper.wake_up, *loop_descriptors(loop), *([] if line is None else [line.fileno()])]
+    ends = [renewer.wake_up, *loop_descriptors(loop), *([] if line is None else [line.fileno()])]
     FORKS.guard(lambda: [*ends, *open_descriptors(), *worker.descriptors()])
-    stopper.listen(keeper.wake_up)
+    stopper.listen(renewer.wake_up)
     if line is not None:
         listen(line, stopper.parent_asked, stopper.parent_gone)
     try:

@@ -170,7 +170,7 @@ class Reaper:
                 self._contact.counted(keys.queue, reaped.jumps)
                 return reaped
 
-    async def _look(self, keys: ShardKeys) -> bool:
+    async def _something_lapsed(self, keys: ShardKeys) -> bool:
         """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock, and of
         the longest lease in use.
 
@@ -190,7 +190,7 @@ class Reaper:
         return bool(first) and (float(first[1]) <= now_ms or any(float(last[1]) > latest_ms for last in lasts))
 
     async def _reap(self, keys: ShardKeys) -> None:
-        if not await self._look(keys):
+        if not await self._something_lapsed(keys):
             return
         if self._contact.wait_s():
             # Something is to be taken back, and not by this worker now: a history shall know that.

@@ -12,7 +12,7 @@ from typing import Any
 from zwheel.calls import Session
 from zwheel.client.functions import finish, rest_of
 from zwheel.client.tasks import BaseTask
-from zwheel.context import SCHEDULE_HEADER, current
+from zwheel.current import SCHEDULE_HEADER, current
 from zwheel.errors import BadArguments, UndecodableJob
 from zwheel.failpoints import FAILPOINTS
 from zwheel.job import QueueName, Reason

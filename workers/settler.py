@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from zwheel import calls
 from zwheel.calls import BATCH_LIMIT, OFFER_MS, Back, Call, Lane, Offer, Reply, Session
-from zwheel.context import SCHEDULE_HEADER
+from zwheel.current import SCHEDULE_HEADER
 from zwheel.errors import LeaseLost
 from zwheel.keys import ShardKeys
 from zwheel.outside import escaped

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 from zwheel.client.registry import Registry
 from zwheel.client.tasks import BaseTask
-from zwheel.context import CurrentJob, current_job
+from zwheel.current import CurrentJob, current_job
 from zwheel.errors import ConfigError, InvalidInput
 from zwheel.outside import escaped
 from zwheel.plain import counted

@@ -1,7 +1,7 @@
 """Ends a worker process when it is asked to: by a drain, at once the second time, and by force when neither helps.
 
 Signals are taken by plain handlers, which Python runs between two instructions, also while a task blocks the event loop.
-A thread ends the process when its time is over. For a task that holds the GIL there is the keeper: signals reach it
+A thread ends the process when its time is over. For a task that holds the GIL there is the renewer: signals reach it
 through the wake-up descriptor, without Python's help.
 """
 
@@ -47,7 +47,7 @@ class Stopper:
             signal.signal(number, self._on_signal)
         before = signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
         if before != -1:
-            # A loop that needs it for itself (uvloop does): the keeper does without.
+            # A loop that needs it for itself (uvloop does): the renewer does without.
             signal.set_wakeup_fd(before)
 
     def parent_asked(self) -> None:

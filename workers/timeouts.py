@@ -19,7 +19,7 @@ def timeout_of(headers: Mapping[str, str], otherwise: int | None) -> int | None:
 
 
 class Timeouts:
-    """Reads timeouts from stored records, for the keeper: it has no claims, only what Redis holds."""
+    """Reads timeouts from stored records, for the renewer: it has no claims, only what Redis holds."""
 
     def __init__(self, tasks: Mapping[str, BaseTask[Any, Any]], codec: Codec) -> None:
         self._tasks = tasks

@@ -134,7 +134,7 @@ class Watch:
 
     async def admit(self) -> None:
         """Look before anything is claimed. Raises: BrokerRefused when the server may delete queue keys."""
-        await self._look()
+        await self._read_policy()
         if not self.policy.deletes:
             return
         if not self._settings.accept_data_loss:
@@ -146,7 +146,7 @@ class Watch:
         while True:
             await asyncio.sleep(self._settings.watch_ms / 1000 * random.uniform(0.9, 1.0))
             try:
-                await self._look()
+                await self._read_policy()
             except BrokerError as error:
                 log.info("the eviction policy could not be looked at: %s", error)
                 continue
@@ -155,5 +155,5 @@ class Watch:
             if self._observer is not None:
                 self._observer("policy", {"name": self.policy.name, "deletes": self.policy.deletes})
 
-    async def _look(self) -> None:
+    async def _read_policy(self) -> None:
         self.policy = await self._store.drive(eviction_policy(), give_up_s=0.0)

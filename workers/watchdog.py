@@ -5,7 +5,7 @@ heartbeat's thread settles what needs no loop (`Runner.rescue`). When the loop s
 use: its jobs that still run in threads may end, the rest goes back unharmed, and the process ends. The one who started it
 starts another. The job that blocks is left to its lease: that attempt counts.
 
-It cannot see a task that holds the GIL, since no thread of Python runs then. The keeper's process does: it has the worker
+It cannot see a task that holds the GIL, since no thread of Python runs then. The renewer's process does: it has the worker
 write where all its threads are (`ask_for_stacks`), and ends it.
 """
 
@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from zwheel.context import current
+from zwheel.current import current
 from zwheel.outside import escaped, fenced
 
 from . import runner as runner_module
@@ -87,10 +87,10 @@ class Watchdog(PartThread):
             looked = now
             if self.on_look is not None:
                 self.on_look()
-            self._look(now)
+            self._ask_loop(now)
             self._end.wait(self._look_s)
 
-    def _look(self, now: float) -> None:
+    def _ask_loop(self, now: float) -> None:
         if self._asked_at:
             self._blocked(now - self._asked_at)
         elif not self._loop.is_closed():

@@ -148,10 +148,10 @@ class Worker:
         reaping = Reaper(
             store, shards, self.settings, observer, contact,
             idle=lambda: not slots.held and all(poller.follows for poller in pollers),
-            taken_back=lambda queue: _look(pollers, queue),
+            taken_back=lambda queue: _look_again(pollers, queue),
         )  # fmt: skip
         newcomers = [
-            Newcomer(store, p.keys, self.id, self.wheel.tasks, group, p.look, lambda: contact.breaks) for p in pollers
+            Newcomer(store, p.keys, self.id, self.wheel.tasks, group, p.claim, lambda: contact.breaks) for p in pollers
         ]
         watchdog = self._watchdog(runner, heartbeat, observer)
         answered = True
@@ -399,7 +399,7 @@ def _advance(schedulers: list[Scheduler], queue: str) -> None:
             scheduler.kick()
 
 
-def _look(pollers: list[Poller], queue: str) -> None:
+def _look_again(pollers: list[Poller], queue: str) -> None:
     for poller in pollers:
         if poller.queue == queue:
-            poller.look()
+            poller.claim()

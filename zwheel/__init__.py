@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zwheel.calls.enqueue import NewJob
     from zwheel.client.sync import SyncTask, SyncWheel
     from zwheel.client.wheel import Task, Wheel
-    from zwheel.context import CurrentJob, CurrentOccurrence, current_job
+    from zwheel.current import CurrentJob, CurrentOccurrence, current_job
     from zwheel.errors import (
         BadArguments,
         BrokerError,
@@ -55,7 +55,7 @@ _HOME = {
     "zwheel.calls.enqueue": ["NewJob"],
     "zwheel.payload": ["codec"],
     "zwheel.payload.codec": ["Cipher", "Codec"],
-    "zwheel.context": ["CurrentJob", "CurrentOccurrence", "current_job"],
+    "zwheel.current": ["CurrentJob", "CurrentOccurrence", "current_job"],
     "zwheel.errors": [
         "BadArguments",
         "BrokerError",

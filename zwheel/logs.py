@@ -15,7 +15,7 @@ import logging
 import time
 from typing import Any
 
-from zwheel.context import CurrentJob, current
+from zwheel.current import CurrentJob, current
 from zwheel.job import Job
 from zwheel.outside import RECORD_CHARACTERS, TRACEBACK_CHARACTERS, cut, escape
 

@@ -21,7 +21,7 @@ from zwheel.calls import Session
 from zwheel.schedules import zones
 from zwheel.schedules.definition import Definition, occurrence_id
 from zwheel.schedules.plan import AHEAD_MS
-from zwheel.schedules.state import State, Status, Verdict, record_tail
+from zwheel.schedules.state import State, Status, Verdict, schedule_tail
 from zwheel.times import to_datetime
 
 pytestmark = [pytest.mark.anyio, one_kind]
@@ -38,7 +38,7 @@ async def rewind(wheel: Wheel, server: RedisServer, name: str, ms: int) -> None:
     then = await server_ms(wheel) - ms
     state = State(created_ms=then, anchor_ms=then, cursor_ms=then)
     with server.client() as client:
-        client.hset(keys.schedules, name, f"1a{info.stamp}{record_tail(state, info.definition)}")
+        client.hset(keys.schedules, name, f"1a{info.stamp}{schedule_tail(state, info.definition)}")
         client.zadd(keys.schedules_due, {name: then})
 
 

@@ -20,7 +20,7 @@ from zwheel.calls import Back, Call, Lane, NewJob, Session
 from zwheel.calls.define import Late
 from zwheel.client.backfill import backfill_jobs
 from zwheel.client.declare import make_definition
-from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER
+from zwheel.current import NOMINAL_HEADER, SCHEDULE_HEADER
 from zwheel.errors import BrokerUnavailable, OutcomeUnknown, ScheduleNotFound, ZwheelError
 from zwheel.failpoints import FAILPOINTS
 from zwheel.history import History, Recorder

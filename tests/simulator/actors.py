@@ -14,7 +14,7 @@ from zwheel.broker.store import Steps
 from zwheel.calls import Back, Call, Claimed, Lane, NewJob, day_name
 from zwheel.calls.define import Late
 from zwheel.client.tasks import make_job
-from zwheel.context import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
+from zwheel.current import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, QueueFull
 from zwheel.job import Failure, JobId, QueueName, Reason
 from zwheel.operations.late import give_back

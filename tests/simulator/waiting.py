@@ -267,7 +267,7 @@ class SimWorker:
         ]
         row = {"beat": self.world.times.us // 1000, "lease": settings.lease_ms, **about_tasks(self.knows)}
         self.world.execute([("HSET", shard.workers, self.name, json.dumps(row)) for shard in keys.values()])
-        newcomers = [Newcomer(store, p.keys, self.name, self.knows, group, p.look) for p in self.pollers]
+        newcomers = [Newcomer(store, p.keys, self.name, self.knows, group, p.claim) for p in self.pollers]
         self.loops = [asyncio.create_task(poller.run()) for poller in self.pollers]
         self.loops += [asyncio.create_task(newcomer.run()) for newcomer in newcomers]
 

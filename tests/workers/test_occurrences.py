@@ -9,7 +9,7 @@ import pytest
 from zwheel.broker.store import Store
 from zwheel.calls import Session
 from zwheel.calls.clock import ServerClock
-from zwheel.context import NOMINAL_HEADER, PREVIOUS_HEADER, SCHEDULE_HEADER, START_BY_HEADER
+from zwheel.current import NOMINAL_HEADER, PREVIOUS_HEADER, SCHEDULE_HEADER, START_BY_HEADER
 from zwheel.job import QueueName
 from zwheel.workers.claims import Claim
 from zwheel.workers.occurrences import Occurrences

@@ -71,7 +71,7 @@ async def test_a_part_that_fails_is_said_and_ends_the_worker_after_a_drain(
     [
         (Heartbeat, "_beat", "heartbeat"),
         (Heartbeat, "watch", "watch over leases"),
-        (Watchdog, "_look", "watchdog"),
+        (Watchdog, "_ask_loop", "watchdog"),
         (Poller, "run", "poller of default"),
     ],
 )

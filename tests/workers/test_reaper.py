@@ -126,7 +126,7 @@ async def test_one_that_was_cut_off_holds_back_for_the_longest_lease_that_the_qu
 ) -> None:
     stage.client.hset(stage.keys.meta, "lease", 3 * SETTINGS.lease_ms)
     stage.steady()
-    await stage.reaper._look(stage.keys)
+    await stage.reaper._something_lapsed(stage.keys)
     stage.contact.lost()
     stage.contact.heard(int(stage.now_s * 1e9))
     assert stage.contact.wait_s() == 3 * SETTINGS.lease_ms / 1000

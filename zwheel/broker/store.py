@@ -1,4 +1,4 @@
-"""The shells that carry calls to Redis and answers back, one async and one blocking; nothing else here does I/O.
+"""What carries calls to Redis and answers back, one async and one blocking; nothing else here does I/O.
 
 The only retry loop is here. It may repeat, because every call is safe to send twice: a repeat of a request whose
 reply was lost gets the first answer from its lane. A script that Redis does not know is loaded and sent again.
@@ -41,7 +41,7 @@ Steps = Generator[Ask, list[Any], T]
 #: One exchange: commands that are sent in one round trip, and when their caller gives up, on the monotonic clock (None: it
 #: does not say). A plain tuple: one is made for every call.
 Try = tuple[Commands, float | None]
-#: What the shells carry: it yields tries and pauses in seconds.
+#: What a store carries: it yields tries and pauses in seconds.
 Work = Generator[Try | float, list[Any], T]
 Exchange = Work[list[Any]]
 
@@ -103,8 +103,8 @@ def _tried(error: BrokerError, give_up_s: float) -> BrokerError:
     return error
 
 
-class _Shell:
-    """What both shells share: all but the exchange itself. Each of these generators yields what to exchange or how long
+class _Carrier:
+    """What both stores share: all but the exchange itself. Each of these generators yields what to exchange or how long
     to pause, and is sent the replies.
     """
 
@@ -293,8 +293,8 @@ class _Shell:
         return left if left < most else most
 
 
-class Store(_Shell):
-    """The async shell. Connects on first use; belongs to one event loop."""
+class Store(_Carrier):
+    """The async store. Connects on first use; belongs to one event loop."""
 
     def __init__(
         self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0, max_connections: int = 8
@@ -392,8 +392,8 @@ class Listener:
         await self._client.aclose()
 
 
-class SyncStore(_Shell):
-    """The blocking shell, for sync producers and for threads. Safe to share between threads and across fork."""
+class SyncStore(_Carrier):
+    """The blocking store, for sync producers and for threads. Safe to share between threads and across fork."""
 
     def __init__(
         self, url: str, session: Session, *, timeout_s: float = 10.0, give_up_s: float = 15.0, max_connections: int = 8

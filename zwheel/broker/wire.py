@@ -70,7 +70,7 @@ class Wire(asyncio.Protocol):
         self._poll = _watched(self._transport.get_extra_info("socket"))
         self._waiting: deque[_Request] = deque()
         self._watch: asyncio.TimerHandle | None = None
-        #: When `_look` is called next.
+        #: When `_check_progress` is called next.
         self._wakes_at = math.inf
         #: When bytes last arrived, or were last seen to have left; how many were written, and of these had left then.
         self._moved = 0.0
@@ -139,10 +139,10 @@ class Wire(asyncio.Protocol):
         if at < self._wakes_at:
             if self._watch is not None:
                 self._watch.cancel()
-            self._watch = self._loop.call_at(at, self._look)
+            self._watch = self._loop.call_at(at, self._check_progress)
             self._wakes_at = at
 
-    def _look(self) -> None:
+    def _check_progress(self) -> None:
         self._watch, self._wakes_at = None, math.inf
         if not self._waiting:
             return

@@ -13,7 +13,7 @@ from zwheel.calls.define import Late
 from zwheel.errors import BrokerRefused
 from zwheel.schedules.definition import occurrence_id
 from zwheel.schedules.plan import furthest_ms, late_after_ms
-from zwheel.schedules.state import ScheduleInfo, Status, given_back, read_schedule, record_tail
+from zwheel.schedules.state import ScheduleInfo, Status, given_back, read_schedule, schedule_tail
 
 _TRIES = 50
 
@@ -87,7 +87,7 @@ def _after(info: ScheduleInfo, times: Sequence[int], now_ms: int) -> After:
     state = given_back(info.state, times)
     # A worker looks at an active schedule at once, and applies its misfire policy to what was given back.
     due_ms = now_ms if state.status is Status.ACTIVE else None
-    return After(state.status.letter, due_ms, record_tail(state, info.definition))
+    return After(state.status.letter, due_ms, schedule_tail(state, info.definition))
 
 
 def _held(record: bytes | None, late: Late) -> bool:

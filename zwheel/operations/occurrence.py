@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zwheel.calls.advance import Advance, After, NewOccurrence
 from zwheel.calls.enqueue import NewJob
-from zwheel.context import (
+from zwheel.current import (
     CATCH_UP_HEADER,
     NOMINAL_HEADER,
     PREVIOUS_HEADER,
@@ -76,7 +76,7 @@ def after_of(definition: Definition, codec: Codec, outcome: Outcome, more: Seque
     for i, due in enumerate(outcome.jobs):
         following = outcome.jobs[i + 1].at_ms if i + 1 < len(outcome.jobs) else outcome.state.next_ms
         jobs.append(occurrence_job(definition, codec, due, following))
-    tail = records.record_tail(outcome.state, definition)
+    tail = records.schedule_tail(outcome.state, definition)
     return After(outcome.state.status.letter, outcome.due_ms, tail, [*jobs, *more])
 
 

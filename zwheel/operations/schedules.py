@@ -38,7 +38,7 @@ from zwheel.schedules.state import (
     Status,
     Verdict,
     read_schedule,
-    record_tail,
+    schedule_tail,
     undecided,
     unreadable_schedule,
 )
@@ -292,7 +292,7 @@ def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[Sche
         if info.status is not Status.PAUSED:
             return info
         state = replace(info.state, status=Status.ACTIVE, next_ms=None, next_wall="", owed=())
-        after = After(Status.ACTIVE.letter, _now_ms(clock), record_tail(state, info.definition))
+        after = After(Status.ACTIVE.letter, _now_ms(clock), schedule_tail(state, info.definition))
         with session.lane() as lane:
             call = calls.define(keys, found.name, stamp=info.stamp, after=after, lane=lane, now=session.now)
             (reply,) = yield (call,)
@@ -311,7 +311,7 @@ def awaken(session: Session, queue: str, name: str) -> Steps[None]:
     state = drawn_back(info.definition, info.state, _now_ms(clock))
     if state.status is not Status.ACTIVE:
         return
-    after = After(state.status.letter, _now_ms(clock), record_tail(state, info.definition))
+    after = After(state.status.letter, _now_ms(clock), schedule_tail(state, info.definition))
     with session.lane() as lane:
         yield (calls.define(keys, name, stamp=info.stamp, after=after, lane=lane, now=session.now),)
 

@@ -235,7 +235,7 @@ class Past:
     attempt: int = 0
 
 
-def record_tail(state: State, definition: Definition | str) -> str:
+def schedule_tail(state: State, definition: Definition | str) -> str:
     """What follows the stamp in a record."""
     return f"\n{state.text()}\n{definition if isinstance(definition, str) else definition.text()}"
 

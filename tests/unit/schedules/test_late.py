@@ -24,7 +24,7 @@ from zwheel.schedules.state import (
     Verdict,
     given_back,
     read_schedule,
-    record_tail,
+    schedule_tail,
 )
 
 #: 2030-03-17T17:46:40Z, a whole second.
@@ -41,7 +41,7 @@ def made(when: str = "* * * * * *", **options: Any) -> Definition:
 
 def again(definition: Definition, state: State) -> State:
     """The state as it is read back from its record."""
-    raw = f"1{state.status.letter}{1:016d}{record_tail(state, definition)}".encode()
+    raw = f"1{state.status.letter}{1:016d}{schedule_tail(state, definition)}".encode()
     read: ScheduleInfo = read_schedule(raw)
     assert read.state == state
     return read.state

@@ -12,7 +12,7 @@ from zwheel.errors import InvalidInput, InvalidName, UndecodableJob
 from zwheel.payload.codec import DEFAULT
 from zwheel.schedules.definition import Definition, jitter_of, occurrence_id
 from zwheel.schedules.plan import AHEAD_MS, BUFFER_LOOK_MS, Plan, plan, replan
-from zwheel.schedules.state import RECENT, ScheduleInfo, State, Status, Verdict, read_schedule, record_tail
+from zwheel.schedules.state import RECENT, ScheduleInfo, State, Status, Verdict, read_schedule, schedule_tail
 
 #: 2030-03-17T17:46:40Z, a whole second.
 NOW = 1_900_000_000_000
@@ -219,7 +219,7 @@ def test_a_record_says_all_of_a_schedule() -> None:
         "every 2 weeks on tue at 09:00 from 2026-11-24", tz="Europe/Berlin", overlap="skip", args=[b"\x00"]
     )
     state = plan(made(), State(cursor_ms=NOW, created_ms=5, declared="x"), NOW).free.state
-    raw = f"1a{NOW * 1000:016d}{record_tail(state, definition)}".encode()
+    raw = f"1a{NOW * 1000:016d}{schedule_tail(state, definition)}".encode()
     info = read_schedule(raw)
     assert info == ScheduleInfo(definition=definition, state=state, stamp=f"{NOW * 1000:016d}")
     assert Definition.parse(definition.text()) == definition

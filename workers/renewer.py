@@ -1,14 +1,14 @@
-"""The keeper: a forked process that renews leases when the worker's own heartbeat cannot, because a task holds the GIL.
+"""The renewer: a forked process that renews leases when the worker's own heartbeat cannot, because a task holds the GIL.
 
 The heartbeat's thread writes a byte at every beat. When none came for one and a half beats although the worker process
-is alive and not stopped, the keeper looks up the jobs its worker holds in Redis and renews those leases itself. A
+is alive and not stopped, the renewer looks up the jobs its worker holds in Redis and renews those leases itself. A
 worker that was stopped, or that died, gets nothing renewed: its jobs are to run elsewhere.
 
 No longer than it may be, though. A job that is past its timeout is not renewed. When Python did not run in the worker for
-as long as a task may hold it up (`stuck_ms`), or for three leases while a job there is past its timeout, the keeper says
+as long as a task may hold it up (`stuck_ms`), or for three leases while a job there is past its timeout, the renewer says
 what the worker holds, and kills it: nothing inside it can. The one who started it starts another.
 
-Signals that ask the worker to stop reach the keeper too, by Python's wake-up descriptor, which works while the GIL is
+Signals that ask the worker to stop reach the renewer too, by Python's wake-up descriptor, which works while the GIL is
 held. A worker that does not end in its time is killed.
 """
 
@@ -51,14 +51,14 @@ _BEAT, _ALIVE, _ALIVE_S = b".", b"-", 1.0
 _ASLEEP_S = 1.0
 #: How many jobs are named when a worker is killed.
 _NAMED = 20
-#: How much longer than its own thread the keeper waits before it kills the worker, seconds.
+#: How much longer than its own thread the renewer waits before it kills the worker, seconds.
 _KILL_S = 0.5
 #: How long it may take to end, and how often to look, seconds.
 _CLOSE_S, _LOOK_S = 0.5, 0.005
 
 
-class Keeper:
-    """The worker's side of the keeper process."""
+class Renewer:
+    """The worker's side of the renewer process."""
 
     def __init__(
         self, url: str, namespace: str, worker: str, settings: WorkerSettings, recorder: MakeRecorder | None = None,

@@ -1,4 +1,4 @@
-"""The keeper renews leases for a worker whose task holds the GIL, and for no other."""
+"""The renewer renews leases for a worker whose task holds the GIL, and for no other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from zwheel.broker.store import SyncStore
 from zwheel.calls import Session, claim, day_name, read_claim
 from zwheel.times import DAY_MS
 from zwheel.workers import WorkerSettings
-from zwheel.workers import keeper as keeper_module
+from zwheel.workers import renewer as keeper_module
 from zwheel.workers.alive import is_running
-from zwheel.workers.keeper import Keeper, Stillness, renew
+from zwheel.workers.renewer import Renewer, Stillness, renew
 
 
 def _claim_one(url: str, worker: str, lease_ms: int) -> tuple[SyncStore, Session, str]:
@@ -58,13 +58,13 @@ def test_a_worker_that_holds_the_gil_keeps_its_leases(url: str) -> None:
     """The fork happens in this process; then it stops ticking and holds the GIL in a C call for three leases."""
     store, session, job_id = _claim_one(url, "aaaaaaaa", 1_500)
     settings = WorkerSettings(lease_ms=1_500)
-    keeper = Keeper(url, "zw", "aaaaaaaa", settings)
+    renewer = Renewer(url, "zw", "aaaaaaaa", settings)
     try:
         ctypes.PyDLL(None).usleep(4_500_000)
         (clock,) = store.send([("TIME",)])
         assert _deadline(store, session, job_id) > int(clock[0]) * 1000 + int(clock[1]) // 1000
     finally:
-        keeper.close()
+        renewer.close()
         store.close()
 
 
@@ -84,7 +84,7 @@ def test_a_stopped_process_does_not_count_as_running() -> None:
 
 
 def test_a_worker_that_slept_together_with_its_keeper_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A paused container: both were frozen for two minutes, and the keeper runs first."""
+    """A paused container: both were frozen for two minutes, and the renewer runs first."""
     now = 1_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     asked: list[int] = []
@@ -104,7 +104,7 @@ def test_a_worker_that_slept_together_with_its_keeper_is_not_killed(monkeypatch:
 
 
 def test_it_ends_when_its_worker_closes_the_pipe(url: str) -> None:
-    keeper = Keeper(url, "zw", "aaaaaaaa", WorkerSettings())
-    keeper.tick()
-    keeper.close()
-    assert not is_running(keeper.pid)
+    renewer = Renewer(url, "zw", "aaaaaaaa", WorkerSettings())
+    renewer.tick()
+    renewer.close()
+    assert not is_running(renewer.pid)
