@@ -16,12 +16,13 @@
 --#include record
 --#include dedup
 --#include holders
+--#include leave
 --#include count
 --#include slices
 --#include rests
 --#include behind
 --#include trim
-local meta, replay_key, jobs, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local meta, replay_key, jobs = KEYS[1], KEYS[2], KEYS[3]
 local request, most = ARGV[2], tonumber(ARGV[3])
 local stored = read_meta(meta, 'clock', 'beat')
 local now, stamp = clock(ARGV[1], stored.clock)
@@ -32,29 +33,14 @@ end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZMSCORE', 'HDEL', 'ZCARD', 'ZRANGE', 'HINCRBY', 'SET')
 local now_ms = math.floor(now / 1000)
 local ids, records, letters = holders(jobs, 4, 3)
-local ended, changes, times, digests, owners = {}, {}, {}, {}, {}
 for i = 1, #ids do
   if letters[i] == '' then
-    local id, record = ids[i], renewed(records[i])
     letters[i] = 'x'
-    ended[#ended + 1] = id
-    changes[#changes + 1] = id
-    changes[#changes + 1] = '2x' .. string.sub(record, 3, 49) .. with_failures(record, ARGV[3 * i + 3])
-    times[#times + 1] = now_ms
-    times[#times + 1] = id
-    local digest = fields(record)
-    if digest then
-      digests[#digests + 1] = digest
-      owners[#owners + 1] = id
-    end
+    end_dead(ids[i], records[i], ARGV[3 * i + 3], now_ms)
   end
 end
-if #ended > 0 then
-  redis.call('ZADD', dead, unpack(times))
-  redis.call('HSET', jobs, unpack(changes))
-  redis.call('ZREM', processing, unpack(ended))
-  release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
-  trim_dead(dead, jobs, meta, most, now_ms)
+if leave({ jobs = jobs, processing = KEYS[4], dead = KEYS[5], dedup = KEYS[6], expiry = KEYS[7] }, now_ms) then
+  trim_dead(KEYS[5], jobs, meta, most, now_ms)
 end
 contact(meta, now, stamp, stored.beat)
 local answer = table.concat(letters)

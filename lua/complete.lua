@@ -15,7 +15,8 @@
 --#include record
 --#include dedup
 --#include holders
-local meta, replay_key, jobs, processing, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+--#include leave
+local meta, replay_key, jobs = KEYS[1], KEYS[2], KEYS[3]
 local request = ARGV[2]
 local stored = read_meta(meta, 'clock', 'beat')
 local now, stamp = clock(ARGV[1], stored.clock)
@@ -26,42 +27,13 @@ end
 rights(meta, 'ZADD', 'HSET', 'ZMSCORE', 'HDEL', 'ZREM', 'SET')
 local now_ms = math.floor(now / 1000)
 local ids, records, letters = holders(jobs, 3, 2)
-local ended, gone, kept, ends, digests, owners = {}, {}, {}, {}, {}, {}
 for i = 1, #ids do
   if letters[i] == '' then
-    local id, record = ids[i], renewed(records[i])
     letters[i] = 'd'
-    ended[#ended + 1] = id
-    local keep = nil
-    if string.sub(record, 50, 51) ~= '00' then
-      local digest
-      digest, keep = fields(record)
-      if digest then
-        digests[#digests + 1] = digest
-        owners[#owners + 1] = id
-      end
-    end
-    if keep and keep > 0 then
-      kept[#kept + 1] = id
-      kept[#kept + 1] = tombstone(record, 'd')
-      ends[#ends + 1] = now_ms + keep
-      ends[#ends + 1] = id
-    else
-      gone[#gone + 1] = id
-    end
+    end_well(ids[i], records[i], now_ms)
   end
 end
-if #ended > 0 then
-  if #kept > 0 then
-    redis.call('ZADD', done, unpack(ends))
-    redis.call('HSET', jobs, unpack(kept))
-  end
-  if #gone > 0 then
-    redis.call('HDEL', jobs, unpack(gone))
-  end
-  redis.call('ZREM', processing, unpack(ended))
-  release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
-end
+leave({ jobs = jobs, processing = KEYS[4], done = KEYS[5], dedup = KEYS[6], expiry = KEYS[7] }, now_ms)
 contact(meta, now, stamp, stored.beat)
 local answer = table.concat(letters)
 remember(replay_key, request, answer)

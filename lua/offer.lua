@@ -19,8 +19,10 @@
 --#include record
 --#include buckets
 --#include wake
+--#include dedup
 --#include holders
-local meta, replay_key, jobs, processing, days, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7]
+--#include leave
+local meta, replay_key, jobs = KEYS[1], KEYS[2], KEYS[3]
 -- How soon a job that nobody could be told of goes round again, ms.
 local UNTOLD = 1000
 local request, day, start, stands = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -35,7 +37,7 @@ if before then
   local letters, ends = string.match(before, '^(%a*) (%d+)$')
   return { 'ok', digits(now), letters, ends }
 end
-rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'LLEN', 'RPUSH', 'SET')
+rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'LLEN', 'RPUSH', 'SET', 'HDEL', 'ZMSCORE')
 local now_ms = math.floor(now / 1000)
 if not in_day(now_ms, start) then
   remember(replay_key, request, '!moved ')
@@ -51,27 +53,23 @@ end
 local ends = math.min(math.ceil(now / 1000) + (told and stands or math.min(stands, UNTOLD)), start + DAY - 1)
 local ids, records, letters = holders(jobs, 6, 3)
 local fire_text = string.format('%015.0f', ends)
-local off, changes, members, hints = {}, {}, {}, {}
+local hints = {}
 for i = 1, #ids do
   if letters[i] == '' then
-    local id, record, failures = ids[i], renewed(records[i]), ARGV[3 * i + 5]
+    local id, record, failures = ids[i], records[i], ARGV[3 * i + 5]
     letters[i] = 'o'
-    off[#off + 1] = id
-    local attempt = math.max(0, tonumber(string.sub(record, 3, 6)) - 1)
-    changes[#changes + 1] = id
-    changes[#changes + 1] = '2s' .. string.format('%04d', attempt) .. fire_text .. string.sub(record, 22, 49)
-      .. (failures == '' and string.sub(record, 50) or with_failures(record, failures == 'none' and '' or failures))
-    members[#members + 1] = ends
-    members[#members + 1] = id
+    if failures == '' then
+      failures = nil
+    elseif failures == 'none' then
+      failures = ''
+    end
+    go_back(id, record, 1, ends, fire_text, failures, KEYS[7], day)
     hints[#hints + 1] = ends
     hints[#hints + 1] = id .. ' ' .. string.sub(record, 7, 21) .. ' ' .. string.sub(record, 22, 37)
   end
 end
-if #off > 0 then
-  redis.call('ZADD', days, day, day)
-  redis.call('ZADD', bucket, unpack(members))
-  redis.call('HSET', jobs, unpack(changes))
-  redis.call('ZREM', processing, unpack(off))
+leave({ jobs = jobs, processing = KEYS[4], days = KEYS[5] }, now_ms)
+if #hints > 0 then
   for k = 8, #KEYS, 2 do
     if not void[k].err then
       redis.call('ZADD', KEYS[k], unpack(hints))

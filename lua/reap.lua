@@ -35,7 +35,8 @@
 --#include rests
 --#include behind
 --#include trim
-local meta, jobs, processing, days, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+--#include leave
+local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[3]
 local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end', 'leased',
   'server', 'jumps')
@@ -83,20 +84,18 @@ if #ids == 0 then
 end
 local records = read_within(jobs, ids, BUDGET)
 local fire_text = string.format('%015.0f', fire)
-local changes, back, due, ended, times, digests, owners = {}, {}, {}, {}, {}, {}, {}
-local orphans = 0
+local back, dead, orphans = {}, {}, 0
 for i = 1, #ids do
   local id, record = ids[i], records[i]
   if record and not readable(record) then
-    times[#times + 1] = now_ms
-    times[#times + 1] = id
-    ended[#ended + 1] = id
+    dead[#dead + 1] = id
+    set_aside(id, now_ms)
   elseif not record or string.sub(record, 2, 2) ~= 'p' then
     -- It stands where its record says already: a script that was cut short left it here too.
     orphans = orphans + 1
+    belongs_elsewhere(id)
   else
-    record = renewed(record)
-    local digest, _, failures = fields(record)
+    local _, _, failures = fields(record)
     local attempt = tonumber(string.sub(record, 3, 6))
     local claimed = math.floor((tonumber(string.sub(record, 22, 37)) or 0) / 1000)
     failures = failures .. '{"at":' .. digits(now_ms) .. ',"attempt":' .. attempt .. ',"reason":"lease_expired"'
@@ -107,44 +106,25 @@ for i = 1, #ids do
       failures = string.sub(failures, string.find(failures, '\n', 1, true) + 1)
       lines = lines - 1
     end
-    changes[#changes + 1] = id
     if attempt >= tonumber(string.sub(record, 46, 49)) then
-      changes[#changes + 1] = '2x' .. string.sub(record, 3, 49) .. with_failures(record, failures)
-      times[#times + 1] = now_ms
-      times[#times + 1] = id
-      ended[#ended + 1] = id
-      if digest then
-        digests[#digests + 1] = digest
-        owners[#owners + 1] = id
-      end
+      dead[#dead + 1] = id
+      end_dead(id, record, failures, now_ms)
     else
-      changes[#changes + 1] = '2s' .. string.sub(record, 3, 6) .. fire_text .. string.sub(record, 22, 49)
-        .. with_failures(record, failures)
       back[#back + 1] = id
-      due[#due + 1] = fire
-      due[#due + 1] = id
+      go_back(id, record, 0, fire, fire_text, failures, KEYS[8 + today], ARGV[8 + 2 * today])
     end
   end
 end
-if #due > 0 then
-  redis.call('ZADD', days, ARGV[8 + 2 * today], ARGV[8 + 2 * today])
-  redis.call('ZADD', KEYS[8 + today], unpack(due))
+local died, soonest = leave({
+  jobs = jobs, processing = processing, days = KEYS[4], dead = KEYS[5], dedup = KEYS[6], expiry = KEYS[7],
+}, now_ms)
+if died then
+  trim_dead(KEYS[5], jobs, meta, most, now_ms)
 end
-if #times > 0 then
-  redis.call('ZADD', dead, unpack(times))
-end
-if #changes > 0 then
-  redis.call('HSET', jobs, unpack(changes))
-end
-redis.call('ZREM', processing, unpack(ids))
-if #due > 0 then
-  wake(KEYS[8], fire, now_ms, stored.keeper_at, stored.keeper_end)
-end
-if #times > 0 then
-  release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, false)
-  trim_dead(dead, jobs, meta, most, now_ms)
+if soonest then
+  wake(KEYS[8], soonest, now_ms, stored.keeper_at, stored.keeper_end)
 end
 if orphans > 0 then
   count(meta, 'orphans', orphans)
 end
-return { 'ok', digits(now), jumps, #ids, table.concat(back, ' '), table.concat(ended, ' '), #wrong }
+return { 'ok', digits(now), jumps, #ids, table.concat(back, ' '), table.concat(dead, ' '), #wrong }

@@ -18,6 +18,8 @@
 --#include record
 --#include buckets
 --#include wake
+--#include dedup
 --#include holders
+--#include leave
 --#include refile
 return refile('r', 0)

@@ -46,10 +46,10 @@ MUTANTS = {
     "a release counts": ("release", "return refile('b', 1)", "return refile('b', 0)"),
     "a retry does not count": ("retry", "return refile('r', 0)", "return refile('r', 1)"),
     "what is offered calls nobody": ("offer", "push_token(KEYS[k + 1])", "local _ = k"),
-    "an offer counts": ("offer", "tonumber(string.sub(record, 3, 6)) - 1", "tonumber(string.sub(record, 3, 6))"),
+    "an offer counts": ("offer", "go_back(id, record, 1, ends", "go_back(id, record, 0, ends"),
     "what is offered is in two places": ("claim", "redis.call('HSET', jobs, unpack(records_new))\n      redis.call('ZREM', bucket, unpack(off))", "redis.call('HSET', jobs, unpack(records_new))"),
     "a void note is believed": ("claim", "or string.sub(record, 22, 37) ~= tokens[i]\n        or tonumber(string.sub(record, 7, 21)) ~= untils[i]", ""),
-    "a retried job stays in processing": ("retry", "redis.call('ZREM', processing, unpack(moved))", ""),
+    "a retried job stays in processing": ("retry", "redis.call('ZREM', keys.processing, unpack(gone))", ""),
     "a dedup key that is held is taken": ("enqueue", "(holders[d] or taken[digest])", "taken[digest]"),
     "a new day is not in the index": ("enqueue", "redis.call('ZADD', days, unpack(index))", ""),
     "an id that exists is written over": ("enqueue", "local record = seen[id] or here[i]", "local record = seen[id]"),
@@ -59,7 +59,7 @@ MUTANTS = {
     "a job is slept through": ("enqueue", "number(keeper_at, fire + 1) <= fire", "true"),
     "a repeat is done again": ("complete", "remember(replay_key, request, answer)", ""),
     "a window ends with its job": ("complete", "(force or not ends[i]", "(true or not ends[i]"),
-    "the dead set grows for ever": ("bury", "trim_dead(dead, jobs, meta, most)", ""),
+    "the dead set grows for ever": ("bury", "trim_dead(KEYS[5], jobs, meta, most, now_ms)", ""),
     "a cancelled job stays on the wheel": ("cancel", "redis.call('ZREM', bucket, unpack(off))", ""),
     "a running job is cancelled": ("cancel", "elseif state == 'p' then", "elseif state == 'P' then"),
     "a rescheduled job is in two days": ("reschedule", "redis.call('ZREM', from, id)", ""),
@@ -122,6 +122,10 @@ class MutatedShard(Shard):
 
     def run(self, call: Call) -> Reply:
         return super().run(call._replace(script=self.mutant.script) if call.script.name == self.mutant.name else call)
+
+
+def test_each_fault_replaces_a_text_that_is_there_once() -> None:
+    assert all(mutant(name) for name in MUTANTS)
 
 
 def test_every_script_of_a_jobs_life_has_a_mutant() -> None:
