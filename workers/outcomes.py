@@ -100,14 +100,12 @@ class Outcomes:
         settler.release(claim, away_ms)
         self.observe("released", claim)
 
-    async def raised(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: BaseException) -> None:
+    def raised(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: BaseException) -> None:
         """The function raised, or was cancelled."""
         if claim.ended:
             self._ended_late(claim)
         elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
             self.stopped(claim, settler, error)
-        elif isinstance(error, NotAllowed):
-            await self.unknown(claim, settler, task.name, error)
         else:
             self.failed(claim, settler, task, error)
 

@@ -24,7 +24,7 @@ from zwheel.record import task_and_body
 
 from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
-from .failure import earlier_failures
+from .failure import NotAllowed, earlier_failures
 from .forks import FORKS, Threads
 from .isolated import Isolated, cpus
 from .occurrences import NO_WAY_BACK, Occurrences
@@ -220,9 +220,10 @@ class Runner:
             if headers and POLICY_HEADER in headers:
                 args, kwargs = self._unchecked(task, args, kwargs)
             bound, named = task.signature.bind(args, kwargs)
-        except (UndecodableJob, BadArguments) as error:
-            bad = isinstance(error, BadArguments)
-            self._outcomes.bury(claim, settler, error, Reason.BAD_ARGUMENTS if bad else Reason.UNDECODABLE)
+            if task.admit is not None:
+                task.admit(*bound, **named)
+        except (UndecodableJob, BadArguments, NotAllowed) as error:
+            await self._refused(claim, settler, task, error)
             return None
         timeout_ms = task.policy.timeout_ms
         if headers:
@@ -235,10 +236,7 @@ class Runner:
         apart = task.policy.process
         if apart and not await self._has_place(claim, settler):
             return None
-        timer = None
-        if timeout_ms is not None:
-            claim.deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
-            timer = self._loop.call_later(timeout_ms / 1000, claim.cancel, Stop.TIMEOUT)
+        timer = None if timeout_ms is None else self._time_out(claim, timeout_ms)
         if self._observed:
             self._outcomes.observe("start", claim)
         if FAILPOINTS.active:
@@ -262,7 +260,7 @@ class Runner:
                 await finish(result)
         except BaseException as error:
             FORKS.end_child(error)
-            await self._outcomes.raised(claim, settler, task, error)
+            self._outcomes.raised(claim, settler, task, error)
         else:
             FORKS.end_child(None)
             if FAILPOINTS.active:
@@ -274,6 +272,18 @@ class Runner:
             if apart:
                 self._places.leave()
         return future
+
+    def _time_out(self, claim: Claim, timeout_ms: int) -> asyncio.TimerHandle:
+        claim.deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
+        return self._loop.call_later(timeout_ms / 1000, claim.cancel, Stop.TIMEOUT)
+
+    async def _refused(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any], error: Exception) -> None:
+        """A job cannot start, nowhere or not here."""
+        if isinstance(error, NotAllowed):
+            await self._outcomes.unknown(claim, settler, task.name, error)
+        else:
+            bad = isinstance(error, BadArguments)
+            self._outcomes.bury(claim, settler, error, Reason.BAD_ARGUMENTS if bad else Reason.UNDECODABLE)
 
     async def _has_place(self, claim: Claim, settler: Settler) -> bool:
         """Wait for a process, but not long: another worker may have one."""

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 from zwheel.client.registry import Registry
 from zwheel.client.tasks import BaseTask
@@ -108,8 +109,7 @@ class _Output:
         return between.join(part.decode("utf-8", "backslashreplace") for part in parts)
 
 
-async def run_shell(
-    allowed: Allowed,
+async def _run_shell(
     *,
     argv: list[str] | None = None,
     line: str | None = None,
@@ -123,14 +123,13 @@ async def run_shell(
     When the job is stopped, the group gets SIGTERM, and SIGKILL 5 s later; what a command leaves running behind
     itself is ended in the same way. Output of a command that went well goes to the log.
 
-    Raises: Discard for what is no command; NotAllowed; ShellFailed for another exit code than 0, for death by a signal, for a
-    program that cannot be started, and when it was stopped.
+    Raises: Discard for what is no command; ShellFailed for another exit code than 0, for death by a signal, for a program that
+    cannot be started, and when it was stopped.
     """
     try:
         checked = shell_kwargs(argv=argv, line=line, stdin=stdin, env=env, shell=shell, home=home)
     except InvalidInput as error:
         raise Discard(str(error)) from None
-    allowed.check(argv, line, env or {}, shell)
     job = current_job()
     words = checked.get("argv") or [shell, "-c", _as_operand(str(line))]
     output = _Output()
@@ -251,20 +250,19 @@ def register_shell(wheel: Registry, patterns: Iterable[str]) -> None:
     """Add the task that runs commands to a wheel; `patterns` as in Allowed. Raises: ConfigError."""
     allowed = Allowed(patterns)
 
-    async def shell_task(
-        *,
-        argv: list[str] | None = None,
-        line: str | None = None,
-        stdin: str = "",
-        env: dict[str, str] | None = None,
-        shell: str = DEFAULT_SHELL,
-        home: bool = False,
-    ) -> None:
-        await run_shell(allowed, argv=argv, line=line, stdin=stdin, env=env, shell=shell, home=home)
+    def admit(**command: Any) -> None:
+        try:
+            shell_kwargs(**command)
+        except InvalidInput:
+            return  # What is no command is dead, whoever takes it: the task says why.
+        allowed.check(
+            command.get("argv"), command.get("line"), command.get("env") or {}, command.get("shell", DEFAULT_SHELL)
+        )
 
     policy = make_policy(
         queue="default", retries=0, timeout=None, keep=None, backoff=None, give_up_on=(), process=False
     )
     wheel.allows = allowed.digests
     # It takes the place of one with other patterns.
-    wheel.tasks[SHELL_TASK] = BaseTask(shell_task, SHELL_TASK, policy, wheel.codec)
+    task = wheel.tasks[SHELL_TASK] = BaseTask(_run_shell, SHELL_TASK, policy, wheel.codec)
+    task.admit = admit

@@ -209,6 +209,7 @@ async def test_what_no_worker_may_run_is_dead_after_a_while_with_what_would_allo
         assert f"--allow {needed} " in dead.message
         assert dead.message.startswith("no worker was allowed to run it for ")
         assert log.of("unknown", job.id)
+        assert not log.of("start", job.id), "what was refused never started"
 
 
 async def test_a_command_goes_on_to_a_worker_that_may_run_it(

@@ -131,7 +131,7 @@ def default_name(function: Callable[..., Any]) -> str:
 class BaseTask(Generic[P, R]):
     """A registered function. Calling it runs it here and now; `job` and `enqueue` make it run on a worker."""
 
-    __slots__ = ("_codec", "_options", "function", "is_async", "name", "policy", "signature")
+    __slots__ = ("_codec", "_options", "admit", "function", "is_async", "name", "policy", "signature")
 
     def __init__(self, function: Callable[P, R], name: str | None, policy: TaskPolicy, codec: Codec) -> None:
         check_function(function)
@@ -142,6 +142,8 @@ class BaseTask(Generic[P, R]):
         self.policy = policy
         self.signature = Signature(function)
         self.is_async = is_async(function)
+        #: Called by a worker before a job starts, with its arguments; it raises what says that this worker may not run such a job.
+        self.admit: Callable[..., None] | None = None
         self._codec = codec
         self._options: JobOptions | None = None
         _cached_tail(self.name, policy.retries, policy.keep_ms or 0)
