@@ -1,18 +1,20 @@
 #!lua flags=allow-oom
 -- repair: anywhere -> where the record says. Looks at jobs, day buckets, dedup keys, schedules and fields of meta that
 -- may be damaged or contradict each other, and with `mend`, by a person, puts them right. A worker that meets a damaged
--- list of schedules puts that list right by `tend`. A second send finds nothing left to mend.
+-- list of schedules puts that list right by `tend`; by `place` it takes back jobs that a version which cannot read them
+-- set aside in the dead set. A second send finds nothing left to mend.
 -- KEYS 1 meta  2 jobs  3 days  4 processing  5 dead  6 done  7 dedup  8 dedup:expiry  9 wake  10 schedules
 --      11 schedules:due  12.. buckets
--- ARGV 1 now (tests)  2 look, mend or tend  3 number of buckets  4 number of digests  5 number of schedules, then for
---      each bucket: day, first ms of the day; then the digests of dedup keys; then for each schedule: name, and until
---      when it must be looked at in ms, or ''; then the ids of jobs
+-- ARGV 1 now (tests)  2 look, mend, tend or place  3 number of buckets  4 number of digests  5 number of schedules,
+--      then for each bucket: day, first ms of the day; then the digests of dedup keys; then for each schedule: name,
+--      and until when it must be looked at in ms, or ''; then the ids of jobs
 -- Returns ok | foreign, clock in µs, then
 --      foreign: the schema that another version wrote
 --      ok: one letter a job, one a bucket, one a digest, one a schedule, the damaged fields of meta joined by spaces,
 --      and the schema there was before ('' for none)
 --      job: c consistent, g gone (no record, and in no set), o without a record, f in the wrong place, p unreadable and
---      in no set, t its time in its set cannot be, m its day is not among the buckets
+--      in no set, t its time in its set cannot be, m its day is not among the buckets; with `place` l left for another
+--      call, because the records before it come to 2 MiB
 --      bucket: c consistent, e in the index and empty, l not in the index
 --      digest: c consistent, s stale
 --      schedule: c consistent, o in the list of what is due without a record, p there and not active, l active and not
@@ -28,12 +30,14 @@
 --#include record
 --#include buckets
 --#include keeps
+--#include slices
 --#include wake
 --#include count
 local meta, jobs, days, processing, dead, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local dedup, expiry = KEYS[7], KEYS[8]
 local schedules, schedules_due = KEYS[10], KEYS[11]
-local mend, tends = ARGV[2] == 'mend', ARGV[2] ~= 'look'
+local mend, places = ARGV[2] == 'mend', ARGV[2] == 'place'
+local tends = mend or ARGV[2] == 'tend'
 local bucket_count, digest_count, schedule_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = read_meta(meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end', 'jump')
 local now, stamp = clock(ARGV[1], stored.clock)
@@ -101,13 +105,14 @@ local function within(home, score)
   return between(score, 0, most) ~= nil
 end
 
-local letters, off, on = {}, {}, {}
+local letters, off, on, fenced = {}, {}, {}, {}
 for z = 1, #zsets do
   off[z], on[z] = {}, {}
 end
 local earliest
-if #ids > 0 then
-  local records = redis.call('HMGET', jobs, unpack(ids))
+local asked = #ids
+if asked > 0 then
+  local records = places and read_within(jobs, ids, BUDGET) or redis.call('HMGET', jobs, unpack(ids))
   local scores = {}
   for z = 1, #zsets do
     scores[z] = redis.call('ZMSCORE', zsets[z], unpack(ids))
@@ -146,6 +151,13 @@ if #ids > 0 then
         end
       end
     end
+    if moves and places and home == bucket_count + 1 and not scores[home][i] then
+      -- Its lease was over when it was set aside. Its holder is fenced, and `reap` takes the job.
+      local token = string.format('%016.0f', tonumber(string.sub(record, 22, 37)) + 1)
+      fenced[#fenced + 1] = ids[i]
+      fenced[#fenced + 1] = string.sub(record, 1, 21) .. token .. string.sub(record, 38)
+      score = now_ms
+    end
     if moves and (not scores[home][i] or home <= bucket_count or letters[i] == 't') then
       on[home][#on[home] + 1] = score
       on[home][#on[home] + 1] = ids[i]
@@ -153,6 +165,9 @@ if #ids > 0 then
         earliest = score
       end
     end
+  end
+  for i = #ids + 1, asked do
+    letters[i] = 'l'
   end
 end
 
@@ -234,6 +249,8 @@ end
 local mended = 0
 if mend then
   rights(meta, 'ZADD', 'ZREM', 'HDEL', 'HSET', 'HINCRBY', 'EXISTS', 'ZMSCORE', 'LLEN', 'RPUSH')
+elseif places then
+  rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH')
 elseif tends then
   rights(meta, 'ZADD', 'ZREM')
 end
@@ -243,17 +260,22 @@ end
 if tends and #rests > 0 then
   redis.call('ZREM', schedules_due, unpack(rests))
 end
-if mend then
+if mend or places then
   for z = 1, #zsets do
     if #on[z] > 0 then
       redis.call('ZADD', zsets[z], unpack(on[z]))
     end
+  end
+  if #fenced > 0 then
+    redis.call('HSET', jobs, unpack(fenced))
   end
   for z = 1, #zsets do
     if #off[z] > 0 then
       redis.call('ZREM', zsets[z], unpack(off[z]))
     end
   end
+end
+if mend then
   for i = 1, #ids do
     if letters[i] == 'o' or letters[i] == 'f' or letters[i] == 'p' or letters[i] == 't' then
       mended = mended + 1
@@ -273,7 +295,7 @@ if bucket_count > 0 then
     local there = redis.call('EXISTS', zsets[b]) == 1
     if there and not indexed[b] then
       shelf[b] = 'l'
-      if mend then
+      if mend or places then
         redis.call('ZADD', days, names[b], names[b])
       end
     elseif indexed[b] and not there then
@@ -287,10 +309,11 @@ if bucket_count > 0 then
   end
 end
 
+-- A worker that takes back what is due claims it itself, before an older one can set it aside again.
+if earliest and (mend or places and earliest > now_ms) then
+  wake(KEYS[9], earliest, now_ms, stored.keeper_at, stored.keeper_end)
+end
 if mend then
-  if earliest then
-    wake(KEYS[9], earliest, now_ms, stored.keeper_at, stored.keeper_end)
-  end
   if new_epoch then
     redis.call('HSET', meta, 'schema', '1', 'epoch', digits(stamp))
   end

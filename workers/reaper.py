@@ -21,6 +21,7 @@ from zwheel.outside import Sayer, escaped, flat, whole
 from zwheel.plain import counted
 from zwheel.record import read_record
 
+from .aside import Aside
 from .claims import Observer
 from .contact import Contact
 from .settings import WorkerSettings
@@ -35,6 +36,9 @@ _PRUNE_EVERY = 12
 _IDLE_FACTOR = 6
 #: A lease that ends so much later than ours could is looked at more closely, ms.
 _AHEAD_MS = 1_000
+#: When jobs were taken back from the dead set, a worker of an older version may have set aside others, or the same ones
+#: again: it is looked at at once, and every second for a minute. Seconds.
+_AGAIN_S, _MIXED_PAUSE_S, _MIXED_S = 0.1, 1.0, 60.0
 #: A worker that is silent for this long is taken off the list, ms.
 _FORGET_MS = 3_600_000
 
@@ -62,6 +66,11 @@ class Reaper:
         self._taken_back = taken_back
         #: For each queue, the jumps of the clock that Redis was not told there yet, ms. Until then nothing is taken back.
         self._untold: dict[str, list[int]] = {keys.queue: [] for keys in shards}
+        #: What each queue's dead set held when it was last looked at, with the count of jumps then; and until when another
+        #: version is thought to set jobs aside, monotonic seconds.
+        self._aside = {keys.queue: Aside(store, keys) for keys in shards}
+        self._jumps_then = {keys.queue: -1 for keys in shards}
+        self._mixed_until, self._found_aside = 0.0, False
         #: The heartbeat's connection at whose end a queue knows the process of the server.
         self._lines = {keys.queue: 0 for keys in shards}
         self._kicked = asyncio.Event()
@@ -84,6 +93,7 @@ class Reaper:
             await self._pause()
             rounds += 1
             await self._each(self._reap)
+            await self._each(self._take_back)
             if rounds % _PRUNE_EVERY == 0 and self._contact.calm:
                 await self._each(self._prune)
 
@@ -91,6 +101,9 @@ class Reaper:
         """Until the next pass: it comes sooner when there is something to tell, or when what held it back is over."""
         often = _IDLE_FACTOR if self._idle() else 1
         pause = often * self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0)
+        if time.monotonic() < self._mixed_until:
+            pause = min(pause, _AGAIN_S if self._found_aside else _MIXED_PAUSE_S)
+        self._found_aside = False
         held = self._contact.wait_s()
         try:
             async with asyncio.timeout(min(pause, held) if held else pause):
@@ -223,6 +236,20 @@ class Reaper:
             # Not only a full batch has others behind it: large jobs come in smaller ones.
             if not reaped.looked_at and reaped.shortened < _BATCH:
                 return
+
+    async def _take_back(self, keys: ShardKeys) -> None:
+        """Put back what a version that cannot read it set aside."""
+        aside, jumps = self._aside[keys.queue], self._contact.jumps_in(keys.queue)
+        if jumps != self._jumps_then[keys.queue]:
+            self._jumps_then[keys.queue] = jumps
+            aside.forget()
+        back = await aside.look()
+        if back:
+            self._mixed_until, self._found_aside = time.monotonic() + _MIXED_S, True
+            log.info("queue %s: took back %s that another version set aside", keys.queue, counted(back, "job"))
+            self._taken_back(keys.queue)
+            # Of those that were held the lease is over: an older version would set them aside once more.
+            await self._reap(keys)
 
     async def _say_dead(self, keys: ShardKeys, ids: Sequence[str], most: int) -> int:
         """Log each of these dead jobs as any other that died, `most` of them at most. Returns how many."""

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.servers import KINDS, binary_of
+from tests.skew.former import unpack
 from zwheel.cli.output import Output
 
 from .conductor import Conductor, Outcome, Settings
@@ -40,6 +41,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--server", choices=KINDS, help="which kind of server (default: redis where there is one)")
     parser.add_argument("--faults", metavar="NAME[=N],...", help=f"only these: {', '.join(FAULTS)}")
+    parser.add_argument(
+        "--former", action="store_true", help="half of the workers and producers are of the version before records v2"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the history, the logs and the data there")
     parser.add_argument("--json", action="store_true", help="print a JSON document instead of the tables")
     given = parser.parse_args()
@@ -73,7 +77,10 @@ def main() -> None:
     settings = Settings(
         seed=seed, duration_s=given.duration, rate=given.jobs_per_second, binary=binary, directory=directory,
         tame=given.wanted is not None and "failpoints" not in given.wanted,
+        former=directory / "former" if given.former else None,
     )  # fmt: skip
+    if settings.former is not None:
+        unpack(settings.former)
     plan = draw(seed, given.duration, given.wanted)
     out.note(f"seed {seed}, {given.duration:g} s, {len(plan)} faults planned, {binary.name}; everything in {directory}")
     keep = True

@@ -33,6 +33,8 @@ _SAY_EVERY_S = 5.0
 _REPLACE_WITHIN_S = 0.8
 _START_S = 30.0
 _CHILD_KILLED = re.compile(r"worker process (\d+) ended: SIGKILL")
+#: A worker looks for what a former version set aside every second for a minute after it found some.
+_ASIDE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class Settings:
     """How long the healthy workers may take to bring every job to its end."""
     tame: bool = False
     """No process has failpoints."""
+    former: Path | None = None
+    """The tree of a former version, of which half of the workers and producers are; None: all are of this one."""
 
     @property
     def history(self) -> Path:
@@ -133,7 +137,7 @@ class Conductor:
             stack.push_async_callback(self._target.close)
             self._fleet = Fleet(
                 run, settings.seed, self._target.url, stack.enter_context(self._proxy).url, settings.history,
-                settings.logs, self._on_death,
+                settings.logs, self._on_death, settings.former,
             )  # fmt: skip
             self._fleet.on_stop = self._on_stop
             stack.push_async_callback(self._close)
@@ -283,9 +287,8 @@ class Conductor:
         self._proxy.accept()
         await self._target.heal()
         self._fleet.wake_all()
-        gone = [
-            m for m in self._fleet.members if m.alive and (m.role in (Role.PRODUCER, Role.OPERATOR) or m.failpoints)
-        ]
+        leaving = (Role.PRODUCER, Role.OPERATOR)
+        gone = [m for m in self._fleet.members if m.alive and (m.role in leaving or m.failpoints or m.former)]
         await self._fleet.end(gone, 12.0)
         for _ in range(2):
             await self._fleet.worker(tame=True)
@@ -297,7 +300,9 @@ class Conductor:
 
     async def _drain(self) -> None:
         """Wait until every job has ended."""
-        began = time.monotonic()
+        began = emptied = time.monotonic()
+        # Jobs that the former version set aside are taken back within this time.
+        still_s = 0.0 if self._settings.former is None else _ASIDE_S
         self._say("the faults are over; draining")
         async with Wheel(self._target.url, namespace=NAMESPACE) as wheel:
             while time.monotonic() - began < self._settings.drain_s:
@@ -306,8 +311,9 @@ class Conductor:
                     self.outcome.rest = {
                         i.name: i.scheduled + i.processing for i in infos if i.scheduled + i.processing
                     }
-                    if not self.outcome.rest:
-                        self.outcome.drained_s = time.monotonic() - began
+                    emptied = emptied if not self.outcome.rest else time.monotonic()
+                    if not self.outcome.rest and time.monotonic() - emptied >= still_s:
+                        self.outcome.drained_s = emptied - began
                         self._tell(f"drained in {self.outcome.drained_s:.1f} s")
                         return
                 if not self._fleet.worker_pids():

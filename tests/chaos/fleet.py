@@ -48,6 +48,7 @@ class Member:
     process: asyncio.subprocess.Process
     proxied: bool
     failpoints: str = ""
+    former: bool = False
     #: What was done to it to end it; '' when nothing was.
     fate: str = ""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,8 +71,9 @@ class Fleet:
     """Starts, kills and replaces processes. Every pid it signals is one that it started, or a child of such a one."""
 
     def __init__(
-        self, run: str, seed: int, direct_url: str, proxy_url: str, history: Path, logs: Path, on_death: OnDeath
-    ) -> None:
+        self, run: str, seed: int, direct_url: str, proxy_url: str, history: Path, logs: Path, on_death: OnDeath,
+        former: Path | None = None,
+    ) -> None:  # fmt: skip
         self.run = run
         self.members: list[Member] = []
         self._rng = random.Random(f"fleet {seed}")
@@ -79,6 +81,7 @@ class Fleet:
         self._urls = (direct_url, proxy_url)
         self._logs = logs
         self._on_death = on_death
+        self._former = former
         self._numbers = 0
         self._watchers: set[asyncio.Task[None]] = set()
         #: Whether what dies is started again.
@@ -129,16 +132,19 @@ class Fleet:
         return await self._start(Role.OPERATOR, ["tests.chaos.operate", str(self._seed * 1000 + self._numbers)])
 
     async def _start(self, role: Role, words: list[str], *, proxied: bool = False, failpoints: str = "") -> Member:
-        name = f"{role}-{len(self.members):03d}"
+        # Every second process that runs or makes jobs is of the former version, where there is one, until all is healed.
+        mixed = self.replacing and len(self.members) % 2 and role is not Role.OPERATOR
+        former = self._former if mixed else None
+        name = f"{role}-{len(self.members):03d}{'-former' * (former is not None)}"
         environment = {**self._environment, "ZWHEEL_URL": self._urls[proxied]}
         if failpoints:
             environment["ZWHEEL_FAILPOINTS"] = failpoints
         with (self._logs / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.chaos.leash", *words),
-                cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=former or ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        member = Member(name, role, process, proxied, failpoints)
+        member = Member(name, role, process, proxied, failpoints, former=former is not None)
         self.members.append(member)
         watcher = asyncio.create_task(self._watch(member))
         self._watchers.add(watcher)

@@ -11,6 +11,7 @@ from .shard import (
     DIGEST,
     DIGEST2,
     KEYS,
+    LATER,
     MIDNIGHT,
     NOW,
     NOW_US,
@@ -309,3 +310,61 @@ def test_the_keys_of_another_schema_are_not_touched(shard: Shard) -> None:
     with pytest.raises(SchemaMismatch, match="schema 2"):
         read_repair(call, shard.run(call))
     shard.leaves(before)
+
+
+def place(shard: Shard, *ids: str, days: tuple[str, ...] = (TODAY,)) -> str:
+    call = repair(KEYS, days=days, ids=ids, mend=False, place=True, now=at(NOW))
+    return read_repair(call, shard.run(call)).jobs
+
+
+def test_what_another_version_set_aside_is_taken_back_to_where_its_record_says(shard: Shard) -> None:
+    jobs = {
+        "due": record(fire=NOW - 9),
+        "soon": record(fire=NOW + 9),
+        "far": record(fire=MIDNIGHT),
+        "runs": held(NOW_US - 9),
+        "dead": record("x"),
+        "newer": record(version="3"),
+    }
+    aside = dict.fromkeys(jobs, NOW - 5)
+    shard.put({"jobs": jobs, "dead": aside, "meta": FOUNDED | {"lease": "7000"}})
+    assert place(shard, *jobs) == "ffmfcc"
+    left: Keyspace = {
+        "jobs": jobs | {"runs": held(NOW_US - 8)},
+        f"wheel:{TODAY}": {"due": NOW - 9, "soon": NOW + 9},
+        "days": {TODAY: int(TODAY)},
+        "processing": {"runs": NOW},
+        "dead": dict.fromkeys(("far", "dead", "newer"), NOW - 5),
+        "meta": FOUNDED | {"lease": "7000"},
+    }
+    shard.leaves(left)
+    assert place(shard, *jobs) == "ccmccc", "a second send finds nothing"
+    assert place(shard, "far", days=(TOMORROW,)) == "f"
+    del left["dead"]["far"]
+    shard.leaves(left | {f"wheel:{TOMORROW}": {"far": MIDNIGHT}, "wake": ["1"],
+                         "days": {TODAY: int(TODAY), TOMORROW: int(TOMORROW)}})  # fmt: skip
+
+
+def test_a_job_that_went_on_while_it_was_aside_leaves_the_dead_set_and_stays_where_it_is(shard: Shard) -> None:
+    jobs = {"runs": held(NOW_US - 9), "ended": record("d", keep=60, body=b""), "waits": record(fire=NOW + 9)}
+    homes = {"processing": {"runs": NOW + 3}, "done": {"ended": NOW + 60}, f"wheel:{TODAY}": {"waits": NOW + 9}}
+    index = {"days": {TODAY: int(TODAY)}}
+    shard.put({"jobs": jobs, "dead": dict.fromkeys([*jobs, "gone"], NOW), "meta": FOUNDED} | homes | index)
+    assert place(shard, *jobs, "gone") == "fffo"
+    shard.leaves({"jobs": jobs, "meta": FOUNDED, "wake": ["1"]} | homes | index)
+
+
+def test_taking_back_puts_nothing_else_right(shard: Shard) -> None:
+    broken: Keyspace = {"days": {LATER: int(LATER)}, "meta": BAD_FIELDS, "schedules:due": {"ghost": NOW}}
+    shard.put(broken | {"jobs": {"a": record("x")}, "dead": {"a": NOW}})
+    assert place(shard, "a") == "c"
+    shard.leaves(broken | {"jobs": {"a": record("x")}, "dead": {"a": NOW}})
+
+
+def test_taking_back_ends_early_when_the_records_come_to_two_mebibytes(shard: Shard) -> None:
+    body = b"x" * 900_000
+    names = ["a", "b", "c", "d"]
+    shard.put({"jobs": {name: record(body=body) for name in names}, "dead": dict.fromkeys(names, NOW)})
+    assert place(shard, *names) == "ffll"
+    assert place(shard, "c", "d") == "ff"
+    assert set(shard.keyspace()[f"wheel:{TODAY}"]) == set(names)

@@ -185,6 +185,9 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a void offer is believed", "include/offered.lua", "string.sub(record, 22, 37) ~= tokens[i]", "false", "claim", "offer", first="tables"),
     _mutant("two keep time", "include/roles.lua", "if roles.keeper == worker or not lasts(roles.keeper_end, now_ms) or number(roles.keeper_at, wanted + 1) > wanted then", "if true then", "claim", first="tables"),
     _mutant("a role lasts for ever", "include/wake.lua", "return at > now_ms and at <= now_ms + LONGEST_ROLE", "return at > now_ms", "claim", first="tables"),
+    # Taking back.
+    _mutant("who held a job that was set aside is not fenced", "repair.lua", "tonumber(string.sub(record, 22, 37)) + 1)", "tonumber(string.sub(record, 22, 37)))", first="tables"),
+    _mutant("what was set aside stays dead", "repair.lua", "if mend or places then\n  for z", "if mend then\n  for z", first="tables"),
     # The record.
     _mutant("a field that must be understood is passed over", "include/record.lua", "string.find(letter, '%u') and not string.find(UNDERSTOOD, letter, 1, true)", "false", "claim", first="tables"),
     _mutant("an unknown flag is passed over", "include/record.lua", "string.find(record, '^0[0-7]', 50) ~= nil", "true", "claim", first="tables"),

@@ -40,6 +40,8 @@ _PROC_EVERY_US = 1_000
 
 #: What Python raises for a value of another kind, or beyond all bounds.
 STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+#: What a repair says of jobs that it changed nothing of: each newly dead job is looked at by each worker.
+_LEFT_ALONE = frozenset("cgml")
 
 
 class BadHistory(InvalidInput):
@@ -292,6 +294,8 @@ class _File:
                 event.facts = facts | args
                 event.shift = shift
                 job.moves.append(event)
+            elif op == "repair" and facts.get("letter", "?") in _LEFT_ALONE:
+                continue
             elif op in ("purge", "repair"):
                 job.maybe.append(Event(op, since, us, facts, source, sure=False))
             else:

@@ -1,0 +1,101 @@
+"""Takes back jobs that another version of zwheel set aside in the dead set: it could not read their records, this one can.
+
+Example: a fleet is half upgraded. A worker of the older version meets a record that a newer one wrote and sets it aside,
+as a job that is still scheduled. A newer worker finds it among what came into the dead set since it looked last, puts it
+back on the wheel and claims it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zwheel import calls
+from zwheel.broker.store import Store
+from zwheel.errors import UndecodableJob
+from zwheel.job import JobId, JobState, QueueName
+from zwheel.keys import ShardKeys
+from zwheel.outside import as_text, flat, score_ms
+from zwheel.record import read_record
+from zwheel.times import DAY_MS, MAX_MS, day_of
+
+#: How many dead jobs one step looks at, and how many steps one look has.
+PAGE, _PAGES = 100, 10
+
+
+def _ms(score: Any) -> int:
+    """The time of a death; one that cannot be counts for the last of all."""
+    ms = score_ms(score)
+    return MAX_MS if ms is None else ms
+
+
+class Aside:
+    """What one worker has seen of a shard's dead set. It looks at all of it once, then at what came since."""
+
+    def __init__(self, store: Store, keys: ShardKeys) -> None:
+        self._store = store
+        self._keys = keys
+        #: What came before this time was looked at, ms by the server's clock; and so many of those that came at it.
+        self._from_ms = 0
+        self._skip = 0
+
+    def forget(self) -> None:
+        """Look at all of it again: the server's clock jumped, so what is newer does not come later."""
+        self._from_ms = self._skip = 0
+
+    async def look(self) -> int:
+        """Put back what can be read. Returns how many jobs these were. Most looks end with the newest death: it was seen."""
+        (newest,) = await self._store.send([("ZRANGE", self._keys.dead, -1, -1, "WITHSCORES")])
+        back = 0
+        for _ in range(_PAGES):
+            if not newest or _ms(flat(newest)[0][1]) < self._from_ms:
+                return back
+            (now, reply) = await self._store.send(
+                [
+                    ("TIME",),
+                    ("ZRANGE", self._keys.dead, self._from_ms, "+inf", "BYSCORE", "LIMIT", self._skip, PAGE, "WITHSCORES"),
+                ]
+            )  # fmt: skip
+            page = [(job_id, _ms(score)) for job_id, score in flat(reply)]
+            moved = await self._place([job_id for job_id, _ in page])
+            back += len(moved)
+            now_ms = self._now_ms(now)
+            if len(page) < PAGE or page[-1][1] > now_ms:
+                # Whatever is set aside from now on comes at this ms or later.
+                self._from_ms, self._skip = now_ms, 0
+                return back
+            last_ms = page[-1][1]
+            stayed = sum(at_ms == last_ms and job_id not in moved for job_id, at_ms in page)
+            self._skip = stayed + (self._skip if last_ms == self._from_ms else 0)
+            self._from_ms = last_ms
+        return back
+
+    def _now_ms(self, now: Sequence[Any]) -> int:
+        given = self._store.session.now
+        return int(given) // 1000 if given else int(now[0]) * 1000 + int(now[1]) // 1000
+
+    async def _place(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Let the script put jobs where their records say. Returns those that were elsewhere."""
+        today_ms = self._store.session.clock.now_ms()
+        days = [day_of(today_ms), day_of(max(0, today_ms - DAY_MS))]
+        moved, far = set(), []
+        left = list(ids)
+        while left:
+            letters = await self._call(days, left)
+            moved |= {job_id for job_id, letter in zip(left, letters, strict=True) if letter in "fo"}
+            far += [job_id for job_id, letter in zip(left, letters, strict=True) if letter == "m"]
+            left = [job_id for job_id, letter in zip(left, letters, strict=True) if letter == "l"]
+        for job_id in far:
+            (raw,) = await self._store.send([("HGET", self._keys.jobs, job_id)])
+            try:
+                job = read_record(JobId(as_text(job_id)), QueueName(self._keys.queue), raw or b"")
+            except UndecodableJob:
+                continue
+            if job.state is JobState.SCHEDULED and await self._call([day_of(job.fire_at_ms)], [job_id]) == "f":
+                moved.add(job_id)
+        return moved
+
+    async def _call(self, days: Sequence[str], ids: Sequence[bytes]) -> str:
+        call = calls.repair(self._keys, days=days, ids=ids, mend=False, place=True, now=self._store.session.now)
+        (reply,) = await self._store.send([call])
+        return calls.read_repair(call, reply).jobs
