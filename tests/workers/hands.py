@@ -37,7 +37,7 @@ class Hands:
         tail = job.tail[8:]
         if reasons:
             lines = write_failures([Failure(at_ms=1, attempt=n, reason=reason) for n, reason in enumerate(reasons)])
-            tail = tail[:4] + b"04" + b"%05d" % len(lines) + lines + tail[6:]
+            tail = tail[:4] + b"01f%05d" % len(lines) + lines + tail[6:]
         raw = f"2p{attempt:04d}{1:015d}{token:016d}".encode() + b"w" * 8 + tail + job.body
         return Claim(job.id.encode(), raw, QueueName("default"), time.monotonic_ns() - age_ms * 1_000_000)
 
