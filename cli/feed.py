@@ -116,7 +116,7 @@ def line_options(ctx: Context, document: object, defaults: Mapping[str, Any]) ->
     if given.get("replace") and "id" not in given:
         raise InvalidInput("'replace' needs 'id'")
     given["dedup"] = given.pop("unique", None)
-    # What has no id of its own has nothing to replace.
+    # A job without an id of its own has none to replace.
     return {**defaults, **given} if "id" in given else {**defaults, **given, "replace": None}
 
 

@@ -2,7 +2,7 @@
 
 Redis says of each of them only that its lease ran out. Those it says it of twice are suspects, and so is one whose next
 attempt is its last. A process starts one suspect at a time, when every other one is back on the wheel: if it was the
-culprit, no other suspect loses an attempt. One that ran for a minute is none any more.
+culprit, no other suspect loses an attempt. A suspect that ran for a minute is none any more.
 
 Example: a job kills its worker each time, ten run beside it. All eleven lose two attempts, then each of the ten ends in
 a process where no other suspect runs, and only the culprit goes on losing attempts.

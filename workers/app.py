@@ -33,8 +33,8 @@ def add_to_path(directory: str) -> None:
 def load_app(name: str, include: Sequence[str] = ()) -> Registry:
     """Import `module:attribute` (or `module`, then its attribute `wheel`) and return the wheel found there.
 
-    The current directory is importable; a path such as `examples/app.py` stands for its module. What lies there never
-    takes the place of one of Python's own modules: a `secrets.py` beside the app is not Python's `secrets`.
+    The current directory is importable; a path such as `examples/app.py` stands for its module. The files there never
+    take the place of one of Python's own modules: a `secrets.py` beside the app is not Python's `secrets`.
     include: further modules whose tasks belong to it, beside those that the wheel names itself.
     Raises: ConfigError in one sentence, AppError for whatever a module raises when it is imported.
     """

@@ -16,7 +16,7 @@ _KILLED_S, _LOOK_S = 1.0, 0.02
 async def end_group(leader: asyncio.subprocess.Process) -> None:
     """End all processes of a group: SIGTERM, then SIGKILL. At once when there are none.
 
-    Cancelled, it kills them and waits for the leader alone. One that made a group or a session of its own is not reached.
+    Cancelled, it kills them and waits for the leader alone. A process that made a group or a session of its own is not reached.
     """
     if not _signal(leader, signal.SIGTERM):
         return

@@ -1,6 +1,6 @@
 """What becomes of a claimed occurrence before it starts: it learns of the one before it, or it is too late.
 
-One that is claimed past the latest time at which it may start goes back to its schedule.
+An occurrence that is claimed past the latest time at which it may start goes back to its schedule.
 The worker's estimate of the server's clock raises the question, the server's own clock answers it, in the script that
 takes the job away: it is the worker's no more, and the schedule's misfire policy decides, at once.
 """

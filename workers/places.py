@@ -23,7 +23,7 @@ from .claims import Slots
 
 #: How long a job waits here for a place, seconds.
 _PATIENCE_S = 1.0
-#: What goes back comes again neither sooner nor later than that, seconds. It comes in groups, which one claim each takes.
+#: A job that goes back comes again neither sooner nor later than that, seconds. Such jobs come in groups, which one claim each takes.
 _SOONEST_S, _LATEST_S, _GROUP_S = 0.02, 10.0, 0.02
 #: How long what goes back stays away at first, and how far apart its jobs come again, as long as no pace is known, seconds.
 _AT_FIRST_S, _APART_S = 0.25, 0.0005
@@ -37,7 +37,7 @@ class Places:
     """The places of one worker, and who waits for one."""
 
     def __init__(self, most: int, slots: Slots, lent: Callable[[], None]) -> None:
-        """lent: called when a slot was lent, to start what waits for one."""
+        """lent: called when a slot was lent, to start the jobs that wait for one."""
         self._free = most
         self._slots = slots
         self._lent = lent

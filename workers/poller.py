@@ -143,7 +143,7 @@ class Poller:
         self.kick()
 
     async def run(self) -> None:
-        """Work until `stop`, and until nothing is left to settle. What goes wrong here costs this queue alone."""
+        """Work until `stop`, and until nothing is left to settle. An error here costs this queue alone."""
         failures = 0
         while True:
             began = time.monotonic()

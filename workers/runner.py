@@ -131,7 +131,7 @@ class Runner:
         return time.monotonic_ns() - claim.leased_ns > self._fresh_ns
 
     def fill(self) -> None:
-        """Start what waits, as far as there are slots.
+        """Start the claimed jobs that wait, as far as there are slots.
 
         After a pause of this process, or with Redis away, a lease may have run out. A job whose lease is older than the
         heartbeat lets it become starts only when that has renewed it, and not at all when it is lost.
@@ -381,7 +381,7 @@ class Runner:
     def rescue(self, claim: Claim, settler: Settler) -> None:
         """Hand to the settler what does not need the event loop, which a task blocks. Runs in the heartbeat's thread.
 
-        What has not started goes back, unharmed. What ended in a thread is settled as it ended. What is past its timeout
+        Jobs that have not started go back, unharmed. A job that ended in a thread is settled as it ended. One past its timeout
         has failed, although it may still run: the blocked loop cannot cancel it.
         """
         running = claim.running

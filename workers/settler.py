@@ -1,7 +1,7 @@
 """The settler: gathers how jobs of one shard ended and turns them into batched calls, safe to send again.
 
 The event loop hands outcomes in and sends them, as a rule. While a task blocks the loop, the heartbeat's thread takes
-what waits and sends it on lanes of its own: a lock lets one of the two take at a time.
+the outcomes that wait and sends them on lanes of its own: a lock lets one of the two take at a time.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Settler:
         return bool(self._done or self._retried or self._released or self._buried or self._offered)
 
     def take(self, lanes: str = "") -> list[tuple[Call, Read]]:
-        """Turn what waits into calls, each with what reads its reply.
+        """Turn the outcomes that wait into calls, each with what reads its reply.
 
         lanes: whose lanes to use, '' for the event loop's own; a lane carries one request at a time.
         """

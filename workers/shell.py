@@ -254,7 +254,7 @@ def register_shell(wheel: Registry, patterns: Iterable[str]) -> None:
         try:
             shell_kwargs(**command)
         except InvalidInput:
-            return  # What is no command is dead, whoever takes it: the task says why.
+            return  # A job that is no command is dead, whichever worker takes it: the task says why.
         allowed.check(
             command.get("argv"), command.get("line"), command.get("env") or {}, command.get("shell", DEFAULT_SHELL)
         )

@@ -307,7 +307,7 @@ class Worker:
         in_threads = {claim.running for claim in held if claim.running is not None and claim.in_thread}
         runner.cancel_all(Stop.DRAIN, threads=False)
         if in_threads:
-            # What ends in this moment, which nothing could cut short, has ended and need not run again.
+            # A job that ends in this moment, which nothing could cut short, has ended and need not run again.
             await asyncio.wait(in_threads, timeout=_THREADS_S)
         runner.cancel_all(Stop.DRAIN)
         self._say_given_back([claim.job_id for claim in held if claim.stop is Stop.DRAIN])

@@ -1,7 +1,7 @@
 """Where the settings come from, and which Redis that means.
 
 The URL: what the caller gives (`--url`), else ZWHEEL_URL, else REDIS_URL, else `url` in `zwheel.toml` of the current
-directory. One that is set and does not answer is an error, never a reason to try the next. Only with none at all does the
+directory. A URL that is set and does not answer is an error, never a reason to try the next. Only with none at all does the
 private server of the project stand in: it is joined when it runs, and started when the caller says so.
 
 A project is the nearest directory, from the current one up, with zwheel.toml, pyproject.toml or .git; without one, the

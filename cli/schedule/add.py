@@ -102,7 +102,7 @@ async def add(
         )  # fmt: skip
 
     if call.error is None:
-        made(None)  # What is wrong with it in any case is said before Redis is asked.
+        made(None)  # Errors that do not depend on Redis are said before Redis is asked.
     if dry_run:
         definition, found, taken = await _tried(ctx, call, made)
         say(ctx, found, strict=strict)

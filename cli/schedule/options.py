@@ -73,7 +73,7 @@ def _text(name: str, metavar: str, help: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What was given on the command line; None or empty: not given."""
+    """The options of the command line; None or empty: not given."""
 
     zone: Annotated[
         str | None, _text("--zone", "ZONE", "The zone whose wall clock it follows, such as Europe/Berlin; default UTC.")

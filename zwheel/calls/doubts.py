@@ -23,7 +23,7 @@ class Doubt:
     def __init__(self, loan: Loan, sent: EnqueueCall, began: float) -> None:
         self.loan = loan
         self.ids = [job.id for job in sent.batch]
-        #: What was sent, without the bodies: it is only read, never sent again.
+        #: The call that was sent, without the bodies: it is only read, never sent again.
         self.sent = sent._replace(call=sent.call._replace(args=(), about=()), batch=[_light(job) for job in sent.batch])
         #: The jobs of this request that were asked for again, when that got no answer either.
         self.again: Sequence[NewJob] | None = None

@@ -130,7 +130,7 @@ class Client:
         self.loop = asyncio.get_running_loop()
         self.store = store
         self._catalogue = catalogue
-        #: What is being read of published tasks, by name, and how many callers wait for it.
+        #: Reads of published tasks that are under way, by the task's name, and how many callers wait for them.
         self._learning: dict[str, asyncio.Task[None]] = {}
         self._learners = 0
         self._forget = forget

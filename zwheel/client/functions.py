@@ -49,7 +49,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 def rest_of(result: object) -> Awaitable[object] | None:
-    """What is left to be awaited of what a task's function returned; None: it has run to its end.
+    """The awaitable that a task's function returned; None: the function has run to its end.
 
     A decorator that knows nothing of async functions returns their coroutines. Raises: TypeError for a generator.
     """

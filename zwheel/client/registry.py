@@ -210,7 +210,7 @@ class Registry:
         return make_definition(self._knowledge(task), self.codec, name, when, task, args, kwargs, **options)
 
     def _knowledge(self, task: str | BaseTask[Any, Any]) -> Mapping[str, BaseTask[Any, Any] | PublishedTask]:
-        """What is known of a task, under its name."""
+        """The registered or published task, under its name; empty when neither is known."""
         name = task if isinstance(task, str) else task.name
         known = self._task(task) or self.catalogue.get(name)
         return {} if known is None else {name: known}

@@ -94,7 +94,7 @@ def sync_declared(
         definitions: What is declared, each with its owner.
         owners: Those of this application; what they have beside the definitions is removed.
         app: The application's name, with which the owners begin that it has by default.
-        tasks: Those that this application has.
+        tasks: The tasks that this application has.
         worker: Who asks.
         again: What an earlier call told. Only what it could not do is tried: by now there may be a newer version.
     """

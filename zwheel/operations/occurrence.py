@@ -61,7 +61,7 @@ def occurrence_job(
 
 
 def backfilled(definition: Definition, codec: Codec, at_ms: int, previous_ms: int | None) -> NewJob:
-    """Build the job of a past occurrence that is run after all, due now. One that was cancelled stays so."""
+    """Build the job of a past occurrence that is run after all, due now. A cancelled occurrence stays cancelled."""
     job_id = occurrence_id(definition.name, at_ms)
     due = Due(at_ms, 0, True, previous_ms)
     tail, body = _record(definition, codec, job_id, due, keep_ms(definition, at_ms, None))

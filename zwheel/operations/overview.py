@@ -110,12 +110,12 @@ def queue_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo]
 
 
 class _Seen:
-    """What was read of one queue, and what of it could not be."""
+    """The replies for one queue, and the keys that could not be read."""
 
     def __init__(self, name: str, replies: Sequence[Any]) -> None:
         self.name = name
         self.wrong: list[str] = []
-        #: What was refused -> the keys that it was refused for.
+        #: The right that this user lacks -> the keys for which Redis refused it.
         self.refused: dict[str, list[str]] = {}
         what = ("days", "processing", "dead", "done", "meta", "workers")
         days_raw, self.processing, self.dead, self.done, meta, workers_raw = (
@@ -134,7 +134,7 @@ class _Seen:
         return reply
 
     def asks(self, session: Session, now_ms: int) -> list[tuple[Any, ...]]:
-        """What is asked in the second round: the head of the wheel, how much is due today, how much lies in each day."""
+        """The commands of the second round: the head of the wheel, how much is due today, how much lies in each day."""
         keys, today = session.keys(self.name), day_of(now_ms)
         return [
             ("ZRANGE", keys.wheel(self.days[0] if self.days else today), 0, 0, "WITHSCORES"),

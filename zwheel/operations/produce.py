@@ -234,5 +234,5 @@ def _find_out(
     if answers is not None and whole and bulk is not None:
         bulk.remember(sent.call.keys[-1])
     if not first:
-        doubt.freed.clear()  # What was cancelled or purged is another job than the one that is stored now.
+        doubt.freed.clear()  # The job that was cancelled or purged is another than the one that is stored now.
     session.doubts.settle(doubt, (doubt.sent.batch if first else again) if answers is not None else (), answers or ())

@@ -68,7 +68,7 @@ class SyncReport:
 
 
 def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo]]:
-    """Read every schedule of a queue, or of all, sorted by name. Those that cannot be read are named with the reason."""
+    """Read every schedule of a queue, or of all, sorted by name. An unreadable schedule is named with the reason."""
     names = [QueueName(queue)] if queue else (yield from queues(session))
     found: Listing[ScheduleInfo] = Listing()
     counts: list[Any] = []
@@ -133,7 +133,7 @@ def _now_ms(reply: Any) -> int:
 
 
 def _write(session: Session, codec: Codec, queue: str, name: str, change: Change) -> Steps[ScheduleInfo | None]:
-    """Write a schedule as `change` makes it, taking back what waits of it and planning anew.
+    """Write a schedule as `change` makes it: its scheduled occurrences are taken back, and planned anew.
 
     Old and new never both fire: what has left the wheel counts as decided. What the old one had not decided yet, since
     no worker was there, is left to the new one; a state whose cursor is 0 begins now.
@@ -250,7 +250,7 @@ def _known(session: Session, codec: Codec, name: str, queue: str | None, change:
 
 
 def pause_schedule(session: Session, codec: Codec, name: str, queue: str | None) -> Steps[ScheduleInfo]:
-    """Take what waits of a schedule off the wheel and put nothing more there. Raises: ScheduleNotFound."""
+    """Take the scheduled occurrences off the wheel and put no more there. Raises: ScheduleNotFound."""
 
     def change(info: ScheduleInfo | None) -> tuple[Definition, State] | None:
         if info is None or info.status is not Status.ACTIVE:
@@ -317,7 +317,7 @@ def awaken(session: Session, queue: str, name: str) -> Steps[None]:
 
 
 def remove_schedule(session: Session, name: str, queue: str | None) -> Steps[None]:
-    """Delete a schedule and take what waits of it off the wheel. Raises: ScheduleNotFound."""
+    """Delete a schedule and take its scheduled occurrences off the wheel. Raises: ScheduleNotFound."""
     found = yield from schedule(session, name, queue)
     keys = session.keys(found.queue)
     started: set[str] = set()

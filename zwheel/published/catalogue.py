@@ -13,7 +13,8 @@ from zwheel.published.task import PublishedTask
 
 log = escaped("zwheel.client")
 
-#: What was read is used for so long, and then read again beside the next call; older than the second it is read first.
+#: A published task that was read is used for so long; after that it is read again beside the next call, and after the second
+#: time before it.
 FRESH_S, OLDEST_S = 60.0, 600.0
 #: A task that no worker published is looked for again after this, seconds.
 ABSENT_S = 5.0
@@ -22,7 +23,7 @@ _MOST = 10_000
 
 
 class Entry(NamedTuple):
-    """What was read of one name."""
+    """The answer for one task's name, and when it was read."""
 
     task: PublishedTask | None
     at: float
@@ -39,12 +40,12 @@ class Catalogue:
         self._sayer = Sayer(log)
 
     def get(self, name: str) -> PublishedTask | None:
-        """What is known of a task."""
+        """The published task of this name; None: not known."""
         entry = self._entries.get(name)
         return None if entry is None else entry.task
 
     def known(self, names: Iterable[str]) -> dict[str, PublishedTask]:
-        """What is known of several tasks, by name."""
+        """The published tasks of these names that are known, by name."""
         found = ((name, self.get(name)) for name in names)
         return {name: task for name, task in found if task is not None}
 

@@ -149,7 +149,7 @@ def read_crontab(text: str, *, system: bool, is_user: Callable[[str], bool] | No
 
 
 class _Reader:
-    """What was read so far, and which variables hold."""
+    """The lines that were read so far, and the variables that hold."""
 
     def __init__(self, system: bool, is_user: Callable[[str], bool] | None) -> None:
         self.system = system

@@ -79,8 +79,8 @@ def name_lines(
 
     Args:
         prefix: What the names begin with.
-        lines: Those that are carried over.
-        unread: Those that cannot be read any more: what may be their schedules stays.
+        lines: The lines that are carried over.
+        unread: Lines that cannot be read any more: schedules that may be theirs stay.
         known: What the source's schedules run by now, by name.
         taken: Names that others have.
     """

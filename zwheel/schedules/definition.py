@@ -133,7 +133,7 @@ class Definition:
             raise InvalidInput(f"schedule {self.name}: its description or owner is too long")
 
     def _check_fires(self) -> None:
-        """What waits for its jitter is listed in the schedule's record, which is read and written whole."""
+        """Occurrences that wait for their jitter are listed in the schedule's record, which is read and written whole."""
         rhythm = self.rhythm(0)
         first = next(rhythm.after((self.start_ms or 0) - 1), None)
         if first is None or (self.end_ms is not None and first.at_ms > self.end_ms):

@@ -252,7 +252,7 @@ class Rhythm:
         return max(at_ms, min(wall_s(end) - here.offset_s, here.end_s) * 1000 - 1)
 
     def _moved(self, ms: int) -> Iterator[Occurrence]:
-        """With blocked ones moved. What waits to be given is kept in order until nothing can come before it any more."""
+        """With blocked occurrences moved. One is held back until no earlier one can come any more."""
         # Of two that meet, the one that belongs there comes first.
         waiting: list[tuple[int, bool, int, Occurrence]] = []
         number = 0
@@ -262,7 +262,7 @@ class Rhythm:
                 continue
             wall = self._wall(occurrence)
             target = self._target(wall)
-            # Targets never lie before an earlier one's day: what waits for an earlier day is complete.
+            # Targets never lie before an earlier one's day: the occurrences held back for an earlier day are complete.
             limit = target.date() if target is not None else wall.date() - timedelta(days=LONGEST_MOVE_DAYS + 1)
             while waiting and self._wall_day(waiting[0][3]) < limit:
                 yield heapq.heappop(waiting)[3]

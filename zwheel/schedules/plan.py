@@ -317,7 +317,7 @@ def _guarded(
         first, rest = list(fires[:1]), list(fires[1:])
     if not first:
         return Plan(free=_settle(definition, rhythm, state, [], now_ms, end))
-    # What cannot run beside the first one waits, or does not run.
+    # An occurrence that may not run beside the first one waits, or is skipped.
     free = _settle(definition, rhythm, replace(state, buffered_ms=None), first, now_ms, end)
     free = _hold(definition, rhythm, free, rest, now_ms, end)
     blocked = rest if waiting is not None else [*first, *rest]

@@ -194,7 +194,7 @@ class QueueLine:
     looks: dict[str, list[Span]] = field(default_factory=dict)
     """Looks of waiting workers at the wheel, by process: from asking to the answer, in order."""
     asking: dict[str, int] = field(default_factory=dict)
-    """Since when a process asked for jobs, or told of some, and was never answered, µs."""
+    """Since when a claim or an outcome of a process was never answered, µs."""
     trips: dict[str, list[Span]] = field(default_factory=dict)
     """Round trips of pollers that took long, by process: from asking, also without success, to the answer."""
     unknown: dict[str, list[Span]] = field(default_factory=dict)
@@ -209,7 +209,7 @@ class QueueLine:
     holds: list[Span] = field(default_factory=list)
     """When a worker took nothing back, since it had been cut off, or had only just begun."""
     jumps: list[Span] = field(default_factory=list)
-    """Jumps ahead of the server's clock that a worker told of: what it showed before, as far as is known, and after."""
+    """Jumps ahead of the server's clock that a worker reported: its time before, as far as is known, and after."""
     pauses: list[Span] = field(default_factory=list)
     resumes: list[int] = field(default_factory=list)
     began: int = NEVER

@@ -130,7 +130,7 @@ class _File:
         self.unheard: dict[str, list[tuple[Line, Source]]] = {}
         #: When the poller of each process asked a queue for something and got no answer yet.
         self.asking: dict[tuple[str, str], int] = {}
-        #: Requests that were answered, with the tokens they gave. One is sent again when others of its round trip failed.
+        #: Requests that were answered, with the tokens they gave. A request is sent again when others of its round trip failed.
         self.heard: dict[str, set[int]] = {}
 
     def read(self) -> None:
