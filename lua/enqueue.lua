@@ -67,8 +67,8 @@ if cap and cap < 1 then
 end
 local founds = not stored.schema and redis.call('EXISTS', jobs) == 0
 
--- One job without a dedup key and one bucket, the most frequent call: the steps below without their tables. A job whose id
--- exists goes on to the steps below.
+-- One job without a dedup key and one bucket, the most frequent call: the steps below without their tables. When its id
+-- is taken, the steps below decide.
 if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap and not chunk
   and #ARGV[JOB_AT + 3] <= RECORD_LIMIT then
   local id, day = ARGV[JOB_AT], ARGV[DAY_AT]
