@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.simulator import actors, people, reapers, schedules
+from tests.simulator import actors, former, people, reapers, schedules
 from tests.simulator.judge import must
 from tests.simulator.life import ALL
 from tests.simulator.world import (
@@ -265,10 +265,12 @@ class Fleet:
         if not world.damage or not alive:
             return
         kind = decisions.pick(
-            ("record", "version", "clock", "clock", "clock", "record", "version", "clock", "clock", "flush")
+            ("record", "version", "aside", "clock", "clock", "record", "version", "aside", "clock", "flush")
         )
         if kind == "flush":
             world.flush()
+        elif kind == "aside":
+            former.set_aside(world)
         elif kind == "clock":
             world.backend.run([("HDEL", KEYS.meta, "clock")])
             world.clock_off_us -= decisions.pick((5, 3600)) * SECOND_US
@@ -302,6 +304,8 @@ class Drain:
         for _, post in world.late:
             world.execute(post, "late")
         self._end_schedules()
+        if world.damage:
+            former.take_all_back(world)
         for _ in range(_DRAIN_LIMIT):
             if not (self._claim() or self._reap()):
                 break

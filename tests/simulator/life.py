@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zwheel.calls.call import Trace
 from zwheel.workers.peers import group_of
 
 TASK, RARE = "mail.send", "pay.out"
 #: The group of workers that know both tasks; the others know the first alone.
 ALL = group_of((TASK, RARE))
+#: What an answer says of a job that it changed.
+_CHANGED = frozenset("dxrbocs")
 
 
 @dataclass(slots=True)
@@ -30,6 +33,8 @@ class Life:
     ended: int = 0
     """Dead: when it died. Done or cancelled: when its tombstone may go."""
     damaged: bool = False
+    aside: bool = False
+    """Set aside by a former version, and as it was otherwise: it is judged again when it is back."""
     offered: int | None = None
     """The fire time with which it is claimed by those to whom it is offered."""
 
@@ -40,3 +45,25 @@ class Life:
     @property
     def alive(self) -> bool:
         return self.state in ("s", "p")
+
+
+def touched(lives: dict[str, Life], name: str, told: Trace) -> None:
+    """A job that was aside went on otherwise, by its holder or a person: the judge does not know how it stands."""
+    for job in told.jobs:
+        life = lives.get(job["id"])
+        if life is not None and life.aside and name != "extend" and job.get("letter") in _CHANGED:
+            life.aside = False
+
+
+def placed(lives: dict[str, Life], told: Trace, now_us: int) -> bool:
+    """Jobs are where their records say again: scheduled, or held by nobody and to be reaped. Whether any was aside."""
+    back = False
+    for job in told.jobs:
+        life = lives.get(job["id"])
+        if life is not None and life.aside and job.get("letter") == "f":
+            life.damaged = life.aside = False
+            back = True
+            if life.state == "p":
+                # Its holder is fenced.
+                life.token, life.lease_until = life.token + 1, now_us // 1000
+    return back

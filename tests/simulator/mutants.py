@@ -136,6 +136,10 @@ MUTANTS = (
     Mutant(name="an occurrence overlaps", scripts=("advance",), old="if state == 's' or state == 'p' then", new="if state == 's' then", promises=("I14",)),
     Mutant(name="what is taken back stays on the wheel", scripts=("define",), old="redis.call('ZREM', keys[bucket], unpack(off))", new="", promises=("I9", "I2")),
     Mutant(
+        name="who held a job that was set aside is not fenced", scripts=("repair",), promises=("I5",), mode="damage",
+        old="tonumber(string.sub(record, 22, 37)) + 1)", new="tonumber(string.sub(record, 22, 37)))",
+    ),
+    Mutant(
         name="a token comes twice", scripts=("claim",), promises=("I6",), mode="damage",
         old="if last >= token then", new="if false then",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.simulator.former import take_back
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, Acting, Process, World
 from zwheel import calls
 from zwheel.calls import Call
@@ -46,6 +47,8 @@ def reaper(world: World, process: Process, most_dead: int) -> Acting:
                 yield (calls.extend(KEYS, [], lease_ms=LEASE_MS),)
                 continue
             _read((yield (_reap(process, most_dead, decisions.pick((100, 100, 1)), 0),)), contact)
+            if world.damage:
+                yield from take_back(world)
             if decisions.chance(0.1):
                 expected = process.session.clock.now_us()
                 yield (calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE_MS, expected_us=expected),)

@@ -49,7 +49,7 @@ MARKS = frozenset(
         "scheduler gave up", "tender gave up",
         "chunk of another call", "enqueue repeated by the same process", "a part of a batch asked for again",
         "enqueue refused again",
-        "unreadable set aside", "woken by a token", "worker died with claims",
+        "unreadable set aside", "set aside", "taken back from aside", "woken by a token", "worker died with claims",
     }
 )  # fmt: skip
 #: How a seed is run: the scripts beside the model; the model alone; the scripts alone, with damaged keys, or with no

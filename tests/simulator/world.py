@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tests.model.invariants import check_dedup, check_places, read
 from tests.simulator.decisions import Decisions
 from tests.simulator.judge import Judge, Violation, must
+from tests.simulator.life import placed, touched
 from tests.simulator.mirror import Mirror, same
 from tests.simulator.wire import LATE, NOT_RUN, Backend, Command, Server
 from zwheel.calls import Call, NewJob, Session, clock_us, word
@@ -318,6 +319,12 @@ class World:
         reaped = []
         if name == "reap":
             reaped = [job["id"] for job in call.trace(reply).jobs]
+        told = call.trace(reply)
+        if name == "repair":
+            if placed(self.judge.lives, told, clock_us(reply)):
+                self.mark("taken back from aside")
+            return
+        touched(self.judge.lives, name, told)
         held = [(i, self.judge.lives[i].token) for i in reaped if i in self.judge.lives]
         self.judge.call(call, reply)
         for pair in held:
