@@ -128,8 +128,7 @@ def producer(world: World, process: Process) -> Acting:
             world.mark("enqueue gave up")
             if own and decisions.chance(0.5):
                 mine.append((batch, bulk))
-                # Left open: a bulk that names an id twice, in two chunks.
-                if isinstance(error, OutcomeUnknown) and len(ids) == len(batch):
+                if isinstance(error, OutcomeUnknown):
                     world.judge.promised |= {str(job.id) for job in batch if job.id.startswith("g")}
             else:
                 world.hand_on(batch, bulk)

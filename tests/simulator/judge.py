@@ -66,6 +66,8 @@ class Judge:
         told = call.trace(reply)
         given, now_us = int(call.args[0]), clock_us(reply)
         self.highest_given = max(self.highest_given, given)
+        if given < self.highest_given:
+            self.set_back(given)
         lane = call.keys[1] if ":replay:" in call.keys[1] else ""
         known = self._lanes.get(lane)
         if known and known[0] == str(call.args[1]):
@@ -140,6 +142,10 @@ class Judge:
         self.floor, self.forgetful = 0, True
         for job_id in [i for i in self.tokens if self._life(i) is None]:
             del self.tokens[job_id]
+
+    def set_back(self, given: int) -> None:
+        """The server's clock was set back: an occurrence that is still to come by it, and of which nothing is left, comes again."""
+        self.occurrences -= {i for i in self.occurrences if self._life(i) is None and self.lives[i].fire * 1000 > given}
 
     def _holder(self, digest: str, now_ms: int) -> str | None:
         holder, end = self._keys.get(digest, ("", None))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 
 from .conftest import Connect
+from .judge import Judge
+from .life import Life
 from .run import MARKS, Simulator
 
 SEEDS = 400
@@ -42,3 +44,14 @@ def test_the_servers_and_the_model_are_one_run(connect: Connect) -> None:
     """What a seed meets does not depend on the server."""
     traces = [Simulator(connect(kind), mode="both").trace(12) for kind in ("redis", "valkey")]
     assert traces[0] == traces[1]
+
+
+def test_an_occurrence_of_which_nothing_is_left_comes_again_when_the_clock_was_set_back_before_it() -> None:
+    """Seed 5345 of an older version: one that ran in a jump ahead, and whose tombstone lapsed in it."""
+    judge = Judge(lambda mark: None)
+    judge.lives = {
+        f"s@{n}": Life(state, fire, 1, 0, "") for n, (state, fire) in enumerate((("g", 9), ("d", 9), ("g", 7)))
+    }
+    judge.occurrences = set(judge.lives)
+    judge.set_back(8_000)
+    assert judge.occurrences == {"s@1", "s@2"}
