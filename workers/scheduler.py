@@ -17,6 +17,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from zwheel import calls
@@ -46,6 +47,8 @@ EMPTY_BACKSTOP_S = (5.0, 10.0)
 _FAR_S = 30.0
 #: How many schedules one call advances: computing and storing them may not keep running jobs waiting.
 _BATCH = 20
+#: How long a page is of a list that begins with very many that this worker cannot read.
+_PAGE = 500
 #: A schedule that cannot be advanced here is tried again after this, seconds.
 _PUT_OFF_S = 30.0
 #: One worker of the shard looks at all schedules this often, seconds: somebody may have changed the list of what is due,
@@ -70,8 +73,13 @@ class Scheduler:
         self._far = False
         self._kicked = asyncio.Event()
         self._ended: set[str] = set()
-        #: Schedules that cannot be read or built here, until when they are left to others: loop time.
-        self._put_off: dict[bytes, float] = {}
+        #: Schedules that cannot be read or built here: until when they are left to others, loop time, in this order, and when
+        #: they are due, once that was seen.
+        self._put_off: dict[bytes, tuple[float, Any]] = {}
+        #: How many at the beginning of the list of what is due are among these, and the last of those; when to look at the
+        #: beginning again, loop time; and whether the next page is a long one.
+        self._passed, self._edge = 0, b""
+        self._begin_at, self._passing = 0.0, False
         self._sayer = Sayer(log)
         #: How often in a row a look brought nothing although something was due.
         self._fruitless = 0
@@ -235,19 +243,19 @@ class Scheduler:
 
     async def _turn(self) -> float:
         """Do what is due and say how long to sleep, seconds."""
-        keys = self._keys
         if self._ended:
             names, self._ended = list(self._ended)[:_BATCH], set(list(self._ended)[_BATCH:])
             await self._advance(names, again=True)
-        # Schedules that this worker cannot read stay in the list, for workers that can. The first of the others counts.
-        ask: list[tuple[Any, ...]] = [("ZRANGE", keys.schedules_due, 0, len(self._put_off), "WITHSCORES")]
-        reply, *clocks = await self._store.send(ask if self._far else [*ask, _TIME])
-        head = next(((name, score) for name, score in flat(reply) if name not in self._put_off), None)
-        if head is None:
+        await self._try_again()
+        page, *clocks = await self._store.send([self._page()] if self._far else [self._page(), _TIME])
+        entries = await self._beyond(list(flat(page)))
+        if entries is None:
+            return 0.0
+        if not entries:
             self._far = True
-            await self._look_for_lost(bool(reply))
-            self._revive()
+            await self._look_for_lost(bool(page))
             return random.uniform(*EMPTY_BACKSTOP_S)
+        head = entries[0]
         self._empty = False
         due_ms = score_ms(head[1])
         if due_ms is None:
@@ -260,7 +268,7 @@ class Scheduler:
         self._watch_clock(clock)
         until = due_ms / 1000 - _seconds(clock)
         if until <= 0:
-            if await self._due(clock):
+            if await self._due(entries, clock):
                 self._fruitless = 0
                 return 0.0
             # As a rule another was faster. What stays due all the same is looked at ever less often.
@@ -283,31 +291,79 @@ class Scheduler:
         if count:
             await self._recheck()
 
+    def _page(self) -> tuple[Any, ...]:
+        """Ask for the first schedules that are not left to others, as far as that is known, and the one before them."""
+        now = asyncio.get_running_loop().time()
+        if now > self._begin_at:
+            # One that is due before those, and came when one of them was removed, would not be seen.
+            self._passed, self._begin_at = 0, now + _PUT_OFF_S
+        first = max(0, self._passed - 1)
+        size = _PAGE if self._passing else 1 if self._far else _BATCH
+        return "ZRANGE", self._keys.schedules_due, first, first + size, "WITHSCORES"
+
+    async def _beyond(self, entries: list[tuple[bytes, Any]]) -> list[tuple[bytes, Any]] | None:
+        """Pass over those at the beginning that are left to others. None: look again, from where the list is now.
+
+        Schedules that no worker here can read stay in the list, for workers that can, and may be very many.
+        """
+        if self._passed:
+            if not entries or entries[0][0] != self._edge or not self._is_left(*entries[0]):
+                (rank,) = await self._store.send([("ZRANK", self._keys.schedules_due, self._edge)])
+                # Further to the front: some before it were removed. Else another came before it, or it was written anew.
+                self._passed = rank + 1 if rank is not None and rank < self._passed - 1 else 0
+                return None
+            del entries[0]
+        for place, (name, score) in enumerate(entries):
+            if not self._is_left(name, score):
+                self._passing = False
+                return entries[place:]
+            self._passed, self._edge = self._passed + 1, name
+        # Where one page was full of them, the next is longer.
+        self._passing = bool(entries)
+        return None if entries else []
+
+    def _is_left(self, name: bytes, score: Any) -> bool:
+        """Whether a schedule is left to others. One that was written since, and so is due at another time, is not."""
+        until, before = self._put_off.get(name, (0.0, None))
+        if not until:
+            return False
+        if before is None:
+            self._put_off[name] = until, score
+        elif before != score:
+            del self._put_off[name]
+            return False
+        return True
+
     def _leave(self, name: bytes) -> None:
         """Leave a schedule to others for a while."""
-        self._put_off[name] = asyncio.get_running_loop().time() + _PUT_OFF_S
+        self._put_off.pop(name, None)
+        self._put_off[name] = asyncio.get_running_loop().time() + _PUT_OFF_S, None
 
-    def _revive(self) -> None:
-        """Try again what was left to others long enough."""
+    async def _try_again(self) -> None:
+        """Try a few again that were left to others for long: very many cost no more than some."""
         now = asyncio.get_running_loop().time()
-        self._put_off = {name: until for name, until in self._put_off.items() if until > now}
+        over = [name for name, (until, _) in islice(self._put_off.items(), _BATCH) if until <= now]
+        for name in over:
+            del self._put_off[name]
+        if over:
+            await self._take(over)
 
     def _is_far(self, due_ms: float) -> bool:
         clock = self._store.session.clock
         return clock.error_us() < 1_000_000 and clock.seconds_until(int(due_ms)) > _FAR_S
 
-    async def _due(self, clock: Any) -> bool:
+    async def _due(self, entries: list[tuple[bytes, Any]], clock: Any) -> bool:
         """Advance a batch of those that are due; False when all of them are left to others."""
         now_ms = int(_seconds(clock) * 1000)
-        self._revive()
-        (names,) = await self._store.send(
-            [("ZRANGE", self._keys.schedules_due, "-inf", now_ms, "BYSCORE", "LIMIT", 0, _BATCH + len(self._put_off))]
-        )
-        wanted = [name for name in names if name not in self._put_off][:_BATCH]
-        strange = [name for name in wanted if not is_text(name)]
+        due = [name for name, score in entries if (score_ms(score) or 0) <= now_ms and not self._is_left(name, score)]
+        return await self._take(due[:_BATCH])
+
+    async def _take(self, names: list[bytes]) -> bool:
+        """Advance these. Returns whether anything became of any."""
+        strange = [name for name in names if not is_text(name)]
         if strange:
             await self._tend(strange, leave=True)
-        texts = [as_text(name) for name in wanted if is_text(name)]
+        texts = [as_text(name) for name in names if is_text(name)]
         moved = await self._advance(texts) if texts else False
         return moved or bool(strange)
 

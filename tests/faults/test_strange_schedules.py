@@ -58,6 +58,43 @@ async def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if "bad" in r.getMessage() and r.name == "zwheel.scheduler"]
 
 
+async def test_very_many_that_cannot_be_read_cost_little_and_delay_nothing(
+    ring: Wheel, fresh: RedisServer, log: Log
+) -> None:
+    await ring.add_schedule(ring.new_schedule("good", "* * * * * *", "ring", keep=600))
+    names = [f"bad-{number}" for number in range(5_000)]
+    with fresh.client() as client:
+        client.hset(KEYS.schedules, mapping=dict.fromkeys(names, "9a"))
+        client.zadd(KEYS.schedules_due, dict.fromkeys(names, 1))
+
+        def read_by_it() -> int:
+            return int(client.info("stats")["total_net_output_bytes"])
+
+        async with running(ring, log):
+            # It is the last of those that are due: once it fires, the worker knows all of them.
+            await log.seen("done")
+            before, count = read_by_it(), len(log.of("done"))
+            await log.seen("done", count=count + 4)
+            assert read_by_it() - before < 200_000, "it reads the whole list at each look"
+
+
+async def test_one_that_could_not_be_read_fires_as_soon_as_it_is_written_anew(
+    ring: Wheel, fresh: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await ring.add_schedule(ring.new_schedule("bad", "* * * * * *", "ring", keep=600))
+    with fresh.client() as client:
+        record = client.hget(KEYS.schedules, "bad")
+        client.hset(KEYS.schedules, "bad", "9a")
+        client.zadd(KEYS.schedules_due, {"bad": 1})
+        async with running(ring):
+            await eventually(lambda: said(caplog), lambda lines: lines)
+            client.hset(KEYS.schedules, "bad", record)
+            count = (await ring.schedule("bad")).state.fired
+            client.zadd(KEYS.schedules_due, {"bad": 2})
+            # A worker tries again after half a minute what it left to others.
+            await fired(ring, "bad", count + 1)
+
+
 async def test_one_in_a_queue_that_a_worker_does_not_serve_does_not_keep_it_from_starting(
     ring: Wheel, fresh: RedisServer, log: Log
 ) -> None:
