@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.simulator import actors, former, people, reapers, schedules
-from tests.simulator.judge import must
 from tests.simulator.life import ALL
+from tests.simulator.promise import must
 from tests.simulator.world import (
     KEYS,
     LEASE_MS,

@@ -10,19 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.simulator.life import ALL, Life
+from tests.simulator.promise import must
 from zwheel.calls import Call, Reply, clock_us
 from zwheel.calls.call import UNCHANGED, Facts, Trace
 from zwheel.schedules.definition import occurrence_id
 from zwheel.times import DAY_MS, day_of
-
-
-class Violation(AssertionError):
-    """A promise that was broken."""
-
-
-def must(holds: object, text: str) -> None:
-    if not holds:
-        raise Violation(text)
 
 
 class Judge:

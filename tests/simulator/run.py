@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.simulator.decisions import Decisions, Schedule, shrink
 from tests.simulator.fleet import EVENTS, Fleet
-from tests.simulator.judge import Violation
+from tests.simulator.promise import Violation
 from tests.simulator.wire import Server
 from tests.simulator.world import NETWORK_FAULTS, World
 

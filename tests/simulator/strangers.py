@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.simulator.judge import must
 from tests.simulator.life import ALL, RARE
+from tests.simulator.promise import must
 from zwheel.job import Failure, Reason
 from zwheel.record import failures_of, write_failures
 from zwheel.workers.claims import Claim

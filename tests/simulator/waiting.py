@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from tests.simulator.judge import Violation
+from tests.simulator.promise import Violation
 from tests.simulator.run import _silent
 from tests.simulator.wire import Command, Server
 from zwheel import calls

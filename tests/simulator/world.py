@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from tests.model.invariants import check_dedup, check_places, read
 from tests.simulator.decisions import Decisions
-from tests.simulator.judge import Judge, Violation, must
+from tests.simulator.judge import Judge
 from tests.simulator.life import placed, touched
 from tests.simulator.mirror import Mirror, same
+from tests.simulator.promise import Violation, must
 from tests.simulator.wire import LATE, NOT_RUN, Backend, Command, Server
 from zwheel.calls import Call, NewJob, Session, clock_us, word
 from zwheel.calls.clock import ServerClock
