@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.simulator.life import ALL, Life
-from tests.simulator.promise import must
+from tests.simulator.promise import Violation, must
 from zwheel.calls import Call, Reply, clock_us
 from zwheel.calls.call import UNCHANGED, Facts, Trace
 from zwheel.schedules.definition import occurrence_id
