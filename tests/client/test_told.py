@@ -232,6 +232,28 @@ async def test_that_a_job_existed_is_no_answer_to_one_who_wants_it_replaced(
     await client.close()
 
 
+@both
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER], ids=["not carried out", "carried out"])
+@pytest.mark.parametrize("doubted", ["a", "b", "all"])
+async def test_of_two_that_ask_for_one_id_at_a_time_only_the_first_is_told_that_it_made_the_job(
+    fresh: RedisServer, proxy: Proxy, blocking: bool, fault: Fault, doubted: str
+) -> None:
+    client = Client(proxy.url, blocking)
+    await client.submit(jobs(client.any, 1)[0])
+    first, second = (client.any.new_job("t", args=[n], queue="q", id="a") for n in range(2))
+    other = client.any.new_job("t", queue="q", id="b")
+    proxy.arm(fault, "enqueue")
+    with pytest.raises(OutcomeUnknown):
+        if doubted == "all":
+            await client.many([first, other, second], chunk=3)
+        await client.submit(first if doubted == "a" else other)
+    answers = await client.many([first, other, second], chunk=3)
+    assert [(one.job_id, one.existed) for one in answers] == [("a", False), ("b", False), ("a", True)]
+    with fresh.client() as admin:
+        assert admin.hget(KEYS.jobs, "a").endswith(first.body)
+    await client.close()
+
+
 async def test_jobs_that_shared_a_batch_are_asked_for_one_by_one(fresh: RedisServer, proxy: Proxy) -> None:
     async with Wheel(proxy.url, give_up_s=0.0) as wheel:
         await wheel.submit(jobs(wheel, 1)[0])

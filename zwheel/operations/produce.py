@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from zwheel.broker.store import Steps
@@ -178,15 +179,28 @@ def _after_doubts(
     rest = [job for job in batch if job.id not in found]
     if len(rest) == len(batch):
         return (yield from _store(session, batch, known, bulk))
-    told = list(found)
+    made: list[Enqueued] = []
     if rest:
         # When this raises, the answers that were found stay: the callers of the batch are asked for one by one.
-        for job, answer in zip(rest, (yield from _store(session, rest, known, None)), strict=True):
-            found.setdefault(job.id, answer)
+        made = yield from _store(session, rest, known, None)
     elif queue not in known and (yield from joined(session, queue)):
         known.add(queue)
-    doubts.told(queue, told)
-    return [found[job.id] for job in batch]
+    doubts.told(queue, found)
+    return list(_in_order(batch, found, made))
+
+
+def _in_order(batch: Sequence[NewJob], found: dict[str, Enqueued], made: Sequence[Enqueued]) -> Iterator[Enqueued]:
+    """The answers of a batch: those that were found by id, each to the first who asks for it, the others as they came."""
+    told: set[str] = set()
+    others = iter(made)
+    for job in batch:
+        answer = found.get(job.id)
+        if answer is None:
+            yield next(others)
+        else:
+            # The second of one batch that asks for the id meets the job of the first.
+            yield answer if job.id not in told else replace(answer, existed=True, replaced=False)
+            told.add(job.id)
 
 
 def _is_repeat(session: Session, batch: Sequence[NewJob]) -> Steps[bool]:
@@ -209,7 +223,7 @@ def _find_out(
     of the earlier request finds the lane taken.
     """
     places = {job_id: place for place, job_id in enumerate(doubt.ids)}
-    mine = {job.id: job for job in batch if job.id in places}
+    mine = {job.id: job for job in reversed(batch) if job.id in places}
     again = doubt.again or [mine[job_id] for job_id in places if job_id in mine]
     whole = bulk is not None and len(again) == len(batch)
     sent = enqueue(
