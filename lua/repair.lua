@@ -2,18 +2,20 @@
 -- repair: anywhere -> where the record says. Looks at jobs, day buckets, dedup keys, schedules and fields of meta that
 -- may be damaged or contradict each other, and with `mend`, by a person, puts them right. A worker that meets a damaged
 -- list of schedules puts that list right by `tend`; by `place` it takes back jobs that a version which cannot read them
--- set aside in the dead set. A second send finds nothing left to mend.
+-- set aside in the dead set, and by `clear` it takes those off there that went on meanwhile. A second send finds
+-- nothing left to mend.
 -- KEYS 1 meta  2 jobs  3 days  4 processing  5 dead  6 done  7 dedup  8 dedup:expiry  9 wake  10 schedules
 --      11 schedules:due  12.. buckets
--- ARGV 1 now (tests)  2 look, mend, tend or place  3 number of buckets  4 number of digests  5 number of schedules,
---      then for each bucket: day, first ms of the day; then the digests of dedup keys; then for each schedule: name,
---      and until when it must be looked at in ms, or ''; then the ids of jobs
+-- ARGV 1 now (tests)  2 look, mend, tend, place or clear  3 number of buckets  4 number of digests  5 number of
+--      schedules, then for each bucket: day, first ms of the day; then the digests of dedup keys; then for each
+--      schedule: name, and until when it must be looked at in ms, or ''; then the ids of jobs
 -- Returns ok | foreign, clock in µs, then
 --      foreign: the schema that another version wrote
 --      ok: one letter a job, one a bucket, one a digest, one a schedule, the damaged fields of meta joined by spaces,
 --      and the schema there was before ('' for none)
 --      job: c consistent, g gone (no record, and in no set), o without a record, f in the wrong place, p unreadable and
---      in no set, t its time in its set cannot be, m its day is not among the buckets; with `place` l left for another
+--      in no set, t its time in its set cannot be, m its day is not among the buckets; with `place` and `clear`
+--      e in the dead set and elsewhere, or without a record, which only `clear` takes off there, and l left for another
 --      call, because the records before it come to 2 MiB
 --      bucket: c consistent, e in the index and empty, l not in the index
 --      digest: c consistent, s stale
@@ -36,7 +38,8 @@
 local meta, jobs, days, processing, dead, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local dedup, expiry = KEYS[7], KEYS[8]
 local schedules, schedules_due = KEYS[10], KEYS[11]
-local mend, places = ARGV[2] == 'mend', ARGV[2] == 'place'
+local mend, clears = ARGV[2] == 'mend', ARGV[2] == 'clear'
+local places = clears or ARGV[2] == 'place'
 local tends = mend or ARGV[2] == 'tend'
 local bucket_count, digest_count, schedule_count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = read_meta(meta, 'clock', 'schema', 'lease', 'keeper_at', 'keeper_end', 'jump')
@@ -142,6 +145,15 @@ if asked > 0 then
       letters[i], home = 'c', nil
     else
       letters[i] = 'f'
+    end
+    if places and string.find(letters[i], '[ofpt]') then
+      -- What is in the dead set alone, and lives, was set aside. What is elsewhere too went on since, or is damaged.
+      local there = scores[bucket_count + 2][i]
+      local aside = letters[i] == 'f' and found == 1 and there and home <= bucket_count + 1
+      local went_on = there and (letters[i] == 'o' or letters[i] == 'f' and scores[home][i])
+      if not aside and not (clears and went_on) then
+        letters[i], home = went_on and 'e' or 'c', nil
+      end
     end
     local moves = home and letters[i] ~= 'c'
     if letters[i] == 'o' or moves then

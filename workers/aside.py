@@ -8,12 +8,13 @@ back on the wheel and claims it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from zwheel import calls
 from zwheel.broker.store import Store
 from zwheel.errors import UndecodableJob
-from zwheel.job import JobId, JobState, QueueName
+from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys
 from zwheel.outside import as_text, flat, score_ms
 from zwheel.record import read_record
@@ -43,8 +44,11 @@ class Aside:
         """Look at all of it again: the server's clock jumped, so what is newer does not come later."""
         self._from_ms = self._skip = 0
 
-    async def look(self) -> int:
-        """Put back what can be read. Returns how many jobs these were. Most looks end with the newest death: it was seen."""
+    async def look(self, *, mixed: bool = False) -> int:
+        """Put back what can be read. Returns how many jobs these were. Most looks end with the newest death: it was seen.
+
+        mixed: a former version is known to set jobs aside.
+        """
         (newest,) = await self._store.send([("ZRANGE", self._keys.dead, -1, -1, "WITHSCORES")])
         back = 0
         for _ in range(_PAGES):
@@ -57,7 +61,7 @@ class Aside:
                 ]
             )  # fmt: skip
             page = [(job_id, _ms(score)) for job_id, score in flat(reply)]
-            moved = await self._place([job_id for job_id, _ in page])
+            moved = await self._place([job_id for job_id, _ in page], mixed)
             back += len(moved)
             now_ms = self._now_ms(now)
             if len(page) < PAGE or page[-1][1] > now_ms:
@@ -74,28 +78,38 @@ class Aside:
         given = self._store.session.now
         return int(given) // 1000 if given else int(now[0]) * 1000 + int(now[1]) // 1000
 
-    async def _place(self, ids: Sequence[bytes]) -> set[bytes]:
-        """Let the script put jobs where their records say. Returns those that were elsewhere."""
-        today_ms = self._store.session.clock.now_ms()
-        days = [day_of(today_ms), day_of(max(0, today_ms - DAY_MS))]
-        moved, far = set(), []
-        left = list(ids)
-        while left:
-            letters = await self._call(days, left)
-            moved |= {job_id for job_id, letter in zip(left, letters, strict=True) if letter in "fo"}
-            far += [job_id for job_id, letter in zip(left, letters, strict=True) if letter == "m"]
-            left = [job_id for job_id, letter in zip(left, letters, strict=True) if letter == "l"]
-        for job_id in far:
-            (raw,) = await self._store.send([("HGET", self._keys.jobs, job_id)])
-            try:
-                job = read_record(JobId(as_text(job_id)), QueueName(self._keys.queue), raw or b"")
-            except UndecodableJob:
-                continue
-            if job.state is JobState.SCHEDULED and await self._call([day_of(job.fire_at_ms)], [job_id]) == "f":
-                moved.add(job_id)
+    async def _place(self, ids: Sequence[bytes], mixed: bool) -> set[bytes]:
+        """Let the script put jobs where their records say. Returns those that are not in the dead set any more.
+
+        Where any was set aside, or lately was, those that went on meanwhile are taken off the dead set too.
+        """
+        letters = await self._letters(ids)
+        moved = {job_id for job_id, letter in letters.items() if letter == "f"}
+        if moved or mixed:
+            left = [job_id for job_id, letter in letters.items() if letter == "e"]
+            cleared = await self._letters(left, clear=True)
+            moved |= {job_id for job_id, letter in cleared.items() if letter in "fo"}
         return moved
 
-    async def _call(self, days: Sequence[str], ids: Sequence[bytes]) -> str:
-        call = calls.repair(self._keys, days=days, ids=ids, mend=False, place=True, now=self._store.session.now)
+    async def _letters(self, ids: Sequence[bytes], *, clear: bool = False) -> dict[bytes, str]:
+        """What the script says of each job, the buckets of their fire times named."""
+        today_ms = self._store.session.clock.now_ms()
+        days = [day_of(today_ms), day_of(max(0, today_ms - DAY_MS))]
+        found: dict[bytes, str] = {}
+        left = list(ids)
+        while left:
+            found |= zip(left, await self._call(days, left, clear), strict=True)
+            left = [job_id for job_id in left if found[job_id] == "l"]
+        for job_id in [job_id for job_id, letter in found.items() if letter == "m"]:
+            (raw,) = await self._store.send([("HGET", self._keys.jobs, job_id)])
+            with suppress(UndecodableJob):
+                job = read_record(JobId(as_text(job_id)), QueueName(self._keys.queue), raw or b"")
+                found[job_id] = await self._call([day_of(job.fire_at_ms)], [job_id], clear)
+        return found
+
+    async def _call(self, days: Sequence[str], ids: Sequence[bytes], clear: bool) -> str:
+        call = calls.repair(
+            self._keys, days=days, ids=ids, mend=False, place=not clear, clear=clear, now=self._store.session.now
+        )
         (reply,) = await self._store.send([call])
         return calls.read_repair(call, reply).jobs

@@ -243,7 +243,7 @@ class Reaper:
         if jumps != self._jumps_then[keys.queue]:
             self._jumps_then[keys.queue] = jumps
             aside.forget()
-        back = await aside.look()
+        back = await aside.look(mixed=time.monotonic() < self._mixed_until)
         if back:
             self._mixed_until, self._found_aside = time.monotonic() + _MIXED_S, True
             log.info("queue %s: took back %s that another version set aside", keys.queue, counted(back, "job"))

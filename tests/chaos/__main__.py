@@ -77,7 +77,7 @@ def main() -> None:
     settings = Settings(
         seed=seed, duration_s=given.duration, rate=given.jobs_per_second, binary=binary, directory=directory,
         tame=given.wanted is not None and "failpoints" not in given.wanted,
-        former=directory / "former" if given.former else None,
+        former=directory / "former" if given.former else None, drain_s=240.0 if given.former else 90.0,
     )  # fmt: skip
     if settings.former is not None:
         unpack(settings.former)

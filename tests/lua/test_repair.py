@@ -312,8 +312,8 @@ def test_the_keys_of_another_schema_are_not_touched(shard: Shard) -> None:
     shard.leaves(before)
 
 
-def place(shard: Shard, *ids: str, days: tuple[str, ...] = (TODAY,)) -> str:
-    call = repair(KEYS, days=days, ids=ids, mend=False, place=True, now=at(NOW))
+def place(shard: Shard, *ids: str, days: tuple[str, ...] = (TODAY,), clear: bool = False) -> str:
+    call = repair(KEYS, days=days, ids=ids, mend=False, place=not clear, clear=clear, now=at(NOW))
     return read_repair(call, shard.run(call)).jobs
 
 
@@ -345,20 +345,28 @@ def test_what_another_version_set_aside_is_taken_back_to_where_its_record_says(s
                          "days": {TODAY: int(TODAY), TOMORROW: int(TOMORROW)}})  # fmt: skip
 
 
-def test_a_job_that_went_on_while_it_was_aside_leaves_the_dead_set_and_stays_where_it_is(shard: Shard) -> None:
+def test_a_job_that_went_on_while_it_was_aside_is_cleared_off_the_dead_set_and_stays_where_it_is(shard: Shard) -> None:
     jobs = {"runs": held(NOW_US - 9), "ended": record("d", keep=60, body=b""), "waits": record(fire=NOW + 9)}
     homes = {"processing": {"runs": NOW + 3}, "done": {"ended": NOW + 60}, f"wheel:{TODAY}": {"waits": NOW + 9}}
     index = {"days": {TODAY: int(TODAY)}}
-    shard.put({"jobs": jobs, "dead": dict.fromkeys([*jobs, "gone"], NOW), "meta": FOUNDED} | homes | index)
-    assert place(shard, *jobs, "gone") == "fffo"
+    before = {"jobs": jobs, "dead": dict.fromkeys([*jobs, "gone"], NOW), "meta": FOUNDED} | homes | index
+    shard.put(before)
+    assert place(shard, *jobs, "gone") == "eeee"
+    shard.leaves(before)
+    assert place(shard, *jobs, "gone", clear=True) == "fffo"
     shard.leaves({"jobs": jobs, "meta": FOUNDED, "wake": ["1"]} | homes | index)
 
 
-def test_taking_back_puts_nothing_else_right(shard: Shard) -> None:
-    broken: Keyspace = {"days": {LATER: int(LATER)}, "meta": BAD_FIELDS, "schedules:due": {"ghost": NOW}}
-    shard.put(broken | {"jobs": {"a": record("x")}, "dead": {"a": NOW}})
-    assert place(shard, "a") == "c"
-    shard.leaves(broken | {"jobs": {"a": record("x")}, "dead": {"a": NOW}})
+@pytest.mark.parametrize("clear", [False, True])
+def test_taking_back_puts_nothing_else_right(shard: Shard, clear: bool) -> None:
+    broken: Keyspace = {
+        "days": {LATER: int(LATER)}, "meta": BAD_FIELDS, "schedules:due": {"ghost": NOW}, "processing": {"lost": NOW},
+        "jobs": {"a": record("x"), "b": record("x"), "c": record(), "d": record(version="3")},
+        "dead": {"a": NOW, "b": NOW + 365 * 86_400_000},
+    }  # fmt: skip
+    shard.put(broken)
+    assert place(shard, "a", "b", "c", "d", "lost", clear=clear) == "ccccc"
+    shard.leaves(broken)
 
 
 def test_taking_back_ends_early_when_the_records_come_to_two_mebibytes(shard: Shard) -> None:

@@ -137,6 +137,19 @@ def dead_and_redriven(book: Book) -> None:
     book.snapshot(5_000)
 
 
+def set_aside_by_a_version_that_cannot_read_it(book: Book) -> None:
+    """Its reap says that the jobs are dead. One is taken back and reaped again, the other was ended by its holder."""
+    for job in ("a", "b"):
+        book.enqueue(job)
+        book.claim(job, 10)
+    book.reap(1_100, dead=("a", "b"))
+    book.settle("complete", "b", 1_150, of=10)
+    book.call("repair", 1_200, [{"id": "a", "letter": "f"}, {"id": "b", "letter": "o"}], proc="w1")
+    book.reap(1_210, back=("a",))
+    book.run("a", 1_300, fire=1_210, attempt=2)
+    book.snapshot(5_000)
+
+
 def redriven_by_a_request_that_was_sent_before_its_death(book: Book) -> None:
     """It was carried out after the death; that is known only from its repeat."""
     book.enqueue("a", most=1)

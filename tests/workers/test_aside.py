@@ -129,3 +129,16 @@ async def test_after_a_jump_of_the_clock_all_of_it_is_looked_at_again(stage: Sta
     contact.counted("default", 1)
     await reaper._take_back(stage.keys)
     assert (len(stage.dead()), looked) == (1, ["default"]), "and the poller looks at once"
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+async def test_what_went_on_while_it_was_aside_leaves_the_dead_set_where_versions_are_mixed(
+    stage: Stage, mixed: bool
+) -> None:
+    now = stage.now_ms
+    raw = record(fire=now + 60_000)
+    stage.put({"job-a": raw})
+    stage.client.zadd(stage.keys.wheel(day_of(now + 60_000)), {"job-a": now + 60_000})
+    assert await stage.aside.look(mixed=mixed) == mixed
+    assert stage.dead() == (set() if mixed else {b"job-a"}), "else it is damage, which a person is told of"
+    assert stage.bucket(now + 60_000) == {b"job-a": now + 60_000}

@@ -24,7 +24,7 @@ class Repaired:
 
     jobs: str
     """c consistent, g gone, o without a record, f in the wrong place, p unreadable and in no set, t its time cannot be,
-    m day not named; with `place` l left for another call."""
+    m day not named; with `place` e in the dead set and elsewhere, and left there, l left for another call."""
     days: str
     """c consistent, e in the index and empty, l not in the index."""
     digests: str
@@ -48,12 +48,13 @@ def repair(
     mend: bool,
     tend: bool = False,
     place: bool = False,
+    clear: bool = False,
     now: str = "",
 ) -> Call:
     """Build the call for up to REPAIR_JOBS ids, digests and schedules and REPAIR_DAYS buckets.
 
     schedules: names, and until when each must be looked at, ms. mend: put right what is found. tend: only the schedules.
-    place: only the jobs, as many as come to 2 MiB.
+    place: only jobs that another version set aside, as many as come to 2 MiB; clear: also those that went on since.
     """
     names = (
         keys.meta, keys.jobs, keys.days, keys.processing, keys.dead, keys.done, keys.dedup, keys.dedup_expiry, keys.wake,
@@ -61,7 +62,7 @@ def repair(
     )  # fmt: skip
     layout = [word for day in days for word in (day, day_start_ms(day))]
     listed = [word for name, latest in schedules for word in (name, "" if latest is None else latest)]
-    how = "mend" if mend else "tend" if tend else "place" if place else "look"
+    how = "mend" if mend else "tend" if tend else "clear" if clear else "place" if place else "look"
     counts = (len(days), len(digests), len(schedules))
     args = (now, how, *counts, *layout, *digests, *listed, *ids)
     return Call(script("repair"), names, args, None if how == "look" else _told, (counts, ids))

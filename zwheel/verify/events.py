@@ -118,6 +118,21 @@ class JobLine:
         for events in (self.moves, self.extends, self.maybe, self.refused, self.starts, self.ends):
             if len(events) > 1:
                 events.sort(key=_order)
+        if any(event.op == "repair" for event in self.maybe):
+            self._leave_out_what_was_set_aside()
+
+    def _leave_out_what_was_set_aside(self) -> None:
+        """A reap by a version that cannot read a job says that the job is dead, and only sets it aside.
+
+        A later version takes the job back by a repair, before it is claimed again: that reap changed nothing of it. Its
+        holder may end it until then.
+        """
+        back = [event.us for event in self.maybe if event.op == "repair" and event.letter in ("f", "o")]
+        claims = [move.us for move in self.moves if move.op == "claim"]
+        for reap in [move for move in self.moves if move.op == "reap" and move.letter == "x"]:
+            again = min((us for us in claims if us > reap.us), default=NEVER)
+            if any(reap.since <= us <= again for us in back):
+                self.moves.remove(reap)
 
     def generation(self, event: Event) -> list[Event]:
         """The moves since the enqueue that the event belongs to, up to the next one."""
