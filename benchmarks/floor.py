@@ -76,7 +76,8 @@ async def bare_drain(server: Server, wheel: Wheel, jobs: int) -> float:
         )  # fmt: skip
         asked = [claim]
         if ends:
-            asked.insert(0, calls.complete(keys, ends, lane=Lane(session.caller, "complete", session.request())))
+            lane = Lane(session.caller, "settle", session.request())
+            asked.insert(0, calls.settle(keys, ends, most_dead=0, now_ms=session.clock.now_ms(), lane=lane))
         replies = await store.send(asked)
         done += len(ends)
         claimed = read_claim(replies[-1])

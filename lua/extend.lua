@@ -29,11 +29,10 @@ end
 local ids, tokens = claims(3, 2)
 local asked = #ids
 local records = read_within(jobs, ids, BUDGET)
-local letters = verdicts_of(ids, tokens, records)
-local renewed = {}
+local letters, renewed = {}, {}
 for i = 1, #ids do
-  if letters[i] == '' then
-    letters[i] = 'k'
+  letters[i] = verdict(records[i], tokens[i]) or 'k'
+  if letters[i] == 'k' then
     renewed[#renewed + 1] = now_ms + lease
     renewed[#renewed + 1] = ids[i]
   end

@@ -22,6 +22,7 @@
 --#include dedup
 --#include holders
 --#include leave
+--#include moves
 local meta, replay_key, jobs = KEYS[1], KEYS[2], KEYS[3]
 -- How soon a job that nobody could be told of goes round again, ms.
 local UNTOLD = 1000
@@ -51,24 +52,25 @@ for k = 8, #KEYS, 2 do
 end
 -- The offer ends with the day, so that a claim finds the job in today's bucket.
 local ends = math.min(math.ceil(now / 1000) + (told and stands or math.min(stands, UNTOLD)), start + DAY - 1)
-local ids, records, letters = holders(jobs, 6, 3)
+local ids, tokens = claims(6, 3)
+local records, letters = redis.call('HMGET', jobs, unpack(ids)), {}
 local fire_text = string.format('%015.0f', ends)
-local hints = {}
+local hints, out = {}, { gone = {} }
 for i = 1, #ids do
-  if letters[i] == '' then
+  letters[i] = verdict(records[i], tokens[i]) or 'o'
+  if letters[i] == 'o' then
     local id, record, failures = ids[i], records[i], ARGV[3 * i + 5]
-    letters[i] = 'o'
     if failures == '' then
       failures = nil
     elseif failures == 'none' then
       failures = ''
     end
-    go_back(id, record, 1, ends, fire_text, failures, KEYS[7], day)
+    go_back(out, id, record, 1, ends, fire_text, failures, KEYS[7], day)
     hints[#hints + 1] = ends
     hints[#hints + 1] = id .. ' ' .. string.sub(record, 7, 21) .. ' ' .. string.sub(record, 22, 37)
   end
 end
-leave({ jobs = jobs, processing = KEYS[4], days = KEYS[5] }, now_ms)
+leave(out, { jobs = jobs, processing = KEYS[4], days = KEYS[5] }, now_ms)
 if #hints > 0 then
   for k = 8, #KEYS, 2 do
     if not void[k].err then

@@ -36,6 +36,7 @@
 --#include behind
 --#include trim
 --#include leave
+--#include moves
 local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[3]
 local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end', 'leased',
@@ -84,16 +85,17 @@ if #ids == 0 then
 end
 local records = read_within(jobs, ids, BUDGET)
 local fire_text = string.format('%015.0f', fire)
-local back, dead, orphans = {}, {}, 0
+local back, dead, orphans, out = {}, {}, 0, { gone = {} }
 for i = 1, #ids do
   local id, record = ids[i], records[i]
   if record and not readable(record) then
     dead[#dead + 1] = id
-    set_aside(id, now_ms)
+    stays(out, id)
+    note(out, 'dead', now_ms, id)
   elseif not record or string.sub(record, 2, 2) ~= 'p' then
     -- It stands where its record says already: a script that was cut short left it here too.
     orphans = orphans + 1
-    belongs_elsewhere(id)
+    stays(out, id)
   else
     local _, _, failures = fields(record)
     local attempt = tonumber(string.sub(record, 3, 6))
@@ -108,21 +110,21 @@ for i = 1, #ids do
     end
     if attempt >= tonumber(string.sub(record, 46, 49)) then
       dead[#dead + 1] = id
-      end_dead(id, record, failures, now_ms)
+      end_dead(out, id, record, failures, now_ms)
     else
       back[#back + 1] = id
-      go_back(id, record, 0, fire, fire_text, failures, KEYS[8 + today], ARGV[8 + 2 * today])
+      go_back(out, id, record, 0, fire, fire_text, failures, KEYS[8 + today], ARGV[8 + 2 * today])
     end
   end
 end
-local died, soonest = leave({
+leave(out, {
   jobs = jobs, processing = processing, days = KEYS[4], dead = KEYS[5], dedup = KEYS[6], expiry = KEYS[7],
 }, now_ms)
-if died then
+if out.dead then
   trim_dead(KEYS[5], jobs, meta, most, now_ms)
 end
-if soonest then
-  wake(KEYS[8], soonest, now_ms, stored.keeper_at, stored.keeper_end)
+if out.soonest then
+  wake(KEYS[8], out.soonest, now_ms, stored.keeper_at, stored.keeper_end)
 end
 if orphans > 0 then
   count(meta, 'orphans', orphans)

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import hiredis
 
 from zwheel.calls.scripts import NAMES, script
+from zwheel.calls.settle import ENDS
 
 T = TypeVar("T")
 Command = list[bytes]
@@ -45,9 +46,21 @@ def name_of(command: Command) -> str:
     return first.decode()
 
 
+def names_of(command: Command) -> list[str]:
+    """The same, and the ways in which jobs end by a `settle`."""
+    name = name_of(command)
+    if name != "settle":
+        return [name]
+    args = command[5 + int(command[2]) :]
+    done = args.index(b"") if b"" in args else len(args)
+    others = args[done + 3 + 2 * int(args[done + 2]) :] if done < len(args) else []
+    letters = {chr(token[0]) for token in others[1::4]} | ({"d"} if done else set())
+    return [name, *(ENDS[letter] for letter in letters)]
+
+
 def runs(name: str) -> Match:
-    """Match a script by its name, or a command by its name in capitals."""
-    return lambda command: name_of(command) == name
+    """Match a script by its name, or that of a way in which jobs end by it, or a command by its name in capitals."""
+    return lambda command: name in names_of(command)
 
 
 class _Arming:
@@ -263,7 +276,7 @@ class _Link:
             batch: list[Command] = []
             while (command := parser.gets()) is not False:
                 batch.append(command)
-            names = [name_of(command) for command in batch]
+            names = [name for command in batch for name in names_of(command)]
             self._proxy.asked.update(names)
             arming = self._proxy.fault_for(batch)
             if arming is not None and arming.fault is Fault.BEFORE:

@@ -1,4 +1,4 @@
-"""The settler: gathers how jobs of one shard ended and turns them into batched calls, safe to send again.
+"""The settler: gathers how jobs of one shard ended and turns them into one batched call, safe to send again.
 
 The event loop hands outcomes in and sends them, as a rule. While a task blocks the loop, the heartbeat's thread takes
 the outcomes that wait and sends them on lanes of its own: a lock lets one of the two take at a time.
@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TypeVar
 
 from zwheel import calls
-from zwheel.calls import BATCH_LIMIT, OFFER_MS, Back, Call, Lane, Offer, Reply, Session
+from zwheel.calls import BATCH_LIMIT, OFFER_MS, Call, Ending, Lane, Offer, Reply, Session
 from zwheel.current import SCHEDULE_HEADER
 from zwheel.errors import LeaseLost
 from zwheel.keys import ShardKeys
@@ -27,13 +27,12 @@ T = TypeVar("T")
 #: How many bytes of records and failures one call may make its script read and write: that takes a few ms.
 _BATCH_BYTES = 2 * 1024 * 1024
 Read = Callable[[Reply], None]
-_Backs = deque[tuple[Claim, Back]]
 #: Groups of workers, and how long an offer to them stands, ms.
 _To = tuple[tuple[str, ...], int]
 
 
 class Settler:
-    """Outcomes of one shard, waiting to be sent. One batch of each kind is under way at a time, on each set of lanes."""
+    """Outcomes of one shard, waiting to be sent. One batch and one of offers are under way at a time, on each set of lanes."""
 
     def __init__(
         self, session: Session, keys: ShardKeys, worker: str, most_dead: int,
@@ -44,10 +43,9 @@ class Settler:
         self._keys = keys
         self._worker = worker
         self._most_dead = most_dead
+        #: Those that ended well, and the others.
         self._done: deque[Claim] = deque()
-        self._retried: _Backs = deque()
-        self._released: _Backs = deque()
-        self._buried: deque[tuple[Claim, bytes]] = deque()
+        self._others: deque[tuple[Claim, Ending]] = deque()
         self._offered: deque[tuple[Claim, Offer, _To]] = deque()
         self.lost = 0
         #: Held by the thread that takes outcomes. Whoever adds one needs no lock.
@@ -78,7 +76,7 @@ class Settler:
     def retry(self, claim: Claim, delay_ms: int, failures: bytes) -> None:
         """The attempt failed; another follows after `delay_ms`."""
         claim.ended = True
-        self._retried.append((claim, Back(claim.id, claim.token, None, delay_ms, failures)))
+        self._others.append((claim, Ending(claim.id, claim.token, "r", failures, None, delay_ms)))
 
     def release(
         self, claim: Claim, delay_ms: int | None = None, failures: bytes = b"", at_ms: int | None = None
@@ -87,7 +85,7 @@ class Settler:
         claim.ended = True
         if at_ms is None and delay_ms is None:
             at_ms = claim.fire_at_ms
-        self._released.append((claim, Back(claim.id, claim.token, at_ms, delay_ms or 0, failures)))
+        self._others.append((claim, Ending(claim.id, claim.token, "b", failures, at_ms, delay_ms or 0)))
 
     def offer(self, claim: Claim, groups: tuple[str, ...], failures: bytes = b"", stands_ms: int = OFFER_MS) -> None:
         """The job goes back unharmed, and is offered for so long to groups of workers that know its task."""
@@ -98,12 +96,12 @@ class Settler:
         """The job is dead; the last of its failures says why."""
         claim.ended = True
         self._ends(claim)
-        self._buried.append((claim, failures))
+        self._others.append((claim, Ending(claim.id, claim.token, "x", failures)))
 
     @property
     def waiting(self) -> bool:
         """Whether there is anything to send."""
-        return bool(self._done or self._retried or self._released or self._buried or self._offered)
+        return bool(self._done or self._others or self._offered)
 
     def take(self, lanes: str = "") -> list[tuple[Call, Read]]:
         """Turn the outcomes that wait into calls, each with what reads its reply.
@@ -112,86 +110,95 @@ class Settler:
         """
         session, keys = self._session, self._keys
         taken: list[tuple[Call, Read]] = []
-        if ended := self._some(self._done, lambda some: [len(one.raw) for one in some]):
-            ends = [(claim.id, claim.token) for claim in ended]
-            call = calls.complete(keys, ends, lane=self._lane(lanes + "complete"), now=session.now)
-            taken.append((call, lambda reply: self._read(ended, calls.read_letters(reply), "d")))
-        if buried := self._some(self._buried, lambda some: [len(one.raw) + len(failures) for one, failures in some]):
-            graves = [(claim.id, claim.token, failures) for claim, failures in buried]
-            call = calls.bury(keys, graves, most_dead=self._most_dead, lane=self._lane(lanes + "bury"), now=session.now)
-            dead = [claim for claim, _ in buried]
-            taken.append((call, lambda reply: self._read(dead, calls.read_letters(reply), "x")))
-        if retried := self._some(self._retried, _bytes_back):
-            sent = calls.retry(
-                keys, [back for _, back in retried], now_ms=session.clock.now_ms(),
-                lane=self._lane(lanes + "retry"), now=session.now,
+        # One call for both: neither keeps the other from being told.
+        others: list[tuple[Claim, Ending]] = []
+        size = 0
+        if self._others:
+            room = max(BATCH_LIMIT // 2, BATCH_LIMIT - len(self._done))
+            others, size = self._some(self._others, _sizes, room)
+        done, _ = self._some(
+            self._done,
+            lambda some: [len(one.raw) for one in some],
+            BATCH_LIMIT - len(others),
+            _BATCH_BYTES - size,
+        )
+        if done or others:
+            call = calls.settle(
+                keys, [(claim.id, claim.token) for claim in done], [one for _, one in others], most_dead=self._most_dead,
+                now_ms=session.clock.now_ms() if others else 0, lane=self._lane(lanes + "settle"), now=session.now,
             )  # fmt: skip
-            taken.append((sent, lambda reply: self._read_back(sent, retried, self._retried, reply, "r")))
-        if released := self._some(self._released, _bytes_back):
-            freed = calls.release(
-                keys, [back for _, back in released], now_ms=session.clock.now_ms(),
-                lane=self._lane(lanes + "release"), now=session.now,
-            )  # fmt: skip
-            taken.append((freed, lambda reply: self._read_back(freed, released, self._released, reply, "b")))
-        if offered := self._some(
-            self._offered, lambda some: [len(one.raw) + len(offer.failures) for one, offer, _ in some]
-        ):
+            taken.append((call, lambda reply: self._read_settled(done, others, reply)))
+        offered, _ = self._some(
+            self._offered, lambda some: [len(one.raw) + len(offer.failures) for one, offer, _ in some], BATCH_LIMIT
+        )
+        if offered:
             # One call goes to one set of groups: the others wait for the next round trip.
             groups, stands_ms = to = offered[0][2]
             self._offered.extendleft(reversed([one for one in offered if one[2] != to]))
             mine = [one for one in offered if one[2] == to]
-            call = calls.offer(
+            sent = calls.offer(
                 keys, [one for _, one, _ in mine], groups=groups, now_ms=session.clock.now_ms(),
                 lane=self._lane(lanes + "offer"), stands_ms=stands_ms, now=session.now,
             )  # fmt: skip
-            taken.append((call, lambda reply: self._read_offered(mine, reply)))
+            taken.append((sent, lambda reply: self._read_offered(mine, reply)))
         return taken
 
-    def _some(self, waiting: deque[T], bytes_of: Callable[[list[T]], list[int]]) -> list[T]:
-        """Take the oldest of them, as many as one call may carry; what is left goes out with the next round trip."""
-        if not waiting:
-            return []
+    def _some(
+        self, waiting: deque[T], bytes_of: Callable[[list[T]], list[int]], most: int, most_bytes: int = _BATCH_BYTES
+    ) -> tuple[list[T], int]:
+        """Take the oldest of them, as many as one call may carry, and say how many bytes these make its script read and
+        write; what is left goes out with the next round trip.
+        """
+        if not waiting or most_bytes <= 0:
+            return [], 0
         pop = waiting.popleft
         with self._taking:
-            taken = [pop() for _ in range(min(len(waiting), BATCH_LIMIT))]
+            taken = [pop() for _ in range(min(len(waiting), most))]
             sizes = bytes_of(taken)
-            if sum(sizes) > _BATCH_BYTES:
+            size = sum(sizes)
+            if size > most_bytes:
                 # The outcome that crosses the limit still goes, so that one of any size is sent.
-                fits = next(number for number, size in enumerate(accumulate(sizes), 1) if size >= _BATCH_BYTES)
+                fits = next(number for number, size in enumerate(accumulate(sizes), 1) if size >= most_bytes)
                 waiting.extendleft(reversed(taken[fits:]))
                 del taken[fits:]
-        return taken
+        return taken, size
+
+    def _read_settled(self, done: list[Claim], others: list[tuple[Claim, Ending]], reply: Reply) -> None:
+        letters = calls.read_letters(reply)
+        if letters is None:
+            self._done.extendleft(reversed(done))
+            self._others.extendleft(reversed(others))
+            return
+        batch, good = done, "d" * len(done)
+        if others:
+            batch = [*done, *(claim for claim, _ in others)]
+            good += "".join([one.letter for _, one in others])
+        self._settled(batch)
+        if letters != good:
+            self._lost(batch, letters, good)
+        if self._schedules and ("d" in good or "x" in good):
+            ended, self._schedules = self._schedules, set()
+            for schedule in ended:
+                self._occurrence_ended(schedule)
 
     def _read_offered(self, batch: list[tuple[Claim, Offer, _To]], reply: Reply) -> None:
         letters = calls.read_letters(reply)
         if letters is None:
             self._offered.extendleft(reversed(batch))
-        else:
-            self._read([claim for claim, _, _ in batch], letters, "o")
+            return
+        claims = [claim for claim, _, _ in batch]
+        self._settled(claims)
+        self._lost(claims, letters, "o" * len(claims))
 
     def _lane(self, name: str) -> Lane:
         return Lane(self._worker, name, self._session.request())
 
-    def _read_back(self, sent: Call, batch: list[tuple[Claim, Back]], waiting: _Backs, reply: Reply, good: str) -> None:
-        letters = calls.read_refile(sent, reply)
-        if letters is None:
-            waiting.extendleft(reversed(batch))
-        else:
-            self._read([claim for claim, _ in batch], "".join(letters), good)
-
-    def _read(self, batch: list[Claim], letters: str | None, good: str) -> None:
-        self._settled(batch)
-        if self._schedules and good in "dx":
-            ended, self._schedules = self._schedules, set()
-            for schedule in ended:
-                self._occurrence_ended(schedule)
-        if letters is None or letters.count(good) == len(batch):
-            return
-        for claim, letter in zip(batch, letters, strict=True):
-            if letter != good:
+    def _lost(self, batch: list[Claim], letters: str, good: str) -> None:
+        for claim, letter, asked in zip(batch, letters, good, strict=True):
+            if letter != asked:
                 self.lost += 1
                 log.warning("%s", LeaseLost(claim.job_id, int(claim.token)))
 
 
-def _bytes_back(waiting: list[tuple[Claim, Back]]) -> list[int]:
-    return [len(claim.raw) + len(back.failures) for claim, back in waiting]
+def _sizes(others: list[tuple[Claim, Ending]]) -> list[int]:
+    return [len(claim.raw) + len(one.failures) for claim, one in others]

@@ -2,8 +2,8 @@
 
     ZWHEEL_FAILPOINTS="complete.before=kill@3,claim.after=stop"
 
-A name is a transition with `before` (not sent yet) or `after` (answered, the answer not used yet), or `handler.before`
-and `handler.after` around a task's function. `@3` waits for the third time a place is reached; then the place is spent.
+A name is a transition with `before` (not sent yet) or `after` (answered, the answer not used yet); `complete`, `retry`,
+`release` or `bury` for a `settle` by which a job ends so; or `handler` around a task's function. `@3` waits for the third time a place is reached; then the place is spent.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable, Mapping
 
 from zwheel.calls.scripts import NAMES
+from zwheel.calls.settle import ENDS
 from zwheel.errors import ConfigError, OutcomeUnknown
 
-PLACES = frozenset({f"{name}.{side}" for name in (*NAMES, "handler") for side in ("before", "after")})
+PLACES = frozenset({f"{name}.{side}" for name in (*NAMES, *ENDS.values(), "handler") for side in ("before", "after")})
 
 
 def _kill() -> None:

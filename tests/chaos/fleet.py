@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from zwheel.calls.scripts import NAMES
-
 from .app import QUEUES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -157,7 +155,7 @@ class Fleet:
         self._on_death(member, code)
 
     def _failpoints(self) -> str:
-        place = self._rng.choice(sorted(set(NAMES) & set(_PLACES) | {"handler"}))
+        place = self._rng.choice(sorted(_PLACES))
         side = self._rng.choice(("before", "after"))
         actions = ("kill", "stop") if place == "handler" else ("kill", "kill", "lose", "stop")
         return f"{place}.{side}={self._rng.choice(actions)}@{self._rng.randrange(1, _PLACES[place] + 1)}"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.endings import bury, complete
 from zwheel import calls
 from zwheel.broker.store import SyncStore
 from zwheel.cli import run
@@ -168,7 +169,7 @@ class Hand:
     def complete(self, job_id: str, queue: str = "default") -> None:
         """End a claimed job well."""
         with self.session.lane() as lane:
-            (reply,) = self.store.send([calls.complete(self._keys(queue), [(job_id, self._tokens[job_id])], lane=lane)])
+            (reply,) = self.store.send([complete(self._keys(queue), [(job_id, self._tokens[job_id])], lane=lane)])
         assert calls.read_letters(reply) == "d"
 
     def bury(self, job_id: str, *failures: Failure, queue: str = "default") -> None:
@@ -178,7 +179,7 @@ class Hand:
         )
         end = (job_id, self._tokens[job_id], write_failures(told))
         with self.session.lane() as lane:
-            (reply,) = self.store.send([calls.bury(self._keys(queue), [end], most_dead=10_000, lane=lane)])
+            (reply,) = self.store.send([bury(self._keys(queue), [end], most_dead=10_000, lane=lane)])
         assert calls.read_letters(reply) == "x"
 
     def kill(self, *job_ids: str, queue: str = "default") -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.endings import bury, complete
 from tests.servers import RedisServer
 from zwheel import (
     BrokerRefused,
@@ -24,7 +25,7 @@ from zwheel import (
     operations,
 )
 from zwheel.broker.store import Store
-from zwheel.calls import Session, bury, claim, complete, read_claim
+from zwheel.calls import Session, claim, read_claim
 from zwheel.calls.call import Lane
 from zwheel.keys import ShardKeys
 from zwheel.record import write_failures

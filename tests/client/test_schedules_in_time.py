@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.endings import complete
 from tests.servers import RedisServer
 from zwheel import calls
 from zwheel.broker.store import Steps, SyncStore
@@ -105,7 +106,7 @@ class Clock:
                 return sorted(ran)
             ran += [nominal(job_id.decode()) - HOUR for job_id, _ in ends]
             lane = calls.Lane("w", "complete", self.session.request())
-            self.store.send([calls.complete(keys, ends, lane=lane, now=self.session.now)])
+            self.store.send([complete(keys, ends, lane=lane, now=self.session.now)])
 
     def forget(self) -> None:
         """Let the tombstones go whose time is over."""

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.endings import complete
 from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import eventually
@@ -33,7 +34,7 @@ from zwheel import (
     Wheel,
 )
 from zwheel.broker.store import Store
-from zwheel.calls import Session, claim, complete, read_claim
+from zwheel.calls import Session, claim, read_claim
 from zwheel.calls.call import Lane
 from zwheel.keys import ShardKeys
 from zwheel.times import day_of

@@ -8,9 +8,10 @@ import pytest
 import redis
 
 from tests.doctor.conftest import Doctor
+from tests.endings import bury
 from tests.servers import RedisServer
 from tests.skew.hand import QUEUE, Hand
-from zwheel import SyncWheel, calls
+from zwheel import SyncWheel
 from zwheel.times import DAY_MS, day_of
 
 DIGEST = "0123456789abcdef" * 2
@@ -33,7 +34,7 @@ def contents(client: redis.Redis) -> dict[bytes, object]:
 def test_a_queue_in_order_is_told_so_in_one_line(hand: Hand, client: redis.Redis, doctor: Doctor, url: str) -> None:
     hand.enqueue("a", "b", "c", dedup="")
     held = hand.claim(2)
-    hand.end(calls.bury, [("a", held["a"], b"{}\n")], most_dead=10)
+    hand.end(bury, [("a", held["a"], b"{}\n")], most_dead=10)
     told = doctor(url)
     assert told.code == 0
     assert told.of("places") == {

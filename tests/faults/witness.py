@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.endings import bury
 from tests.workers.harness import Log, eventually, running
 from tests.workers.processes import ROOT
 from zwheel import CurrentJob, Job, JobState, Wheel, calls, current_job
@@ -135,5 +136,5 @@ def bury_all(url: str, count: int, queue: str = "default") -> None:
         graves = [(claimed.jobs[i], claimed.jobs[i + 1][21:37], why) for i in range(0, len(claimed.jobs), 2)]
         if graves:
             with store.session.lane() as lane:
-                store.send([calls.bury(keys, graves, most_dead=count, lane=lane)])
+                store.send([bury(keys, graves, most_dead=count, lane=lane)])
     store.close()

@@ -9,17 +9,15 @@ from zwheel.calls import (
     REPAIR_JOBS,
     Advance,
     After,
-    Back,
     Call,
+    Ending,
     Lane,
     NewJob,
     NewOccurrence,
     Offer,
     advance,
-    bury,
     cancel,
     claim,
-    complete,
     define,
     enqueue,
     extend,
@@ -28,10 +26,9 @@ from zwheel.calls import (
     purge,
     reap,
     redrive,
-    release,
     repair,
     reschedule,
-    retry,
+    settle,
     step_down,
 )
 from zwheel.job import JobId, QueueName
@@ -149,29 +146,17 @@ def _pairs(ids: Sequence[str]) -> list[tuple[str, bytes]]:
     return [(name, digits16(TOKEN - (n % 10 == 9))) for n, name in enumerate(ids)]
 
 
-def _complete(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    return complete(KEYS, _pairs(_held(shard, size)), lane=lane, now=now)
-
-
-def _bury(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    ends = [(name, token, WHY) for name, token in _pairs(_held(shard, size))]
-    return bury(KEYS, ends, most_dead=max(1, size // 2), lane=lane, now=now)
-
-
-def _back(shard: Shard, size: int) -> list[Back]:
+def _settle(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """Some end well; of the others every kind."""
     pairs = _pairs(_held(shard, size))
-    return [
-        Back(name, token, _fire(n) if n % 4 else None, n, WHY if n % 2 else b"")
-        for n, (name, token) in enumerate(pairs)
+    done = pairs[::2]
+    others = [
+        Ending(
+            name, token, "xrb"[n % 3], WHY if n % 4 else b"", _fire(n) if n % 5 and n % 3 else None, n if n % 3 else 0
+        )
+        for n, (name, token) in enumerate(pairs[1::2])
     ]
-
-
-def _retry(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    return retry(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now)
-
-
-def _release(shard: Shard, size: int, lane: Lane, now: str) -> Call:
-    return release(KEYS, _back(shard, size), now_ms=NOW, lane=lane, now=now)
+    return settle(KEYS, done, others, most_dead=max(1, size // 8), now_ms=NOW, lane=lane, now=now)
 
 
 def _offer(shard: Shard, size: int, lane: Lane, now: str) -> Call:
@@ -293,10 +278,7 @@ PREPARE: dict[str, Prepare] = {
     "enqueue": _enqueue,
     "claim": _claim,
     "step_down": _step_down,
-    "complete": _complete,
-    "retry": _retry,
-    "bury": _bury,
-    "release": _release,
+    "settle": _settle,
     "offer": _offer,
     "extend": _extend,
     "reap": _reap,

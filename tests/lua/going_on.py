@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zwheel.calls import Lane, claim, complete, prune, read_claim, reap, repair
+from tests.endings import complete
+from zwheel.calls import Lane, claim, prune, read_claim, reap, repair
 from zwheel.times import DAY_MS
 
 from .shard import KEYS, NOW, TODAY, WORKER, Keyspace, Shard, at

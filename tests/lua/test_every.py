@@ -21,10 +21,7 @@ WITH_LANE = (
     "enqueue",
     "claim",
     "step_down",
-    "complete",
-    "retry",
-    "bury",
-    "release",
+    "settle",
     "offer",
     "cancel",
     "reschedule",
@@ -33,7 +30,7 @@ WITH_LANE = (
 )
 #: They let a job end, or another worker have it, or make room.
 WHEN_FULL = (
-    "claim", "step_down", "complete", "retry", "bury", "release", "offer", "extend", "reap", "purge", "prune", "repair",
+    "claim", "step_down", "settle", "offer", "extend", "reap", "purge", "prune", "repair",
 )  # fmt: skip
 
 each = pytest.mark.parametrize("name", NAMES)
@@ -76,7 +73,7 @@ def test_a_repeat_gets_the_first_answer_and_changes_nothing(shard: Shard, name: 
     repeat = shard.run(call._replace(args=later))
     assert repeat[0] == first[0]
     # A delay counts from the clock of the first answer: a repeat tells that one too.
-    counted = [first[1]] if name in ("enqueue", "retry", "release") else []
+    counted = [first[1]] if name in ("enqueue", "settle") else []
     assert _payload(name, repeat) == _payload(name, first) + counted
     assert repeat[1] == at(NOW + 1_234).encode(), "the clock of an answer is the time as it is"
     shard.leaves(stored)
@@ -128,7 +125,7 @@ def test_a_full_batch_of_a_thousand_works(shard: Shard, name: str) -> None:
 def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, name: str) -> None:
     call = prepare(name, shard, 1)
     before = shard.keyspace()
-    fixed = {"complete": 2, "offer": 5, "bury": 3, "cancel": 5, "redrive": 4}.get(name)
+    fixed = {"settle": 2, "offer": 5, "cancel": 5, "redrive": 4}.get(name)
     empty = call.args[:fixed] if fixed else (call.args[0], call.args[1], 0)
     with pytest.raises(redis.exceptions.ResponseError):
         shard.run(call._replace(args=empty))

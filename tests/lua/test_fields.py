@@ -6,20 +6,16 @@ from typing import Any
 
 import pytest
 
+from tests.endings import Back, bury, complete, release, retry
 from zwheel.calls import (
-    Back,
     Lane,
     Offer,
-    bury,
     cancel,
     claim,
-    complete,
     offer,
     reap,
     redrive,
-    release,
     reschedule,
-    retry,
 )
 from zwheel.job import JobId, QueueName
 from zwheel.record import read_record

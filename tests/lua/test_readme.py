@@ -43,7 +43,7 @@ NO_MOVE = "step_down"
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != NO_MOVE])
 def test_an_edge_leads_where_the_header_says(name: str) -> None:
-    """`complete: processing -> done.`, `extend: processing stays processing.`, `reap: processing -> scheduled, or dead.`"""
+    """`settle: processing -> done, dead or scheduled.`, `extend: processing stays processing.`, `reap: processing -> scheduled, or dead.`"""
     sentence = script(name).header.splitlines()[0]
     found = re.match(rf"{name}: ([a-z, ]+?)(?: -> | stays )([a-z, ]+)", sentence)
     assert found
@@ -151,7 +151,7 @@ def test_the_letters_of_fields_are_those_of_the_code() -> None:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     assert f"{ROLE_MS // 1000} to {LONGEST_ROLE_MS // 1000} s" in README
-    assert "'EX', 300" in script("complete").source
+    assert "'EX', 300" in script("settle").source
     assert "5 minutes" in README
     assert LEAST_KEPT_MS == 600_000
     refused = {name for name in NAMES if "allow-oom" not in script(name).source.partition("\n")[0]}

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.lua.shard import DIGEST, DIGEST2, KEYS, Shard, digits16
 from zwheel import calls
-from zwheel.calls import Back, Call, Lane, NewJob, Reply
+from zwheel.calls import Call, Ending, Lane, NewJob, Reply
 from zwheel.calls.claim import ROLE_MS
 from zwheel.job import JobId, QueueName
 from zwheel.record import record_tail
@@ -26,7 +26,7 @@ from .strategies import (
     MOST_DEAD,
     WHY,
     WORKERS,
-    Ending,
+    Fate,
     due,
     endings,
     hows,
@@ -196,55 +196,47 @@ class QueueMachine(RuleBasedStateMachine):
             self.live.append(held)
             self.ever.append(held)
 
-    def complete(self, chosen: list[tuple[str, int]], lane: int) -> None:
-        self.may(deletes=True)
-        claims = self.pick(chosen)
-        call = calls.complete(
-            KEYS, [(held.id, digits16(held.token)) for held in claims], lane=self.lane(lane), now=self.now
-        )
-        letters = calls.read_letters(self.run(call, lane))
-        assert letters == self.model.complete(self.given, [(held.id, held.token) for held in claims])
-        self.settled(claims, letters, "d")
-
-    def bury(self, chosen: list[tuple[str, int]], lane: int) -> None:
-        self.may(deletes=True)
-        claims = self.pick(chosen)
-        ends = [(held.id, digits16(held.token), WHY) for held in claims]
-        call = calls.bury(KEYS, ends, most_dead=MOST_DEAD, lane=self.lane(lane), now=self.now)
-        letters = calls.read_letters(self.run(call, lane))
-        pairs = [(held.id, held.token) for held in claims]
-        assert letters == self.model.bury(self.given, pairs, failures=WHY, most_dead=MOST_DEAD)
-        self.settled(claims, letters, "x")
-
-    def go_back(
-        self, chosen: list[tuple[str, int]], offset: int | None, delay: int, failed: bool, lane: int, name: str
-    ) -> None:
-        """Retry or release. As a worker does, a job is not retried after its last attempt."""
-        self.may()
-        claims = [held for held in self.pick(chosen) if name == "b" or held.attempt < held.most]
-        if not claims:
+    def end(self, ends: Sequence[tuple[Held, Ending | None]], lane: int) -> None:
+        """Settle claims, those without an ending well. As a worker does, a job is not retried after its last attempt."""
+        ends = [(h, e) for h, e in ends if e is None or e.letter != "r" or h.attempt < h.most]
+        if not ends:
             return
-        at = None if offset is None else self.now_ms + offset
-        failures = WHY * 2 if failed else b""
-        build = calls.retry if name == "r" else calls.release
-        batch = [Back(held.id, digits16(held.token), at, delay, failures) for held in claims]
-        sent = build(KEYS, batch, now_ms=self.now_ms, lane=self.lane(lane), now=self.now)
-        letters = calls.read_refile(sent, self.run(sent, lane))
-        assert letters is not None
-        pairs = [(held.id, held.token) for held in claims]
-        expected = self.model.refile(self.given, pairs, letter=name, at=at, delay=delay, failures=failures)
-        assert "".join(letters) == expected
-        self.settled(claims, expected, name, back=True)
-        for held, letter in zip(claims, letters, strict=True):
-            if letter == name:
+        self.may(deletes=True)
+        claims = [h for h, e in ends if e is None] + [h for h, e in ends if e is not None]
+        others = [e for _, e in ends if e is not None]
+        done = [(held.id, held.token) for held in claims[: len(claims) - len(others)]]
+        call = calls.settle(
+            KEYS, [(job_id, digits16(token)) for job_id, token in done], others, most_dead=MOST_DEAD, now_ms=self.now_ms,
+            lane=self.lane(lane), now=self.now,
+        )  # fmt: skip
+        letters = calls.read_letters(self.run(call, lane))
+        assert letters == self.model.settle(self.given, done, others, most_dead=MOST_DEAD)
+        asked = "d" * len(done) + "".join(one.letter for one in others)
+        for held, letter, good in zip(claims, letters, asked, strict=True):
+            if letter == good:
+                self.history.accepted(held.id, held.token, back=letter in "rb")
+            if letter == good and letter in "rb":
                 self.someone_wakes(self.model.jobs[held.id].fire)
-
-    def settled(self, claims: Sequence[Held], letters: str | None, accepted: str, *, back: bool = False) -> None:
-        assert letters is not None
-        for held, letter in zip(claims, letters, strict=True):
-            if letter == accepted:
-                self.history.accepted(held.id, held.token, back=back)
         self.forget(claims)
+
+    def ending_of(self, held: Held, how: str, when: tuple[int | None, int], failed: bool) -> Ending | None:
+        """What becomes of a claim. how: a letter; d ends well."""
+        offset, delay = when
+        if how == "d":
+            return None
+        failures = WHY if how == "x" else WHY * 2 if failed else b""
+        at = None if offset is None or how == "x" else self.now_ms + offset
+        return Ending(held.id, digits16(held.token), how, failures, at, 0 if how == "x" else delay)
+
+    @rule(chosen=picks, hows=st.lists(st.sampled_from("dxrb"), min_size=4, max_size=4), when=whens, lane=lanes)
+    def end_in_many_ways(
+        self, chosen: list[tuple[str, int]], hows: list[str], when: tuple[int | None, int], lane: int
+    ) -> None:
+        """One batch in which each job ends in its own way."""
+        if self.ever:
+            claims = self.pick(chosen)
+            ends = [(held, self.ending_of(held, hows[i % 4], when, lane % 2 == 0)) for i, held in enumerate(claims)]
+            self.end(ends, lane)
 
     def extend(self, chosen: list[tuple[str, int]], lease: int = LEASE) -> None:
         self.may()
@@ -387,7 +379,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert reply[7:] == [element for pair in still for element in pair]
 
     @rule(batch=st.lists(due, min_size=1, max_size=4), endings=endings, worker=workers, lane=lanes)
-    def work_comes(self, batch: list[tuple[Any, ...]], endings: list[Ending], worker: str, lane: int) -> None:
+    def work_comes(self, batch: list[tuple[Any, ...]], endings: list[Fate], worker: str, lane: int) -> None:
         """Jobs that are due at once, a worker that takes them, and what becomes of some; back ones are taken again."""
         self.enqueue(batch, lane)
         self.claim(worker, 4, lane, True)
@@ -408,12 +400,10 @@ class QueueMachine(RuleBasedStateMachine):
     def settle(self, chosen: list[tuple[str, int]], how: str, when: tuple[int | None, int], lane: int) -> None:
         if not self.ever:
             return
-        if how in ("complete", "bury"):
-            getattr(self, how)(chosen, lane)
-        elif how.startswith("extend"):
+        if how.startswith("extend"):
             self.extend(chosen, LEASE if how == "extend" else 3 * LEASE)
         else:
-            self.go_back(chosen, *when, lane % 2 == 0, lane, how)
+            self.end([(held, self.ending_of(held, how, when, lane % 2 == 0)) for held in self.pick(chosen)], lane)
 
     @rule(
         late=workers, limit=st.sampled_from((1, 100)), early_us=st.sampled_from((-LEASE * 1000, 0, 1, 1_000)),

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.lua.shard import Keyspace
+from zwheel.calls import Ending
+from zwheel.outside import as_text
 from zwheel.times import DAY_MS, day_of
 
 from .entries import Answer, Entry, Reaped, Told, Wanted
@@ -219,58 +221,50 @@ class Model:
             return "m"
         return "" if job.state == "p" and job.token == token else "f"
 
-    def complete(self, given: int, claims: Iterable[tuple[str, int]]) -> str:
-        """A letter a job: d done, or a refusal."""
+    def settle(
+        self, given: int, done: Iterable[tuple[str, int]], others: Iterable[Ending] = (), *, most_dead: int
+    ) -> str:
+        """A letter a job, those that ended well first: what is asked for, or a refusal."""
         self.contact(given)
         letters = ""
-        for job_id, token in claims:
+        for job_id, token in done:
             refused = self._refusal(job_id, token)
             letters += refused or "d"
             if not refused:
-                job = self.jobs[job_id]
-                self._free(job_id, self.time // 1000)
-                self._delete(job_id)
-                if job.keep:
-                    self.jobs[job_id] = replace(job, state="d")
-                    self.kept_until[job_id] = self.time // 1000 + job.keep
-        return letters
-
-    def bury(self, given: int, claims: Iterable[tuple[str, int]], *, failures: bytes, most_dead: int) -> str:
-        """A letter a job: x dead, or a refusal."""
-        self.contact(given)
-        letters = ""
-        for job_id, token in claims:
-            refused = self._refusal(job_id, token)
-            letters += refused or "x"
-            if not refused:
-                self._die(job_id, failures)
+                self._end_well(job_id)
+        for one in others:
+            job_id = as_text(one.job_id)
+            refused = self._refusal(job_id, int(one.token))
+            letters += refused or one.letter
+            if not refused and one.letter == "x":
+                self._die(job_id, one.failures)
+            elif not refused:
+                fire = -(-given // 1000) + one.delay_ms if one.at_ms is None else one.at_ms
+                self._go_back(job_id, fire, one.letter == "b", one.failures)
         if "x" in letters:
             self._trim(most_dead)
         return letters
+
+    def _end_well(self, job_id: str) -> None:
+        job = self.jobs[job_id]
+        self._free(job_id, self.time // 1000)
+        self._delete(job_id)
+        if job.keep:
+            self.jobs[job_id] = replace(job, state="d")
+            self.kept_until[job_id] = self.time // 1000 + job.keep
+
+    def _go_back(self, job_id: str, fire: int, unharmed: bool, failures: bytes) -> None:
+        job = self.jobs[job_id]
+        attempt = max(0, job.attempt - 1) if unharmed else job.attempt
+        kept = failures or job.failures
+        self.jobs[job_id] = replace(job, state="s", attempt=attempt, fire=fire, failures=kept)
+        del self.leases[job_id]
 
     def _die(self, job_id: str, failures: bytes) -> None:
         self._free(job_id, self.time // 1000)
         self.jobs[job_id] = replace(self.jobs[job_id], state="x", failures=failures)
         del self.leases[job_id]
         self.died[job_id] = self.time // 1000
-
-    def refile(
-        self, given: int, claims: Iterable[tuple[str, int]], *, letter: str, at: int | None, delay: int, failures: bytes
-    ) -> str:
-        """retry (letter r) and release (letter b): a letter a job, or a refusal."""
-        self.contact(given)
-        fire = -(-given // 1000) + delay if at is None else at
-        letters = ""
-        for job_id, token in claims:
-            refused = self._refusal(job_id, token)
-            letters += refused or letter
-            if not refused:
-                job = self.jobs[job_id]
-                attempt = max(0, job.attempt - 1) if letter == "b" else job.attempt
-                kept = failures or job.failures
-                self.jobs[job_id] = replace(job, state="s", attempt=attempt, fire=fire, failures=kept)
-                del self.leases[job_id]
-        return letters
 
     def extend(self, given: int, claims: Iterable[tuple[str, int]], *, lease: int) -> str:
         """A letter a job: k kept, or a refusal."""

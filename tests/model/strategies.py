@@ -31,9 +31,9 @@ picks = st.lists(
     st.tuples(st.sampled_from(("live", "live", "stale", "any")), st.integers(0, 30)), min_size=1, max_size=3
 )
 lanes = st.integers(0, 1)
-hows = st.sampled_from(("complete", "bury", "r", "b", "extend", "extend for long"))
+hows = st.sampled_from(("d", "x", "r", "b", "extend", "extend for long"))
 #: By how much a reaper finds the clock off, µs, and how far it saw it jump, ms.
 offs = st.sampled_from((None, None, None, 0, LEASE * 1000, -LEASE * 1000))
 jumps = st.sampled_from((0, 0, 0, 0, 3_600_000, -3_600_000))
-Ending = tuple[list[tuple[str, int]], str, tuple[int | None, int], bool]
+Fate = tuple[list[tuple[str, int]], str, tuple[int | None, int], bool]
 endings = st.lists(st.tuples(picks, hows, whens, st.booleans()), max_size=4)

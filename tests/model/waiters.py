@@ -41,12 +41,14 @@ class WaitingMachine(QueueMachine):
         letters = calls.read_letters(self.run(call, lane))
         pairs = [(held.id, held.token) for held in claims]
         assert letters == self.model.offer(self.given, pairs, stands=stands)
-        self.settled(claims, letters, "o", back=True)
+        assert letters is not None
         if "o" in letters:
             assert self.shard.client.llen(KEYS.call(GROUP)), "nobody is called for what is offered"
         for held, letter in zip(claims, letters, strict=True):
             if letter == "o":
+                self.history.accepted(held.id, held.token, back=True)
                 self.someone_wakes(self.model.jobs[held.id].fire)
+        self.forget(claims)
 
     @rule(worker=workers, limit=st.integers(1, 4))
     def take_what_is_offered(self, worker: str, limit: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.servers import RedisServer
 from zwheel import calls
 from zwheel.broker.store import Steps, SyncStore
-from zwheel.calls import Back, Call, Lane, NewJob, Session
+from zwheel.calls import Call, Ending, Lane, NewJob, Session
 from zwheel.calls.define import Late
 from zwheel.client.backfill import backfill_jobs
 from zwheel.client.declare import make_definition
@@ -193,25 +193,29 @@ class Life:
 
     def settle(self) -> None:
         worker, mine = self._some_claims()
-        kind = self.random.choice(("complete", "complete", "retry", "release", "bury"))
         if not mine:
             return
-        if kind == "retry" and any(held.last for held in mine):
-            kind = "bury"
-        lane = self.lane(kind, worker)
-        pairs = [(held.id, b"%016d" % held.token) for held in mine]
-        if kind == "complete":
-            self.send(calls.complete(self.keys, pairs, lane=lane, now=self.now), worker)
-        elif kind == "bury":
-            graves = [(job, token, WHY) for job, token in pairs]
-            self.send(calls.bury(self.keys, graves, most_dead=4, lane=lane, now=self.now), worker)
-        elif kind == "retry":
-            backs = [Back(job, token, None, self.random.choice((0, 5, 400, DAY_MS)), WHY) for job, token in pairs]
-            self.send(calls.retry(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now), worker)
-        else:
-            # An occurrence that has begun goes back to a time of its own: it is not late any more.
-            backs = [Back(h.id, b"%016d" % h.token, h.fire - ("@" in h.id), 0, b"") for h in mine]
-            self.send(calls.release(self.keys, backs, now_ms=self.now_ms, lane=lane, now=self.now), worker)
+        kinds = (
+            self.random.choices("ddxrb", k=len(mine))
+            if self.random.random() < 0.5
+            else [self.random.choice("ddxrb")] * 3
+        )
+        done: list[tuple[str, bytes]] = []
+        others: list[Ending] = []
+        for held, kind in zip(mine, kinds, strict=False):
+            token = b"%016d" % held.token
+            if kind == "d":
+                done.append((held.id, token))
+            elif kind == "x" or (kind == "r" and held.last):
+                others.append(Ending(held.id, token, "x", WHY))
+            elif kind == "r":
+                others.append(Ending(held.id, token, "r", WHY, None, self.random.choice((0, 5, 400, DAY_MS))))
+            else:
+                # An occurrence that has begun goes back to a time of its own: it is not late any more.
+                others.append(Ending(held.id, token, "b", b"", held.fire - ("@" in held.id)))
+        lane = self.lane("settle", worker)
+        call = calls.settle(self.keys, done, others, most_dead=4, now_ms=self.now_ms, lane=lane, now=self.now)
+        self.send(call, worker)
 
     def extend(self) -> None:
         worker, mine = self._some_claims()

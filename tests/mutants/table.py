@@ -34,23 +34,20 @@ def _mutant(name: str, path: str, old: str, new: str, *tables: str, first: str =
     return Mutant(name, path, old, new, tables or own, first)
 
 
-_HOLDERS = "or string.sub(record, 22, 37) ~= tokens[i] then"
-_FENCED = "local ids, records, letters = holders(jobs, {0}, {1})"
-_ANY = (
-    "\nfor i = 1, #letters do if letters[i] == 'f' and string.sub(records[i], 2, 2) == 'p' then letters[i] = '' end end"
-)
-_OPEN = _FENCED + _ANY
-_VERDICTS = "local letters = verdicts_of(ids, tokens, records)"
+_TOKEN = " or string.sub(record, 22, 37) ~= token then"
+_WELL = "local letter = verdict(record, ARGV[2 * i + 2])"
+_OTHER = "local refusal = verdict(records[i], token)"
+_KEPT = "letters[i] = verdict(records[i], tokens[i]) or 'k'"
+_FENCED = " if {0} == 'f' and string.sub(records[i], 2, 2) == 'p'{1} then {0} = {2} end"
 
 MUTANTS: tuple[Mutant, ...] = (
     # Tokens.
-    _mutant("no script checks the token", "include/holders.lua", _HOLDERS, "then", "complete"),
-    _mutant("complete ignores the token", "complete.lua", _FENCED.format(3, 2), _OPEN.format(3, 2)),
-    _mutant("bury ignores the token", "bury.lua", _FENCED.format(4, 3), _OPEN.format(4, 3)),
-    _mutant("extend ignores the token", "extend.lua", _VERDICTS, _VERDICTS + _ANY),
-    _mutant("retry and release ignore the token", "include/refile.lua", _FENCED.format("first", 4),
-            _OPEN.format("first", 4), "retry", "release"),
-    _mutant("an ended job counts as held", "include/holders.lua", "not string.find(record, '^[12]p') or ", "", "complete"),
+    _mutant("no script checks the token", "include/holders.lua", _TOKEN, " then", "settle"),
+    _mutant("a job ends well without its token", "settle.lua", _WELL, _WELL + _FENCED.format("letter", "", "nil")),
+    _mutant("a job is dead without its token", "settle.lua", _OTHER, _OTHER + _FENCED.format("refusal", " and letter == 'x'", "nil")),
+    _mutant("a job goes back without its token", "settle.lua", _OTHER, _OTHER + _FENCED.format("refusal", " and letter ~= 'x'", "nil")),
+    _mutant("extend ignores the token", "extend.lua", _KEPT, _KEPT + _FENCED.format("letters[i]", "", "'k'")),
+    _mutant("an ended job counts as held", "include/holders.lua", "state ~= 112 or ", "", "settle"),
     _mutant("the token stays", "include/taken.lua", ".. token .. worker\n", ".. last .. worker\n", "claim"),
     _mutant("tokens may repeat", "include/taken.lua", "if last >= token then", "if last > token then", "claim",
             first="tables"),
@@ -67,7 +64,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "enqueue"),
     _mutant("the bucket's day is not checked", "include/buckets.lua", "return fire >= start and fire < start + DAY",
             "return true", "enqueue", "cancel", "reschedule", first="tables"),
-    _mutant("the script chooses another named day", "include/buckets.lua", "return numbers[fire - fire % DAY]", "return numbers[fire - fire % DAY] or next(numbers) and 1", "enqueue", "retry", first="tables"),
+    _mutant("the script chooses another named day", "include/buckets.lua", "return numbers[fire - fire % DAY]", "return numbers[fire - fire % DAY] or next(numbers) and 1", "enqueue", "settle", first="tables"),
     # Leases.
     _mutant("reap takes leases that last", "reap.lua", "'ZRANGE', processing, '-inf', now_ms, 'BYSCORE'",
             "'ZRANGE', processing, '-inf', now_ms + 500, 'BYSCORE'"),
@@ -88,48 +85,51 @@ MUTANTS: tuple[Mutant, ...] = (
             "tonumber(string.sub(record, 3, 6))\n", "claim"),
     _mutant("crashes have no limit", "reap.lua", "if attempt >= tonumber(string.sub(record, 46, 49)) then", "if false then"),
     _mutant("one crash too many", "reap.lua", "if attempt >= tonumber", "if attempt > tonumber"),
-    _mutant("a release counts", "release.lua", "refile('b', 1)", "refile('b', 0)"),
-    _mutant("a retry does not count", "retry.lua", "refile('r', 0)", "refile('r', 1)"),
+    _mutant("a release counts", "settle.lua", "letter == 'b' and 1 or 0", "0"),
+    _mutant("a retry does not count", "settle.lua", "letter == 'b' and 1 or 0", "1"),
+    _mutant("failures are lost where none are told", "settle.lua", "failures ~= '' and failures or nil", "failures", first="tables"),
+    _mutant("one of a batch goes to a day that is not named", "settle.lua", "if not bucket then\n", "if false then\n", first="tables"),
     _mutant("redrive keeps the attempts", "redrive.lua", "'2s0000' .. fire_text", "'2s' .. string.sub(record, 3, 6) .. fire_text"),
     # The index.
     _mutant("enqueue forgets the index", "enqueue.lua", "redis.call('ZADD', days, unpack(index))", "local _ = index"),
-    _mutant("what goes back forgets the index", "include/leave.lua", "redis.call('ZADD', keys.days, unpack(to_days))",
-            "local _ = keys", "retry", "release", "reap"),
+    _mutant("what goes back forgets the index", "include/leave.lua", "redis.call('ZADD', keys.days, unpack(out.days))",
+            "local _ = keys", "settle", "reap"),
     _mutant("redrive forgets the index", "redrive.lua", "redis.call('ZADD', days, ARGV[2 + 2 * today], ARGV[2 + 2 * today])", "local _ = days"),
     _mutant("reschedule forgets the index", "reschedule.lua", "redis.call('ZADD', days, ARGV[6 + 2 * to], ARGV[6 + 2 * to])", "local _ = days"),
     _mutant("an emptied day stays in the index", "claim.lua", "redis.call('ZREM', days, first)\n    next_day", "next_day"),
     _mutant("cancel leaves an empty day", "cancel.lua", "redis.call('ZREM', days, day)", "local _ = day"),
     # One place.
     _mutant("claim leaves the job on the wheel", "claim.lua", "redis.call('ZREM', bucket, unpack(ids))", "local _ = bucket"),
-    _mutant("nothing leaves processing", "include/leave.lua", "redis.call('ZREM', keys.processing, unpack(gone))",
-            "local _ = keys", "complete", "retry", "bury", "reap"),
+    _mutant("nothing leaves processing", "include/leave.lua", "redis.call('ZREM', keys.processing, unpack(off))",
+            "local _ = keys", "settle", "reap"),
     _mutant("what keeps its record stays in processing", "include/leave.lua", "for i = 1, #staying do", "for i = 1, 0 do",
-            "retry", "bury", "reap"),
-    _mutant("what is dead is listed nowhere", "include/leave.lua", "redis.call('ZADD', keys.dead, unpack(to_dead))",
-            "local _ = keys", "bury", "reap"),
-    _mutant("the dead set grows for ever", "include/leave.lua", "return #to_dead > 0, soonest", "return false, soonest", "bury", "reap", first="tables"),
+            "settle", "reap"),
+    _mutant("what is dead is listed nowhere", "include/leave.lua", "redis.call('ZADD', keys.dead, unpack(out.dead))",
+            "local _ = keys", "settle", "reap"),
+    _mutant("the dead set grows for ever", "settle.lua", "if out.dead then", "if false then", first="tables"),
     _mutant("what goes back is in no bucket", "include/leave.lua", "redis.call('ZADD', bucket, unpack(members))",
-            "local _ = bucket, members", "retry", "reap"),
-    _mutant("what goes back calls nobody", "include/leave.lua", "return #to_dead > 0, soonest",
-            "return #to_dead > 0, nil", "retry", "release", "reap", first="tables"),
+            "local _ = bucket, members", "settle", "reap"),
+    _mutant("what goes back calls nobody", "include/moves.lua", "out.soonest = fire",
+            "out.soonest = 9e15", "settle", "reap", first="tables"),
     _mutant("cancel leaves it on the wheel", "cancel.lua", "redis.call('ZREM', bucket, unpack(off))", "local _ = bucket"),
     _mutant("reschedule leaves it at its old day", "reschedule.lua", "redis.call('ZREM', from, id)", "local _ = from"),
     _mutant("redrive leaves it dead", "redrive.lua", "redis.call('ZREM', dead, unpack(off))", "local _ = dead"),
     _mutant("purge leaves the record", "purge.lua", "redis.call('HDEL', jobs, unpack(rest))", "local _ = jobs"),
-    _mutant("trimming leaves the record", "include/trim.lua", "redis.call('HDEL', jobs, unpack(old))", "local _ = jobs", "bury"),
-    _mutant("the record of a living job goes with its place", "include/rests.lua", "if state and not string.find(states, state, 1, true) then", "if false then", "prune", "purge", "bury", first="tables"),
+    _mutant("trimming leaves the record", "include/trim.lua", "redis.call('HDEL', jobs, unpack(old))", "local _ = jobs", "settle"),
+    _mutant("the record of a living job goes with its place", "include/rests.lua", "if state and not string.find(states, state, 1, true) then", "if false then", "prune", "purge", "settle", first="tables"),
     _mutant("a living job hides what is behind it", "include/trim.lua", "put_behind(dead, stay, now_ms)", "local _ = stay", "prune",
             first="tables"),
     _mutant("a living job among the ended hides what is behind it", "prune.lua", "put_behind(done, stay, now_ms + LOOK_AGAIN)",
             "local _ = stay", first="tables"),
-    _mutant("trimming does not count", "include/trim.lua", "count(meta, 'trimmed', #old)", "local _ = meta", "bury", first="tables"),
-    _mutant("the body stays with the tombstone", "include/record.lua", "string.sub(record, 3, line)", "string.sub(record, 3)", "complete", first="tables"),
-    _mutant("the tombstone is lost", "include/leave.lua", "redis.call('ZADD', keys.done, unpack(to_done))", "local _ = keys", "complete"),
+    _mutant("trimming does not count", "include/trim.lua", "count(meta, 'trimmed', #old)", "local _ = meta", "settle", first="tables"),
+    _mutant("the body stays with the tombstone", "include/record.lua", "string.sub(record, 3, line)", "string.sub(record, 3)", "settle", first="tables"),
+    _mutant("a job that ended well has no fields", "settle.lua", "if not letter and string.sub(record, 50, 51) == '00' then", "if not letter then"),
+    _mutant("the tombstone is lost", "include/leave.lua", "redis.call('ZADD', keys.done, unpack(out.done))", "local _ = keys", "settle"),
     # Repeats.
     _mutant("a repeat is done again", "include/replay.lua", "if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then",
-            "if false then", "complete", "retry", "enqueue"),
+            "if false then", "settle", "enqueue"),
     _mutant("any request is a repeat", "include/replay.lua", "if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then",
-            "if saved then", "complete"),
+            "if saved then", "settle"),
     _mutant("enqueue writes over an id", "enqueue.lua", "local record = seen[id] or here[i]", "local record = seen[id]"),
     _mutant("a living job gives way", "enqueue.lua", "{ ['!'] = 'cdx', ", "{ ['!'] = 'cdxsp', "),
     _mutant("an ended job gives way unasked", "enqueue.lua", "string.find(ways[i] or 'c',", "string.find(ways[i] or 'cdx',"),
@@ -142,9 +142,9 @@ MUTANTS: tuple[Mutant, ...] = (
     # Dedup.
     _mutant("a held key is taken", "enqueue.lua", "(holders[d] or taken[digest])", "taken[digest]"),
     _mutant("a pair within one batch", "enqueue.lua", "(holders[d] or taken[digest])", "holders[d]", first="tables"),
-    _mutant("a key is never given back", "include/dedup.lua", "if #gone > 0 then", "if false then", "complete"),
-    _mutant("a window ends with its job", "include/dedup.lua", "(force or not ends[i] or tonumber(ends[i]) <= now_ms)", "true", "complete", first="tables"),
-    _mutant("another's key is given back", "include/dedup.lua", "holders[i] == owners[i] and", "", "complete", first="tables"),
+    _mutant("a key is never given back", "include/dedup.lua", "if #gone > 0 then", "if false then", "settle"),
+    _mutant("a window ends with its job", "include/dedup.lua", "(force or not ends[i] or tonumber(ends[i]) <= now_ms)", "true", "settle", first="tables"),
+    _mutant("another's key is given back", "include/dedup.lua", "holders[i] == owners[i] and", "", "settle", first="tables"),
     _mutant("a living job's key is pruned", "prune.lua", "if not keeps(records[i], digests[i]) then", "if true then", first="tables"),
     _mutant("redrive takes a held key", "redrive.lua", "or holders[d] and holders[d] ~= id", "", first="tables"),
     # Control.
@@ -191,6 +191,6 @@ MUTANTS: tuple[Mutant, ...] = (
     # The record.
     _mutant("a field that must be understood is passed over", "include/record.lua", "string.find(letter, '%u') and not string.find(UNDERSTOOD, letter, 1, true)", "false", "claim", first="tables"),
     _mutant("an unknown flag is passed over", "include/record.lua", "string.find(record, '^0[0-7]', 50) ~= nil", "true", "claim", first="tables"),
-    _mutant("new failures take the other fields away", "include/record.lua", "others[#others + 1] = string.sub(record, at, last)", "local _ = others", "retry", first="tables"),
+    _mutant("new failures take the other fields away", "include/record.lua", "others[#others + 1] = string.sub(record, at, last)", "local _ = others", "settle", first="tables"),
     _mutant("unreadable records are dropped", "include/astray.lua", "redis.call('ZADD', dead, 'NX', unpack(aside))", "local _ = dead", "claim", first="tables"),
 )  # fmt: skip

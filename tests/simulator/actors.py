@@ -11,7 +11,7 @@ from tests.simulator.strangers import hand_on
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
 from zwheel import calls, operations
 from zwheel.broker.store import Steps
-from zwheel.calls import Back, Call, Claimed, Lane, NewJob, day_name
+from zwheel.calls import Call, Claimed, Ending, Lane, NewJob, day_name
 from zwheel.calls.define import Late
 from zwheel.client.tasks import make_job
 from zwheel.current import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
@@ -441,22 +441,19 @@ def zombie(world: World, process: Process, most_dead: int) -> Acting:
         job_id, token = decisions.pick(pool)
         session = process.session
         with session.lane() as lane:
-            kind = decisions.pick(("complete", "extend", "retry", "release", "bury"))
-            call: Call
-            if kind == "complete":
-                call = calls.complete(KEYS, [(job_id, token)], lane=lane)
-            elif kind == "extend":
+            kind = decisions.pick(("d", "extend", "r", "b", "x"))
+            life = world.judge.lives.get(job_id.decode())
+            if kind == "r" and life is not None and life.attempt >= life.most:
+                continue
+            if kind == "extend":
                 call = calls.extend(KEYS, [(job_id, token)], lease_ms=LEASE_MS)
-            elif kind == "bury":
-                call = calls.bury(
-                    KEYS, [(job_id, token, b'{"at":1,"attempt":1,"reason":"error"}\n')], most_dead=most_dead, lane=lane
-                )
             else:
-                life = world.judge.lives.get(job_id.decode())
-                if kind == "retry" and life is not None and life.attempt >= life.most:
-                    continue
-                build = calls.retry if kind == "retry" else calls.release
-                call = build(KEYS, [Back(job_id, token, None, 500, b"")], now_ms=session.clock.now_ms(), lane=lane)
+                failures = b'{"at":1,"attempt":1,"reason":"error"}\n' if kind == "x" else b""
+                call = calls.settle(
+                    KEYS, [(job_id, token)] if kind == "d" else (),
+                    [] if kind == "d" else [Ending(job_id, token, kind, failures, None, 0 if kind == "x" else 500)],
+                    most_dead=most_dead, now_ms=session.clock.now_ms(), lane=lane,
+                )  # fmt: skip
             try:
                 yield from persist((call,), decisions)
             except BrokerError:

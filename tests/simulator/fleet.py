@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.endings import complete
 from tests.simulator import actors, former, people, reapers, schedules
 from tests.simulator.life import ALL
 from tests.simulator.promise import must
@@ -354,7 +355,7 @@ class Drain:
         self._day = claimed.day
         if claimed.jobs:
             ends = [(claimed.jobs[i], claimed.jobs[i + 1][21:37]) for i in range(0, len(claimed.jobs), 2)]
-            done = calls.complete(KEYS, ends, lane=Lane("drain", "complete", self._session.request()))
+            done = complete(KEYS, ends, lane=Lane("drain", "settle", self._session.request()))
             (reply,) = world.execute([done], "drain")
             letters = calls.read_letters(reply)
             must(letters == "d" * len(ends), f"a healthy worker's claims were refused: {letters}")

@@ -13,6 +13,7 @@ from tests.simulator.life import ALL, Life
 from tests.simulator.promise import Violation, must
 from zwheel.calls import Call, Reply, clock_us
 from zwheel.calls.call import UNCHANGED, Facts, Trace
+from zwheel.calls.settle import ENDS
 from zwheel.schedules.definition import occurrence_id
 from zwheel.times import DAY_MS, day_of
 
@@ -241,29 +242,21 @@ class Judge:
         self._mark("fenced" if letter == "f" else "missing")
         return None
 
-    def _complete(self, call: Call, told: Trace, now_us: int) -> None:
+    def _settle(self, call: Call, told: Trace, now_us: int) -> None:
         for job in self._sound(told):
-            life = self._settled(job, "d")
-            if life and life.keep:
-                life.state, life.ended = "d", now_us // 1000 + life.keep
-            elif life:
+            life = self._settled(job, _LETTERS[job["end"]])
+            if life is None:
+                continue
+            if job["letter"] == "d" and not life.keep:
                 self._gone(job["id"])
-
-    def _bury(self, call: Call, told: Trace, now_us: int) -> None:
-        for job in self._sound(told):
-            life = self._settled(job, "x")
-            if life:
-                life.state, life.ended = "x", now_us // 1000
-        if any(job["letter"] == "x" for job in told.jobs):
-            self._trim(int(call.args[2]))
-
-    def _refile(self, call: Call, told: Trace, now_us: int) -> None:
-        for job in self._sound(told):
-            life = self._settled(job, "rb")
-            if life:
+            elif job["letter"] in "dx":
+                life.state, life.ended = job["letter"], now_us // 1000 + (life.keep if job["letter"] == "d" else 0)
+            else:
                 life.state, life.fire = "s", job["fire"]
                 life.causes += 1
                 life.attempt -= job["letter"] == "b"
+        if any(job["letter"] == "x" for job in told.jobs):
+            self._trim(int(call.args[3 + 2 * len(call.about[0])]))
 
     def _offer(self, call: Call, told: Trace, now_us: int) -> None:
         stands, end = -(-now_us // 1000) + int(call.args[4]), int(call.args[3]) + DAY_MS - 1
@@ -477,14 +470,12 @@ class Judge:
             self.lives[name] = Life("s", job["fire"], job["most"], job.get("keep", 0), "")
 
 
+_LETTERS = {end: letter for letter, end in ENDS.items()}
 _RULES: dict[str, Callable[[Judge, Call, Trace, int], None]] = {
     "enqueue": Judge._enqueue,
     "claim": Judge._claim,
     "step_down": lambda *_: None,
-    "complete": Judge._complete,
-    "bury": Judge._bury,
-    "retry": Judge._refile,
-    "release": Judge._refile,
+    "settle": Judge._settle,
     "offer": Judge._offer,
     "extend": Judge._extend,
     "reap": Judge._reap,

@@ -81,7 +81,7 @@ class Mirror:
 
     def _again(self, call: Call, given: int, saved: list[Any]) -> Reply:
         name = call.script.name
-        if name in ("enqueue", "retry", "release") and saved[0] == "ok":
+        if name in ("enqueue", "settle") and saved[0] == "ok":
             return [saved[0], given, *saved[2:], saved[1]]
         if name != "claim":
             return [saved[0], given, *saved[2:]]
@@ -161,40 +161,19 @@ class Mirror:
     def _letters(self, letters: str) -> Reply:
         return ["ok", self.model.time, letters]
 
-    def _complete(self, call: Call, given: int) -> Reply:
-        return self._letters(self.model.complete(given, _claims(call.trace(None).jobs)))
-
-    def _bury(self, call: Call, given: int) -> Reply:
-        jobs = call.trace(None).jobs
-        letters = self.model.bury(given, _claims(jobs), failures=b"", most_dead=int(call.args[2]))
-        for i, letter in enumerate(letters):
-            if letter == "x" and jobs[i]["id"] in self.model.jobs:
-                failures: Any = call.args[5 + 3 * i]
-                self._change(jobs[i]["id"], failures=failures)
-        return self._letters(letters)
+    def _settle(self, call: Call, given: int) -> Reply:
+        done, others = call.about
+        next_ms = -(-given // 1000)
+        fires = [next_ms + one.delay_ms if one.at_ms is None else one.at_ms for one in others if one.letter != "x"]
+        at = 4 + 2 * len(done)
+        if others and _moved(call, at, fires):
+            return ["moved", given]
+        pairs = [(as_text(job_id), int(token)) for job_id, token in done]
+        most_dead = int(call.args[at - 1]) if others else 0
+        return self._letters(self.model.settle(given, pairs, others, most_dead=most_dead))
 
     def _change(self, job_id: str, **fields: Any) -> None:
         self.model.jobs[job_id] = replace(self.model.jobs[job_id], **fields)
-
-    def _refile(self, call: Call, given: int) -> Reply:
-        jobs = call.trace(None).jobs
-        next_ms = -(-given // 1000)
-
-        def fire(job: Facts) -> int:
-            return int(job["at"]) if "at" in job else next_ms + int(job["delay"])
-
-        if _moved(call, 2, [fire(job) for job in jobs]):
-            return ["moved", given]
-        letter = "r" if call.script.name == "retry" else "b"
-        letters = self.model.refile(given, _claims(jobs), letter=letter, at=0, delay=0, failures=b"")
-        at = 6 + 2 * int(call.args[2])
-        for job, got in zip(jobs, letters, strict=True):
-            if got == letter:
-                self._change(job["id"], fire=fire(job))
-                if call.args[at]:
-                    self._change(job["id"], failures=call.args[at])
-            at += 4
-        return self._letters(letters)
 
     def _offer(self, call: Call, given: int) -> Reply:
         start = int(call.args[3])
@@ -433,10 +412,7 @@ _ANSWERS: dict[str, Callable[[Mirror, Call, int], Reply]] = {
     "enqueue": Mirror._enqueue,
     "claim": Mirror._claim,
     "step_down": Mirror._step_down,
-    "complete": Mirror._complete,
-    "bury": Mirror._bury,
-    "retry": Mirror._refile,
-    "release": Mirror._refile,
+    "settle": Mirror._settle,
     "offer": Mirror._offer,
     "extend": Mirror._extend,
     "reap": Mirror._reap,

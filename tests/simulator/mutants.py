@@ -10,10 +10,7 @@ from zwheel.calls.scripts import Script, script
 WRITERS = (
     "enqueue",
     "claim",
-    "complete",
-    "retry",
-    "bury",
-    "release",
+    "settle",
     "offer",
     "extend",
     "reap",
@@ -55,14 +52,15 @@ class Mutant:
         return made
 
 
-_TOKEN = " or string.sub(record, 22, 37) ~= tokens[i]"
+_TOKEN = " or string.sub(record, 22, 37) ~= token"
+_OTHER = "local refusal = verdict(records[i], token)"
 MUTANTS = (
-    Mutant(name="complete does not look at the token", scripts=("complete",), old=_TOKEN, new="", promises=("I5",)),
-    Mutant(name="retry does not look at the token", scripts=("retry",), old=_TOKEN, new="", promises=("I5",)),
+    Mutant(name="settle does not look at the token", scripts=("settle",), old=_TOKEN, new="", promises=("I5",)),
+    Mutant(name="what goes back does not look at the token", scripts=("settle",), old=_OTHER, new=_OTHER + " == 'm' and 'm' or nil", promises=("I5",)),
     Mutant(name="extend does not look at the token", scripts=("extend",), old=_TOKEN, new="", promises=("I5",)),
     Mutant(
-        name="bury takes back what another holds", scripts=("bury",), promises=("I5",),
-        old="not string.find(record, '^[12]p')" + _TOKEN, new="false",
+        name="settle takes back what another holds", scripts=("settle",), promises=("I5",),
+        old="state ~= 112 or version ~= 50 and version ~= 49" + _TOKEN, new="false",
     ),
     Mutant(
         name="a jump that is told is not noted", scripts=("reap",), promises=("I26",), mode="clock",
@@ -113,14 +111,14 @@ MUTANTS = (
         name="redrive takes a key that is held", scripts=("redrive",), promises=("I11",),
         old="holders[d] and holders[d] ~= id", new="false",
     ),
-    Mutant(name="complete keeps the key", scripts=("complete",), promises=("I11",), old="release_dedup(keys.dedup, keys.expiry, freed, freed_by, now_ms, false)", new=""),
+    Mutant(name="settle keeps the key", scripts=("settle",), promises=("I11",), old="release_dedup(keys.dedup, keys.expiry, out.freed, out.freed_by, now_ms, false)", new=""),
     Mutant(name="prune frees living keys", scripts=("prune",), promises=("I11",), old="if not keeps(records[i], digests[i]) then", new="if true then"),
     Mutant(name="cancel leaves the job on the wheel", scripts=("cancel",), promises=("I9", "I12"), old="redis.call('ZREM', bucket, unpack(off))", new=""),
     Mutant(name="cancel takes running jobs", scripts=("cancel",), promises=("I12",), old="elseif state == 'p' then", new="elseif false then"),
     Mutant(name="reschedule leaves the old place", scripts=("reschedule",), promises=("I9",), old="redis.call('ZREM', from, id)", new=""),
-    Mutant(name="retry leaves the lease", scripts=("retry",), promises=("I9",), old="redis.call('ZREM', keys.processing, unpack(gone))", new=""),
-    Mutant(name="release counts the attempt", scripts=("release",), promises=("I8",), old="refile('b', 1)", new="refile('b', 0)"),
-    Mutant(name="an offer counts the attempt", scripts=("offer",), promises=("I8",), old="go_back(id, record, 1, ends", new="go_back(id, record, 0, ends"),
+    Mutant(name="what goes back leaves its lease", scripts=("settle",), promises=("I9",), old="for i = 1, #staying do", new="for i = 1, 0 do"),
+    Mutant(name="release counts the attempt", scripts=("settle",), promises=("I8",), old="letter == 'b' and 1 or 0", new="0"),
+    Mutant(name="an offer counts the attempt", scripts=("offer",), promises=("I8",), old="go_back(out, id, record, 1, ends", new="go_back(out, id, record, 0, ends"),
     Mutant(name="what is offered lies in two places", scripts=("claim",), promises=("I9", "I4"), old="redis.call('HSET', jobs, unpack(records_new))\n      redis.call('ZREM', bucket, unpack(off))", new="redis.call('HSET', jobs, unpack(records_new))"),
     Mutant(name="claim forgets what it answered", scripts=("claim",), promises=("a repeated claim",), old="remember(replay_key, request, token_text", new="local _ = (token_text"),
     Mutant(name="enqueue forgets what it answered", scripts=("enqueue",), promises=("a repeated enqueue",), old="remember(replay_key, request, answer)", new=""),
@@ -130,7 +128,7 @@ MUTANTS = (
     Mutant(name="an ended job gives way unasked", scripts=("enqueue",), promises=("I13",), old="ways[i] or 'c',", new="ways[i] or 'cdx',"),
     Mutant(name="a living job gives way", scripts=("enqueue",), promises=("I13",), old="['!'] = 'cdx'", new="['!'] = 'cdxsp'"),
     Mutant(name="a queue over its cap takes more", scripts=("enqueue",), promises=("over the cap",), old="living + created > cap", new="living > cap"),
-    Mutant(name="bury trims a job too many", scripts=("bury",), promises=("I1", "I2", "I13"), old="ZCARD', dead) - max", new="ZCARD', dead) - max + 1"),
+    Mutant(name="settle trims a job too many", scripts=("settle",), promises=("I1", "I2", "I13"), old="ZCARD', dead) - max", new="ZCARD', dead) - max + 1"),
     Mutant(name="two advance one record", scripts=("advance",), old="or string.sub(record, 3, 18) ~= stamps[n] then", new="then", promises=("I14",)),
     Mutant(name="a paused schedule fires", scripts=("advance",), old="string.sub(record, 1, 2) ~= '1a'", new="string.sub(record, 1, 1) ~= '1'", promises=("I14",)),
     Mutant(name="an occurrence overlaps", scripts=("advance",), old="if state == 's' or state == 'p' then", new="if state == 's' then", promises=("I14",)),

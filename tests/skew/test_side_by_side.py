@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from tests.endings import Back, bury, release
 from tests.servers import RedisServer
 from tests.skew.hand import Hand, other_version
 from zwheel import calls
@@ -30,7 +31,7 @@ def test_what_one_version_took_the_other_refuses_or_takes_over(old: Hand, new: H
     assert old.complete(held) == "md"
     assert old.enqueue("a") == [False]
     held = new.claim()
-    assert old.end(calls.bury, [("a", held["a"], b"{}\n")], most_dead=10) == "x"
+    assert old.end(bury, [("a", held["a"], b"{}\n")], most_dead=10) == "x"
     assert new.end(calls.redrive, ["a"], now_ms=new.now_ms()) == "r"
     assert list(old.claim()) == ["a"]
 
@@ -46,10 +47,10 @@ def test_a_random_load_of_both_versions_ends_every_job_once(old: Hand, new: Hand
         one = chance.choice([old, new])
         failing = {job_id: token for job_id, token in held.items() if chance.random() < 0.2}
         if failing:
-            back = [calls.Back(job_id, token, None, 0, b"") for job_id, token in failing.items()]
+            back = [Back(job_id, token, None, 0, b"") for job_id, token in failing.items()]
             with one.session.lane() as lane:
-                sent = calls.release(one.keys, back, now_ms=one.now_ms(), lane=lane)
-                assert set(calls.read_refile(sent, one.send(sent)) or ()) == {"b"}
+                sent = release(one.keys, back, now_ms=one.now_ms(), lane=lane)
+                assert set(calls.read_letters(one.send(sent)) or "") == {"b"}
         fine = {job_id: token for job_id, token in held.items() if job_id not in failing}
         if fine:
             assert set(one.complete(fine)) == {"d"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.endings import Back, bury, complete, release, retry
 from tests.fixtures.make_namespace import FAILED, KEEP_MS, KEYS, MIXTURES, QUEUE, Maker, digest_of, ids, restore
 from tests.fixtures.make_records import FAILURES, FIRE, LATER, NOW, WORKER
 from tests.servers import RedisServer
@@ -42,8 +43,8 @@ def of(state: str) -> list[str]:
     return [name for name in ids() if name[0] == state]
 
 
-def _back(records: Stored, failures: bytes) -> list[calls.Back]:
-    return [calls.Back(name, token, LATER, 0, failures) for name, token in held(records)]
+def _back(records: Stored, failures: bytes) -> list[Back]:
+    return [Back(name, token, LATER, 0, failures) for name, token in held(records)]
 
 
 #: Each transition of a job, over every mixture of fields: its call, and the jobs that it changes.
@@ -54,12 +55,12 @@ MOVES: dict[str, tuple[str, Callable[[Stored], Call]]] = {
             KEYS, day=day_of(FIRE), worker=WORKER, lease_ms=30_000, limit=100, lane=LANE, now=CLOCK
         ),
     ),
-    "complete": ("p", lambda jobs: calls.complete(KEYS, held(jobs), lane=LANE, now=CLOCK)),
-    "retry": ("p", lambda jobs: calls.retry(KEYS, _back(jobs, FAILED), now_ms=NOW, lane=LANE, now=CLOCK)),
-    "release": ("p", lambda jobs: calls.release(KEYS, _back(jobs, b""), now_ms=NOW, lane=LANE, now=CLOCK)),
+    "complete": ("p", lambda jobs: complete(KEYS, held(jobs), lane=LANE, now=CLOCK)),
+    "retry": ("p", lambda jobs: retry(KEYS, _back(jobs, FAILED), now_ms=NOW, lane=LANE, now=CLOCK)),
+    "release": ("p", lambda jobs: release(KEYS, _back(jobs, b""), now_ms=NOW, lane=LANE, now=CLOCK)),
     "bury": (
         "p",
-        lambda jobs: calls.bury(
+        lambda jobs: bury(
             KEYS, [(name, token, FAILED) for name, token in held(jobs)], most_dead=100, lane=LANE, now=CLOCK
         ),
     ),

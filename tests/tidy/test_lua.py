@@ -37,7 +37,7 @@ UNBOUNDED = {
     "EVAL", "EVALSHA", "FCALL", "SCRIPT", "CONFIG", "DEBUG", "FLUSHALL", "FLUSHDB", "RANDOMKEY", "PUBLISH",
     "SELECT", "WAIT", "RENAME", "ZUNIONSTORE", "ZINTERSTORE", "ZREMRANGEBYSCORE", "ZREMRANGEBYRANK",
 }  # fmt: skip
-WHEN_FULL = {"claim", "complete", "retry", "bury", "release", "extend", "reap"}
+WHEN_FULL = {"claim", "settle", "offer", "extend", "reap"}
 """These must work when Redis is out of memory: each of them lets a job end or another worker have it."""
 WHEN_ROOM = {"enqueue"}
 """These must be refused then: they bring more."""

@@ -29,8 +29,10 @@ def token(t: float) -> int:
 class Book:
     """One history."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, settles: bool = True) -> None:
+        """settles: jobs end by one script; before there was that one each kind of end had its own."""
         self.path = path
+        self.settles = settles
         self.seq = 0
         self.lines: list[dict[str, Any]] = []
         #: How far the server's clock was set back, µs: what follows is told by it.
@@ -106,6 +108,8 @@ class Book:
             facts["reason"] = more.pop("reason", "error")
         if "fire" in more:
             facts["fire"] = HOUR + int(more.pop("fire"))
+        if self.settles:
+            facts["end"], op = op, "settle"
         self.call(op, t, [facts], proc=by, **more)
 
     def extend(self, job: str, t: float, *, of: float, by: str = "w1", letter: str = "k", **more: Any) -> None:

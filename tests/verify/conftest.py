@@ -9,7 +9,7 @@ import pytest
 from .book import Book
 
 
-@pytest.fixture
-def book(tmp_path: Path) -> Book:
+@pytest.fixture(params=[True, False], ids=["settle", "one script an end"])
+def book(tmp_path: Path, request: pytest.FixtureRequest) -> Book:
     """An empty history."""
-    return Book(tmp_path / "history.jsonl")
+    return Book(tmp_path / "history.jsonl", settles=request.param)

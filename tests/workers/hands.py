@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tests.workers.harness import Log
 from zwheel import Reason, Wheel
 from zwheel.calls import Session
+from zwheel.calls.settle import ENDS
 from zwheel.job import Failure, QueueName
 from zwheel.payload.codec import DEFAULT
 from zwheel.record import write_failures
@@ -15,7 +16,7 @@ from zwheel.workers.claims import Claim, Slots
 from zwheel.workers.runner import Runner
 from zwheel.workers.settler import Settler
 
-_GOOD = {"complete": "d", "bury": "x", "retry": "r", "release": "b"}
+_LETTERS = {end: letter for letter, end in ENDS.items()}
 
 
 class Hands:
@@ -52,7 +53,9 @@ class Hands:
     @property
     def waiting(self) -> list[str]:
         """What is sent, and acknowledged."""
-        taken = self.settler.take()
-        for call, read in taken:
-            read(["ok", 1, _GOOD[call.script.name] * len(call.trace(None).jobs)])
-        return [call.script.name for call, _ in taken]
+        ended: list[str] = []
+        for call, read in self.settler.take():
+            ends = [job["end"] for job in call.trace(None).jobs]
+            read(["ok", 1, "".join(_LETTERS[end] for end in ends)])
+            ended += ends
+        return list(dict.fromkeys(ended))

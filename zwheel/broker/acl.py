@@ -59,7 +59,7 @@ NEEDS: dict[Role, Needs] = {
     Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set"}), queues="W"),
     Role.WORKER: Needs(
         scripts=(
-            "claim", "step_down", "complete", "retry", "bury", "release", "offer", "extend", "reap", "prune",
+            "claim", "step_down", "settle", "offer", "extend", "reap", "prune",
             "advance", "define", "repair",
         ),
         plain=frozenset(

@@ -91,7 +91,8 @@ def _scripts(commands: Iterable[Call | tuple[Any, ...]]) -> list[Script]:
 def _reach(commands: Commands, side: str) -> None:
     for command in commands:
         if isinstance(command, Call):
-            FAILPOINTS.reach(f"{command.script.name}.{side}")
+            for place in sorted(command.places()):
+                FAILPOINTS.reach(f"{place}.{side}")
 
 
 def _tried(error: BrokerError, give_up_s: float) -> BrokerError:

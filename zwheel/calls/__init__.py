@@ -1,7 +1,6 @@
 """How each script is called and how its answer is read, without I/O: one module a transition, named like its script."""
 
 from zwheel.calls.advance import Advance, After, NewOccurrence, advance, read_advance
-from zwheel.calls.bury import bury
 from zwheel.calls.call import (
     BATCH_LIMIT,
     Call,
@@ -16,7 +15,6 @@ from zwheel.calls.call import (
 )
 from zwheel.calls.cancel import cancel
 from zwheel.calls.claim import Claimed, claim, read_claim
-from zwheel.calls.complete import complete
 from zwheel.calls.define import define, read_define
 from zwheel.calls.doubts import Doubt
 from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, letters_repeated, read_enqueue
@@ -26,12 +24,10 @@ from zwheel.calls.prune import prune
 from zwheel.calls.purge import Purged, purge, read_purge
 from zwheel.calls.reap import Reaped, read_reap, reap
 from zwheel.calls.redrive import redrive
-from zwheel.calls.refile import Back, read_refile
-from zwheel.calls.release import release
 from zwheel.calls.repair import REPAIR_DAYS, REPAIR_JOBS, Repaired, read_repair, repair
 from zwheel.calls.reschedule import read_reschedule, reschedule
-from zwheel.calls.retry import retry
 from zwheel.calls.session import Session
+from zwheel.calls.settle import Ending, settle
 from zwheel.calls.step_down import step_down
 
 __all__ = [
@@ -42,10 +38,10 @@ __all__ = [
     "REPAIR_JOBS",
     "Advance",
     "After",
-    "Back",
     "Call",
     "Claimed",
     "Doubt",
+    "Ending",
     "EnqueueCall",
     "Lane",
     "NewJob",
@@ -57,11 +53,9 @@ __all__ = [
     "Reply",
     "Session",
     "advance",
-    "bury",
     "cancel",
     "claim",
     "clock_us",
-    "complete",
     "day_name",
     "define",
     "enqueue",
@@ -79,15 +73,13 @@ __all__ = [
     "read_letters",
     "read_purge",
     "read_reap",
-    "read_refile",
     "read_repair",
     "read_reschedule",
     "reap",
     "redrive",
-    "release",
     "repair",
     "reschedule",
-    "retry",
+    "settle",
     "step_down",
     "word",
 ]  # fmt: skip

@@ -47,6 +47,10 @@ class Call(NamedTuple):
     about: Any = None
     """What the call was built of, as far as `tell` needs it."""
 
+    def places(self) -> set[str]:
+        """Name what a failpoint may be at: its script, and the ways in which jobs end by it."""
+        return {self.script.name, *(job["end"] for job in self.trace(None).jobs if "end" in job)}
+
     def trace(self, reply: Reply | None) -> Trace:
         """Say what a history keeps of this call."""
         return Trace(word(reply) if reply else "", {}, []) if self.tell is None else self.tell(self.about, reply)

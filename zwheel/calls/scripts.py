@@ -11,7 +11,7 @@ from importlib.resources import files
 _INCLUDE = re.compile(r"^--#include ([a-z]+)\n", re.MULTILINE)
 
 NAMES = (
-    "enqueue", "claim", "step_down", "complete", "retry", "bury", "release", "offer", "extend", "reap",
+    "enqueue", "claim", "step_down", "settle", "offer", "extend", "reap",
     "cancel", "reschedule", "redrive", "purge", "prune", "repair", "advance", "define",
 )  # fmt: skip
 """Every transition: each has a file in `lua/` and a module in `zwheel/calls/`."""

@@ -20,7 +20,7 @@ ACCEPTED = {
 #: A round trip that takes longer is worth to be known, µs.
 LONG_TRIP_US = 100_000
 #: The scripts that end a claim, by its token.
-SETTLES = frozenset({"complete", "retry", "release", "offer", "bury"})
+SETTLES = frozenset({"settle", "complete", "retry", "release", "offer", "bury"})
 #: Faults that may undo acknowledged writes: the changes in their windows may be gone.
 LOSSES = frozenset({"aof_cut", "flush", "failover", "no_persistence", "eviction", "loss"})
 #: Faults of one process only: all others must go on as if nothing had happened.

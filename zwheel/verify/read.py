@@ -238,7 +238,7 @@ class _File:
         if op == "pause":
             self.runs.queue(queue).pauses.append((since, NEVER))
         for job in line["jobs"]:
-            known_as = "enqueue" if op in _SCHEDULES else op
+            known_as = "enqueue" if op in _SCHEDULES else job.get("end", op)
             self.runs.job(queue, job["id"]).maybe.append(Event(known_as, since, NEVER, job, source, sure=False))
         self._take_back(line, since, NEVER, source)
 
@@ -278,7 +278,6 @@ class _File:
         self._take_back(line, since, us, source)
         job_of = self.runs.job
         op = "enqueue" if op in _SCHEDULES else op
-        accepted = ACCEPTED.get(op, "")
         told = self.heard.get(f"{name} {request}")
         if request is not None:
             tokens = {facts["token"] for facts in line["jobs"] if "token" in facts}
@@ -299,9 +298,11 @@ class _File:
             elif op in ("purge", "repair"):
                 job.maybe.append(Event(op, since, us, facts, source, sure=False))
             else:
-                event = Event(op, min(us, max(since, _made(facts) + shift)), us, facts, source, sure=True)
+                # A job that was settled says how.
+                kind = facts.get("end", op)
+                event = Event(kind, min(us, max(since, _made(facts) + shift)), us, facts, source, sure=True)
                 event.shift = shift
-                if event.letter not in accepted:
+                if event.letter not in ACCEPTED.get(kind, ""):
                     job.refused.append(event)
                 elif op == "extend":
                     event.facts = facts | args

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from zwheel.calls import complete, read_letters
+from tests.endings import complete
+from zwheel.calls import read_letters
 
 from .shard import (
     DIGEST,
@@ -36,7 +37,7 @@ def test_a_completed_job_leaves_nothing_when_it_has_no_keep_time(shard: Shard) -
             "jobs": {"b": held(TOKEN)},
             "processing": {"b": NOW + 9},
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 d",
+            "replay:caller:0": f"request-1 {NOW_US} d",
         }
     )
 
@@ -53,7 +54,7 @@ def test_a_completed_job_leaves_a_tombstone_without_its_body_for_its_keep_time(s
             },
             "done": {"a": NOW + 60_000},
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 d",
+            "replay:caller:0": f"request-1 {NOW_US} d",
         }
     )
 
@@ -87,7 +88,7 @@ def test_a_stale_token_a_job_that_is_not_held_and_a_missing_job_are_named_and_no
             "jobs": left,
             "processing": {"later": NOW + 30_000},
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 fffffmd",
+            "replay:caller:0": f"request-1 {NOW_US} fffffmd",
         }
     )
 
@@ -95,7 +96,7 @@ def test_a_stale_token_a_job_that_is_not_held_and_a_missing_job_are_named_and_no
 def test_a_job_whose_lease_ran_out_but_was_not_reaped_can_still_be_completed(shard: Shard) -> None:
     shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW - 60_000}})
     assert read_letters(shard.run(complete(KEYS, end("a"), lane=LANE, now=at(NOW)))) == "d"
-    shard.leaves({"meta": meta(beat=True), "replay:caller:0": "request-1 d"})
+    shard.leaves({"meta": meta(beat=True), "replay:caller:0": f"request-1 {NOW_US} d"})
 
 
 def test_the_dedup_key_is_given_back_unless_its_window_lasts_or_another_job_holds_it(shard: Shard) -> None:
@@ -124,7 +125,7 @@ def test_the_dedup_key_is_given_back_unless_its_window_lasts_or_another_job_hold
             "wheel:20300317": {"owner": NOW},
             "days": {"20300317": 20300317},
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 ddd",
+            "replay:caller:0": f"request-1 {NOW_US} ddd",
         }
     )
 
@@ -137,6 +138,6 @@ def test_a_job_named_twice_in_a_batch_ends_once(shard: Shard) -> None:
             "jobs": {"a": record("d", attempt=1, token=TOKEN, worker=WORKER, keep=7, body=b"")},
             "done": {"a": NOW + 7},
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 dd",
+            "replay:caller:0": f"request-1 {NOW_US} dd",
         }
     )

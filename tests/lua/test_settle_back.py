@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from zwheel.calls import Back, Lane, read_refile, release, retry
+from tests.endings import Back, release, retry
+from zwheel.calls import Lane, read_letters
 
 from .shard import (
     DIGEST,
@@ -43,12 +44,12 @@ def back(
 
 def run(
     shard: Shard, name: str, batch: list[Back], *, now: str = at(NOW), estimate: int = NOW, lane: Lane = LANE
-) -> list[str] | None:
+) -> str | None:
     build = {"retry": retry, "release": release}[name]
     sent = build(KEYS, batch, now_ms=estimate, lane=lane, now=now)
     reply = shard.run(sent)
     assert reply[1] == now.encode()
-    return read_refile(sent, reply)
+    return read_letters(reply)
 
 
 @both
@@ -56,7 +57,7 @@ def test_the_job_goes_back_to_the_day_of_its_new_time_and_only_a_retry_counts(
     shard: Shard, name: str, attempt: int
 ) -> None:
     shard.put({"jobs": {"a": held(TOKEN, attempt=2, digest=DIGEST, keep=7)}, "processing": {"a": NOW + 30_000}})
-    assert run(shard, name, [back("a", delay_ms=5_000, failures=WHY)]) == [LETTER[name]]
+    assert run(shard, name, [back("a", delay_ms=5_000, failures=WHY)]) == LETTER[name]
     shard.leaves(
         {
             "jobs": {
@@ -84,7 +85,7 @@ def test_failures_stay_as_they_are_when_none_are_given_and_are_replaced_when_som
             "processing": {"a": NOW + 1, "b": NOW + 1},
         }
     )
-    assert run(shard, name, [back("a", NOW), back("b", NOW, failures=old + WHY)]) == [LETTER[name]] * 2
+    assert run(shard, name, [back("a", NOW), back("b", NOW, failures=old + WHY)]) == LETTER[name] * 2
     shard.leaves(
         {
             "jobs": {
@@ -109,7 +110,7 @@ def test_a_batch_spreads_over_days_and_answers_in_its_own_order(shard: Shard, na
     shard.put({"jobs": {**jobs, "stale": stale}, "processing": dict.fromkeys([*jobs, "stale"], NOW + 7)})
     batch = [back(job_id, fires.get(job_id, NOW)) for job_id in ids]
     letter = LETTER[name]
-    assert run(shard, name, batch) == [letter, letter, "f", letter, letter, "m"]
+    assert run(shard, name, batch) == f"{letter}{letter}f{letter}{letter}m"
     shard.leaves(
         {
             "jobs": {
@@ -132,7 +133,7 @@ def test_a_batch_spreads_over_days_and_answers_in_its_own_order(shard: Shard, na
 def test_nothing_goes_to_the_wheel_when_no_job_was_held(shard: Shard, name: str, attempt: int) -> None:
     before = {"jobs": {"a": held(TOKEN + 1)}, "processing": {"a": NOW + 1}}
     shard.put(before)
-    assert run(shard, name, [back("a"), back("never")]) == ["f", "m"]
+    assert run(shard, name, [back("a"), back("never")]) == "fm"
     shard.leaves(before | {"meta": meta(beat=True), "replay:caller:0": f"request-1 {NOW_US} fm"})
 
 
@@ -144,7 +145,7 @@ def test_a_delay_that_falls_into_another_day_than_the_named_one_changes_nothing(
     shard.put(before)
     assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=EVENING) is None
     shard.leaves(before | refused("moved"))
-    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1, lane=LANE2) == [LETTER[name]]
+    assert run(shard, name, [back("a")], now=at(MIDNIGHT - 1, 1), estimate=MIDNIGHT - 1, lane=LANE2) == LETTER[name]
     assert shard.keyspace()[f"wheel:{TOMORROW}"] == {"a": MIDNIGHT}
 
 
@@ -164,6 +165,6 @@ def test_a_token_is_pushed_when_nobody_would_wake_for_the_job(
 ) -> None:
     roles: dict[str, Any] = {"keeper": OTHER_WORKER, "keeper_at": keeper_at, "keeper_end": keeper_end}
     shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW}, "meta": meta(NOW_US - 9, **roles), "wake": tokens})
-    assert run(shard, name, [back("a", NOW + 5_000)]) == [LETTER[name]]
+    assert run(shard, name, [back("a", NOW + 5_000)]) == LETTER[name]
     assert shard.keyspace().get("wake", []) == after
     assert shard.keyspace()["meta"] == meta(beat=True, **roles)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from zwheel.calls import bury, read_letters
+from tests.endings import bury
+from zwheel.calls import read_letters
 
 from .shard import (
     DIGEST,
@@ -48,7 +49,7 @@ def test_a_buried_job_is_dead_with_its_body_and_its_failures(shard: Shard) -> No
             },
             "dead": {"a": NOW, "b": NOW},
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 xx",
+            "replay:caller:0": f"request-1 {NOW_US} xx",
         }
     )
 
@@ -62,7 +63,7 @@ def test_a_stale_token_and_a_missing_job_are_named_and_change_nothing(shard: Sha
     shard.put(before)
     reply = shard.run(bury(KEYS, end("later", "dead", "never"), most_dead=100, lane=LANE, now=at(NOW)))
     assert read_letters(reply) == "ffm"
-    shard.leaves(before | {"meta": meta(beat=True), "replay:caller:0": "request-1 ffm"})
+    shard.leaves(before | {"meta": meta(beat=True), "replay:caller:0": f"request-1 {NOW_US} ffm"})
 
 
 def test_the_oldest_dead_jobs_go_when_there_are_more_than_are_kept(shard: Shard) -> None:
@@ -80,7 +81,7 @@ def test_the_oldest_dead_jobs_go_when_there_are_more_than_are_kept(shard: Shard)
             "jobs": {"a": record("x", attempt=1, token=TOKEN, worker=WORKER, failures=WHY), "old3": record("x")},
             "dead": {"old3": NOW - 97, "a": NOW},
             "meta": meta(beat=True, trimmed=8),
-            "replay:caller:0": "request-1 x",
+            "replay:caller:0": f"request-1 {NOW_US} x",
         }
     )
 
@@ -150,6 +151,6 @@ def test_the_dedup_key_is_given_back_unless_its_window_lasts(shard: Shard) -> No
             "dedup": {DIGEST2: "window"},
             "dedup:expiry": {DIGEST2: NOW + 1},
             "meta": meta(beat=True),
-            "replay:caller:0": "request-1 xx",
+            "replay:caller:0": f"request-1 {NOW_US} xx",
         }
     )

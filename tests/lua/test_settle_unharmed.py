@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from zwheel.calls import Back, read_refile, release
+from tests.endings import Back, release
+from zwheel.calls import read_letters
 
 from .shard import KEYS, LANE, NOW, NOW_US, TODAY, WORKER, Shard, at, digits16, held, meta, record
 
 TOKEN = NOW_US - 1_000_000
-# What retry and release share is in test_retry.py, run for both.
+# What retry and release share is in test_settle_back.py, run for both.
 
 
 def test_the_attempt_is_taken_back_and_never_falls_below_none(shard: Shard) -> None:
@@ -17,7 +18,7 @@ def test_the_attempt_is_taken_back_and_never_falls_below_none(shard: Shard) -> N
     )
     batch = [Back(job_id, digits16(TOKEN), NOW, 0, b"") for job_id in ("one", "none", "many")]
     sent = release(KEYS, batch, now_ms=NOW, lane=LANE, now=at(NOW))
-    assert read_refile(sent, shard.run(sent)) == ["b", "b", "b"]
+    assert read_letters(shard.run(sent)) == "bbb"
     shard.leaves(
         {
             "jobs": {

@@ -1,0 +1,115 @@
+#!lua flags=allow-oom
+-- settle: processing -> done, dead or scheduled. What became of the jobs that a worker held, of any kinds in one batch:
+-- done, dead, on the wheel to be tried again, or back on the wheel unharmed, the attempt not counted.
+-- KEYS 1 meta  2 replay  3 jobs  4 processing  5 done  6 dedup  7 dedup:expiry, and where not all jobs ended well
+--      8 dead  9 days  10 wake  11.. buckets
+-- ARGV 1 now (tests)  2 request id, then for each job that ended well: id, token as 16 digits; and where not all did:
+--      '', most dead jobs kept, the number of buckets, for each its day and that day's first ms, then for each other
+--      job: id, letter (x dead, r retried, b back) and token, when ('<ms>' as 15 digits or '+<delay ms>', '' for x),
+--      failures as lines of JSON ('' leaves those of a job that lives as they are)
+-- Returns ok | moved, clock in µs, and with ok one letter a job: d done, x dead, r retried, b back on the wheel, f
+--      fenced, m missing; a repeat adds the clock of the first answer, from which its delays counted
+-- Cost O(jobs log n), at most 1000 jobs.
+-- Keeps I4 I5 I6 I8 I9 I10 I11 I13 I19
+--#include clock
+--#include digits
+--#include number
+--#include meta
+--#include rights
+--#include replay
+--#include contact
+--#include holders
+--#include dedup
+--#include leave
+local meta, replay_key, jobs, request = KEYS[1], KEYS[2], KEYS[3], ARGV[2]
+local stored = read_meta(meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
+local now, stamp = clock(ARGV[1], stored.clock)
+local before = replay(replay_key, request)
+if before then
+  local at, letters = string.match(before, '^(%d+) (%S+)$')
+  return at and { 'ok', digits(now), letters, at } or refused(before, now)
+end
+rights(meta, 'HSET', 'HDEL', 'ZREM', 'SET')
+local now_ms = math.floor(now / 1000)
+local ids, others = {}, nil
+for i = 3, #ARGV, 2 do
+  if ARGV[i] == '' then
+    others = i + 1
+    break
+  end
+  ids[#ids + 1] = ARGV[i]
+end
+local well = #ids
+local first = others and others + 2 + 2 * tonumber(ARGV[others + 1]) or #ARGV + 1
+for i = first, #ARGV, 4 do
+  ids[#ids + 1] = ARGV[i]
+end
+-- Most jobs end well and have no fields, and most batches have no others: what follows this loop is made only for them.
+local records, letters, gone, fielded = redis.call('HMGET', jobs, unpack(ids)), {}, {}, {}
+for i = 1, well do
+  local record = records[i]
+  local letter = verdict(record, ARGV[2 * i + 2])
+  letters[i] = letter or 'd'
+  if not letter and string.sub(record, 50, 51) == '00' then
+    gone[#gone + 1] = ids[i]
+  elseif not letter then
+    fielded[#fielded + 1] = i
+  end
+end
+local keys = { jobs = jobs, processing = KEYS[4], done = KEYS[5], dedup = KEYS[6], expiry = KEYS[7] }
+local out = { gone = gone }
+if others or #fielded > 0 then
+--#include record
+--#include moves
+  rights(meta, 'ZADD', 'ZMSCORE')
+  for _, i in ipairs(fielded) do
+    end_well(out, ids[i], records[i], now_ms)
+  end
+  if others then
+--#include buckets
+--#include count
+--#include slices
+--#include rests
+--#include behind
+--#include trim
+--#include wake
+    rights(meta, 'ZCARD', 'ZRANGE', 'HINCRBY', 'LLEN', 'RPUSH')
+    local numbers = named(others + 1)
+    for i = well + 1, #ids do
+      local at = first + 4 * (i - well - 1)
+      local letter, token, failures = string.sub(ARGV[at + 1], 1, 1), string.sub(ARGV[at + 1], 2), ARGV[at + 3]
+      local fire, text, bucket
+      if letter ~= 'x' then
+        fire, text = fire_time(ARGV[at + 2], now)
+        bucket = bucket_of(numbers, fire)
+        if not bucket then
+          remember(replay_key, request, '!moved ')
+          return { 'moved', digits(now) }
+        end
+      end
+      local refusal = verdict(records[i], token)
+      letters[i] = refusal or letter
+      if not refusal and letter == 'x' then
+        end_dead(out, ids[i], records[i], failures, now_ms)
+      elseif not refusal then
+        go_back(out, ids[i], records[i], letter == 'b' and 1 or 0, fire, text, failures ~= '' and failures or nil,
+          KEYS[10 + bucket], ARGV[others + 2 * bucket])
+      end
+    end
+    keys.dead, keys.days = KEYS[8], KEYS[9]
+    leave(out, keys, now_ms)
+    if out.dead then
+      trim_dead(KEYS[8], jobs, meta, tonumber(ARGV[others]), now_ms)
+    end
+    if out.soonest then
+      wake(KEYS[10], out.soonest, now_ms, stored.keeper_at, stored.keeper_end)
+    end
+  end
+end
+if not others then
+  leave(out, keys, now_ms)
+end
+contact(meta, now, stamp, stored.beat)
+local at, answer = digits(now), table.concat(letters)
+remember(replay_key, request, at .. ' ' .. answer)
+return { 'ok', at, answer }
