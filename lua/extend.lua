@@ -40,7 +40,8 @@ end
 for i = #ids + 1, asked do
   letters[i] = 'l'
 end
+-- One that another version set aside is held again: its record says so.
 if #renewed > 0 then
-  redis.call('ZADD', processing, 'XX', unpack(renewed))
+  redis.call('ZADD', processing, unpack(renewed))
 end
 return { 'ok', digits(now), table.concat(letters) }

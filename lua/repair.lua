@@ -151,7 +151,9 @@ if asked > 0 then
       local there = scores[bucket_count + 2][i]
       local aside = letters[i] == 'f' and found == 1 and there and home <= bucket_count + 1
       local went_on = there and (letters[i] == 'o' or letters[i] == 'f' and scores[home][i])
-      if not aside and not (clears and went_on) then
+      -- What is held is renewed by its holder since.
+      local clear = went_on and (clears or home == bucket_count + 1)
+      if not aside and not clear then
         letters[i], home = went_on and 'e' or 'c', nil
       end
     end

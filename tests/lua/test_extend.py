@@ -87,3 +87,11 @@ def test_a_second_send_renews_again(shard: Shard) -> None:
     shard.put({"jobs": {"a": held(TOKEN)}, "processing": {"a": NOW + 1}})
     assert [run(shard, ("a", TOKEN)) for _ in range(2)] == ["k", "k"]
     assert shard.keyspace()["processing"] == {"a": NOW + LEASE}
+
+
+def test_a_held_job_that_another_version_set_aside_is_held_again(shard: Shard) -> None:
+    shard.put({"jobs": {"a": held(TOKEN)}, "dead": {"a": NOW - 5}})
+    call = extend(KEYS, [("a", digits16(TOKEN))], lease_ms=500, now=at(NOW))
+    assert read_letters(shard.run(call)) == "k"
+    after = shard.keyspace()
+    assert (after["processing"], after["dead"]) == ({"a": NOW + 500}, {"a": NOW - 5})

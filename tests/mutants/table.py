@@ -78,7 +78,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a doubtful clock prunes", "prune.lua", "> 60000000 then", "> 6e16 then", first="tables"),
     _mutant("a lease that was given ahead stays", "reap.lua", "if #wrong > 0 then", "if false then", first="tables"),
     _mutant("a longest lease is kept for ever", "include/outage.lua", "or now_ms - since > 2 * known) then", "or false) then", "reap", first="tables"),
-    _mutant("extend renews nothing", "extend.lua", "redis.call('ZADD', processing, 'XX', unpack(renewed))", "local _ = renewed"),
+    _mutant("extend renews nothing", "extend.lua", "redis.call('ZADD', processing, unpack(renewed))", "local _ = renewed"),
     _mutant("a lease is not written", "claim.lua", "local deadline = digits(now_ms + lease)", "local deadline = digits(now_ms)"),
     # Attempts.
     _mutant("the attempt never counts", "include/taken.lua", "tonumber(string.sub(record, 3, 6)) + 1\n",

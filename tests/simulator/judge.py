@@ -366,7 +366,7 @@ class Judge:
             there = {
                 i: life.fire
                 for i, life in self.lives.items()
-                if life.state == "s" and f"wheel:{day_of(life.fire)}" == place
+                if life.state == "s" and not life.aside and f"wheel:{day_of(life.fire)}" == place
             }
         else:
             states = "x" if place == "dead" else "dc"

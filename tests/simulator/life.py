@@ -35,6 +35,8 @@ class Life:
     damaged: bool = False
     aside: bool = False
     """Set aside by a former version, and as it was otherwise: it is judged again when it is back."""
+    renewed: bool = False
+    """Whether its holder renewed its lease while it was aside."""
     offered: int | None = None
     """The fire time with which it is claimed by those to whom it is offered."""
 
@@ -47,11 +49,15 @@ class Life:
         return self.state in ("s", "p")
 
 
-def touched(lives: dict[str, Life], name: str, told: Trace) -> None:
+def touched(lives: dict[str, Life], name: str, told: Trace, now_us: int) -> None:
     """A job that was aside went on otherwise, by its holder or a person: the judge does not know how it stands."""
     for job in told.jobs:
         life = lives.get(job["id"])
-        if life is not None and life.aside and name != "extend" and job.get("letter") in _CHANGED:
+        if life is None or not life.aside:
+            continue
+        if name == "extend" and job["letter"] == "k":
+            life.renewed, life.lease_until = True, now_us // 1000 + told.args["lease"]
+        elif name != "extend" and job.get("letter") in _CHANGED:
             life.aside = False
 
 
@@ -63,7 +69,8 @@ def placed(lives: dict[str, Life], told: Trace, now_us: int) -> bool:
         if life is not None and life.aside and job.get("letter") == "f":
             life.damaged = life.aside = False
             back = True
-            if life.state == "p":
+            if life.state == "p" and not life.renewed:
                 # Its holder is fenced.
                 life.token, life.lease_until = life.token + 1, now_us // 1000
+            life.renewed = False
     return back

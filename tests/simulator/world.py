@@ -325,7 +325,7 @@ class World:
             if placed(self.judge.lives, told, clock_us(reply)):
                 self.mark("taken back from aside")
             return
-        touched(self.judge.lives, name, told)
+        touched(self.judge.lives, name, told, clock_us(reply))
         held = [(i, self.judge.lives[i].token) for i in reaped if i in self.judge.lives]
         self.judge.call(call, reply)
         for pair in held:

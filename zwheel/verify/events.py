@@ -127,7 +127,7 @@ class JobLine:
         A later version takes the job back by a repair, before it is claimed again: that reap changed nothing of it. Its
         holder may end it until then.
         """
-        back = [event.us for event in self.maybe if event.op == "repair" and event.letter in ("f", "o")]
+        back = [event.us for event in self.maybe if event.op == "repair" and event.letter in ("e", "f", "o")]
         claims = [move.us for move in self.moves if move.op == "claim"]
         for reap in [move for move in self.moves if move.op == "reap" and move.letter == "x"]:
             again = min((us for us in claims if us > reap.us), default=NEVER)

@@ -41,7 +41,7 @@ _PROC_EVERY_US = 1_000
 #: What Python raises for a value of another kind, or beyond all bounds.
 STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 #: What a repair says of jobs that it changed nothing of: each newly dead job is looked at by each worker.
-_LEFT_ALONE = frozenset("cgmle")
+_LEFT_ALONE = frozenset("cgml")
 
 
 class BadHistory(InvalidInput):
