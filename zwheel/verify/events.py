@@ -124,13 +124,13 @@ class JobLine:
     def _leave_out_what_was_set_aside(self) -> None:
         """A reap by a version that cannot read a job says that the job is dead, and only sets it aside.
 
-        A later version takes the job back by a repair, before it is claimed again: that reap changed nothing of it. Its
-        holder may end it until then.
+        A later version takes the job back by a repair, or off the dead set where it went on meanwhile: that reap changed
+        nothing of it.
         """
         back = [event.us for event in self.maybe if event.op == "repair" and event.letter in ("e", "f", "o")]
-        claims = [move.us for move in self.moves if move.op == "claim"]
-        for reap in [move for move in self.moves if move.op == "reap" and move.letter == "x"]:
-            again = min((us for us in claims if us > reap.us), default=NEVER)
+        reaps = [move for move in self.moves if move.op == "reap" and move.letter == "x"]
+        for reap in reaps:
+            again = min((other.us for other in reaps if other.us > reap.us), default=NEVER)
             if any(reap.since <= us <= again for us in back):
                 self.moves.remove(reap)
 
