@@ -233,6 +233,9 @@ async def test_a_worker_without_room_leaves_the_next_job_to_another(wheel: Wheel
         for n in range(1, 3):
             await hold.enqueue()
             await eventually(lambda: wheel.count("default", JobState.PROCESSING), lambda now, n=n: now == n, within=3)  # type: ignore[misc]
+        # A job is claimed before its worker is told so.
+        for one in (full, free):
+            await one.seen("start")
         assert len(full.of("start")) == len(free.of("start")) == 1
         gate.set()
 
