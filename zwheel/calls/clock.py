@@ -105,11 +105,6 @@ class ServerClock:
         age_ns = time.monotonic_ns() - known.taken_ns
         return (known.high_us - known.low_us) // 2 + age_ns * _DRIFT_PPM // 1_000_000_000 + known.doubt_us + 1
 
-    @property
-    def skew_ms(self) -> int:
-        """Server minus this machine's wall clock, ms."""
-        return (self._offset_us - (time.time_ns() - time.monotonic_ns()) // 1000) // 1000
-
 
 def _slept_us() -> int:
     """How long this machine slept since it was started, µs: the monotonic clock stands meanwhile. 0 where nobody tells."""

@@ -12,7 +12,7 @@ from zwheel.errors import InvalidInput
 from zwheel.job import QueueName
 from zwheel.keys import check_name, check_task
 from zwheel.payload.codec import Codec
-from zwheel.policy import TIMEOUT_HEADER, TaskPolicy, check_retries
+from zwheel.policy import TIMEOUT_HEADER, Duration, TaskPolicy, check_retries
 from zwheel.record import MAX_KEEP_MS
 from zwheel.times import duration_ms, to_ms
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from zwheel.schedules.kinds import Kind
 
 E = TypeVar("E")
-Duration = timedelta | float
 
 
 class ScheduleOptions(TypedDict, total=False):
