@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from tests.mutants.fault import standing_in
 from tests.servers import RedisServer
 from zwheel.calls import Call
-from zwheel.calls.scripts import NAMES, OVERRIDES, Script, script
+from zwheel.calls.scripts import NAMES, Script, script
 
 from .batches import prepare
 from .going_on import ends, places
@@ -69,11 +70,8 @@ def test_a_script_without_one_right_changes_nothing_or_does_all(
 @pytest.fixture
 def unasked() -> Iterator[None]:
     """Let scripts run without asking for their rights first: they end in the middle where one is missing."""
-    OVERRIDES["include/rights.lua"] = "-- rights: asks for nothing.\nlocal function rights()\nend\n"
-    script.cache_clear()
-    yield
-    OVERRIDES.clear()
-    script.cache_clear()
+    with standing_in("include/rights.lua", "-- rights: asks for nothing.\nlocal function rights()\nend\n"):
+        yield
 
 
 @pytest.mark.usefixtures("unasked")

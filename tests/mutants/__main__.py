@@ -22,10 +22,10 @@ def main() -> int:
     parser.add_argument("--check", action="append", choices=list(CHECKS), help="only this check; may be repeated")
     parser.add_argument("--list", action="store_true", help="list the mutants")
     args = parser.parse_args()
-    chosen = [m for m in MUTANTS if not args.names or m.name in args.names or m.path in args.names]
+    chosen = [m for m in MUTANTS if not args.names or m.name in args.names or m.file in args.names]
     if args.list:
         for mutant in chosen:
-            sys.stdout.write(f"{mutant.path:<24} {mutant.name}\n")
+            sys.stdout.write(f"{mutant.file:<24} {mutant.name}\n")
         return 0
     for mutant in chosen:
         mutant.text()

@@ -1,7 +1,7 @@
 """Runs each mutant in a forked process against the checks, the fastest first, and tells which one noticed it.
 
-Nothing in the tree is changed: the faulty text is put into `zwheel.calls.scripts.OVERRIDES` of the forked process. Each has a
-server of its own, so that several can run side by side.
+Nothing in the tree is changed: the forked process loads the faulty text in place of the file. Each process has a server
+of its own, so that several can run side by side.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .fault import standing_in
 from .table import Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +92,7 @@ def _pytest(paths: Sequence[str], *options: str) -> str:
 
 
 def _tables(mutant: Mutant) -> str:
-    """The tables of the script, then those of all scripts."""
+    """The tables of the mutant."""
     own = [
         str(path.relative_to(ROOT))
         for name in mutant.tables
@@ -159,15 +160,12 @@ def _fork(mutant: Mutant, path: Path, checks: Sequence[str], every: bool) -> int
 
 
 def _child(mutant: Mutant, path: Path, checks: Sequence[str], every: bool) -> None:
-    from zwheel.calls import scripts
-
-    scripts.OVERRIDES[mutant.path] = mutant.text()
-    scripts.script.cache_clear()
     noticed = False
     for name in sorted(checks, key=lambda name: name != mutant.first):
         if noticed and (not every or name == "all tables"):
             break
-        said = CHECKS[name](mutant)
+        with standing_in(mutant.file, mutant.text()):
+            said = CHECKS[name](mutant)
         noticed = noticed or bool(said)
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{name}\t{' '.join(said.split())}\n")

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
+
+from .fault import Fault
 
 
 @dataclass(frozen=True, slots=True)
-class Mutant:
-    """One fault."""
+class Mutant(Fault):
+    """A fault, and what notices it."""
 
-    name: str
-    path: str
-    """The file below `lua/`."""
-    old: str
-    """What stands there, exactly once."""
-    new: str
-    tables: tuple[str, ...]
+    tables: tuple[str, ...] = ()
     """Its script tables: names of transitions."""
     first: str = "checker"
     """The check that notices it soonest: the tables, where nothing in a history can show it."""
 
-    def text(self) -> str:
-        """The file with the fault in it. Raises: LookupError when the text to replace is not there exactly once."""
-        source = (files("zwheel.lua") / self.path).read_text(encoding="utf-8")
-        if source.count(self.old) != 1:
-            raise LookupError(f"{self.name}: {self.old!r} is {source.count(self.old)} times in lua/{self.path}")
-        return source.replace(self.old, self.new)
 
-
-def _mutant(name: str, path: str, old: str, new: str, *tables: str, first: str = "checker") -> Mutant:
-    own = () if "/" in path else (path.removesuffix(".lua"),)
-    return Mutant(name, path, old, new, tables or own, first)
+def _mutant(name: str, file: str, old: str, new: str, *tables: str, first: str = "checker") -> Mutant:
+    own = () if "/" in file else (file.removesuffix(".lua"),)
+    return Mutant(name, file, old, new, tables=tables or own, first=first)
 
 
 _TOKEN = " or string.sub(record, 22, 37) ~= token then"

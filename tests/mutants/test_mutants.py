@@ -11,6 +11,7 @@ import pytest
 from tests.servers import RedisServer, binary_of
 from zwheel.calls.scripts import NAMES
 
+from .fault import Fault
 from .run import ROOT
 from .scenario import play
 from .table import MUTANTS
@@ -23,7 +24,18 @@ def test_each_fault_replaces_a_text_that_is_there_once() -> None:
     assert len(MUTANTS) >= 25
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
     for mutant in MUTANTS:
-        assert mutant.text() != mutant.old
+        assert mutant.made()
+
+
+@pytest.mark.parametrize("old", ["no such text", "local "])
+def test_a_fault_whose_text_is_not_there_exactly_once_is_refused(old: str) -> None:
+    with pytest.raises(LookupError, match=rf"moved: '{old}' is \d+ times in lua/claim\.lua, not once"):
+        Fault("moved", "claim.lua", old, "").text()
+
+
+def test_a_fault_in_a_file_that_its_script_does_not_include_is_refused() -> None:
+    with pytest.raises(LookupError, match=r"idle: lua/include/wake\.lua is no part of extend"):
+        Fault("idle", "include/wake.lua", "redis.call('RPUSH', list, '1')", "", ("enqueue", "extend")).made()
 
 
 def test_every_script_of_a_jobs_life_has_a_fault() -> None:

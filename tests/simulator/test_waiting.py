@@ -17,9 +17,9 @@ from .waiting import run
 SEEDS, MUTANT_SEEDS = 20, 40
 #: What is wrong in a script, and the second look that would make up for it: each alone costs less than a second.
 MUTANTS: tuple[tuple[Mutant, tuple[tuple[Any, str, Any], ...]], ...] = (
-    (Mutant(name="a worker without room keeps its role", scripts=("claim", "step_down"), promises=("I25",), old="local keeps, seconds = roles.keeper == worker, roles.second == worker", new="local keeps, seconds = false, false"), ()),
-    (Mutant(name="a new job calls nobody", scripts=("enqueue",), promises=("I25",), old="redis.call('RPUSH', list, '1')", new="local _ = list"), ((looks, "BACKSTOP_S", 4.0),)),
-    (Mutant(name="what is offered calls nobody", scripts=("offer",), promises=("I25",), old="push_token(KEYS[k + 1])", new="local _ = k"), ((peers, "_LOOK_S", (20.0,)),)),
+    (Mutant("a worker without room keeps its role", "include/roles.lua", "local keeps, seconds = roles.keeper == worker, roles.second == worker", "local keeps, seconds = false, false", ("claim", "step_down"), promises=("I25",)), ()),
+    (Mutant("a new job calls nobody", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", ("enqueue",), promises=("I25",)), ((looks, "BACKSTOP_S", 4.0),)),
+    (Mutant("what is offered calls nobody", "offer.lua", "push_token(KEYS[k + 1])", "local _ = k", promises=("I25",)), ((peers, "_LOOK_S", (20.0,)),)),
 )  # fmt: skip
 
 
