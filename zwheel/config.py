@@ -219,7 +219,7 @@ def _home(env: Mapping[str, str], file: Mapping[str, str], cwd: Path) -> tuple[P
     named = env.get("ZWHEEL_HOME")
     if named:
         home = cwd / _expanded(named, env)
-        # A person who names a link means where it leads; one that merely lies in the directory is not followed.
+        # A person who names a link means where it leads; a link that merely lies in the directory is not followed.
         return home.resolve() if home.is_symlink() else home, None
     if file.get("home"):
         return cwd / _expanded(file["home"], env), None

@@ -31,8 +31,8 @@ class CurrentOccurrence:
     previous: datetime | None
     """The nominal time of the occurrence before it; None for the first."""
     previous_outcome: JobState | None
-    """How that one stood when this one started: done, dead, cancelled, or still scheduled or processing. None: there is
-    none, or it is not kept any more."""
+    """State of the previous occurrence when this one started: done, dead, cancelled, or still scheduled or processing.
+    None: there is no previous occurrence, or its job is not kept any more."""
     catch_up: bool
     """Whether it was missed and is run afterwards."""
 
@@ -54,7 +54,7 @@ class CurrentJob:
     refuse an effect whose token is smaller than the stored one: then a worker that lost its lease changes nothing."""
     headers: Mapping[str, str] = field(default_factory=dict)
     previous_outcome: JobState | None = None
-    """For an occurrence: how the one before it stood when this one started."""
+    """For an occurrence: the state of the previous occurrence when this one started."""
 
     @property
     def occurrence(self) -> CurrentOccurrence | None:
@@ -79,7 +79,7 @@ class CurrentJob:
 
 
 class Holder(Protocol):
-    """Whoever runs a job: describes it only when asked, so that a job that never asks pays nothing."""
+    """The holder of a running job: describes the job only when asked, so that a job that never asks pays nothing."""
 
     def current(self) -> CurrentJob:
         """Describe the job."""

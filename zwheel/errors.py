@@ -20,7 +20,7 @@ ZwheelError
 ├── LeaseLost               the claim is no longer valid: another worker may hold the job
 ├── JobNotFound             no such job
 ├── ScheduleNotFound        no such schedule
-├── ScheduleChanged         a schedule is not the one any more that an edit was made from
+├── ScheduleChanged         a schedule was changed after an edit had read it
 ├── WaitTimeout             the awaited job did not end in time
 ├── ConfigError             settings that contradict each other or cannot be read
 └── EmbeddedServerError     the private server could not be started or joined
@@ -88,7 +88,7 @@ class ScheduleExists(InvalidInput):
 
 
 class ScheduleChanged(ZwheelError):
-    """A schedule is another by now than the one that an edit was made from; nothing was changed."""
+    """A schedule was changed after an edit had read it; the edit changed nothing."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"schedule {name} was changed meanwhile: read it and edit it again")

@@ -129,7 +129,7 @@ class Recorder:
         self._history.write([line], sync=self._history.fsync)
 
     def observe(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Take what a worker's parts tell: attempts, looks, stalls and that a reaper held itself back become lines."""
+        """Write lines for what a worker's parts tell: attempts, looks, stalls, and a reaper that holds itself back."""
         if event == "start":
             self.attempt("start", facts)
         elif event == "held":
@@ -174,7 +174,7 @@ class Span:
 
         replies: what arrived, in the order of the commands, exceptions among it; empty: nothing did.
         error: what ended the round trip, when it did not end well. Where it says that the answer was lost, what did
-        arrive counts for nothing: whoever asked does not know it.
+        arrive counts for nothing: the caller does not know it.
         """
         lines = []
         stamps = self._recorder._stamps()

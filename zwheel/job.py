@@ -65,7 +65,7 @@ _RAN = frozenset({Reason.ERROR, Reason.TIMEOUT, Reason.DISCARDED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One attempt that ended badly. Written by the worker that ran it, or by the reaper for one that vanished."""
+    """One attempt that ended badly. Written by the worker that ran it, or by the reaper when that worker vanished."""
 
     at_ms: int
     """When, ms since the epoch, by the server's clock."""
@@ -152,7 +152,7 @@ class Enqueued:
     """The answer to an enqueue: which job now stands for it."""
 
     job_id: JobId
-    """The new job, or the one that already held the id or the dedup key."""
+    """The new job, or the job that already held the id or the dedup key."""
     existed: bool
     """False when this call created the job."""
     queue: QueueName
@@ -161,7 +161,7 @@ class Enqueued:
     fire_at_ms: int
     """When it is (or was) due, ms since the epoch."""
     replaced: bool = False
-    """Whether an ended job of this id gave way to it: a cancelled one, or with `replace` one that was done or dead."""
+    """Whether an ended job of this id gave way to it: a cancelled job, or with `replace` a job that was done or dead."""
 
     @property
     def fire_at(self) -> datetime:

@@ -35,7 +35,7 @@ class Unreadable:
     name: str
     """What it is called: a schedule's or worker's name, a queue, a day; bytes that are no text are escaped."""
     queue: str
-    """Where it lies; '' for one that belongs to no queue."""
+    """The queue that it belongs to; '' when it belongs to none."""
     reason: str
     """Why it cannot be read, in a sentence."""
 

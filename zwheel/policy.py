@@ -87,7 +87,7 @@ _JOB_OPTIONS = JobOptions.__annotations__.keys()
 
 
 def check_options(options: JobOptions) -> JobOptions:
-    """Give the options back. Raises: TypeError for one that there is not."""
+    """Give the options back. Raises: TypeError for an option that does not exist."""
     if not options.keys() <= _JOB_OPTIONS:
         raise _no_option(options.keys(), _JOB_OPTIONS)
     return options

@@ -83,7 +83,7 @@ def shell_kwargs(
 
 
 def digest(text: str) -> str:
-    """A short name for what is not told itself."""
+    """A short name for a text that is not shown itself."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

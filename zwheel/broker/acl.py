@@ -151,13 +151,13 @@ def command_for(role: Role | None, namespace: str, queues: Sequence[str]) -> str
     return f"zwheel acl{'' if role is None else f' {role}{options}'}"
 
 
-#: Of several roles that send a command, the one that it tells most of.
+#: Where several roles need a command, the first of them here is taken.
 _TELLING = (Role.READER, Role.PRODUCER, Role.OPERATOR, Role.DOCTOR, Role.WORKER)
 _TAG = re.compile(r"\{([^:{}]+):([^:{}]+):\d+\}")
 
 
 def command_after(sent: str, words: Iterable[object]) -> str:
-    """The same for a command that was refused: what it does tells the role, its keys the queue.
+    """The same for a command that was refused: the command tells the role, its keys tell the queue.
 
     sent: the name of the command, or of the script; words: its other words, the keys among them.
     """

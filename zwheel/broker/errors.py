@@ -207,7 +207,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _most_telling(error: BaseException) -> BaseException:
-    """A failed connection wraps its cause, several times over: find the one that says why."""
+    """A failed connection wraps its cause, several times over: find the error that says why it failed."""
     if not isinstance(error, ConnectFailed):
         return error
     links = [link for link in _chain(error) if isinstance(link, Exception)]

@@ -59,7 +59,7 @@ class Pool:
                 return wire  # TLS itself had something to say.
 
     async def _another(self) -> Wire:
-        """Open a connection, or share one when there are as many as may be, or wait for one that is being opened."""
+        """Open a connection; at the limit share an open connection, or wait for a connection that is being opened."""
         while True:
             self._wires = [wire for wire in self._wires if not wire.lost]
             if len(self._wires) + self._opening < self._most:
@@ -81,7 +81,7 @@ class Pool:
         except BaseException as error:
             self._opening -= 1
             wires = [wire for wire in self._wires if not wire.lost]
-            # One failure tells all who wait, unless another attempt is under way or there is a connection to share.
+            # All waiting callers get the error, unless another attempt is under way or there is a connection to share.
             told = error if isinstance(error, Exception) and not self._opening and not wires else None
             self._tell(told)
             if wires and isinstance(error, Exception):
@@ -103,7 +103,7 @@ class Pool:
                 future.set_exception(error)
 
     def distrust(self) -> None:
-        """End every connection, also for those who wait for an answer: an answer on one was none."""
+        """End every connection, also under callers that wait: one connection gave a reply that no script gives."""
         self._idle.clear()
         while self._wires:
             self._wires.pop().end("an answer on a connection of this client was none that could be")
@@ -174,6 +174,6 @@ class SyncPool:
         return SyncWire(connection, self._timeout_s)
 
     def close(self) -> None:
-        """Close every connection that is idle; one that is in use ends with its request."""
+        """Close every idle connection; a connection in use ends with its request."""
         while self._idle:
             self._idle.pop().close()

@@ -131,7 +131,7 @@ class _Carrier:
     def _sending(self, commands: Commands, ends: float | None = None, each: bool = False) -> Exchange:
         """Send once, in one round trip (two when Redis did not know a script).
 
-        ends: when the caller gives up. each: what is refused has its error in the place of its reply.
+        ends: when the caller gives up. each: a refused command has its error in the place of its reply.
         """
         commands = self._known(commands)
         span = None if self.recorder is None else self.recorder.invoke(commands)
@@ -168,7 +168,7 @@ class _Carrier:
             raise self._in_doubt(error) from error  # The others of the batch were carried out.
 
     def _observe(self, commands: Commands, replies: list[Any], sent: int, each: bool) -> None:
-        """Raise what was refused, or put its error in the place of its reply, and take in the server's clock.
+        """Raise the error of a refused command, or put it in the place of the reply, and take in the server's clock.
 
         sent: before anything was sent, also where a part of it was sent again because its script was missing: the rest
         was answered before that.
@@ -205,7 +205,7 @@ class _Carrier:
                 self.session.clock.observe(clock_us(reply), sent, time.monotonic_ns())
 
     def _distrust(self) -> None:
-        """End all connections: what comes on them may be no answer to what was asked."""
+        """End all connections: replies on them may belong to other requests."""
         raise NotImplementedError
 
     def _translate(self, error: BaseException, command: Call | Sequence[Any] = ()) -> ZwheelError:
@@ -274,7 +274,7 @@ class _Carrier:
                 try:
                     replies = yield from self._persisting(ask, give_up_s)
                 except BrokerError as error:
-                    # An operation may go on without what it asked for; one that does not say so ends with the error.
+                    # An operation may catch the error and go on without the reply; else the error ends it.
                     ask = steps.throw(error)
                 else:
                     ask = steps.send(replies)
@@ -384,7 +384,7 @@ class Listener:
                 return ""
             return found[0].decode() if isinstance(found[0], bytes) else str(found[0])
         except (RedisError, OSError, TimeoutError) as error:
-            # Whatever comes on this connection from now on may be the answer to what was asked before.
+            # A later reply on this connection may belong to the request that failed.
             await self._client.connection_pool.disconnect()
             raise translate(error, self.url) from error
 

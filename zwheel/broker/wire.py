@@ -85,7 +85,7 @@ class Wire(asyncio.Protocol):
         return not self._waiting and bool(self._poll.poll(0))
 
     def ask(self, packed: bytes, expected: int, within_s: float) -> asyncio.Future[list[Any]]:
-        """Send packed commands, to be answered by that many replies; one that is an error comes as an exception object.
+        """Send packed commands, to be answered by that many replies; an error reply comes as an exception object.
 
         Raises, here or from the future: redis.exceptions.ConnectionError, TimeoutError.
         """
@@ -166,7 +166,7 @@ class Wire(asyncio.Protocol):
         self._wake(end)
 
     def _unsent(self) -> int:
-        """How many bytes wait for the socket to take them. Under TLS those that are encrypted wait in another place."""
+        """How many bytes wait for the socket to take them. Under TLS encrypted bytes wait in another place."""
         size: int = self._transport.get_write_buffer_size()
         beneath = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", None)
         return size if beneath is None else size + int(beneath.get_write_buffer_size())
@@ -181,7 +181,7 @@ class Wire(asyncio.Protocol):
         self._connection._close()
 
     def end(self, why: str) -> None:
-        """End it; whoever waits does not know what became of the request."""
+        """End the connection; a caller that waits does not know what became of its request."""
         self._fail(LostError(why))
 
     def eof_received(self) -> None:
@@ -189,7 +189,7 @@ class Wire(asyncio.Protocol):
         self.lost = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever still waits."""
+        """Tell the callers that still wait."""
         self._fail(LostError(str(exc or "the server closed the connection")))
         if self._watch is not None:
             self._watch.cancel()
@@ -243,7 +243,7 @@ class SyncWire:
         return True
 
     def ask(self, packed: bytes, expected: int, within_s: float) -> list[Any]:
-        """Send packed commands and wait for that many replies; one that is an error comes as an exception object.
+        """Send packed commands and wait for that many replies; an error reply comes as an exception object.
 
         Raises: redis.exceptions.ConnectionError, TimeoutError, OSError.
         """

@@ -1,7 +1,7 @@
 """Jobs of tasks whose code is not here: what workers publish of a task stands for its code.
 
-A job may be made before it is known what was published. Then it carries what it takes to make it again when it is, and
-a header that tells the worker to let the policy of its own code hold.
+A job may be made before the client has read what workers published of its task. Then it keeps its task and options, to
+be made again afterwards, and has a header that tells the worker to apply the policy of its own code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zwheel.published.task import PublishedTask
 
 
 class Unsettled(NamedTuple):
-    """What a job was made from, while nothing was known of its task."""
+    """The task and the options of a job that was made while nothing was known of its task."""
 
     task: str
     options: JobOptions
@@ -39,7 +39,7 @@ def make_by_name(
 
 
 def with_policy_header(headers: Mapping[str, str] | None, retries: int | None) -> dict[str, str]:
-    """The headers of a job of whose task nothing is known: the worker that knows it checks the arguments.
+    """The headers of a job whose task the client does not know: the worker that knows the task checks the arguments.
 
     The number of retries, if it was not given, is the worker's too.
     """

@@ -94,7 +94,7 @@ class Batcher:
     async def _one_by_one(
         self, batch: list[tuple[NewJob, asyncio.Future[Enqueued]]], refusal: QueueFull | PayloadTooLarge
     ) -> None:
-        """Tell those that are refused from those that are not."""
+        """Store each job of a refused batch alone: only callers whose own job is refused get the refusal."""
         for job, future in batch:
             answer: Enqueued | Exception = refusal
             if len(batch) > 1 and not future.done():
@@ -177,7 +177,7 @@ class Client:
             self._read(meanwhile)
 
     def _read(self, names: Sequence[str]) -> asyncio.Task[None]:
-        """Begin to read; others who ask for the same meanwhile wait for the same answer."""
+        """Begin to read; calls that ask for the same names meanwhile wait for the same answer."""
         reading = self.loop.create_task(self._learn(names))
         self._learning.update(dict.fromkeys(names, reading))
 
@@ -201,7 +201,7 @@ class Client:
     async def aclose(self) -> None:
         """Let what is under way end, then close every connection."""
         while self._learning or self._learners:
-            # Who waited for what is learnt submits its job in the same step in which it wakes.
+            # A caller that waited for a published task submits its job in the same step in which it wakes.
             await asyncio.gather(*self._learning.values(), return_exceptions=True)
             await asyncio.sleep(0)
         for batcher in list(self._batchers.values()):

@@ -161,8 +161,8 @@ class Registry:
     ) -> NewJob:
         """Check and encode one job by its task's name; the task's code need not be here.
 
-        Where the task is registered here, its policy holds and its signature is checked; else those that workers have
-        published. What is not known of them yet is looked up when the job is enqueued. options: see JobOptions.
+        Where the task is registered here, its policy holds and its signature is checked; else the policy and signature
+        that workers published, which are looked up when the job is enqueued if they are not known yet. options: see JobOptions.
         Raises: BadArguments, PayloadError, InvalidName, InvalidTime.
         """
         name = task if isinstance(task, str) else task.name

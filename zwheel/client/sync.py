@@ -91,8 +91,8 @@ class SyncWheel(SyncWheelSchedules):
     ) -> Enqueued:
         """Store a job by its task's name; the task's code need not be here. See `new_job` for what is checked.
 
-        Returns the job, or the one that already held its id or dedup key. A cancelled job holds no id; with `replace`
-        neither does one that is done or dead. Raises also: QueueFull, BrokerError, and UnknownTask where the wheel is
+        Returns the job, or the job that already held its id or dedup key. A cancelled job holds no id; with `replace`
+        neither does a job that is done or dead. Raises also: QueueFull, BrokerError, and UnknownTask where the wheel is
         strict.
         """
         if isinstance(task, str) and task not in self.tasks:
@@ -203,7 +203,7 @@ class SyncWheel(SyncWheelSchedules):
         older_than_ms: int | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Delete dead jobs: these, or those that died at least `older_than_ms` ago, or all. Returns how many."""
+        """Delete dead jobs: these, or all that died at least `older_than_ms` ago, or all. Returns how many."""
         return self._drive(lambda session: ops.purge_dead(session, queue, job_ids, older_than_ms, progress))
 
     def published_task(self, name: str) -> PublishedTask | None:

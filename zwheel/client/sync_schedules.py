@@ -24,7 +24,7 @@ class SyncWheelSchedules(SyncDrive):
     """What a client does with schedules. cronsim is imported when one of these is called."""
 
     def schedules(self, queue: str | None = None) -> Listing[ScheduleInfo]:
-        """Read every schedule of a queue, or of all, sorted by name; `unreadable` names those that cannot be read."""
+        """Read every schedule of a queue, or of all, sorted by name; `unreadable` names the unreadable schedules."""
         from zwheel.operations import schedules as ops
 
         return self._drive(lambda session: ops.schedules(session, queue))
@@ -36,7 +36,7 @@ class SyncWheelSchedules(SyncDrive):
         return self._drive(lambda session: ops.schedule(session, name, queue))
 
     def add_schedule(self, definition: Definition, *, replace: bool = False) -> ScheduleInfo:
-        """Write a new schedule, or with `replace` one that exists; it fires from now on. Raises: ScheduleExists."""
+        """Write a new schedule, or with `replace` an existing one; it fires from now on. Raises: ScheduleExists."""
         from zwheel.operations import schedules as ops
 
         return self._drive(lambda session: ops.add_schedule(session, self.codec, definition, replace))

@@ -1,7 +1,7 @@
 """The private server of a project, for development: started, looked at, emptied and stopped.
 
-server is what is done with it, home is where its files lie, binary is the program that it runs. trust says whether a file's
-owner and mode make it one that may be believed.
+server starts, stops and empties it, home is the directory of its files, binary finds its program. trust says whether a
+file may be believed, by its owner and mode.
 """
 
 from zwheel.embedded.server import Server, reset, start, status, stop

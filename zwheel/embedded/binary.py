@@ -1,7 +1,7 @@
 """Finds the server program for the embedded server, and says whether it may open the data that is already there.
 
 A data directory is not portable. Tried: Redis 7.0 refuses what Valkey 8 or 9 wrote, Valkey 8 what Valkey 9 wrote, and
-Redis 6.2 starts on the data of any newer server silently empty. So whoever wrote the data is stamped beside it.
+Redis 6.2 starts on the data of any newer server silently empty. So a stamp beside the data says which server wrote it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ServerBinary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
-    """Who wrote the data of a directory, as the directory says: it names no program, only which ones may open the data."""
+    """The server that wrote a directory's data. It decides which programs may open the data, never which program runs."""
 
     family: str
     """`valkey` or `redis`."""
@@ -87,7 +87,7 @@ def examine(path: Path) -> ServerBinary | None:
 
 
 def may_open(binary: ServerBinary, wrote: Writer | None) -> bool:
-    """Whether this server reads the data of the one that wrote it: the same family, and not older."""
+    """Whether this server can read the data: it is of the family of the server that wrote the data, and not older."""
     if wrote is None:
         return True
     return binary.family == wrote.family and version_tuple(binary.version) >= version_tuple(wrote.version)

@@ -193,7 +193,7 @@ def is_own_socket(path: Path) -> bool:
 
 
 def read_stamp(home: Path) -> Writer | None:
-    """Who wrote the data; None when there is none."""
+    """The server that wrote the data; None when there is no data."""
     has_data = (home / DATA / "appendonlydir").exists()
     try:
         stamp = json.loads(_read_stamp_file(home))
@@ -218,7 +218,7 @@ def _read_stamp_file(home: Path) -> bytes:
 
 
 def write_stamp(home: Path, binary: ServerBinary, path: Path) -> None:
-    """Say who is about to write the data. Written before the start: a crash in between then errs on the side of refusing."""
+    """Say which server is about to write the data. Written before its start: after a crash in between others are refused."""
     stamp = {"family": binary.family, "version": binary.version, "socket": str(path)}
     restore_stamp(home, (json.dumps(stamp, indent=2) + "\n").encode())
 

@@ -135,7 +135,7 @@ def _in_a_sentence(home: Path) -> Iterator[None]:
 def _settled(home: Path) -> Server | None:
     """The server that answers, or None once no process holds the data.
 
-    A server that begins has no socket yet (its starter may have been killed), one that ends has none any more.
+    A server that begins has no socket yet (its starter may have been killed), a server that ends has none any more.
     """
     deadline = time.monotonic() + START_S
     while (running := status(home)) is None and server_lives(home):

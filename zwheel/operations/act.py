@@ -148,7 +148,7 @@ def _purge_set(
 
 
 def _free(session: Session, queue: str, zset: str) -> Steps[None]:
-    """Free the ids of jobs that are about to be purged, and of whose enqueue this client was not told the outcome."""
+    """Free the ids of jobs that are about to be purged and whose enqueue had an unknown outcome for this client."""
     doubtful = session.doubts.of(queue)
     for start in range(0, len(doubtful), BATCH_LIMIT):
         part = doubtful[start : start + BATCH_LIMIT]
@@ -161,7 +161,7 @@ def _free(session: Session, queue: str, zset: str) -> Steps[None]:
 def purge_dead(
     session: Session, queue: str, job_ids: Sequence[str] | None, older_than_ms: int | None, progress: Progress | None
 ) -> Steps[int]:
-    """Delete dead jobs: the given ones, or those that died at least `older_than_ms` ago, or all. Returns how many."""
+    """Delete dead jobs: the given ones, or all that died at least `older_than_ms` ago, or all. Returns how many."""
     keys = session.keys(queue)
     if job_ids is None:
         if older_than_ms is None:
@@ -192,7 +192,7 @@ def redrive(
 ) -> Steps[int]:
     """Put dead jobs back on the wheel, due now: the given ones, or all that match, oldest first. Returns how many.
 
-    Those that died after this began are left. A job whose dedup key another job holds by now stays dead.
+    Jobs that died after this call began are left. A job whose dedup key another job holds by now stays dead.
     """
     if job_ids is not None:
         total, _ = yield from _redrive_ids(session, queue, [check_job_id(i) for i in job_ids], 0, progress)

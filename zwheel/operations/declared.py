@@ -16,7 +16,7 @@ from zwheel.outside import as_text, flat
 from zwheel.payload.codec import Codec
 from zwheel.schedules.definition import Definition
 
-#: The most that a worker publishes of what it declares, bytes; of more it says that it may be any name.
+#: The longest list of declared names that a worker publishes, bytes; with a longer one it says that it may be any name.
 _MOST_BYTES = 16_384
 _ROW_BYTES = 65_536
 #: How many queues are asked at a time.
@@ -43,7 +43,7 @@ class Elsewhere:
         self._any: set[str] = set()
 
     def add(self, raw: bytes, now_ms: int) -> None:
-        """Take what a worker says of itself; nothing of one that is not known to live, or is not as it should be."""
+        """Take what a worker's row declares; nothing when the worker may be dead or the row is damaged."""
         if len(raw) > _ROW_BYTES:
             return
         try:
@@ -61,7 +61,7 @@ class Elsewhere:
                 self._names.setdefault(owner, set()).update(name for name in names if isinstance(name, str))
 
     def has(self, owner: str, name: str) -> bool:
-        """Whether one of them declares this schedule for this owner."""
+        """Whether one of these workers declares this schedule for this owner."""
         return owner in self._any or name in self._names.get(owner, ())
 
 
@@ -83,7 +83,7 @@ def sync_declared(
     session: Session, codec: Codec, definitions: Iterable[Definition], owners: Collection[str], *, app: str,
     tasks: Collection[str], worker: str, again: SyncReport | None = None,
 ) -> Steps[SyncReport]:  # fmt: skip
-    """Make the schedules of an application those that it declares, and take nothing from a service that lives.
+    """Make Redis hold the schedules that an application declares, and take no schedule from another living service.
 
     What another living worker declares for the same owner is not removed: it is another service of that name, or a
     version that is about to end. A schedule whose task is unknown here is not removed at once either: the service that
@@ -92,11 +92,11 @@ def sync_declared(
 
     Args:
         definitions: What is declared, each with its owner.
-        owners: Those of this application; what they have beside the definitions is removed.
+        owners: The owners that this application has; other schedules of these owners are removed.
         app: The application's name, with which the owners begin that it has by default.
         tasks: The tasks that this application has.
-        worker: Who asks.
-        again: What an earlier call told. Only what it could not do is tried: by now there may be a newer version.
+        worker: The worker that asks.
+        again: The report of an earlier call. Only what that call could not do is tried: there may be a newer version now.
     """
     wanted = {definition.name: definition.check() for definition in definitions}
     if again is not None:

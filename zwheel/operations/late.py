@@ -22,9 +22,9 @@ class GivenBack(NamedTuple):
     """What became of the occurrences that a worker holds."""
 
     gone: frozenset[int]
-    """Nominal times of those that the worker holds no more: they are the schedule's again, or another's."""
+    """Nominal times of occurrences that the worker holds no more: the schedule has them again, or another worker."""
     early: frozenset[int]
-    """Of those that may start, by the server's clock."""
+    """Nominal times of occurrences that may start, by the server's clock."""
     schedule: bool = True
     """Whether the schedule is there."""
     waited: bool = False
@@ -32,9 +32,9 @@ class GivenBack(NamedTuple):
 
 
 def late_ones(info: ScheduleInfo, now_ms: int) -> list[tuple[int, int]]:
-    """Nominal and fire times of what was put on the wheel and may not start any more, if it still waits there.
+    """Nominal and fire times of occurrences on the wheel that may not start any more, if they still wait there.
 
-    So is what was put there while the server's clock was ahead: a schedule that may not overlap would wait for it.
+    Also of occurrences put there while the server's clock was ahead: a schedule that may not overlap would wait for them.
     """
     furthest = furthest_ms(info.definition, now_ms)
     return [
@@ -44,7 +44,7 @@ def late_ones(info: ScheduleInfo, now_ms: int) -> list[tuple[int, int]]:
 
 
 def give_back(session: Session, queue: str, name: str, held: Mapping[int, Late]) -> Steps[GivenBack]:
-    """Give occurrences back to their schedule: those that a worker holds, and all that wait on the wheel and are as late.
+    """Give late occurrences back to their schedule: occurrences that a worker holds, and all late ones that wait on the wheel.
 
     Where they are told together, a policy such as "the newest one runs" is decided over all of them. Safe to repeat.
     held: by nominal time. Raises: UndecodableJob, when this version cannot read the schedule.

@@ -16,7 +16,7 @@ _PAGE = 200
 
 
 def published(session: Session, names: Sequence[str]) -> Steps[dict[str, PublishedTask]]:
-    """Read what is published of these tasks; those that no worker published are left out.
+    """Read what is published of these tasks; tasks that no worker published are left out.
 
     A user that may not read it knows of none.
     """
@@ -29,7 +29,7 @@ def published(session: Session, names: Sequence[str]) -> Steps[dict[str, Publish
 
 
 def learn(session: Session, names: Sequence[str]) -> Steps[tuple[dict[str, PublishedTask], list[str]]]:
-    """Read what is published of these tasks; when of one of them nothing is, also the names that workers published."""
+    """Read what is published of these tasks; when one of them is not published, also the names of all published tasks."""
     found = yield from published(session, names)
     others: list[str] = []
     if len(found) < len(names):

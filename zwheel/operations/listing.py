@@ -11,7 +11,7 @@ from zwheel.operations.rights import refusal_of_rights, refused
 
 
 def may_join(session: Session, queue: str) -> Steps[None]:
-    """Refuse whoever may not put a queue on the list, before anything is stored that nobody would find.
+    """Refuse a user that may not put a queue on the list, before a job is stored that nobody would find.
 
     Asked once by a client: the list is one key. Raises: BrokerRefused.
     """
@@ -23,7 +23,7 @@ def may_join(session: Session, queue: str) -> Steps[None]:
     except BrokerRefused as error:
         if "script|load" not in str(error):
             raise
-        # A user that may load no scripts and uses those that others loaded: it joins now, or is refused now.
+        # This user may not load scripts and uses scripts that others loaded: the queue joins now, or is refused now.
         yield (command,)
         return
     if closed:
@@ -42,7 +42,7 @@ def join(session: Session, queue: str) -> Steps[None]:
 
 
 def joined(session: Session, queue: str) -> Steps[bool]:
-    """Put a queue on the list, in which something was stored: that stays true, whatever becomes of this.
+    """Put a queue on the list after a job was stored in it. A failure here does not undo that.
 
     Returns whether the queue is on the list.
     """

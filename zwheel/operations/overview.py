@@ -180,7 +180,7 @@ def read_workers(raw: Any, now_ms: int, queue: str) -> Listing[WorkerInfo]:
     for name, value in flat(raw):
         try:
             result.append(_worker(name, value, now_ms))
-        except Exception as error:  # whatever anyone wrote there hides nobody else
+        except Exception as error:  # a damaged row hides no other worker
             reason = f"it says {shown(value, 60)!r} ({type(error).__name__})"
             result.unreadable.append(Unreadable(name=as_text(name), queue=queue, reason=reason))
     return result

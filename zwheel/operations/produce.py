@@ -89,7 +89,7 @@ class Chunk:
 
     @property
     def unsettled(self) -> set[str]:
-        """The tasks of those of its jobs that were made before it was known what workers publish of them."""
+        """The tasks of its jobs that were made before the client knew what workers publish of these tasks."""
         return {job.unsettled.task for job in self.jobs if job.unsettled is not None}
 
     def of(self, jobs: list[NewJob]) -> Chunk:
@@ -190,7 +190,7 @@ def _after_doubts(
 
 
 def _in_order(batch: Sequence[NewJob], found: dict[str, Enqueued], made: Sequence[Enqueued]) -> Iterator[Enqueued]:
-    """The answers of a batch: those that were found by id, each to the first who asks for it, the others as they came."""
+    """The answers of a batch, in its order: jobs that were found by id, and the jobs that were made."""
     told: set[str] = set()
     others = iter(made)
     for job in batch:
@@ -248,5 +248,5 @@ def _find_out(
     if answers is not None and whole and bulk is not None:
         bulk.remember(sent.call.keys[-1])
     if not first:
-        doubt.freed.clear()  # The job that was cancelled or purged is another than the one that is stored now.
+        doubt.freed.clear()  # The job stored now is not the job that was cancelled or purged.
     session.doubts.settle(doubt, (doubt.sent.batch if first else again) if answers is not None else (), answers or ())

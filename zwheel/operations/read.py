@@ -20,7 +20,7 @@ from zwheel.times import is_day
 def each_alone(asks: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
     """Ask for several things in one round trip, each for itself: what is refused is answered by its BrokerRefused.
 
-    So a key of another type, or one that this user may not read, hides only what it holds.
+    So a key of another type, or a key that this user may not read, hides only what it holds.
     """
     if not asks:
         return []
@@ -54,7 +54,7 @@ def ping(session: Session) -> Steps[float]:
 
 
 def snapshot(job_id: str, queue: str, raw: bytes, state: JobState = JobState.DEAD) -> Job:
-    """Read a record; one that this version cannot read becomes a job that says so, its bytes as the body."""
+    """Read a record; a record that this version cannot read becomes a job that says so, its bytes as the body."""
     try:
         return read_record(JobId(job_id), QueueName(queue), raw)
     except UndecodableJob as error:
@@ -86,7 +86,7 @@ def with_times(job: Job, lease: Any, died: Any, kept: Any) -> Job:
 
 
 def get(session: Session, job_id: str, queue: str | None, *, only: bool = False) -> Steps[Job | None]:
-    """Read one job, looking in every known queue when none is named: of several with one id, one that has not ended.
+    """Read one job, looking in every known queue when none is named: of several jobs with one id, a job that has not ended.
 
     only: refuse to choose between several that have not ended. Raises: InvalidInput.
     """
@@ -163,7 +163,7 @@ def sorted_days(names: Sequence[Any], queue: str) -> Listing[str]:
 def jobs(session: Session, queue: str, state: JobState | None, limit: int, offset: int) -> Steps[Listing[Job]]:
     """Read a page of jobs: running first, then scheduled by fire time, then dead and ended, newest first.
 
-    Of keys that hold something else, those that could not be read are in `unreadable`. Raises: BrokerRefused, when none
+    Of keys that hold something else, the unread ones are in `unreadable`. Raises: BrokerRefused, when none
     could be.
     """
     keys = session.keys(queue)

@@ -178,7 +178,7 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
 
 
 def add_schedule(session: Session, codec: Codec, definition: Definition, replace_it: bool) -> Steps[ScheduleInfo]:
-    """Write a new schedule, or with `replace_it` one that exists. Raises: ScheduleExists; nothing was changed."""
+    """Write a new schedule, or with `replace_it` an existing one. Raises: ScheduleExists; nothing was changed."""
     definition.check()
     names = yield from queues(session)
     others = [n for n in names if n != definition.queue]
@@ -392,7 +392,7 @@ def make_so(
     session: Session, codec: Codec, listed: Listing[ScheduleInfo], wanted: dict[str, Definition],
     owners: Collection[str], keep: Collection[str], dry_run: bool,
 ) -> Steps[SyncReport]:  # fmt: skip
-    """Write what is wanted, and remove what else these owners have and what is not to be kept."""
+    """Write the wanted schedules, and remove the other schedules of these owners except the names in `keep`."""
     present = {info.name: info for info in listed}
     # What another version wrote stays as it is: it is neither changed nor taken for missing.
     strange = {one.name for one in listed.unreadable if one.name not in present}

@@ -6,7 +6,7 @@
 
     encode(["anna"], {"n": 2})  ->  01 00  92  91 a4 'anna'  81 a1 'n' 02
 
-Whoever can write to Redis can write a body, so decoding trusts nothing: version, flags, length, counts, depth, hashes and
+Anyone who can write to Redis can write a body, so decoding trusts nothing: version, flags, length, counts, depth, hashes and
 text are checked, memory is bounded, and any fault is UndecodableJob. Encoding refuses whatever decoding would refuse:
 a job that was accepted can be read. `zwheel/payload/extensions.py` has the types beyond plain msgpack.
 """

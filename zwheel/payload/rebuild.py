@@ -281,7 +281,7 @@ def _dataclass(kind: type[Any]) -> Rebuild:
             raise Misfit(f"has fields that {kind.__name__} lacks: {_list(value.keys() - fields.keys())}")
         if not required <= value.keys():
             raise Misfit(f"lacks fields of {kind.__name__}: {_list(required - value.keys())}")
-        if items is None:  # not before the first use: a field may name its own class, or one that comes later
+        if items is None:  # not before the first use: a field may name its own class, or a class that comes later
             items = {name: rebuilder(_field_type(kind, field)) for name, field in fields.items()}
         found = {name: _at(f".{name}", items[name], each) for name, each in value.items() if name in given}
         try:

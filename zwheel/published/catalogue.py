@@ -76,7 +76,7 @@ class Catalogue:
             self._entries[name] = Entry(found.get(name), now, () if name in found else others)
 
     def unknown(self, name: str, queue: str | None, *, strict: bool) -> None:
-        """Say that no worker published a task, when that was looked for. queue: the one that the caller named.
+        """Say that no worker published a task, when that was looked for. queue: the queue that the caller named.
 
         Raises: UnknownTask, when the client is strict.
         """

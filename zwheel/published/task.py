@@ -44,7 +44,7 @@ from zwheel.published.shapes import (
 from zwheel.record import MAX_ATTEMPTS, MAX_KEEP_MS
 from zwheel.times import MAX_MS
 
-#: The largest facts that are written: those that would be larger leave the parameters out. And the largest row read.
+#: The largest facts that are written, bytes: larger facts leave the parameters out. And the largest row that is read.
 FACTS_BYTES, _READ_BYTES = 8_192, 16_384
 _SEEN = b',"seen_ms":'
 _MOST_PARAMETERS = 100

@@ -118,7 +118,7 @@ class Calendar:
         return ""
 
     def open_day(self, day: date) -> date:
-        """The next day after one that is not blocked, as far as 2000 listed days and the weekends between can reach."""
+        """The next day after `day` that is not blocked, as far as 2000 listed days and the weekends between can reach."""
         for _ in range(_MOST_IN_A_ROW):
             day += timedelta(days=1)
             if not self.day_blocked(day):

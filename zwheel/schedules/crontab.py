@@ -268,7 +268,7 @@ class _Reader:
             raise _Unfit("it has no command")
 
     def _environment(self, rest: str) -> dict[str, str]:
-        """What the command is given of the variables that hold here. Raises: _Unfit when one that it needs is bad."""
+        """What the command is given of the variables that hold here. Raises: _Unfit when a variable that it needs is bad."""
 
         def named(name: str) -> bool:
             return re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", rest) is not None

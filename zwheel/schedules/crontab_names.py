@@ -13,14 +13,14 @@ _PUNCTUATION = ";|&()<>\n"
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\[[^\]]*\])?\+?=")
 #: Words of the shell before a command.
 _BEFORE = frozenset({"if", "then", "else", "elif", "while", "until", "do", "!", "{", "time"})
-#: Commands that only prepare for the one that a line is about.
+#: Commands that only prepare for the command that a line is about.
 _PREPARING = frozenset({
     "cd", "export", "source", ".", "set", "test", "[", "[[", "sleep", "umask", "ulimit", "true", ":", "for", "unset",
     "read", "eval", "fi", "done", "}",
 })  # fmt: skip
 #: Commands that most often feed another one, and may be all that a line is about.
 _SAYING = frozenset({"echo", "printf"})
-#: Programs that run the one behind them.
+#: Programs that run the program behind them.
 _WRAPPERS = frozenset({"exec", "command", "nice", "ionice", "nohup", "env", "sudo", "chronic", "setsid"})
 
 

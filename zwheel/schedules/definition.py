@@ -44,14 +44,14 @@ class Misfire(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What an occurrence does while the one before it still waits or runs."""
+    """What an occurrence does while an earlier occurrence still waits or runs."""
 
     ALLOW = "allow"
     """It runs beside it."""
     SKIP = "skip"
     """It does not run."""
     BUFFER_ONE = "buffer_one"
-    """It runs when that one ends; at most one waits, further ones do not run."""
+    """It runs when the earlier occurrence ends; at most one waits, further ones do not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,7 +132,7 @@ Kind = Cron | Every | Interval | Times
 def kind_from_text(text: str, tz: str | None = None) -> Kind:
     """Read a rhythm as a person writes it. tz: the zone of given times that name none; None: they are refused.
 
-    Raises: InvalidTime in one sentence, also for one that never fires.
+    Raises: InvalidTime in one sentence, also for a rhythm that never fires.
     """
     if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST:
         raise InvalidTime(f"when does it fire? Write {_EXAMPLES}")

@@ -79,7 +79,7 @@ class Rhythm:
                 )
 
     def after(self, ms: int, *, skipped: bool = False) -> Iterator[Occurrence]:
-        """Give the occurrences strictly after `ms`, rising; with `skipped` also those that do not run, and why."""
+        """Give the occurrences strictly after `ms`, rising; with `skipped` also occurrences that do not run, and why."""
         found = self._moved(ms) if self._moves else self._unmoved(ms, skipped)
         last = ms
         in_a_row, since = 0, 0
@@ -121,7 +121,7 @@ class Rhythm:
         found = self.between(after_ms, until_ms, limit + 1)
         if len(found) <= limit:
             return found, False
-        low, high = after_ms, until_ms  # enough of them come after the one, too few after the other
+        low, high = after_ms, until_ms  # enough occurrences come after `low`, too few after `high`
         start = max(low, until_ms - max(1000, (found[-1].at_ms - found[0].at_ms) * 5 // 4))
         while True:
             found = self.between(start, until_ms, 2 * limit + 1)
@@ -136,7 +136,7 @@ class Rhythm:
                 start = (low + high) // 2
 
     def at_wall(self, wall: datetime, near_ms: int) -> Occurrence | None:
-        """The occurrence that stands for a wall time; one that a calendar moves is looked for around `near_ms`."""
+        """The occurrence that stands for a wall time; a moved occurrence is looked for around `near_ms`."""
         for instant in place(wall, self._tz, self._gap, self._fold):
             for occurrence in self.between(instant.at_s * 1000 - 1, instant.at_s * 1000, 1):
                 if occurrence.wall == wall:
@@ -253,7 +253,7 @@ class Rhythm:
 
     def _moved(self, ms: int) -> Iterator[Occurrence]:
         """With blocked occurrences moved. One is held back until no earlier one can come any more."""
-        # Of two that meet, the one that belongs there comes first.
+        # Where a moved occurrence meets a plain one, the plain one comes first.
         waiting: list[tuple[int, bool, int, Occurrence]] = []
         number = 0
         for occurrence in self._plain(self._begin(ms)):

@@ -20,7 +20,7 @@ from zwheel.schedules.state import RAN, RECENT, Decided, Promise, State, Status,
 AHEAD_MS = 10_000
 #: How many go on the wheel in one advance at the most, besides missed ones.
 MOST_AHEAD = 100
-#: How soon a schedule with a waiting occurrence is looked at again, in case nobody tells that the one before ended, ms.
+#: How soon a schedule with a waiting occurrence is looked at again, in case no worker tells that the one before ended, ms.
 BUFFER_LOOK_MS = 1_000
 #: An occurrence may start this late in any case, ms: as late as the death of one worker can make it.
 LEAST_GRACE_MS = 1_000
@@ -115,8 +115,8 @@ def drawn_back(definition: Definition, state: State, now_ms: int) -> State:
     """A state as if the server's clock had not been ahead, where it was; any other as it is.
 
     A cursor that lies ahead of the time beyond what planning ahead explains was written by such a clock. Example: the
-    clock jumps from 10:00 to 11:00 for two seconds, and meanwhile all of that hour is decided. What of it runs is
-    remembered as on the wheel already; what was missed was not.
+    clock jumps from 10:00 to 11:00 for two seconds, and meanwhile all of that hour is decided. Occurrences of it that
+    run are remembered as on the wheel already; missed ones are undecided again.
     """
     if state.cursor_ms <= furthest_ms(definition, now_ms) and state.anchor_ms <= now_ms + _CLOCK_SLACK_MS:
         return state
@@ -186,7 +186,7 @@ def _newest(state: State, decided: Sequence[Occurrence]) -> Promise | None:
 
 
 def _caught(definition: Definition, state: State, fires: Sequence[Fire], now_ms: int) -> tuple[int, int]:
-    """Count what is caught up, so that those which come back one by one share one limit."""
+    """Count the occurrences that are caught up, so that occurrences which come back one by one share one limit."""
     caught = [o.at_ms for o, verdict in fires if verdict is Verdict.CATCH_UP]
     if definition.misfire is not Misfire.FIRE_ALL or not caught:
         return state.caught
@@ -223,7 +223,7 @@ def _choose(
     if definition.misfire is Misfire.SKIP:
         runs = []
     elif definition.misfire is Misfire.FIRE_ONCE:
-        # A newer one that is on the wheel already, or ran, stands for those before it.
+        # A newer occurrence that is on the wheel already, or ran, stands for the missed ones before it.
         newest = eligible[-1].at_ms if eligible else now_ms
         covered = on_time or any(newest < d.at_ms <= now_ms for d in state.recent if d.verdict in RAN)
         runs = [] if covered else eligible[-1:]

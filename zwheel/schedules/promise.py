@@ -2,7 +2,7 @@
 
 A record says which occurrence comes next, by the data of the worker that wrote it, with the wall time that it stands
 for. Workers with different data may look at the record in turn while a fleet is upgraded. One wall time is one
-occurrence for all of them, and what was promised is decided, whoever looks.
+occurrence for all of them, and a promised occurrence is decided, whichever worker looks.
 
 Example: a worker with old zone data promises 09:00 as 08:00 UTC. For new data it is 07:40 UTC. A worker with new data
 looks at 07:59:55: 09:00 is 20 minutes late, and runs at once if that is within the grace. The old data's 08:00 UTC is

@@ -51,11 +51,11 @@ class Verdict(StrEnum):
     CATCH_UP = "catch-up"
     """Missed, and put on the wheel afterwards."""
     SKIPPED = "skipped"
-    """The one before it was still active."""
+    """The occurrence before it was still active."""
     MISSED = "missed"
     """Missed, and left out by the misfire policy."""
     BUFFERED = "buffered"
-    """Waited for the one before it to end, then put on the wheel."""
+    """Waited for the occurrence before it to end, then put on the wheel."""
     TRIGGERED = "triggered"
     """Started by hand."""
 
@@ -115,13 +115,13 @@ class State:
     recent: tuple[Decided, ...] = ()
     """The newest decided ones, oldest first."""
     next_ms: int | None = None
-    """Nominal time of the first that is not decided; None: none."""
+    """Nominal time of the first occurrence that is not decided; None: there is none."""
     next_wall: str = ""
     """The wall time that it stands for, by the zone data of who wrote it; '' when it follows no wall clock."""
     owed: tuple[Promise, ...] = ()
-    """Further ones that were promised, and are none by the data of who wrote this."""
+    """Further promised occurrences, which are none by the data of the process that wrote this."""
     newest: Promise | None = None
-    """The newest that was decided, with its wall time: the same wall time is not decided again under another time."""
+    """The newest decided occurrence, with its wall time: the same wall time is not decided again under another time."""
     declared: str = ""
     """Digest of the definition as its owner last gave it: an edit by hand stays until the owner changes its own."""
 
@@ -223,10 +223,10 @@ class Past:
     at_ms: int
     """Nominal time, ms."""
     job_id: JobId | None
-    """None for one that did not run."""
+    """None when the occurrence did not run."""
     verdict: Verdict
     fire_ms: int
-    """When it was due, ms; 0 for one that did not run."""
+    """When it was due, ms; 0 when it did not run."""
     state: str = ""
     """The job's state: scheduled, processing, done, dead or cancelled; '' when it is not kept any more."""
     started_ms: int | None = None
@@ -269,7 +269,7 @@ def _unreadable(name: str, queue: str, why: str) -> str:
 
 
 def unreadable_schedule(name: object, queue: str, error: UndecodableJob) -> Unreadable:
-    """The entry of a listing for one that cannot be read."""
+    """The entry of a listing for a schedule that cannot be read."""
     return Unreadable(name=as_text(name), queue=queue, reason=str(error))
 
 

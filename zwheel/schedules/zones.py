@@ -159,7 +159,7 @@ def next_change(name: str, at_s: int) -> tuple[int, int, int] | None:
 
 
 def instants(walls: Walls, name: str, gap: Gap, fold: Fold, fixed: bool, after_s: int) -> Iterator[Instant]:
-    """Turn wall times into instants, strictly after `after_s` and rising; also those that are skipped, marked so.
+    """Turn wall times into instants, strictly after `after_s` and rising; also skipped times, marked so.
 
     fixed: the policies hold. Otherwise each real instant whose wall time is named counts: none in a gap, two in a fold.
     """
@@ -202,7 +202,7 @@ def instants(walls: Walls, name: str, gap: Gap, fold: Fold, fixed: bool, after_s
 
 
 def _folded(name: str, here: Segment, wall: int, fold: Fold) -> tuple[str, bool]:
-    """Whether a wall time of this segment runs: those that come twice run as the policy says."""
+    """Whether a wall time of this segment runs: a time that comes twice runs as the policy says."""
     before = _offset_s(name, here.start_s - 1) if here.start_s > 0 else here.offset_s
     if here.start_s + here.offset_s <= wall < here.start_s + before:
         note = f"{wall_of(wall):%H:%M} comes twice: this is the second"

@@ -16,7 +16,7 @@ class Bounds:
     idle_ms: int = 1_000
     """How long a due job may wait while a worker with room sleeps: what is promised while one process is in trouble."""
     both_ms: int = 20_000
-    """The same while two workers are dead, frozen or cut off: what is promised when both that keep time are. In a fleet
+    """The same while two workers are dead, frozen or cut off, also the timekeeper and its second together. In a fleet
     of up to ten it is 2 s."""
     slack_ms: int = 1_000
     """What scheduling of processes and round trips may add."""

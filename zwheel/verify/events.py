@@ -163,7 +163,8 @@ def _order(event: Event) -> tuple[int, int, int]:
 def _place(event: Event, claims: list[Event]) -> None:
     """Find the place of a change whose answer came to a repeat: it took effect somewhere between first sending and answer.
 
-    What it is about was claimed before, and where another claim follows before the answer, it made that claim possible.
+    The claim of the same token came before it. Where another claim follows before the answer, the change made that claim
+    possible.
     """
     for claim in claims:
         if claim.token == event.token:

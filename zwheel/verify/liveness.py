@@ -57,7 +57,7 @@ def i23_recovery(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def _spells(job: JobLine) -> Iterator[tuple[Event, Event | None]]:
-    """Each claim with the move that ended it, None for one that nothing is known to have ended."""
+    """Each claim with the move that ended it; None when no known move did."""
     held: Event | None = None
     for move in job.moves:
         if move.op == "claim":
@@ -70,7 +70,7 @@ def _spells(job: JobLine) -> Iterator[tuple[Event, Event | None]]:
 
 
 def lateness(runs: Runs) -> list[tuple[int, JobLine, Event]]:
-    """Start minus fire time of each start, µs, sorted; not of those that a fault of the whole run delayed."""
+    """Start minus fire time of each start, µs, sorted; without starts that a fault of the whole run delayed."""
     disturbed = runs.disturbed()
     found = []
     for job in runs.jobs.values():
@@ -152,7 +152,7 @@ def _had_its_turn(queue: QueueLine, job: JobLine, claim: Event, granted: Event, 
 def _ran(runs: Runs, queue: QueueLine, claim: Event, span: Span, asked: int) -> bool:
     """Whether a claim's worker ran from before `span` until after it, and wrote something between `asked` and `span`.
 
-    It did when it was never silent for half a lease meanwhile: one that holds jobs asks for them more often.
+    The worker ran when it was never silent for half a lease meanwhile: a worker that holds jobs renews them more often.
     """
     times = runs.procs.get(claim.source.proc, [])
     before, after = bisect_left(times, span[0]) - 1, bisect_left(times, span[1])

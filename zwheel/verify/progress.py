@@ -1,8 +1,8 @@
 """The promise that nobody waits in vain: a due job and an idle worker that can run it are not together for long.
 
-A worker is idle in a queue from a claim that left it room to the next thing that it asks there; what it says of itself
-counts: looks that wait for their answer, and times in which its event loop did not turn. Whoever keeps time or stands in
-looks by itself in time, so that no other's fault excuses it. The others may sleep longer while two workers are struck.
+A worker is idle in a queue from a claim that left it room to its next request there. What it says of itself counts:
+looks that wait for their answer, and times in which its event loop did not turn. The timekeeper and its second look by
+themselves in time, so that no other worker's fault excuses them. Followers may sleep longer while two workers are struck.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
                         break
                     groups = first.facts.get("groups")
                     if groups is not None and rest.claim.args.get("group") not in groups:
-                        # It was offered to those that know its task: the others may sleep.
+                        # The job was offered to workers that know its task: the others may sleep.
                         continue
                     low, high = max(rest.span[0], since), min(rest.span[1], until)
                     slept = high - low - overlap(rest.away + queue.pauses, low, high)
@@ -84,7 +84,7 @@ def _clue(rest: _Rest) -> Clue:
 
 
 def _full(runs: Runs) -> dict[str, list[Span]]:
-    """When each process had no room, as far as is known: from a claim that filled it to the next one that did not."""
+    """When each process had no room, as far as is known: from a claim that filled it to the next claim that did not."""
     by_proc: dict[str, list[CallLine]] = {}
     for queue in runs.queues.values():
         for call in queue.claims:
@@ -132,7 +132,7 @@ def _rests(runs: Runs, queue: QueueLine, full: dict[str, list[Span]], least_us: 
 def _two_struck(runs: Runs, queue: QueueLine, bounds: Bounds) -> list[Span]:
     """When two workers of a queue, or more, were dead, frozen or cut off, or had been so shortly before.
 
-    The role of one that died lasts for a while, and those that only listen look for a free one now and then.
+    The role of a dead worker lasts for a while, and followers look for a free role now and then.
     """
     lease_ms = bounds.lease_ms or queue.lease_ms
     role_ms = min(LONGEST_ROLE_MS, max(ROLE_MS, lease_ms * 2 // 3))

@@ -108,7 +108,7 @@ def i2_no_invention(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def i3_never_early(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """No claim and no start before the fire time, and the fire time is the one that was asked for."""
+    """No claim and no start before the fire time, and the fire time is the time that was asked for."""
     for job in runs.jobs.values():
         by_token = {}
         before: Event | None = None
@@ -135,7 +135,7 @@ def i3_never_early(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def i4_single_holder(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """At each moment one token holds a job: the next claim comes after the end of the one before."""
+    """At each moment one token holds a job: the next claim comes after the end of the claim before."""
     for job in runs.jobs.values():
         if job.shaky:
             continue
@@ -227,7 +227,7 @@ def i6_token_order(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def i7_duplicate_cause(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """Each claim and start after the first has a cause: the one before was released, retried, reaped or redriven."""
+    """Each claim and start after the first has a cause: the job was released, retried, reaped or redriven before."""
     for job in runs.jobs.values():
         tokens: dict[int, Event] = {}
         for start in job.starts:

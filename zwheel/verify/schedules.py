@@ -115,7 +115,7 @@ def _same_times(before: Change, change: Change) -> bool:
 
 
 def _forgotten(before: Change, change: Change, found: Findings) -> None:
-    """Find an occurrence that waited for the one before it, and then neither waits nor runs; unless all was deleted."""
+    """Find an occurrence that waited for an earlier one, and then neither waits nor runs; unless the schedule was deleted."""
     waiting = before.state.get("buffered")
     if waiting is None or not change.facts["status"] or change.state.get("buffered") == waiting:
         return
@@ -125,7 +125,7 @@ def _forgotten(before: Change, change: Change, found: Findings) -> None:
 
 
 def _missing(before: Change, change: Change, found: Findings) -> None:
-    """Count what became of each occurrence between two cursors, and of those that a pause took off the wheel."""
+    """Count what became of each occurrence between two cursors, and of the occurrences that a pause took off the wheel."""
     definition = _definition(change)
     if definition is None or definition.max_count is not None:
         return
@@ -176,7 +176,7 @@ def _dropped(change: Change, found: Findings) -> None:
 
 
 def _extra(change: Change, waited: set[int], found: Findings) -> None:
-    """Find jobs at no time of their schedule; one that waited may be of an earlier definition."""
+    """Find jobs at no time of their schedule; an occurrence that waited may be of an earlier definition."""
     definition = _definition(change)
     if definition is None:
         return
@@ -224,7 +224,7 @@ def _late(runs: Runs, line: list[Change], found: Findings) -> None:
             if known is not None and known.may_be_anew(change.call.us, start.token):
                 continue
             definition = _definition(change)
-            # The grace of a missed one that came back counts from the moment in which it was put there again.
+            # The grace of a missed occurrence counts from the moment in which it was put on the wheel again.
             latest_ms = max(fire_ms, change.call.us // 1000 + 1)
             if (
                 definition is None
@@ -264,7 +264,7 @@ def _definition(change: Change) -> Definition | None:
 
 
 def nominal_ms(job_id: str) -> int | None:
-    """The nominal time in an occurrence's id, ms; None for one that was started by hand."""
+    """The nominal time in an occurrence's id, ms; None when it was started by hand."""
     text = job_id.rpartition("@")[2]
     if text.endswith(":trigger"):
         return None

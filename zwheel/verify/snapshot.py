@@ -191,7 +191,7 @@ def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
 
 
 def _type_of(name: str) -> str:
-    """The type of a shard's key, by the name behind its tag; '' for one that no version declares."""
+    """The type of a shard's key, by the name behind its tag; '' for a key that no version declares."""
     if _BUCKET.fullmatch(name):
         return "zset"
     if (hint := _HINTS.fullmatch(name)) is not None:

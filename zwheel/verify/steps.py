@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: So much is left to a clock that is steered, and to one that runs fast, µs.
+#: A clock that is steered, or that runs fast, may move by this much and was not set, µs.
 LEAST_US = 500_000
 
 #: Two clocks may drift apart by this much unnoticed, µs.

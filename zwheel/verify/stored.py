@@ -219,7 +219,7 @@ def i19_parked(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def i20_keys(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """Every key is a declared one, of its type; those that must stay have no time to live, the others have one."""
+    """Every key is declared and of its type; keys that must stay have no time to live, all others have one."""
     if not runs.keyspaces:
         found.undecided(_NO_SNAPSHOT)
     for args, source in runs.keyspaces:
