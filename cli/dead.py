@@ -60,7 +60,7 @@ class Filter:
     reason: str | None
     task: str | None
     older_than_ms: int | None
-    """Only those that have been dead for longer than this, ms."""
+    """Only jobs that have been dead for longer than this, ms."""
 
     @classmethod
     def of(cls, reason: str | None, task: str | None, older_than: str | None) -> Filter:
@@ -308,7 +308,7 @@ def _can_be_named(job_id: str) -> bool:
 
 
 async def _filtered(ctx: Context, wheel: Wheel, act: Act, words: Words, queue: str | None, wanted: Filter) -> None:
-    """Count, ask, act in pages; queue: None for all of them, each of which may be one that cannot be read."""
+    """Count, ask, act in pages; queue: None for all queues, some of which may be unreadable."""
     chosen: dict[str, tuple[list[str] | None, int]] = {}
     refused = 0
     for name in await queue_names(ctx, wheel, None) if queue is None else [queue]:

@@ -48,7 +48,7 @@ class ExitCode(IntEnum):
     """`zwheel verify` found a promise that did not hold in the history."""
     INTERRUPTED = 130
     BROKEN_PIPE = 141
-    """Whoever read the output went away; said by the code alone."""
+    """The reader of the output went away; said by the code alone."""
     TERMINATED = 143
 
 
@@ -72,7 +72,7 @@ _BY_ERROR: tuple[tuple[type[ZwheelError], ExitCode], ...] = (
 
 
 def exit_code(error: BaseException) -> ExitCode:
-    """Give the code an error ends the command with; UNEXPECTED for one that no command should meet."""
+    """Give the code an error ends the command with; UNEXPECTED for an error that no command should meet."""
     for kind, code in _BY_ERROR:
         if isinstance(error, kind):
             return code

@@ -114,7 +114,7 @@ class Output:
             try:
                 self._tell(clean(text))
             except OSError as error:
-                # The terminal is gone, and whoever read it.
+                # The terminal is gone, and its reader too.
                 if error.errno != errno.EIO:
                     raise
 

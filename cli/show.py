@@ -26,7 +26,7 @@ _NAME_CHARACTERS, _REASON_CHARACTERS = 300, 4000
 
 
 def iso(ms: int | None) -> str | None:
-    """Write a time for machines: UTC, milliseconds, Z; None for one that is not in the calendar."""
+    """Write a time for machines: UTC, milliseconds, Z; None for a time that is not in the calendar."""
     if ms is None or not 0 <= ms <= MAX_MS:
         return None
     return to_datetime(ms).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -200,7 +200,7 @@ def _exists(when: datetime) -> bool:
 def _skipped(when: datetime, text: str) -> str:
     """Say which wall times lie on either side of a gap.
 
-    In a gap, fold 0 counts with the offset before it and fold 1 with the one after. Example, Berlin, 2026-03-29 02:30:
+    In a gap, fold 0 counts with the offset before it and fold 1 with the offset after. Example, Berlin, 2026-03-29 02:30:
     fold 1 is 00:30Z, before the change at 01:00Z; fold 0 is 01:30Z, after it.
     """
     low, high = (int(when.replace(fold=fold).timestamp()) for fold in (1, 0))

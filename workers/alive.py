@@ -1,4 +1,4 @@
-"""Whether another process runs, dead and stopped ones told apart from those that are only slow."""
+"""Whether another process runs: tells dead and stopped processes from slow ones."""
 
 from __future__ import annotations
 

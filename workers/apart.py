@@ -40,13 +40,13 @@ def is_suspect(claim: Claim) -> bool:
 
 
 class Apart:
-    """The one suspect that a process holds, and those that it sends away for it."""
+    """The one suspect that a process holds, and the other suspects that it sends away meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, again: Callable[[], None]) -> None:
         """again: looks once more at what may start."""
         self._loop = loop
         self._again = again
-        #: The one that is here.
+        #: The suspect that this process holds.
         self.suspect: Claim | None = None
         #: Whether the batch that brought the suspect is not yet looked through.
         self._looking = False
@@ -64,7 +64,7 @@ class Apart:
 
     @staticmethod
     def away_ms() -> int:
-        """How long one that was sent away stays away, ms."""
+        """How long a suspect that was sent away stays away, ms."""
         return random.randint(*_AWAY_MS)
 
     def _looked(self) -> None:

@@ -35,7 +35,7 @@ def load_app(name: str, include: Sequence[str] = ()) -> Registry:
 
     The current directory is importable; a path such as `examples/app.py` stands for its module. The files there never
     take the place of one of Python's own modules: a `secrets.py` beside the app is not Python's `secrets`.
-    include: further modules whose tasks belong to it, beside those that the wheel names itself.
+    include: further modules whose tasks belong to it, beside the modules that the wheel names itself.
     Raises: ConfigError in one sentence, AppError for whatever a module raises when it is imported.
     """
     module_name, _, attribute = name.partition(":")

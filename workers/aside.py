@@ -25,7 +25,7 @@ PAGE, _PAGES = 100, 10
 
 
 def _ms(score: Any) -> int:
-    """The time of a death; one that cannot be counts for the last of all."""
+    """The time of a death, ms; a score that is no time counts for the last of all."""
     ms = score_ms(score)
     return MAX_MS if ms is None else ms
 
@@ -36,12 +36,12 @@ class Aside:
     def __init__(self, store: Store, keys: ShardKeys) -> None:
         self._store = store
         self._keys = keys
-        #: What came before this time was looked at, ms by the server's clock; and so many of those that came at it.
+        #: Deaths before this time were looked at, ms by the server's clock; and so many of the deaths at this very time.
         self._from_ms = 0
         self._skip = 0
 
     def forget(self) -> None:
-        """Look at all of it again: the server's clock jumped, so what is newer does not come later."""
+        """Look at all of it again: the server's clock jumped, so newer deaths may have earlier times."""
         self._from_ms = self._skip = 0
 
     async def look(self, *, mixed: bool = False) -> int:
@@ -79,9 +79,9 @@ class Aside:
         return int(given) // 1000 if given else int(now[0]) * 1000 + int(now[1]) // 1000
 
     async def _place(self, ids: Sequence[bytes], mixed: bool) -> set[bytes]:
-        """Let the script put jobs where their records say. Returns those that are not in the dead set any more.
+        """Let the script put jobs where their records say. Returns the jobs that are not in the dead set any more.
 
-        Where any was set aside, or lately was, those that went on meanwhile are taken off the dead set too.
+        Where any was set aside, or lately was, jobs that went on meanwhile are taken off the dead set too.
         """
         letters = await self._letters(ids)
         moved = {job_id for job_id, letter in letters.items() if letter == "f"}

@@ -24,7 +24,7 @@ _TOGETHER_S = 1.0
 #: How long cancelled jobs may take to end, seconds. A command gets 5 s between SIGTERM and SIGKILL.
 CANCELLED_S = 6.5
 #: How long a process may take to end after the second asking, seconds. A process that is stopped (SIGSTOP) is killed by its
-#: supervisor half a second later, and that one too has to be gone within 10 s, on a busy machine as well.
+#: supervisor half a second later, and it too has to be gone within 10 s, on a busy machine as well.
 AT_ONCE_S = 8.5
 #: The same after the first one, on top of the drain: to cancel what still runs, to sign off and to close.
 _AFTER_DRAIN_S = CANCELLED_S + 5.0

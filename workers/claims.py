@@ -75,7 +75,7 @@ class Claim:
         self.returned: tuple[BaseException | None, ...] = ()
         #: Whether its function runs in a thread, where it cannot be stopped. A coroutine that it returns can be.
         self.thread = False
-        #: What it has in threads by `asyncio.to_thread`; None: it never had.
+        #: The job's calls of `asyncio.to_thread`; None: it made none.
         self.to_threads: set[Future[Any]] | None = None
         self.task_name = ""
         #: After how many attempts its task says that it is dead, where the job does not say so; 0: it does.
@@ -83,7 +83,7 @@ class Claim:
         #: When its function was called, monotonic ns; 0: it was not.
         self.began_ns = 0
         self.headers: dict[str, str] = {}
-        #: For an occurrence: how the one before it stood when this one started.
+        #: For an occurrence: the state of the previous occurrence when this one started.
         self.previous_outcome: JobState | None = None
 
     @property
@@ -132,7 +132,7 @@ class Claim:
                 self.running.cancel()
 
 
-#: For how long, and how often at the most, a worker whose jobs wait for a process leaves what is due to others, seconds.
+#: For how long, and how often at the most, a worker whose jobs wait for a process leaves due jobs to others, seconds.
 _YIELD_S, _YIELDS_S = 0.03, 0.25
 
 
@@ -150,7 +150,7 @@ class Slots:
         self._turned = 0.0
         self._prefetch = 0
         self._starved: dict[Callable[[], None], None] = {}
-        #: Whether the last job that came found no place among those that wait for a process.
+        #: Whether the last job that came found no place among the jobs that wait for a process.
         self.crowded = False
         self._closed = False
         self._yielded = 0.0
@@ -162,8 +162,8 @@ class Slots:
     def share(self) -> int:
         """How many jobs the next claim may ask for: all that there is room for, and half of what may be held at the most.
 
-        While one half is under way the other half runs. Claims of unequal size would stay so: each asks for what ended
-        during the one before it, and the worker is idle for the rest of the trip of each large one.
+        While one half is under way the other half runs. Claims of unequal size would stay so: each asks for as many jobs as
+        ended during the claim before, and the worker is idle for the rest of the trip of each large one.
         """
         return min(self.room(), max(self.concurrency, (self.concurrency + self._prefetch + 1) // 2))
 

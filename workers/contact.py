@@ -45,7 +45,7 @@ class Contact:
         self._beat_ns = settings.beat_ms * 1_000_000
         self._lease_ns = settings.lease_ms * 1_000_000
         self._news = news
-        #: Until when nothing is taken back, monotonic ns, and for how long by one that just began, ns.
+        #: Until when this worker takes no job back, monotonic ns; and for how long it does not after its start, ns.
         self._until_ns = 0
         self._first_ns = int(max(settings.reap_ms, settings.beat_ms / 2) * _MARGIN) * 1_000_000
         #: When the last heartbeat that was answered had been sent; None before the first.
@@ -106,7 +106,7 @@ class Contact:
 
     @property
     def calm(self) -> bool:
-        """Whether what is past its retention may be deleted: not soon after a jump, which may be one for a moment."""
+        """Whether jobs past their retention may be deleted: not soon after a jump, since the clock may soon jump back."""
         return not self.jumps and not self.wait_s() and self._now_ns() - self._jumped_ns > _CALM_NS
 
     def jumped(self, by_us: int) -> None:

@@ -1,4 +1,4 @@
-"""Makes the schedules in Redis those that the application declares: once at the start, and later what could not be yet."""
+"""Makes Redis hold the schedules that the application declares: at the start, and later what could not be done then."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Declarations:
         return about_declared(self.definitions)
 
     async def sync(self, store: Store, again: SyncReport | None = None) -> SyncReport | None:
-        """Write what is declared and remove what is not any more. None: it failed, which is said."""
+        """Write the declared schedules and remove those no longer declared. None: it failed, which is logged."""
         wheel, whose = self._wheel, self._wheel.owner or self._wheel.app
         if not whose:
             return SyncReport()

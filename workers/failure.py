@@ -54,7 +54,7 @@ class RemoteTraceback(Exception):
 
 
 def as_raised(error: BaseException) -> BaseException:
-    """An exception for a log and those that read it: of its own name, where its class is not here."""
+    """An exception for a log and its readers: under its own name, where its class is not in this process."""
     if not isinstance(error, Elsewhere):
         return error
     name = error.kind.rpartition(".")[2]
@@ -90,7 +90,7 @@ def part_of(error: BaseException, kinds: type[E] | tuple[type[E], ...]) -> E | N
 
 
 def describe(error: BaseException) -> str:
-    """The text of an exception, also of one whose `__str__` raises. That of a group names what is in it."""
+    """The text of an exception, also of one whose `__str__` raises. The text of a group names the exceptions in it."""
     try:
         text = str(error)
     except BaseException as fault:

@@ -1,7 +1,7 @@
 """What a process that a task forks has of its worker: nothing.
 
 `multiprocessing` forks by default on Linux. Such a child would take SIGTERM for its worker, wake the worker's event loop,
-keep the worker's connections open, and hide the worker's end from those who watch its pipes.
+keep the worker's connections open, and hide the worker's end from the processes that watch its pipes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Forks:
     def guard(self, descriptors: Callable[[], Iterable[int]]) -> None:
         """From now on no child has a part in these descriptors, nor the signal handlers that are set after this.
 
-        Call it once, in the main thread. descriptors: gives those that are open at the moment of a fork.
+        Call it once, in the main thread. descriptors: gives the descriptors that are open at the moment of a fork.
         """
         self._descriptors = descriptors
         self._handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}

@@ -37,7 +37,7 @@ class Frames:
         self._read += data
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give the frames that are complete. Raises: ValueError for one that is too long or no frame."""
+        """Give the frames that are complete. Raises: ValueError for a frame that is too long, or bytes that are no frame."""
         read = self._read
         while len(read) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(read)

@@ -1,6 +1,6 @@
 """The heartbeat: a thread with a connection of its own that renews every lease, also while a task blocks the event loop.
 
-A claim is renewed until Redis has acknowledged its outcome: one that ended and is not settled yet is still ours.
+A claim is renewed until Redis has acknowledged its outcome: a job that ended and is not settled yet is still ours.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Heartbeat(PartThread):
         batches: list[tuple[ShardKeys, Sequence[Claim]]] = []
         for keys in self._shards:
             mine = [claim for claim in claims if claim.queue == keys.queue]
-            # With nothing to renew, that workers reach Redis is told by the claims of those that wait.
+            # A worker with nothing to renew sends no extend: the claims of waiting workers show that workers reach Redis.
             batches += [(keys, mine[start : start + BATCH_LIMIT]) for start in range(0, len(mine), BATCH_LIMIT)]
         told: list[Call | tuple[Any, ...]] = [("HSET", keys.workers, self._worker, news) for keys in self._shards]
         refused: BrokerError | None = None
@@ -184,7 +184,7 @@ class Heartbeat(PartThread):
         return left
 
     async def watch(self) -> None:
-        """Stop, in time, what was not renewed and may soon run elsewhere. Runs in the event loop, until cancelled.
+        """Stop, in time, jobs that were not renewed and may soon run elsewhere. Runs in the event loop, until cancelled.
 
         Not in the thread, which may hang on a network that swallows everything until long after a lease ended. Not
         while the server itself is away: then no one can claim, and after its return a grace period of one lease lets

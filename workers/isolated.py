@@ -169,7 +169,7 @@ class _Output:
         self._dropped = 0
 
     def begin(self, job_id: str) -> None:
-        """What comes from now on is this job's."""
+        """Count output from now on as this job's."""
         self.job_id = job_id
         self.last.clear()
         self._left = _LOG_LINES
@@ -317,7 +317,7 @@ class _Child:
         return ProcessDied(f"its process ended before it had begun: {how}", self.last_words())
 
     def last_words(self) -> str:
-        """What it printed last."""
+        """The last lines that the process printed."""
         return "\n".join(self._output.last)
 
     async def _receive(self) -> list[dict[str, Any]] | None:

@@ -189,8 +189,8 @@ def _log_to(log: logging.Handler, level: int) -> None:
 def _set_up(app: str, log: logging.Handler, level: int) -> None:
     """Import the app that the worker was started with: it may prepare what its tasks need, such as Django's models.
 
-    One that cannot be imported is tried again for the next job. Where the log goes is for the worker to say, also when the
-    app has an opinion.
+    An app that cannot be imported is tried again for the next job. The worker decides where the log goes, also when the app
+    sets up logging.
     """
     if app and app not in sys.modules:
         try:

@@ -1,8 +1,8 @@
 """How long a worker with room rests, and what it looks at meanwhile: whether another claim is called for.
 
-A look is a few plain reads. The head of the wheel tells whether a job came that nobody was woken for, or is overdue, so
-that those who keep time left it to die. The roles tell a follower whether one is free: its holder died, and the next
-fault must not find it so. A token that was lost costs at most the time between two looks.
+A look is a few plain reads. The head of the wheel tells whether a job came for which no worker was woken, or is overdue
+because the timekeeper and its second missed it. The roles tell a follower whether a role is free: its holder died, and
+the next fault must not find it so. A token that was lost costs at most the time between two looks.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ BACKSTOP_S = 0.9
 #: All followers of a shard together look about this often, and each of them at least and at most so often, seconds.
 FOLLOWERS_LOOK_S = 0.15
 FOLLOWER_BACKSTOP_S = (1.5, 15.0)
-#: The second looks this much after the timekeeper's time: by then the role of one that died has lapsed.
+#: The second looks this much after the timekeeper's time: by then the role of a dead timekeeper has lapsed.
 SECOND_LATER_S = (0.04, 0.08)
-#: A job at the head of the wheel that is overdue by this much has been left to die by those that keep time, seconds.
+#: A job at the head of the wheel that is overdue by this much was missed by the timekeeper and its second, seconds.
 _OVERDUE_S = 0.05
 #: A follower counts the workers of its shard this often, seconds; of more than so many it asks so many whether they live.
 _COUNT_S = 60.0
@@ -102,7 +102,7 @@ class Looks:
         return answer if known and not overdue and all(lasts(end, self._clock) for end in roles) else None
 
     def _count(self, reply: Any) -> None:
-        """Take in who is listed, or who lives of those that were asked for: one that was killed is listed for an hour."""
+        """Count the listed workers, or the living ones of a sample: a killed worker is listed for an hour."""
         if self._sample:
             now_ms = self._clock.now_ms()
             alive = sum(raw is not None and read_peer(raw, now_ms) is not None for raw in reply)

@@ -94,7 +94,7 @@ class Newcomer:
                 await asyncio.sleep(_AGAIN_S)
 
     async def take_offers(self) -> None:
-        """Claim also what was offered to other workers: copy the offers of jobs whose task this worker knows."""
+        """Claim also jobs that were offered to other workers: copy the offers of jobs whose task this worker knows."""
         for group in await self._others():
             await self._copy(group)
         await self._copy(NOBODY)

@@ -26,7 +26,7 @@ log = escaped("zwheel.worker")
 
 
 class Occurrences:
-    """The occurrences that one worker claims. Those of one schedule that are late together go back together."""
+    """The occurrences that one worker claims. Occurrences of one schedule that are late together go back together."""
 
     def __init__(self, store: Store, kick: Callable[[str], None]) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class Occurrences:
         self._batches: dict[tuple[str, str], asyncio.Task[GivenBack]] = {}
 
     async def may_start(self, claim: Claim) -> bool:
-        """Whether it may start, and then what the one before it came to; else it is its schedule's again.
+        """Whether it may start; then its claim knows how the previous occurrence stood. Else its schedule has it again.
 
         Raises: NO_WAY_BACK, when it is too late and cannot go back.
         """
@@ -83,7 +83,7 @@ class Occurrences:
 
     async def _batch(self, key: tuple[str, str]) -> GivenBack:
         queue, name = key
-        await asyncio.sleep(0)  # those that were claimed together
+        await asyncio.sleep(0)  # occurrences that were claimed together join one batch
         held = self._waiting.pop(key)
         late = {at: Late(claim.job_id, claim.token.decode(), latest_start_ms(claim) or 0) for at, claim in held.items()}
         failures = 0
@@ -110,7 +110,7 @@ NO_WAY_BACK = (BrokerError, ScheduleNotFound, UndecodableJob)
 def latest_start_ms(claim: Claim) -> int | None:
     """The latest time at which it may start; None when any time is good, since it has begun before.
 
-    One that was handed on unstarted, or that a person moved, has as long after its new fire time.
+    An occurrence that was handed on unstarted, or that a person moved, has as long after its new fire time.
     """
     try:
         fire, by = map(int, claim.headers[START_BY_HEADER].split(" "))

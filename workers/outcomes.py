@@ -133,7 +133,7 @@ class Outcomes:
         return self._tasks.get(claim.task_name.encode())
 
     def failed(self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException) -> None:
-        """Its function, or what starts it, raised. What a group holds counts as if it was raised alone."""
+        """The job's function, or the code that starts it, raised. An exception in a group counts as if it was raised alone."""
         if claim.stop is Stop.LOST:
             self.observe("lost", claim)
         elif isinstance(error, NotStarted):
@@ -205,7 +205,7 @@ class Outcomes:
         log.log(level, message, *words, exc_info=raised, extra=job_fields(claim.current()))
 
     async def unknown(self, claim: Claim, settler: Settler, name: str, refused: NotAllowed | None = None) -> None:
-        """Offer it to those that can run it; dead only when none could for `unknown_ttl`. No attempt counts.
+        """Offer the job to workers that can run it; dead only when none could for `unknown_ttl`. No attempt counts.
 
         refused: the task is known, but this worker may not run its command.
         """
@@ -249,7 +249,7 @@ class Outcomes:
 
 
 def _on_purpose(error: BaseException) -> bool:
-    """Whether a task only said what is to become of its job: also one that said so in a group of its tasks."""
+    """Whether a task only said what is to become of its job, with Retry or Discard, alone or in exception groups."""
     return all(isinstance(part, (Retry, Discard)) for part in parts_of(error))
 
 

@@ -43,10 +43,10 @@ class Peer(NamedTuple):
     """What one living worker says of itself."""
 
     group: str
-    """'' when it does not say what it knows."""
+    """'' when the worker does not say what it knows."""
     tasks: frozenset[str]
     allows: frozenset[str] = frozenset()
-    """Digests of what it lets commands be."""
+    """Digests of the commands that it allows."""
 
     def can_run(self, task: str, needs: frozenset[str]) -> bool:
         """Whether it knows the task and allows all that a command needs."""
@@ -105,7 +105,7 @@ class Peers:
         self._news = asyncio.Event()
 
     async def who_know(self, task: str, needs: frozenset[str] = frozenset()) -> tuple[tuple[str, ...], bool]:
-        """The groups that know a task and allow its command, and whether one that does not say what it knows may too.
+        """The groups that know a task and allow its command, and whether a worker that does not say what it knows may too.
 
         When Redis cannot be asked, somebody may.
         """
@@ -121,7 +121,7 @@ class Peers:
         return tuple(groups), any(not peer.group for peer in self._known)
 
     async def _refresh(self) -> None:
-        """Read the list; those who ask meanwhile wait for the same answer."""
+        """Read the list; calls that ask meanwhile wait for the same answer."""
         if self._reading is not None:
             await asyncio.shield(self._reading)
             return

@@ -4,8 +4,8 @@ A job that waits for a place lends its slot to others meanwhile: a queue of jobs
 need none. It waits for a second at the most, and so do no more than there are slots, or than the places take in a quarter of
 a second; then it goes back, for other workers, and comes again as places get free here.
 
-A worker in which more wait than may leaves its role to another for a moment, which may have a process that is free: the one
-that sleeps until the next job is due takes all that are.
+A worker in which too many jobs wait leaves its role to another worker for a moment, which may have a free process: the
+worker that sleeps until the next job is due takes all due jobs.
 
 Example: two places, ten slots, 400 jobs that hold a CPU for a second each, and one that sends a mail behind them. Two run,
 ten wait, and the rest goes back as soon as it is claimed, so the mail is sent in the same moment.
@@ -25,7 +25,7 @@ from .claims import Slots
 _PATIENCE_S = 1.0
 #: A job that goes back comes again neither sooner nor later than that, seconds. Such jobs come in groups, which one claim each takes.
 _SOONEST_S, _LATEST_S, _GROUP_S = 0.02, 10.0, 0.02
-#: How long what goes back stays away at first, and how far apart its jobs come again, as long as no pace is known, seconds.
+#: How long a job that goes back stays away at first, and how far apart such jobs come again, while no pace is known, seconds.
 _AT_FIRST_S, _APART_S = 0.25, 0.0005
 #: As many may wait here as the places take in that time, seconds, where that is more than there are slots; never more than so.
 _STOCK_S, _MOST = 0.25, 1000
@@ -87,10 +87,10 @@ class Places:
         return max(self._slots.concurrency, min(int(_STOCK_S / apart), _MOST) if apart else 0)
 
     def away_ms(self) -> int:
-        """After how long a job that found no place comes again, ms: when half of those that wait here now have a place.
+        """After how long a job that found no place comes again, ms: when half of the jobs that wait here now have a place.
 
-        They come again twice as fast as places get free: another worker may have some, and what comes too soon costs less than
-        a process that has nothing to do.
+        Jobs come again twice as fast as places get free: another worker may have some, and a job that comes too soon costs less
+        than a process that has nothing to do.
         """
         now = time.monotonic()
         apart = self._pace.apart

@@ -52,7 +52,7 @@ _SAY_S = 10.0
 #: So many claims or tokens in a row may be in vain before they are slowed down: such a token came sooner than so.
 _VAIN = 20
 _AT_ONCE_S = 0.25
-#: A poller that failed waits at the most so long, and one that worked for so long counts as well again, seconds.
+#: A poller that failed waits at the most so long, and counts as well again after it worked for so long, seconds.
 _LONGEST_S = 5.0
 _CALM_S = 60.0
 #: How often a worker that stops with nothing in its hands repeats a claim that gets no answer.
@@ -67,7 +67,7 @@ class Poller:
         observer: Observer | None = None, scheduler: Scheduler | None = None,
         jumps_counted: Callable[[str, int | None], None] = lambda queue, jumps: None, group: str = "none",
     ) -> None:  # fmt: skip
-        #: Of the workers that know the same tasks: what is offered to it is claimed first.
+        #: The group of the workers that know the same tasks: jobs that are offered to it are claimed first.
         self._group = group
         self._scheduler = scheduler
         #: Called with how often the server's clock was seen to jump, whenever the answer to a claim says it.
@@ -96,9 +96,9 @@ class Poller:
         #: many the last one asked for.
         self._most = self._asked = BATCH_LIMIT
         self._reserved = 0
-        #: What a claim took and the runner does not hold yet: ids and records in turn, and when that claim was sent.
+        #: Jobs that a claim took and the runner does not hold yet: ids and records in turn, and when that claim was sent.
         self._arrived: list[tuple[list[bytes], int]] = []
-        #: The role of the last claim; the one that was laid down and may not be taken yet, and how often that was seen.
+        #: The role of the last claim; the role that was laid down and may still be free, and how often it was looked at.
         self._role = "none"
         self._laid_down = ""
         self._seen_free = 0
@@ -208,11 +208,11 @@ class Poller:
         return True
 
     async def _see_founding(self) -> None:
-        """See whether the queue is still the one that was served; while it is not, look again now and then."""
+        """See whether the queue is still the queue that was served; while it is not, look again now and then."""
         replies = await self._persist(self.founding.asks(), settles=False)
         if replies and self.founding.read(replies):
             try:
-                # Whoever emptied the database deleted the list of queues too, and producers believe that it is there.
+                # An emptied database lost the list of queues too, and producers believe that the queue is on it.
                 await self._store.send([("HSETNX", queues_key(self._store.session.namespace), self._queue, 1)])
             except BrokerError as error:
                 log.info("queue %s: it could not be put on the list of queues: %s", self._queue, error)
@@ -249,7 +249,7 @@ class Poller:
         full = taken == limit
         if limit <= self._most < BATCH_LIMIT:
             self._most = min(BATCH_LIMIT, 2 * self._most)
-        # After trouble there may be less room than that by now: what is too much waits, and is kept alive.
+        # After trouble there may be less room than that by now: jobs without room wait, and their leases are renewed.
         self._slots.unreserve(self._reserved - taken)
         self._reserved = 0
         now_ns = time.monotonic_ns()
@@ -409,7 +409,7 @@ class Poller:
     async def _exchange(self, batch: list[tuple[Call, Read]]) -> None:
         """One round trip, sent again until all is answered; each reply goes to its reader.
 
-        What is refused is sent again alone: it does not keep what was carried out from being known.
+        A refused call is sent again alone, so that the replies of the others are known.
         """
         settles = len(batch) > 1 or not self._reserved
         left = batch
@@ -459,7 +459,7 @@ class Poller:
     ) -> list[Reply]:
         """Send until Redis answers. A worker that stops and holds no job gives up on a claim: then there are no replies.
 
-        each: what is refused is answered too, by its BrokerError.
+        each: a refused command has its BrokerError as its reply.
         """
         failures = 0
         while True:

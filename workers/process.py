@@ -38,7 +38,7 @@ _THREADS_END_S, _BACKGROUND_S = 0.5, 1.0
 _JOB = "Runner._run"
 #: How long the log of a stuck process may take to be written, seconds.
 _FLUSHED_S = 1.0
-#: The names of threads begin with these words: those that run tasks, and those of `asyncio.to_thread`.
+#: The names of threads begin with these words: of threads that run tasks, and of threads of `asyncio.to_thread`.
 TASK_THREAD, TO_THREAD = "zwheel-task", "zwheel-to-thread"
 
 
@@ -166,7 +166,7 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _serve(worker: Worker, renewer: Renewer, stopper: Stopper, line: socket.socket | None, left: _Left) -> None:
     loop = asyncio.get_running_loop()
-    # `asyncio.to_thread` uses this pool. Its threads end when they are idle: one that is left at the end is stuck.
+    # `asyncio.to_thread` uses this pool. Its threads end when they are idle: a thread that is left at the end is stuck.
     pool = _ToThread(thread_name_prefix=TO_THREAD)
     loop.set_default_executor(pool)
     ends = [renewer.wake_up, *loop_descriptors(loop), *([] if line is None else [line.fileno()])]
@@ -183,7 +183,7 @@ async def _serve(worker: Worker, renewer: Renewer, stopper: Stopper, line: socke
 
 
 class _ToThread(Threads):
-    """The threads of `asyncio.to_thread`. A job knows what it has there."""
+    """The threads of `asyncio.to_thread`. A job's claim knows the calls that the job has there."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """As that of its base."""

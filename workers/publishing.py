@@ -1,6 +1,6 @@
 """Publishes what callers need to know of a worker's tasks: queue, policy and signature, by name.
 
-All workers of an application publish the same, and of those whose versions differ the one that started last is right.
+All workers of an application publish the same. Where their versions differ, the worker that started last is right.
 So a worker writes all of its tasks when it starts; later it writes again what nobody has written for a while.
 """
 
@@ -80,7 +80,7 @@ class Publishing:
                 self._say(error)
 
     async def _refresh(self) -> None:
-        """Write again what is missing, what nobody wrote for a while, and what those left behind that are gone."""
+        """Write again rows that are missing, that no worker wrote for a while, or that other versions wrote and left."""
         names, session = list(self._facts), self._store.session
         for start in range(0, len(names), _PAGE):
             part = names[start : start + _PAGE]

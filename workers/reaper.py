@@ -32,7 +32,7 @@ _BATCH = 100
 #: How many of the jobs that died are named in a pass.
 _NAMED = 20
 _PRUNE_EVERY = 12
-#: Followers look less often: those that keep time for a shard look for it at the full rate.
+#: Followers look less often: the timekeeper and the second of a shard look at the full rate.
 _IDLE_FACTOR = 6
 #: A lease that ends so much later than ours could is looked at more closely, ms.
 _AHEAD_MS = 1_000
@@ -141,7 +141,7 @@ class Reaper:
         while untold:
             await self._call(keys, limit=0, jumped_ms=untold[0])
             jumped_ms = untold.pop(0)
-            # Jobs may be due by the new clock, or whoever sleeps for one reckons with the old.
+            # Jobs may be due by the new clock, and the worker that sleeps until the next job reckons with the old clock.
             self._taken_back(keys.queue)
             if self._observer is not None:
                 self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
@@ -187,7 +187,7 @@ class Reaper:
         """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock, and of
         the longest lease in use.
 
-        An idle worker leaves the late ends to those that keep time.
+        An idle worker leaves leases that end too late to the timekeeper and the second.
         """
         session = self._store.session
         sent_ns = time.monotonic_ns()
@@ -238,7 +238,7 @@ class Reaper:
                 return
 
     async def _take_back(self, keys: ShardKeys) -> None:
-        """Put back what a version that cannot read it set aside."""
+        """Put back jobs that a version which cannot read them set aside."""
         aside, jumps = self._aside[keys.queue], self._contact.jumps_in(keys.queue)
         if jumps != self._jumps_then[keys.queue]:
             self._jumps_then[keys.queue] = jumps
@@ -248,7 +248,7 @@ class Reaper:
             self._mixed_until, self._found_aside = time.monotonic() + _MIXED_S, True
             log.info("queue %s: took back %s that another version set aside", keys.queue, counted(back, "job"))
             self._taken_back(keys.queue)
-            # Of those that were held the lease is over: an older version would set them aside once more.
+            # Jobs that were held come back with a lease that is over: an older version would set them aside once more.
             await self._reap(keys)
 
     async def _say_dead(self, keys: ShardKeys, ids: Sequence[str], most: int) -> int:
@@ -296,7 +296,7 @@ class Reaper:
 
 
 def _beat_of(value: bytes) -> int:
-    """When a worker beat last, ms; 0 for what no worker of this version wrote."""
+    """When a worker beat last, ms; 0 for a row that no worker of this version wrote."""
     try:
         return whole(json.loads(value)["beat"]) or 0
     except Exception:

@@ -6,7 +6,7 @@ worker that was stopped, or that died, gets nothing renewed: its jobs are to run
 
 No longer than it may be, though. A job that is past its timeout is not renewed. When Python did not run in the worker for
 as long as a task may hold it up (`stuck_ms`), or for three leases while a job there is past its timeout, the renewer says
-what the worker holds, and kills it: nothing inside it can. The one who started it starts another.
+what the worker holds, and kills it: nothing inside it can. Its supervisor starts another.
 
 Signals that ask the worker to stop reach the renewer too, by Python's wake-up descriptor, which works while the GIL is
 held. A worker that does not end in its time is killed.
@@ -105,7 +105,7 @@ class Renewer:
                 os.write(self._writing, _ALIVE)
 
     def close(self) -> None:
-        """Let it end, and wait for it; one that waits for Redis is killed: it holds nothing. Twice is once."""
+        """Let the renewer end, and wait for it. When it does not end in time it is killed: it holds nothing. Twice is once."""
         if self._writing < 0:
             return
         os.close(self._writing)
@@ -290,8 +290,8 @@ def renew(
 ) -> int:  # fmt: skip
     """Renew the leases of one worker. Returns how many it found.
 
-    known: when each claim was first met here, monotonic ns: one that lasts for longer than any may is not renewed.
-    may: tells by id, record and the time since then which may be renewed.
+    known: when each claim was first met here, monotonic ns: a claim that lasts for longer than any may is not renewed.
+    may: tells by id, record and the time since then whether a claim may be renewed.
     """
     known = {} if known is None else known
     now_ns = time.monotonic_ns()

@@ -76,7 +76,7 @@ class Runner:
         self._context = copy_context()
         self._giving_back = False
         self._look_again: asyncio.TimerHandle | None = None
-        #: The claims that wait for a slot, oldest first; and those that may not start yet although there is a slot.
+        #: Claims that wait for a slot, oldest first; and claims that may not start yet although there is a slot.
         self._ready: deque[_Entry] = deque()
         self._not_yet: deque[_Entry] = deque()
         self._threads: Threads | None = None
@@ -85,8 +85,8 @@ class Runner:
         #: Every claim of this process until its outcome is acknowledged, read by the heartbeat's thread, and what takes
         #: its outcome. Two queues may use the same job id.
         self.held: dict[Claim, Settler] = {}
-        #: Those of them whose functions did not begin. Whoever pops one decides what becomes of it: its first step
-        #: starts it, and the heartbeat's thread gives it back while the loop is blocked.
+        #: Held claims whose functions did not begin. The thread that pops a claim decides what becomes of it: the loop
+        #: starts it in its first step, or the heartbeat's thread gives it back while the loop is blocked.
         self._unstarted: dict[Claim, Callable[[], None]] = {}
         self._apart = Apart(self._loop, self.fill)
         #: Asks the heartbeat to beat at once: something waits for its lease to be renewed.
@@ -317,7 +317,7 @@ class Runner:
         return False
 
     async def _may_start(self, claim: Claim, settler: Settler) -> bool:
-        """Whether an occurrence may start; one that may not any more is its schedule's again, or dead."""
+        """Whether an occurrence may start; a late occurrence goes back to its schedule, or is dead."""
         if self._occurrences is None:
             return True
         try:
@@ -405,7 +405,7 @@ class Runner:
             self._outcomes.failed(claim, settler, self._outcomes.task_of(claim), error)
 
     def cancel_all(self, why: Stop, *, threads: bool = True) -> None:
-        """Stop every running job. threads: also those that have something in a thread, which goes on."""
+        """Stop every running job. threads: also jobs that have something in a thread, which goes on."""
         for claim in list(self.held):
             if not claim.ended and (threads or not claim.in_thread):
                 claim.cancel(why)
@@ -413,7 +413,7 @@ class Runner:
     def lost(self, claim: Claim) -> None:
         """The lease of one claim is gone: stop the job, and let nothing of it count.
 
-        One that has ended is left to its settler: the outcome under way may be what took the job out of our hands.
+        A job that has ended is left to its settler: its outcome under way may be the reason why the lease is gone.
         """
         if claim.ended or claim not in self.held:
             return

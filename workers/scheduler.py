@@ -1,13 +1,13 @@
 """The scheduler: advances the schedules of one shard when they are due. Every worker has one; none is a leader.
 
-It sleeps until the first schedule must be looked at. Whoever advanced last is first again: it wakes at that very
-moment, the others a little later, so that one of a hundred workers does the work and the death of that one costs a
-fraction of a second. The script lets each advance through once, whoever asks. Occurrences go on the wheel seconds ahead
-of their time and fire with the wheel's own precision; only those that must not overlap with the one before are decided
-at their time.
+It sleeps until the first schedule must be looked at. The worker that advanced last is first again: it wakes at that very
+moment, the others a little later, so that one of a hundred workers does the work and its death costs a fraction of a
+second. The script lets each advance through once, whichever worker asks. Occurrences go on the wheel seconds ahead of
+their time and fire with the wheel's own precision; only occurrences that must not overlap with the one before are
+decided at their time.
 
 At the start, when the server's clock was set, and about once a minute by one worker of the shard, all records are looked
-at, for what no due time tells.
+at, for changes that no due time tells.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Scheduler:
         #: Schedules that cannot be read or built here: until when they are left to others, loop time, in this order, and when
         #: they are due, once that was seen.
         self._put_off: dict[bytes, tuple[float, Any]] = {}
-        #: How many at the beginning of the list of what is due are among these, and the last of those; when to look at the
+        #: How many schedules at the beginning of the due list are put off, and the last of them; when to look at the
         #: beginning again, loop time; and whether the next page is a long one.
         self._passed, self._edge = 0, b""
         self._begin_at, self._passing = 0.0, False
@@ -164,8 +164,8 @@ class Scheduler:
     async def _recheck(self) -> None:
         """Look at all schedules, and plan those anew whose next time is another by the data or the clock of now.
 
-        A time that new zone data moved to an earlier hour would be looked at in the old one, and one that was planned
-        while the server's clock was an hour ahead would be silent for that hour.
+        A time that new zone data moved to an earlier hour would be looked at in the old hour, and a schedule that was
+        planned while the server's clock was an hour ahead would be silent for that hour.
         """
         cursor: Any = 0
         keys = self._keys
@@ -207,7 +207,7 @@ class Scheduler:
     async def _tend(self, names: Sequence[bytes], *, leave: bool = False) -> None:
         """Let the script put right when these schedules are looked at, each decided in one step by its record.
 
-        leave: those that stay as they are cannot be handled here, and are left to others.
+        leave: schedules that stay as they are cannot be handled here, and are left to others.
         """
         for start in range(0, len(names), REPAIR_JOBS):
             part = names[start : start + REPAIR_JOBS]
@@ -292,10 +292,10 @@ class Scheduler:
             await self._recheck()
 
     def _page(self) -> tuple[Any, ...]:
-        """Ask for the first schedules that are not left to others, as far as that is known, and the one before them."""
+        """Ask for the first schedules that are not left to others, as far as that is known, and the schedule before them."""
         now = asyncio.get_running_loop().time()
         if now > self._begin_at:
-            # One that is due before those, and came when one of them was removed, would not be seen.
+            # A schedule that is due before those, and came when one of them was removed, would not be seen.
             self._passed, self._begin_at = 0, now + _PUT_OFF_S
         first = max(0, self._passed - 1)
         size = _PAGE if self._passing else 1 if self._far else _BATCH
@@ -323,7 +323,7 @@ class Scheduler:
         return None if entries else []
 
     def _is_left(self, name: bytes, score: Any) -> bool:
-        """Whether a schedule is left to others. One that was written since, and so is due at another time, is not."""
+        """Whether a schedule is left to others. A schedule that was written since, and so is due at another time, is not."""
         until, before = self._put_off.get(name, (0.0, None))
         if not until:
             return False
@@ -353,7 +353,7 @@ class Scheduler:
         return clock.error_us() < 1_000_000 and clock.seconds_until(int(due_ms)) > _FAR_S
 
     async def _due(self, entries: list[tuple[bytes, Any]], clock: Any) -> bool:
-        """Advance a batch of those that are due; False when all of them are left to others."""
+        """Advance a batch of the due schedules; False when all of them are left to others."""
         now_ms = int(_seconds(clock) * 1000)
         due = [name for name, score in entries if (score_ms(score) or 0) <= now_ms and not self._is_left(name, score)]
         return await self._take(due[:_BATCH])
@@ -370,7 +370,7 @@ class Scheduler:
     async def _advance(self, names: list[str], *, again: bool = False, anew: bool = False) -> bool:
         """Advance these. Returns whether anything became of any: it was advanced, put off, or taken off the list.
 
-        again: those that wait for the one before them. anew: whenever they are due.
+        again: only schedules whose occurrence waits for the one before it. anew: whenever they are due.
         """
         keys = self._keys
         raws, scores, clock = await self._store.send(

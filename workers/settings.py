@@ -20,7 +20,7 @@ class WorkerSettings:
     task_processes: int = 0
     """How many processes run `process=True` tasks at a time; 0: as many as there are CPUs."""
     prefetch: int = 200
-    """The most jobs held beyond those that run. It is used only as far as jobs end within one round trip."""
+    """The most jobs held beyond the running jobs. It is used only as far as jobs end within one round trip."""
     lease_ms: int = 30_000
     """How long a claim stays valid without a heartbeat."""
     longest_ms: int = 86_400_000

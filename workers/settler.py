@@ -43,12 +43,12 @@ class Settler:
         self._keys = keys
         self._worker = worker
         self._most_dead = most_dead
-        #: Those that ended well, and the others.
+        #: Claims of jobs that ended well, of jobs that ended otherwise, and of jobs that are offered to other workers.
         self._done: deque[Claim] = deque()
         self._others: deque[tuple[Claim, Ending]] = deque()
         self._offered: deque[tuple[Claim, Offer, _To]] = deque()
         self.lost = 0
-        #: Held by the thread that takes outcomes. Whoever adds one needs no lock.
+        #: Held by the thread that takes outcomes. A thread that adds an outcome needs no lock.
         self._taking = Lock()
         #: Called with a schedule's name when Redis knows that one of its occurrences ended: the next one may wait for that.
         self._occurrence_ended = occurrence_ended
@@ -157,7 +157,7 @@ class Settler:
             sizes = bytes_of(taken)
             size = sum(sizes)
             if size > most_bytes:
-                # The outcome that crosses the limit still goes, so that one of any size is sent.
+                # The outcome that crosses the limit still goes, so that an outcome of any size is sent.
                 fits = next(number for number, size in enumerate(accumulate(sizes), 1) if size >= most_bytes)
                 waiting.extendleft(reversed(taken[fits:]))
                 del taken[fits:]

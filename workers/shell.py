@@ -33,7 +33,7 @@ HEAD_BYTES, TAIL_BYTES = 8_192, 57_344
 LOG_LINES, LOG_LINE_CHARS = 200, 2_000
 #: A pipe holds no more than so many chunks: what is in it when a command has ended is read with as many calls.
 _CHUNK_BYTES, _CHUNKS = 65_536, 16
-#: The variables that a command gets from the worker's environment, and those that zwheel sets.
+#: The variables that a command gets from the worker's environment, and the variables that zwheel sets.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 _TOLD = ("ZWHEEL_JOB_ID", "ZWHEEL_ATTEMPT", "ZWHEEL_TOKEN", "ZWHEEL_SCHEDULE", "ZWHEEL_NOMINAL")
 
@@ -51,7 +51,7 @@ class Allowed:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        """Keep the entries. Raises: ConfigError for one that allows nothing."""
+        """Keep the entries. Raises: ConfigError for an entry that allows nothing."""
         self._entries = frozenset(patterns)
         for entry in self._entries:
             if not entry.strip() or entry.startswith("-"):
@@ -96,7 +96,7 @@ class _Output:
         del self._tail[:more]
 
     def more_than(self, shown: int, lines: int) -> int:
-        """How many lines there are beside the first ones that are shown. lines: those of its text."""
+        """How many lines there are beside the first ones, which are shown. lines: the lines of its text."""
         whole = self._lines if self._cut and self._head.count(b"\n") >= shown else 0
         return max(lines, whole) - shown
 

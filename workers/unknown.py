@@ -1,6 +1,6 @@
 """What becomes of a claimed job whose task is not registered here, or whose command is not allowed here.
 
-It is offered to workers that can run it; to one that may come, while there is none; or it is dead.
+The job is offered to workers that can run it, or, while there is none, to workers that may come; or it is dead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
     """What is to be done with one job."""
 
     groups: tuple[str, ...]
-    """Whom the job is offered to: those that know the task, or NOBODY, where a newcomer finds it."""
+    """The groups that the job is offered to: they know the task; or NOBODY, where a newcomer finds it."""
     failures: bytes
     """For them: the failures without the wait that is over; b"": as they are."""
     dead: bool
@@ -53,7 +53,7 @@ async def judge(
     # The last failure opened this wait, unless it is of another reason, or the end of an earlier wait.
     seen = bool(earlier) and earlier[-1].reason is Reason.UNKNOWN_TASK and earlier[-1].kind in _WAITING
     age_ms = now_ms - earlier[-1].at_ms if seen else 0
-    # Those who know the task may have refused its command: for one that has not read it, the wait is not over.
+    # Workers that know the task may have refused its command: for a worker that does not, the wait is not over.
     over = seen and (refused is not None or not earlier[-1].kind)
     failures = (write_failures(earlier[:-1]) or b"none") if over else b""
     return Verdict(

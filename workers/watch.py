@@ -86,7 +86,7 @@ class Founding:
                 )
             )
         elif schema is not None:
-            # Also one that is no text is named by claims just as it is.
+            # Claims name an epoch that is no text just as it is.
             now = as_text(epoch or b"") if is_text(epoch or b"") else epoch
             anew = self._seen and now != self.epoch
             if anew:

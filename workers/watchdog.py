@@ -2,8 +2,8 @@
 
 While the loop is blocked no job of this worker can start, end, time out or be cancelled. From half a lease on the
 heartbeat's thread settles what needs no loop (`Runner.rescue`). When the loop stays blocked, this worker is of no more
-use: its jobs that still run in threads may end, the rest goes back unharmed, and the process ends. The one who started it
-starts another. The job that blocks is left to its lease: that attempt counts.
+use: its jobs that still run in threads may end, the rest goes back unharmed, and the process ends. Its supervisor starts
+another. The job that blocks is left to its lease: that attempt counts.
 
 It cannot see a task that holds the GIL, since no thread of Python runs then. The renewer's process does: it has the worker
 write where all its threads are (`ask_for_stacks`), and ends it.

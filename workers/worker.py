@@ -280,7 +280,7 @@ class Worker:
         try:
             grace = self.settings.drain_ms / 1000
             if not runner.held:
-                # All that is left are answers to claims, and what they bring goes back unharmed.
+                # All that is left are answers to claims, and the jobs in them go back unharmed.
                 grace = max(grace / 2, grace - _EARLIER_S)
             if not self._abort.is_set():
                 waited: set[asyncio.Future[Any]] = {everything, aborted}

@@ -1,6 +1,6 @@
 """The orders of the demo: a busy shop's evening, made up from a seed, the same on every machine.
 
-A sale opens at 18:00. Whoever orders has half an hour to pay; after that the order is cancelled. The demo begins at
+A sale opens at 18:00. A customer has half an hour to pay; after that the order is cancelled. The demo begins at
 18:28 and plays a minute in a second: an order of 18:05:15 is to be cancelled at 18:35:15, which is 7.25 s from the start.
 """
 

@@ -32,7 +32,7 @@ class Attempt(NamedTuple):
 
     job: str
     number: int
-    """Which claim of the job it was, counted from 1; the one before need not have begun anything."""
+    """Which claim of the job it was, counted from 1; the claim before need not have begun the job."""
     pid: int
     began_us: int
     outcome: str | None
@@ -91,7 +91,7 @@ class Figures:
     cancelled: int
     paid: int
     lateness: Spread | None
-    """Start minus fire time of the jobs that were started once, by whoever claimed them first; ms."""
+    """Start minus fire time of the jobs that were started once, by the worker that claimed them first; ms."""
     latest_due_s: float | None
     """When the job that started latest of all was due, s after the kill; negative: before it."""
     redelivery: Spread | None

@@ -110,7 +110,7 @@ class Shop:
         )
 
     def count(self, what: str) -> int:
-        """Count distinct jobs: those that `began`, or those that `ended`."""
+        """Count distinct jobs: jobs that `began`, or jobs that `ended`."""
         where = {"began": "", "ended": "WHERE ended_us IS NOT NULL AND outcome != 'fenced'"}[what]
         row = self.db.execute(f"SELECT count(DISTINCT job) FROM attempts {where}").fetchone()  # noqa: S608  constants
         return int(row[0])

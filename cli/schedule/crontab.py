@@ -117,7 +117,7 @@ class _Carried:
 
         self.problems: list[Problem] = list(found.problems)
         self.lines: list[_Named] = []
-        #: Schedules of the last import that stay although no line is theirs: one that cannot be read may be.
+        #: Schedules of the last import that stay although no line is theirs: an unreadable line may be.
         self.kept: set[str] = set()
         #: What those run.
         self.kept_commands: list[str] = []

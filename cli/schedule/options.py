@@ -236,7 +236,7 @@ def _count(text: str) -> int:
 
 
 def _calendar(given: Given, before: Calendar | None) -> Calendar | None:
-    """The calendar that the options make of the one before; None when none of them was given."""
+    """The calendar before, changed by the options; None when none of them was given."""
     from dataclasses import replace
 
     from zwheel.schedules.calendars import Calendar
