@@ -1,7 +1,7 @@
 """A server whose clock jumps, without touching any clock: a door to a server that tells its scripts another time.
 
 Each script takes the time from its first argument when there is one; production leaves it empty. The door puts the
-server's time and an offset there, and answers TIME with the same. Whoever comes in by it meets a server whose clock the
+server's time and an offset there, and answers TIME with the same. A client that comes in by it meets a server whose clock the
 test moves. It has a thread of its own, so that worker processes can come in too.
 """
 

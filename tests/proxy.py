@@ -122,7 +122,7 @@ class Proxy:
         self._call(self._set(self._open, False))
 
     def thaw(self) -> None:
-        """Pass on again, what was held back included."""
+        """Pass on again, held-back bytes included."""
         self._call(self._set(self._open, True))
 
     def mute(self) -> None:
@@ -134,7 +134,7 @@ class Proxy:
         self._mute_at = size
 
     def unmute(self) -> None:
-        """Pass on replies again, those that were held back included."""
+        """Pass on replies again, held-back replies included."""
         self._call(self._set(self._answering, True))
 
     def slow(self, latency: Callable[[], float] | None) -> None:

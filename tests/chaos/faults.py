@@ -25,7 +25,7 @@ class Faults:
     def __init__(
         self, target: Target, proxy: Proxy, fleet: Fleet, note: Note, said: Callable[[str, str], None]
     ) -> None:
-        """said: told of each fault that was carried out: its kind, and how it went."""
+        """said: called for each fault that was carried out, with its kind and how it went."""
         self._target = target
         self._proxy = proxy
         self._fleet = fleet

@@ -66,7 +66,7 @@ OnDeath = Callable[[Member, int], None]
 
 
 class Fleet:
-    """Starts, kills and replaces processes. Every pid it signals is one that it started, or a child of such a one."""
+    """Starts, kills and replaces processes. It signals only processes that it started, and their children."""
 
     def __init__(
         self, run: str, seed: int, direct_url: str, proxy_url: str, history: Path, logs: Path, on_death: OnDeath,
@@ -86,7 +86,7 @@ class Fleet:
         self.replacing = True
         #: Pids that are stopped by SIGSTOP, and when they may go on, monotonic seconds.
         self._stopped: dict[int, float] = {}
-        #: Told of a process that stopped itself, and for how long it stays so, seconds.
+        #: Called for a process that stopped itself: its pid, and for how long it stays stopped, seconds.
         self.on_stop: Callable[[int, float], None] = lambda pid, seconds: None
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("ZWHEEL_", "REDIS_", "COV"))},
@@ -173,7 +173,7 @@ class Fleet:
         _signal(pid, signal.SIGSTOP)
 
     async def nurse(self) -> None:
-        """Let stopped processes go on in time: those that were stopped from here and those that stopped themselves."""
+        """Let stopped processes go on in time, also processes that stopped themselves."""
         while True:
             now = time.monotonic()
             for pid, _ in self.worker_pids():
@@ -195,7 +195,7 @@ class Fleet:
                 _signal(pid, signal.SIGCONT)
 
     async def end(self, members: list[Member], within_s: float) -> list[Member]:
-        """Ask processes to end, and kill those that do not. Returns these."""
+        """Ask processes to end, and kill the others. Returns the killed ones."""
         for member in members:
             member.fate = member.fate or "term"
             if member.alive:

@@ -75,7 +75,7 @@ class Maker:
         number = self.turn * 4 + self._rng.randrange(40)
         keep = self._rng.choice((None, 0.5, 3))
         delay = self._rng.choice((None, self._rng.uniform(0, 2)))
-        # Now and then in the place of one that is done or dead.
+        # Now and then in the place of a job that is done or dead.
         place = {"id": f"{self._run}-{number}", "replace": self._rng.random() < 0.3}
         return self._job(name, args, QUEUES[number % 3], keep=keep, delay=delay, **place)
 

@@ -1,4 +1,4 @@
-"""Runs a module in a process that ends with the one that started it, even when that one is killed.
+"""Runs a module in a process that ends with its parent, even when the parent is killed.
 
 python -m tests.chaos.leash zwheel.cli worker tests.chaos.app:wheel
 """

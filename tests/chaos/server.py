@@ -201,7 +201,7 @@ class Target:
         return ""
 
     async def kill_clients(self) -> str:
-        """End every connection but that of the one who asks."""
+        """End every connection but the connection that asks for it."""
         began = now_us()
         ended = await self._client.execute_command("CLIENT", "KILL", "TYPE", "normal")
         self._note("client_kill", began, now_us())

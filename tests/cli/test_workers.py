@@ -42,7 +42,7 @@ def test_workers_are_listed_once_with_what_they_do(shell: Shell, hand: Hand) -> 
 
 
 def test_a_worker_is_silent_after_half_a_lease_and_dead_after_a_whole_one(shell: Shell, hand: Hand) -> None:
-    """The same words in every listing and in JSON; one that does not say its lease has the default, 30 s."""
+    """The same words in every listing and in JSON; a worker that does not say its lease has the default, 30 s."""
     shell.ok("enqueue", "t", "--queue", "mail")
     expected = {
         "a": (9_000, 30_000, "alive"), "b": (17_000, 30_000, "silent"), "c": (33_000, 30_000, "dead"),

@@ -74,7 +74,7 @@ def test_an_app_that_is_named_by_its_path_has_the_names_of_its_package(
 
 
 def made(module: str, said: str, file: str = "") -> Any:
-    """A function `run` of some module. file: '' for one that is called as the module."""
+    """A function `run` of some module. file: '' for a file that is called as the module."""
     names: dict[str, Any] = {"__name__": module}
     exec(compile(f"def run(): return {said!r}", file or f"{module}.py", "exec"), names)  # noqa: S102 - a module of this test
     return names["run"]

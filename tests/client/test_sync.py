@@ -129,7 +129,7 @@ def test_a_queue_joins_the_list_with_the_first_that_is_stored_in_it(wheel: SyncW
             with pytest.raises(ScheduleNotFound):
                 other.pause_schedule("none", queue="typo")
             assert not client.exists(queues_key("zw"))
-            # One that is there already is stored.
+            # The job exists: something is stored in the queue, so it joins the list.
             assert other.enqueue("t", queue="full", id="a").existed
             assert client.hkeys(queues_key("zw")) == [b"full"]
 

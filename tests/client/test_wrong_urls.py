@@ -38,7 +38,7 @@ def silent() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def closing() -> Iterator[int]:
-    """A port that hangs up at once, as a TLS port does on one who does not speak TLS."""
+    """A port that hangs up at once, as a TLS port does on a client that does not speak TLS."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

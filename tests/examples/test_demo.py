@@ -35,7 +35,7 @@ def environment(temporary: Path) -> dict[str, str]:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody asked for is none."""
+    """Whether a process runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:

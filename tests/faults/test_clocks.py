@@ -237,7 +237,7 @@ async def test_after_ten_years_ahead_and_back_all_is_as_if_they_had_not_been(
         soon = await work.options(delay=0.5).enqueue()
         await wheel.wait(soon.job_id, timeout=10)
         assert 0.45 <= time.monotonic() - began <= 0.5 + BUSY_S
-        # Whoever holds it, its lease is no longer than one from now: when the worker dies it comes back.
+        # Whichever worker holds it, its lease ends within one lease from now: when the worker dies the job comes back.
         holder = ticking.of("start", answer.job_id)[-1]
         assert holder
         await dying.vanish()

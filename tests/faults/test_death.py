@@ -204,7 +204,7 @@ async def test_a_job_given_back_by_a_dying_worker_is_free_at_once_and_uncounted(
 async def test_another_reaper_takes_over_and_takes_nothing_twice(
     wheel: Wheel, stage: Stage, url: str, side: str
 ) -> None:
-    # This worker beats and does not reap: only the one that dies does, and then the one that comes after it.
+    # This worker beats and does not reap: only the worker that dies does, and then its successor.
     async with witness(wheel, reap_ms=600_000) as near:
         answer = await wheel.enqueue("pass", args=["pass"], keep=60)
         # Its first claim takes nothing when it doubts the clock, as it may on a busy machine.
@@ -214,10 +214,10 @@ async def test_another_reaper_takes_over_and_takes_nothing_twice(
             if (await found(wheel, answer.job_id)).state is JobState.PROCESSING:
                 break
         await lapsed(wheel, answer.job_id)
-        # Paused, so that the one that dies cannot claim what it took back in its last moment.
+        # Paused, so that the dying worker cannot claim the job that it took back in its last moment.
         await wheel.pause("default")
         # With its first answer it learns how often the clock jumped, which no claim of a paused queue tells; with the next
-        # one it takes. One that doubts the clock, as it may on a busy machine, takes nothing then either.
+        # one it takes. A worker that doubts the clock, as it may on a busy machine, takes nothing then either.
         left = JobState.PROCESSING if side == "before" else JobState.SCHEDULED
         state = None
         for _ in range(10):

@@ -75,7 +75,7 @@ async def test_services_of_one_name_and_one_queue_that_start_in_turn_keep_their_
     shop, blog = service(report="default"), service(news="default")
     await start(shop, blog, shop)
     assert sorted(await owners(wheel)) == ["news", "report"]
-    # One that stays away is taken for code that was deleted.
+    # A service that stays away is taken for code that was deleted.
     monkeypatch.setattr(declarations, "AGAIN_S", 0.05)
     async with running(shop, queues=("default",)):
         await eventually(lambda: owners(wheel), lambda found: sorted(found) == ["report"])
@@ -107,7 +107,7 @@ async def test_what_another_living_service_declares_is_not_removed(
         async with running(service(news="default"), queues=("default",)):
             assert await owners(wheel) == dict.fromkeys(("report", "news"), "app:wheel@default")
             assert any("may be another service's" in r.getMessage() for r in caplog.records)
-    # As soon as it is gone, what it declared is what this application declares no more.
+    # Once that service is gone, its schedules count as schedules that this application declares no more.
     async with running(service(news="default"), queues=("default",)):
         await eventually(lambda: owners(wheel), lambda found: sorted(found) == ["news"])
 

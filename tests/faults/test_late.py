@@ -72,7 +72,7 @@ class Rings:
 
 
 async def all_decided(wheel: Wheel) -> ScheduleInfo:
-    """Wait until each of those that were on the wheel ran or was missed."""
+    """Wait until each occurrence that was on the wheel ran or was missed."""
 
     async def probe() -> tuple[ScheduleInfo, int]:
         ran = await wheel.count("default", JobState.DONE)
@@ -99,7 +99,7 @@ async def test_what_was_on_the_wheel_when_the_workers_died_follows_the_misfire_p
     wheel: Wheel, fresh: RedisServer, log: Log, monkeypatch: pytest.MonkeyPatch, policy: str, options: dict[str, Any],
     runs: int, way: str,
 ) -> None:  # fmt: skip
-    """Three days later, whoever notices first: a claim, or whoever looks at the schedule."""
+    """Three days later, whether a claim notices first, or a worker that looks at the schedule."""
     rings = Rings(wheel)
     keys = Session("zw").keys("default")
     info = left_on_the_wheel(fresh, await server_ms(wheel) - 3 * DAY_MS, misfire=policy, **options)

@@ -171,7 +171,7 @@ async def test_what_has_just_started_is_not_fired_again_by_an_edit(wheel: Wheel,
     await wheel.add_schedule(wheel.new_schedule("s", "* * * * * *", ring))
     async with running(wheel, log):
         started = await log.seen("start")
-        # The record that the edit reads still names the occurrence that runs as one that may wait.
+        # In the record that the edit reads, the running occurrence may still wait on the wheel.
         info = await wheel.edit_schedule(wheel.new_schedule("s", "0 0 1 1 *", ring))
         assert info.state.ahead == ()
         job = await wheel.get(started["job"])

@@ -71,7 +71,7 @@ async def test_very_many_that_cannot_be_read_cost_little_and_delay_nothing(
             return int(client.info("stats")["total_net_output_bytes"])
 
         async with running(ring, log):
-            # It is the last of those that are due: once it fires, the worker knows all of them.
+            # The good schedule is due last: once it fires, the worker knows all of them.
             await log.seen("done")
             before, count = read_by_it(), len(log.of("done"))
             await log.seen("done", count=count + 4)
@@ -91,7 +91,7 @@ async def test_one_that_could_not_be_read_fires_as_soon_as_it_is_written_anew(
             client.hset(KEYS.schedules, "bad", record)
             count = (await ring.schedule("bad")).state.fired
             client.zadd(KEYS.schedules_due, {"bad": 2})
-            # A worker tries again after half a minute what it left to others.
+            # After half a minute a worker tries a schedule again that it left to others.
             await fired(ring, "bad", count + 1)
 
 

@@ -1,4 +1,4 @@
-"""Those that wait for a shard die, freeze or have no room: a job that is due and an idle worker find each other."""
+"""Workers that wait for a shard die, freeze or have no room: a due job and an idle worker find each other."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ async def test_nobody_waits_for_a_stopped_reaper(wheel: Wheel, stage: Stage, url
                 job = await wheel.wait(answer.job_id, timeout=25)
     assert job.attempt == 2
     assert [run.token for run in near.runs] == [job.token]
-    # That grace at the most, then as after any death: the wake-up token may have gone to the one that sleeps.
+    # That grace at the most, then as after any death: the wake-up token may have gone to the stopped worker.
     assert near.runs[0].token // 1000 <= began + LONG_MS + LEASE_MS + REAP_MS + POLL_MS + BUSY_MS
 
 

@@ -34,7 +34,7 @@ from .shard import (
 )
 
 BODY = b"\x01\x00\xff\n"
-#: What `meta` says of a queue that was founded by this call, and of one that is older.
+#: What `meta` says of a queue that was founded by this call, and of an older queue.
 FOUNDED: dict[str, Any] = {"schema": 1, "epoch": NOW_US}
 KNOWN: dict[str, Any] = {"schema": 1, "epoch": 5}
 

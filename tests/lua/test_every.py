@@ -72,7 +72,7 @@ def test_a_repeat_gets_the_first_answer_and_changes_nothing(shard: Shard, name: 
     later = (at(NOW + 1_234), *call.args[1:])
     repeat = shard.run(call._replace(args=later))
     assert repeat[0] == first[0]
-    # A delay counts from the clock of the first answer: a repeat tells that one too.
+    # A delay counts from the clock of the first answer: a repeat tells that clock too.
     counted = [first[1]] if name in ("enqueue", "settle") else []
     assert _payload(name, repeat) == _payload(name, first) + counted
     assert repeat[1] == at(NOW + 1_234).encode(), "the clock of an answer is the time as it is"

@@ -37,7 +37,7 @@ def test_the_edges_of_the_chart_are_the_scripts_in_their_order() -> None:
     assert sorted(EDGES) == sorted(path.stem for path in LUA.glob("*.lua"))
 
 
-#: It touches the roles of those that wait, and no job.
+#: This script touches the roles of waiting workers, and no job.
 NO_MOVE = "step_down"
 
 

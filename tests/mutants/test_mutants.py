@@ -1,4 +1,4 @@
-"""The faults are noticed. `python -m tests.mutants` tries them all; here those that are noticed in a moment are tried."""
+"""The faults are noticed. `python -m tests.mutants` tries them all; here the faults that are noticed in a moment are tried."""
 
 from __future__ import annotations
 

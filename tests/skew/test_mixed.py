@@ -1,4 +1,4 @@
-"""A fleet of the former version and this one: nothing is lost, doubled or early, whoever meets which record. V-01 to V-04.
+"""A fleet of the former version and this one: nothing is lost, doubled or early, whichever worker meets which record. V-01 to V-04.
 
 The former version is run from the history of this repository (`tests/skew/former.py`).
 """

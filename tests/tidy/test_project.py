@@ -24,7 +24,7 @@ TEXTS = sorted(
     }
 )
 HERE = re.compile(r"(?<![\w.])/(?:work|root|Users)/\w")
-"""A path on the machine of whoever wrote the text."""
+"""A path on the machine of the person who wrote the text."""
 HOSTS = re.compile(r"\b(?:pypi|pythonhosted|npmjs|docker|quay|ghcr|golang)\.(?:org|com|io)\b|--(?:extra-)?index-url")
 """Where packages come from is the user's own setting."""
 ADVICE = re.compile(r"`make ([a-z]+)[^`]*`|^\s*(?:\$ )?make ([a-z]+)\b", re.MULTILINE)

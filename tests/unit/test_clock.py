@@ -1,4 +1,4 @@
-"""The estimate of the server's clock: what its readings allow, and what it makes of one that contradicts them."""
+"""The estimate of the server's clock: what its readings allow, and what it makes of a reading that contradicts them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_machine_that_slept_is_no_jump_of_the_server(two: Two) -> None:
 
 
 def test_an_answer_from_before_a_jump_that_comes_in_late_counts_for_nothing(two: Two) -> None:
-    """Two threads ask; the one that asked first is answered before the jump and reads its answer after it."""
+    """Two threads ask; the first is answered before the jump and reads its answer after it."""
     two.ask(0.0005, 0.0005)
     sent, said = two.mono_ns, two.server_us
     two.passes(0.001)

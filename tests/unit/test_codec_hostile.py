@@ -1,4 +1,4 @@
-"""Whoever can write to Redis can write a body: reading one raises UndecodableJob and nothing else, in bounded memory."""
+"""Anyone who can write to Redis can write a body: reading it raises UndecodableJob and nothing else, in bounded memory."""
 
 from __future__ import annotations
 

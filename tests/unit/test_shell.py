@@ -107,7 +107,7 @@ def test_only_what_an_entry_names_is_allowed(kwargs: dict[str, Any], needed: str
         Allowed(ENTRIES).check(**call)
     assert str(caught.value).startswith("this worker does not run ")
     assert str(caught.value).endswith(f": start it with --allow {needed} to let it")
-    # What it needs says who may run it: one that allows just this, or everything.
+    # `needs` says which worker may run it: a worker that allows just this, or everything.
     for entries, able in ((["*"], True), ([*ENTRIES, *shlex.split(needed)], needed != "'*'"), (ENTRIES, False)):
         peer = Peer("", frozenset({SHELL_TASK}), Allowed(entries).digests)
         assert peer.can_run(SHELL_TASK, caught.value.needs) is (able or "*" in entries)

@@ -1,4 +1,4 @@
-"""How many jobs a worker claims beyond those that run: as many as end within two round trips, and no more."""
+"""How many jobs a worker claims beyond the running jobs: as many as end within two round trips, and no more."""
 
 from __future__ import annotations
 

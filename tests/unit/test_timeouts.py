@@ -1,4 +1,4 @@
-"""Timeouts are read from stored records, by whoever has no claim."""
+"""Timeouts are read from stored records, by processes that have no claim."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Book:
     """One history."""
 
     def __init__(self, path: Path, *, settles: bool = True) -> None:
-        """settles: jobs end by one script; before there was that one each kind of end had its own."""
+        """settles: jobs end by the script `settle`; in former versions each kind of end had a script of its own."""
         self.path = path
         self.settles = settles
         self.seq = 0

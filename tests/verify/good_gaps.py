@@ -1,4 +1,4 @@
-"""Histories of a server that nobody heard for a while: who was there all the time keeps its jobs, or let them go."""
+"""Histories of a server that nobody heard for a while: a worker that was there all the time keeps its jobs, or lets them go."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def held_through_a_gap(book: Book, *, tries_until: int = 5_000) -> None:
 
 
 def renewed_after_a_gap_and_given_up(book: Book) -> None:
-    """The other worker's lease is longer: a lease that was given after the gap may run out in one of those."""
+    """The other worker's lease is longer: a lease that was given after the gap may run out within it."""
     held_through_a_gap(book)
     book.claims(5_010, [], by="w2", lease=5_000)
     book.extend("a", 5_020, of=10)

@@ -321,7 +321,7 @@ def late(book: Book) -> None:
 
 
 def idle_while_due(book: Book) -> None:
-    """Others work, and one that only listens finds it by its look, too late."""
+    """Other workers work, and a follower finds the job by its look, too late."""
     book.enqueue("a", fire=1_000)
     book.claims(500, [], role="follower")
     for t in range(600, 2_700, 300):
@@ -330,7 +330,7 @@ def idle_while_due(book: Book) -> None:
 
 
 def idle_while_due_although_others_are_dead(book: Book) -> None:
-    """Whoever keeps time looks every second whatever happens to others."""
+    """The second looks every second, whatever happens to other workers."""
     book.enqueue("a", fire=1_000)
     book.claims(500, [], role="follower", by="w2")
     book.claims(500, [], role="follower", by="w3")
@@ -379,7 +379,7 @@ def mass_redelivery_by_a_worker_of_a_shorter_lease(book: Book) -> None:
 
 
 def taken_in_a_jump_ahead(book: Book) -> None:
-    """The server's clock jumps ahead by an hour; a worker that saw it tells, and takes the job of one that lives."""
+    """The server's clock jumps ahead by an hour; a worker that saw it tells, and takes the job of a living worker."""
     hour = 3_600_000
     book.enqueue("a")
     book.claim("a", 10)

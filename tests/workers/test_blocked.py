@@ -1,4 +1,4 @@
-"""A task blocks the event loop of its worker, for leases: what ended is settled, what waits runs elsewhere, all once."""
+"""A task blocks the event loop of its worker, for leases: ended jobs are settled, waiting jobs run elsewhere, all once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def _ended(wheel: Wheel, job_id: str, state: JobState) -> Job:
 async def test_what_ended_before_the_loop_was_blocked_is_settled_while_it_is_and_runs_once(
     wheel: Wheel, stage: Stage, url: str
 ) -> None:
-    # All in one claim, in this order: those that end do so in the turn of the loop in which the last one blocks it.
+    # All in one claim, in this order: the quick jobs end in the turn of the loop in which the last job blocks it.
     jobs = [
         wheel.new_job("quick", args=[fate], keep=60, delay=0.001 * n) for n, fate in enumerate(("", "fail", "discard"))
     ]

@@ -263,7 +263,7 @@ async def test_a_claim_that_is_older_than_half_a_lease_waits_for_the_heartbeat_w
     old, fresh = hands.claim("t", age_ms=310), hands.claim("t")
     hands.submit(old)
     assert asked == ["beat"]
-    # It waits, and no other waits for it: they may be of another queue, whose leases are renewed.
+    # The old job waits, and no other job waits for it: they may be of another queue, whose leases are renewed.
     hands.submit(fresh)
     await hands.log.seen("done", fresh.job_id)
     assert hands.log.of("start", old.job_id) == []
@@ -355,7 +355,7 @@ async def test_one_suspect_runs_at_a_time_and_starts_when_the_others_are_back_on
     for claim in (plain[0], first, second, plain[1], third):
         hands.submit(claim)
     await hands.log.seen("start", count=2)
-    # Those that nothing is known of run; the others go away for a while, unharmed.
+    # Jobs that are no suspects run; further suspects go away for a while, unharmed.
     assert hands.log.starts() == {claim.job_id: 1 for claim in plain}
     assert [about["job"] for about in hands.log.of("released")] == [second.job_id, third.job_id]
     for _ in range(5):
@@ -367,7 +367,7 @@ async def test_one_suspect_runs_at_a_time_and_starts_when_the_others_are_back_on
     assert all(500 <= delay <= 2000 for delay in delays)
     taken[0][1](["ok", 1, "bb"])
     await hands.log.seen("start", first.job_id)
-    # One that has run for long without harm is no suspect any more: the next one may start.
+    # A job that has run for long without harm is no suspect any more: the next suspect may start.
     await asyncio.sleep(0.06)
     hands.submit(other)
     await hands.log.seen("start", other.job_id)

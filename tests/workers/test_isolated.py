@@ -233,7 +233,7 @@ async def test_workers_share_the_jobs_that_wait_for_a_process(wheel: Wheel, stag
             return [sum("napped" in line for line in worker.lines) for worker in (one, other)]
 
         shares = await eventually(naps, lambda shares: sum(shares) == 300)
-        # Whoever slept until the next was due took all that were: the other one had a process free.
+        # The worker that sleeps until the next job is due must not take all due jobs: the other has a free process.
         assert min(shares) >= 60, shares
 
 

@@ -52,7 +52,7 @@ async def test_an_enqueue_whose_connection_is_cut_is_carried_out_once(far: Wheel
     await far.ping()
     proxy.arm(fault, "enqueue")
     answer = await far.enqueue("t", delay=60)
-    # The repeat got the first answer: the job is new, not one that "existed".
+    # The repeat got the first answer: the job is new, it did not "exist" before.
     assert not answer.existed
     assert await far.count("default", JobState.SCHEDULED) == 1
     job = await far.get(answer.job_id)

@@ -87,7 +87,7 @@ async def test_a_part_that_jobs_cannot_do_without_ends_the_worker_and_they_go_ba
     whole = getattr(owner, method)
 
     def fails() -> None:
-        # No Exception: that would be one that the part itself survives.
+        # The heartbeat itself would survive an Exception.
         raise SystemError("broken") if method != "_beat" else SystemExit("broken")
 
     async def waits(self: Any) -> None:

@@ -1,4 +1,4 @@
-"""Workers with different tasks on one queue: a job finds those that know it, and dies only when nobody does."""
+"""Workers with different tasks on one queue: a job finds the workers that know it, and dies only when none does."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_a_frozen_worker_that_gets_the_call_keeps_a_job_from_nobody(
             async with running(mail, log, lease_ms=LEASE_MS), running(shop.wheel, log, lease_ms=LEASE_MS):
                 await published(fresh, 2)
                 await waiting(client, 3)
-                # The one that knows it is not asked first: a token for all goes to who has listened longest.
+                # The worker that knows the task is not woken first: a token for all goes to the longest listener.
                 while not log.of("offered"):
                     job = await mail.enqueue("pay")
                     await log.until(lambda j=job: j.job_id in shop.paid or log.of("offered"), SOON_S)  # type: ignore[misc]

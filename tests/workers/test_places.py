@@ -36,7 +36,7 @@ async def test_who_waits_lends_its_slot_and_has_it_again_with_the_place() -> Non
     first, second = await waiting(places, 2)
     assert (slots.running, slots.held, lent) == (1, 1, [2])
     places.leave()
-    # The job that left is counted until it has ended: its slot is not another's before the one that waits has its own.
+    # The job that left is counted until it has ended: its slot goes to no other job before the waiting job has its own.
     assert (slots.running, slots.held) == (2, 2)
     assert await first
     places.leave()

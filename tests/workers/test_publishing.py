@@ -84,7 +84,7 @@ async def test_the_worker_that_started_last_is_right_as_long_as_one_of_its_kind_
         async with running(newer) as later:
             assert stored(fresh)["queue"] == "cash"
             with fresh.client() as client:
-                # A minute later: those who agree write it anew, the others leave it.
+                # A minute later: workers that agree write it anew, the others leave it.
                 age(client, 60_000)
             old = stored(fresh)["seen_ms"]
             await eventually(

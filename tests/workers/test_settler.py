@@ -1,4 +1,4 @@
-"""The settler: how many outcomes one call carries, and what becomes of those that are refused."""
+"""The settler: how many outcomes one call carries, and what becomes of refused outcomes."""
 
 from __future__ import annotations
 

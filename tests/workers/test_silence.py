@@ -97,7 +97,7 @@ async def test_a_function_in_a_thread_is_kept_through_the_silence_and_settled_as
         failed = await eventually(_job(near, ids["badly"]), lambda job: job and job.state is JobState.SCHEDULED)
         assert failed is not None
         assert [(failure.reason, failure.message) for failure in failed.failures] == [(Reason.ERROR, "badly")]
-        # The one that still runs is renewed: nobody starts it beside itself.
+        # The job that still runs is renewed: no worker starts it a second time.
         held = await near.get(ids["later"])
         assert held is not None and held.lease_until_ms is not None
         until = held.lease_until_ms + 600

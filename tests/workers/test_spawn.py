@@ -44,7 +44,7 @@ async def test_a_restart_that_cannot_be_spawned_is_tried_again(
     assert is_running(second)
     script.chmod(0o755)
     await eventually(lambda: count(" started"), lambda n: n == 3)
-    # One that does not listen on its line gets the signal.
+    # A child that does not listen on its line gets the signal.
     os.kill(os.getpid(), signal.SIGTERM)
     async with asyncio.timeout(10):
         assert await running == 0

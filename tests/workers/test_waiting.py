@@ -106,7 +106,7 @@ async def test_one_enqueue_wakes_one_of_many_idle_workers(wheel: Wheel, log: Log
                 await work.enqueue()
                 await log.seen("done", count=n)
             await eventually(lambda: wheel.count("default", JobState.PROCESSING), lambda left: left == 0)
-        # Each job: one claim that gets it and one that finds no more. The timekeeper and the second look once a second.
+        # Each job: one claim that gets it and one claim that finds no more. The timekeeper and the second look once a second.
         assert asked.count("claim") <= 10 * 2 + 10, f"{asked.count('claim')} claims for 10 jobs: each woke many workers"
         assert asked.count("enqueue") >= 10
 

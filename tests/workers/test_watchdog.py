@@ -53,7 +53,7 @@ async def test_a_worker_whose_loop_stays_blocked_is_replaced_and_its_other_jobs_
         assert (unharmed.state, unharmed.attempt, unharmed.failures) == (JobState.SCHEDULED, 0, ())
         done = await _found(wheel, thread.job_id)
         assert (done.state, done.attempt) == (JobState.DONE, 1)
-        # The one that blocked it is left to its lease: its attempt counts.
+        # The job that blocked the loop is left to its lease: its attempt counts.
         left = await _found(wheel, blocking.job_id)
         assert (left.state, left.attempt) == (JobState.PROCESSING, 1)
     assert len([line for line in worker.lines if "for more than" in line]) == 1

@@ -22,7 +22,7 @@ def stored(
 DEEP = b"1a" + b"5" * 16 + b"\n" + b"[" * 100_000 + b"\n{}"
 FAILS_WHEN_DUE = "arguments that cannot be decoded"
 """It is read."""
-#: What it is -> the record, each one that this version cannot advance.
+#: What it is -> the record, which this version cannot advance.
 STRANGE = {
     "a field of a newer version": stored(priority=5),
     "a header of a newer version": stored(head="2a"),

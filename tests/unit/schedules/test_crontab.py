@@ -1,4 +1,4 @@
-"""Crontabs: what their lines say, and what is said of those that cannot be carried over."""
+"""Crontabs: what their lines say, and what is said of lines that cannot be carried over."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def looks(definition: Definition, state: State, zone: Zone, *turns: tuple[int, i
 def test_a_fleet_with_old_and_new_zone_data_runs_each_wall_time_once_or_counts_it(
     zone: Zone, shift: int, seed: int, overlap: str
 ) -> None:
-    """Whoever looks, whenever something is due: each of three days has one occurrence or one that was missed."""
+    """Whichever worker looks when something is due: each of three days has one occurrence, run or missed."""
     definition = made("0 9 * * *", tz="Etc/UTC", overlap=overlap, grace=seed % 2 * 7200)
     zone.shift(0)
     state = plan(definition, State(cursor_ms=MIDNIGHT + 7 * HOUR), MIDNIGHT + 7 * HOUR).free.state
@@ -189,7 +189,7 @@ def test_what_was_promised_and_comes_no_more_is_counted(zone: Zone) -> None:
     open_, closed = made("0 9 * * *"), made("0 9 * * *", calendar=Calendar(dates=("2030-03-17",)))
     state = plan(open_, State(cursor_ms=MIDNIGHT), MIDNIGHT).free.state
     assert state.promise == Promise(NINE, "2030-03-17T09:00:00")
-    # It stays promised until its time, whoever looks meanwhile.
+    # It stays promised until its time, whichever worker looks meanwhile.
     state = again(closed, plan(closed, state, MIDNIGHT + HOUR).free.state)
     assert state.promise == Promise(NINE, "2030-03-17T09:00:00")
     outcome = plan(closed, state, NINE - 5000).free
