@@ -3,10 +3,14 @@
 Example: a fleet is half upgraded. A worker of the older version meets a record that a newer one wrote and sets it aside,
 as a job that is still scheduled. A newer worker finds it among what came into the dead set since it looked last, puts it
 back on the wheel and claims it.
+
+One worker of a shard is enough for that. So an idle worker leaves it to the timekeeper, where that one says that it reads
+the same as this worker.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,17 +21,28 @@ from zwheel.errors import UndecodableJob
 from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys
 from zwheel.outside import as_text, flat, score_ms
-from zwheel.record import read_record
+from zwheel.record import LETTERS, VERSION, read_record
 from zwheel.times import DAY_MS, MAX_MS, day_of
 
 #: How many dead jobs one step looks at, and how many steps one look has.
 PAGE, _PAGES = 100, 10
+#: What this version can read, as its workers say of themselves: the newest version of a record, and the fields that must
+#: be understood.
+READS = VERSION.decode() + "".join(sorted(filter(str.isupper, LETTERS)))
 
 
 def _ms(score: Any) -> int:
     """The time of a death, ms; a score that is no time counts for the last of all."""
     ms = score_ms(score)
     return MAX_MS if ms is None else ms
+
+
+def _reads(row: bytes | None) -> object:
+    """What a worker says that it can read; None when it does not."""
+    try:
+        return json.loads(row or b"").get("reads")
+    except Exception:
+        return None
 
 
 class Aside:
@@ -39,6 +54,16 @@ class Aside:
         #: Deaths before this time were looked at, ms by the server's clock; and so many of the deaths at this very time.
         self._from_ms = 0
         self._skip = 0
+        #: A worker that is known to read the same as this one.
+        self._alike: bytes | None = None
+
+    async def is_seen_to(self, keeper: bytes | None) -> bool:
+        """Whether this worker, which keeps time for the shard, reads the same as ours, and so takes back what ours could."""
+        if keeper is not None and keeper != self._alike:
+            (row,) = await self._store.send([("HGET", self._keys.workers, keeper)])
+            if _reads(row) == READS:
+                self._alike = keeper
+        return keeper is not None and keeper == self._alike
 
     def forget(self) -> None:
         """Look at all of it again: the server's clock jumped, so newer deaths may have earlier times."""

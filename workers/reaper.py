@@ -24,6 +24,7 @@ from zwheel.record import read_record
 from .aside import Aside
 from .claims import Observer
 from .contact import Contact
+from .looks import lasts
 from .settings import WorkerSettings
 
 log = escaped("zwheel.worker")
@@ -73,6 +74,10 @@ class Reaper:
         self._mixed_until, self._found_aside = 0.0, False
         #: The heartbeat's connection at whose end a queue knows the process of the server.
         self._lines = {keys.queue: 0 for keys in shards}
+        #: Whether a queue was there at the last look: one that nobody founded has nothing to be told.
+        self._founded = {keys.queue: True for keys in shards}
+        #: Who keeps time for each shard, as the last look of an idle worker saw it.
+        self._keepers: dict[str, bytes | None] = {}
         self._kicked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -145,7 +150,7 @@ class Reaper:
             self._taken_back(keys.queue)
             if self._observer is not None:
                 self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
-        if self._contact.line != self._lines[keys.queue]:
+        if self._contact.line != self._lines[keys.queue] and self._founded[keys.queue]:
             await self._meet(keys, self._contact.line)
 
     async def _meet(self, keys: ShardKeys, line: int) -> None:
@@ -155,8 +160,9 @@ class Reaper:
         """
         asks = [("HMGET", keys.meta, "schema", "server"), ("INFO", "server")]
         (schema, known), info = await self._store.send(asks)
+        self._founded[keys.queue] = schema is not None
         if schema is None:
-            return  # There is no such queue yet.
+            return  # There is no such queue yet: a pass that finds it founded lets this be asked again.
         if known != info_fields(info).get("run_id", "").encode():
             await self._call(keys, limit=0)
         self._lines[keys.queue] = line
@@ -184,23 +190,31 @@ class Reaper:
                 return reaped
 
     async def _something_lapsed(self, keys: ShardKeys) -> bool:
-        """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock, and of
-        the longest lease in use.
+        """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock, of the
+        longest lease in use, and of who keeps time.
 
         An idle worker leaves leases that end too late to the timekeeper and the second.
         """
         session = self._store.session
         sent_ns = time.monotonic_ns()
-        ends = (("0", "0"),) if self._idle() else (("0", "0"), ("-1", "-1"))
-        asks: list[tuple[str, ...]] = [("ZRANGE", keys.processing, *end, "WITHSCORES") for end in ends]
-        asks += [("HGET", keys.meta, "lease"), ("TIME",)]
-        first, *lasts, lease, (seconds, micros) = await self._store.send(asks)
+        first, (lease, schema, keeper, keeper_end), (seconds, micros) = await self._store.send(
+            [
+                ("ZRANGE", keys.processing, "0", "0", "WITHSCORES"),
+                ("HMGET", keys.meta, "lease", "schema", "keeper", "keeper_end"),
+                ("TIME",),
+            ]
+        )
         self._contact.in_use(keys.queue, whole(lease) or 0)
+        self._founded[keys.queue] = schema is not None
         if not session.now:
             session.clock.observe(int(seconds) * 1_000_000 + int(micros), sent_ns, time.monotonic_ns())
+        self._keepers[keys.queue] = keeper if lasts(keeper_end, session.clock) else None
         now_ms = session.clock.now_ms()
-        latest_ms = now_ms + self._settings.lease_ms + _AHEAD_MS
-        return bool(first) and (float(first[1]) <= now_ms or any(float(last[1]) > latest_ms for last in lasts))
+        lapsed = bool(first) and float(first[1]) <= now_ms
+        if lapsed or not first or self._idle():
+            return lapsed
+        (last,) = await self._store.send([("ZRANGE", keys.processing, "-1", "-1", "WITHSCORES")])
+        return bool(last) and float(last[1]) > now_ms + self._settings.lease_ms + _AHEAD_MS
 
     async def _reap(self, keys: ShardKeys) -> None:
         if not await self._something_lapsed(keys):
@@ -238,12 +252,18 @@ class Reaper:
                 return
 
     async def _take_back(self, keys: ShardKeys) -> None:
-        """Put back jobs that a version which cannot read them set aside."""
+        """Put back jobs that a version which cannot read them set aside.
+
+        An idle worker leaves them to a timekeeper that reads the same.
+        """
         aside, jumps = self._aside[keys.queue], self._contact.jumps_in(keys.queue)
+        mixed = time.monotonic() < self._mixed_until
+        if not mixed and self._idle() and await aside.is_seen_to(self._keepers.get(keys.queue)):
+            return
         if jumps != self._jumps_then[keys.queue]:
             self._jumps_then[keys.queue] = jumps
             aside.forget()
-        back = await aside.look(mixed=time.monotonic() < self._mixed_until)
+        back = await aside.look(mixed=mixed)
         if back:
             self._mixed_until, self._found_aside = time.monotonic() + _MIXED_S, True
             log.info("queue %s: took back %s that another version set aside", keys.queue, counted(back, "job"))

@@ -35,6 +35,7 @@ from zwheel.outside import escaped
 from zwheel.plain import counted
 
 from .app import module_of
+from .aside import READS
 from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
 from .contact import Contact
@@ -351,6 +352,7 @@ class Worker:
             "running": slots.running,
             "started": self._started_ms,
             "version": __version__,
+            "reads": READS,
             "lease": self.settings.lease_ms,
             **self._tasks,
         }

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.workers.harness import one_kind
 from zwheel import SyncWheel
 from zwheel.job import CancelOutcome, JobState, Reason
 from zwheel.keys import ShardKeys
+from zwheel.times import day_of
 
 pytestmark = one_kind
 KEYS = ShardKeys.of("zw", "default")
@@ -157,6 +159,28 @@ def test_a_job_whose_worker_died_comes_back_although_a_former_one_reaped_it(stag
         assert [failure.reason for failure in done.failures] == [Reason.LEASE_EXPIRED]
         assert stage.lines() == [["a", "1"], ["a", "2"]]
         assert client.zcard(KEYS.dead) == 0
+
+
+def test_what_former_workers_that_keep_time_cannot_read_an_idle_one_of_this_version_takes_back(
+    stage: Stage, former: Former
+) -> None:
+    with SyncWheel(stage.server.url, namespace="zw") as wheel, stage.server.client() as client:
+        job = wheel.enqueue("note", delay=3600)
+
+        def keepers() -> list[bytes | None]:
+            found: Any = client.hmget(KEYS.meta, ["keeper", "second"])
+            return list(found)
+
+        with stage.worker(former), stage.worker(former):
+            stage.until(lambda: all(keepers()))
+            with stage.worker():
+                stage.until(lambda: client.hlen(KEYS.workers) == 3)
+                # Twice, since a worker looks at all that is there when it starts.
+                for _ in range(2):
+                    client.zrem(KEYS.wheel(day_of(job.fire_at_ms)), job.job_id)
+                    client.zadd(KEYS.dead, {job.job_id: int(time.time() * 1000)})
+                    stage.until(lambda: not client.zcard(KEYS.dead))
+                assert wheel.count("default", JobState.SCHEDULED) == 1
 
 
 LOOK = """

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lua.shard import held, record
 from tests.servers import RedisServer
-from tests.workers.harness import Log, one_kind
+from tests.workers.harness import Log, Running, eventually, one_kind, published, running
+from tests.workers.processes import worker_process
+from zwheel import JobState, Wheel
 from zwheel.broker.store import Store
 from zwheel.calls import Call, Session
 from zwheel.times import DAY_MS, day_of
-from zwheel.workers.aside import PAGE, Aside
+from zwheel.workers.aside import PAGE, READS, Aside
 from zwheel.workers.contact import Contact
 from zwheel.workers.reaper import Reaper
 from zwheel.workers.settings import WorkerSettings
@@ -142,3 +150,93 @@ async def test_what_went_on_while_it_was_aside_leaves_the_dead_set_where_version
     assert await stage.aside.look(mixed=mixed) == mixed
     assert stage.dead() == (set() if mixed else {b"job-a"}), "else it is damage, which a person is told of"
     assert stage.bucket(now + 60_000) == {b"job-a": now + 60_000}
+
+
+def row(**more: object) -> str:
+    return json.dumps({"beat": 1, "version": "0.1.0", **more})
+
+
+@pytest.mark.parametrize(
+    ("keeper", "left"),
+    [
+        (row(reads=READS), True),
+        (row(reads=READS + "Q"), False),
+        (row(reads=READS[:1]), False),
+        (row(), False),
+        ("[no row]", False),
+        (None, False),
+    ],
+)
+async def test_an_idle_worker_leaves_it_to_a_timekeeper_that_reads_the_same(
+    stage: Stage, keeper: str | None, left: bool
+) -> None:
+    busy = False
+    settings = WorkerSettings()
+    reaper = Reaper(stage.store, [stage.keys], settings, Log(), Contact(settings), idle=lambda: not busy)
+    lasts_ms = stage.now_ms + 15_000
+    stage.client.hset(stage.keys.meta, mapping={"schema": 1, "keeper": "w2", "keeper_end": lasts_ms})
+    if keeper is not None:
+        stage.client.hset(stage.keys.workers, "w2", keeper)
+    for name in ("job-a", "job-b"):
+        stage.put({name: record(fire=stage.now_ms)})
+        await reaper._reap(stage.keys)
+        await reaper._take_back(stage.keys)
+        assert bool(stage.dead()) is left
+    if left:
+        stage.client.hset(stage.keys.meta, "keeper_end", stage.now_ms - 1)
+        await reaper._reap(stage.keys)
+        await reaper._take_back(stage.keys)
+        assert stage.dead() == set(), "nobody keeps time"
+        stage.client.hset(stage.keys.meta, "keeper_end", lasts_ms)
+        stage.put({"job-c": record(fire=stage.now_ms)})
+        await reaper._reap(stage.keys)
+        await reaper._take_back(stage.keys)
+        assert stage.dead() == set(), "for a minute after it found some it looks itself"
+        reaper._mixed_until, busy = 0.0, True
+        stage.put({"job-d": record(fire=stage.now_ms)})
+        await reaper._reap(stage.keys)
+        await reaper._take_back(stage.keys)
+        assert stage.dead() == set(), "it is not idle"
+
+
+@pytest.mark.parametrize("second", ["lives", "is dead too"])
+async def test_what_was_set_aside_comes_back_although_the_timekeeper_was_killed(
+    wheel: Wheel, log: Log, url: str, fresh: RedisServer, tmp_path: Path, second: str
+) -> None:
+    keys = Session("zw").keys("default")
+    with fresh.client() as client:
+        job = await wheel.enqueue("later", delay=3600)
+
+        async def holders() -> list[bytes | None]:
+            found: Any = client.hmget(keys.meta, ["keeper", "second"])
+            return list(found)
+
+        async with AsyncExitStack() as stack:
+            doomed = [await stack.enter_async_context(worker_process(url, tmp_path))]
+            (keeper, _) = await eventually(holders, lambda found: found[0])
+            if second == "is dead too":
+                doomed.append(await stack.enter_async_context(worker_process(url, tmp_path)))
+                await eventually(holders, all)
+            handle = await stack.enter_async_context(running(wheel, log))
+            # The worker of this test has looked at the dead set when it began.
+            await published(fresh, len(doomed) + 1)
+            if second == "lives":
+                await eventually(holders, lambda found: found[1] == handle.worker.id.encode())
+            else:
+                await eventually(partial(_follows, handle), bool)
+            assert (await holders())[0] == keeper
+            for process in doomed:
+                process.signal(signal.SIGKILL)
+                await process.ended()
+            client.zrem(keys.wheel(day_of(job.fire_at_ms)), job.job_id)
+            client.zadd(keys.dead, {job.job_id: int(time.time() * 1000)})
+
+            async def dead() -> int:
+                return int(client.zcard(keys.dead))
+
+            await eventually(dead, lambda count: not count)
+            assert await wheel.count("default", JobState.SCHEDULED) == 1
+
+
+async def _follows(handle: Running) -> bool:
+    return all(poller.follows for poller in handle.worker._pollers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -162,3 +163,22 @@ async def test_a_queue_that_somebody_emptied_is_not_written_to(stage: Stage) -> 
     stage.contact.heard(int(stage.now_s * 1e9), 1)
     await stage.reaper._tell(stage.keys)
     assert stage.client.keys() == []
+
+
+async def test_a_queue_that_nobody_uses_yet_is_asked_once_and_meets_the_server_when_it_is_founded(stage: Stage) -> None:
+    def asked() -> int:
+        stats: Any = stage.client.info("commandstats")
+        return int(stats["cmdstat_info"]["calls"])
+
+    stage.client.flushall()
+    stage.contact.heard(int(stage.now_s * 1e9), 1)
+    await stage.reaper._tell(stage.keys)
+    before = asked()
+    for _ in range(3):
+        await stage.reaper._something_lapsed(stage.keys)
+        await stage.reaper._tell(stage.keys)
+    assert asked() == before + 1, "which is the question of this test"
+    stage.client.hset(stage.keys.meta, "schema", 1)
+    await stage.reaper._something_lapsed(stage.keys)
+    await stage.reaper._tell(stage.keys)
+    assert stage.client.hget(stage.keys.meta, "server") == str(stage.client.info("server")["run_id"]).encode()
