@@ -4,8 +4,8 @@ Example: a fleet is half upgraded. A worker of the older version meets a record 
 as a job that is still scheduled. A newer worker finds it among what came into the dead set since it looked last, puts it
 back on the wheel and claims it.
 
-One worker of a shard is enough for that. So an idle worker leaves it to the timekeeper, where that one says that it reads
-the same as this worker.
+One worker of a shard is enough for that. So an idle worker leaves it to the timekeeper, when the timekeeper says that it
+reads the same records.
 """
 
 from __future__ import annotations
@@ -54,11 +54,14 @@ class Aside:
         #: Deaths before this time were looked at, ms by the server's clock; and so many of the deaths at this very time.
         self._from_ms = 0
         self._skip = 0
-        #: A worker that is known to read the same as this one.
+        #: The last timekeeper that was seen to read the same as this worker.
         self._alike: bytes | None = None
 
     async def is_seen_to(self, keeper: bytes | None) -> bool:
-        """Whether this worker, which keeps time for the shard, reads the same as ours, and so takes back what ours could."""
+        """Whether the timekeeper reads the same as this worker, and so takes back the jobs that this one could.
+
+        keeper: its worker id; None when no worker keeps time.
+        """
         if keeper is not None and keeper != self._alike:
             (row,) = await self._store.send([("HGET", self._keys.workers, keeper)])
             if _reads(row) == READS:

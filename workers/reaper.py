@@ -74,7 +74,7 @@ class Reaper:
         self._mixed_until, self._found_aside = 0.0, False
         #: The heartbeat's connection at whose end a queue knows the process of the server.
         self._lines = {keys.queue: 0 for keys in shards}
-        #: Whether a queue was there at the last look: one that nobody founded has nothing to be told.
+        #: Whether a queue was there at the last look: a queue that nobody founded has nothing to be told.
         self._founded = {keys.queue: True for keys in shards}
         #: Who keeps time for each shard, as the last look of an idle worker saw it.
         self._keepers: dict[str, bytes | None] = {}
@@ -162,7 +162,7 @@ class Reaper:
         (schema, known), info = await self._store.send(asks)
         self._founded[keys.queue] = schema is not None
         if schema is None:
-            return  # There is no such queue yet: a pass that finds it founded lets this be asked again.
+            return  # There is no such queue yet. When a pass finds it founded, this is asked again.
         if known != info_fields(info).get("run_id", "").encode():
             await self._call(keys, limit=0)
         self._lines[keys.queue] = line

@@ -2,7 +2,8 @@
 
 It sleeps until the first schedule must be looked at. The worker that advanced last is first again: it wakes at that very
 moment, the others a little later, so that one of a hundred workers does the work and its death costs a fraction of a
-second. The script lets each advance through once, whichever worker asks. Occurrences go on the wheel seconds ahead of
+second. The script lets each advance through once, whichever worker asks. New schedules are looked for every few
+seconds, by an idle worker less often than by the timekeeper and the second. Occurrences go on the wheel seconds ahead of
 their time and fire with the wheel's own precision; only occurrences that must not overlap with the one before are
 decided at their time.
 
@@ -16,7 +17,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -43,6 +44,9 @@ LATER_S = (0.05, 0.25)
 #: Nobody sleeps longer than this, where there are schedules and where there are none, seconds.
 BACKSTOP_S = (2.5, 5.0)
 EMPTY_BACKSTOP_S = (5.0, 10.0)
+#: An idle worker sleeps so many times as long as the timekeeper and the second, but no longer than until the first
+#: schedule that it knows is due.
+_IDLE_FACTOR = 3
 #: A schedule that is further away than this by the estimate of the server's clock is not looked at by its own, seconds.
 _FAR_S = 30.0
 #: How many schedules one call advances: computing and storing them may not keep running jobs waiting.
@@ -64,10 +68,14 @@ _TIME = ("TIME",)
 class Scheduler:
     """One shard's loop. It owes nothing when it stops: whatever it did not do, another does."""
 
-    def __init__(self, store: Store, keys: ShardKeys, codec: Codec) -> None:
+    def __init__(
+        self, store: Store, keys: ShardKeys, codec: Codec, idle: Callable[[], bool] = lambda: False
+    ) -> None:  # fmt: skip
+        """idle: whether this worker has nothing to do, and other workers keep time."""
         self._store = store
         self._keys = keys
         self._codec = codec
+        self._idle = idle
         self._first = True
         #: Whether the next schedule was far away at the last look: most workers look at nothing else all day.
         self._far = False
@@ -254,7 +262,7 @@ class Scheduler:
         if not entries:
             self._far = True
             await self._look_for_lost(bool(page))
-            return random.uniform(*EMPTY_BACKSTOP_S)
+            return self._backstop(EMPTY_BACKSTOP_S)
         head = entries[0]
         self._empty = False
         due_ms = score_ms(head[1])
@@ -263,7 +271,7 @@ class Scheduler:
             return 0.0
         self._far = self._is_far(due_ms)
         if self._far:
-            return random.uniform(*BACKSTOP_S)
+            return self._backstop(BACKSTOP_S)
         (clock,) = clocks or await self._store.send([_TIME])
         self._watch_clock(clock)
         until = due_ms / 1000 - _seconds(clock)
@@ -275,12 +283,15 @@ class Scheduler:
             self._fruitless = min(self._fruitless + 1, 6)
             return min(BACKSTOP_S[0], random.uniform(*LATER_S) * 2.0 ** (self._fruitless - 1))
         self._fruitless = 0
-        backstop = random.uniform(*BACKSTOP_S)
+        backstop = self._backstop(BACKSTOP_S)
         if until > backstop:
             return backstop
         if not self._first:
             until += random.uniform(*LATER_S)
         return until
+
+    def _backstop(self, between: tuple[float, float]) -> float:
+        return random.uniform(*between) * (_IDLE_FACTOR if self._idle() else 1)
 
     async def _look_for_lost(self, any_due: bool) -> None:
         """Nothing is due, ever: where there are schedules all the same, somebody may have deleted the list of them."""

@@ -134,7 +134,7 @@ class Worker:
         runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
         contact = Contact(self.settings, lambda: reaping.kick())
         session.clock.on_jump = contact.jumped
-        schedulers = [Scheduler(store, keys, self.wheel.codec) for keys in shards]
+        schedulers = [Scheduler(store, keys, self.wheel.codec, lambda: _is_idle(slots, pollers)) for keys in shards]
         observer = _both(self._observer, store.recorder)
         self._pollers = pollers = [
             Poller(store, keys, self.settings, self.id, slots, runner, observer, scheduler, contact.counted, group)
@@ -148,8 +148,7 @@ class Worker:
         runner.renew = heartbeat.kick
         reaping = Reaper(
             store, shards, self.settings, observer, contact,
-            idle=lambda: not slots.held and all(poller.follows for poller in pollers),
-            taken_back=lambda queue: _look_again(pollers, queue),
+            idle=lambda: _is_idle(slots, pollers), taken_back=lambda queue: _look_again(pollers, queue),
         )  # fmt: skip
         newcomers = [
             Newcomer(store, p.keys, self.id, self.wheel.tasks, group, p.claim, lambda: contact.breaks) for p in pollers
@@ -393,6 +392,11 @@ def _both(observer: Observer | None, recorder: Recording | None) -> Observer | N
         first(event, facts)
 
     return observe
+
+
+def _is_idle(slots: Slots, pollers: list[Poller]) -> bool:
+    """Whether a worker has nothing to do, and other workers keep time for all its queues: they look more often."""
+    return not slots.held and all(poller.follows for poller in pollers)
 
 
 def _advance(schedulers: list[Scheduler], queue: str) -> None:
