@@ -144,6 +144,8 @@ def arguments(job: Job) -> dict[str, Any]:
     `task`, where that was not known when the job was made.
     """
     nothing = {"args": None, "kwargs": None, "headers": None, "timeout_ms": None, "retries_by": "job"}
+    if job.bytes_apart > len(job.body):
+        return {**nothing, "undecodable": f"its body of {job.bytes_apart:,} bytes is gone from Redis"}
     if not job.body:
         return nothing
     from zwheel.payload.codec import DEFAULT

@@ -1,7 +1,7 @@
 #!lua
 -- advance: nothing -> scheduled. Moves the cursors of schedules that are due, and puts their occurrences on the wheel;
 -- each only when its record is still the one that the caller built on, so that two callers never do it twice.
--- KEYS 1 meta  2 jobs  3 days  4 wake  5 schedules  6 schedules:due  7.. buckets
+-- KEYS 1 meta  2 jobs  3 bodies  4 days  5 wake  6 schedules  7 schedules:due  8.. buckets
 -- ARGV 1 now (tests)  2 number of buckets, then their days; then for each schedule: name, stamp that was read,
 --      id of the occurrence before ('' when it does not matter), then what becomes of it, and, when there was an id,
 --      what becomes of it while that job is scheduled or processing. What becomes of it: status letter, when to look
@@ -20,8 +20,9 @@
 --#include plain
 --#include rights
 --#include wake
+--#include bodies
 --#include place
-local meta, jobs, days, schedules, due = KEYS[1], KEYS[2], KEYS[3], KEYS[5], KEYS[6]
+local meta, jobs, bodies, days, schedules, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[7]
 local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
 local now, stamp = clock(ARGV[1], stored.clock)
 if stored.schema and stored.schema ~= '1' then
@@ -31,7 +32,7 @@ rights(meta, 'ZADD', 'HSET', 'ZREM', 'LLEN', 'RPUSH')
 local days_of, keys = {}, {}
 local bucket_count = tonumber(ARGV[2])
 for b = 1, bucket_count do
-  days_of[b], keys[b] = ARGV[2 + b], KEYS[6 + b]
+  days_of[b], keys[b] = ARGV[2 + b], KEYS[7 + b]
 end
 
 -- One outcome from ARGV: its parts, its jobs, and where the next begins.
@@ -74,7 +75,7 @@ for i = 1, #ids do
 end
 
 local token = string.format('%016.0f', stamp)
-local words, seen, changes, members, writes, looks, rests = {}, {}, {}, {}, {}, {}, {}
+local words, added, writes, looks, rests = {}, gather(), {}, {}, {}
 local earliest
 for n = 1, #names do
   local record = records[n]
@@ -88,8 +89,7 @@ for n = 1, #names do
       chosen, word = busy[n], 'b'
     end
     for _, j in ipairs(chosen.jobs) do
-      local letter = place(here[ARGV[j]], seen, changes, members, ARGV[j], ARGV[j + 1], tonumber(ARGV[j + 2]), token,
-        ARGV[j + 3])
+      local letter = place(added, here[ARGV[j]], ARGV[j], ARGV[j + 1], tonumber(ARGV[j + 2]), token, ARGV[j + 3])
       word = word .. letter
       if letter == 'c' and (not earliest or tonumber(ARGV[j + 1]) < earliest) then
         earliest = tonumber(ARGV[j + 1])
@@ -107,7 +107,7 @@ for n = 1, #names do
   end
 end
 if #writes > 0 then
-  placed(jobs, days, changes, members, keys, days_of)
+  placed(added, jobs, bodies, days, keys, days_of)
   redis.call('HSET', schedules, unpack(writes))
   if #looks > 0 then
     redis.call('ZADD', due, unpack(looks))
@@ -116,7 +116,7 @@ if #writes > 0 then
     redis.call('ZREM', due, unpack(rests))
   end
   if earliest then
-    wake(KEYS[4], earliest, math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
+    wake(KEYS[5], earliest, math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
   end
 end
 redis.call('HSET', meta, 'clock', digits(stamp))

@@ -1,6 +1,6 @@
 #!lua
 -- cancel: scheduled -> cancelled. Takes jobs of one bucket off the wheel before they start; each leaves a tombstone.
--- KEYS 1 meta  2 replay  3 jobs  4 days  5 done  6 dedup  7 dedup:expiry  8 bucket
+-- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 done  7 dedup  8 dedup:expiry  9 bucket
 -- ARGV 1 now (tests)  2 request id  3 day of the bucket  4 first ms of that day  5 least time a tombstone stays, ms,
 --      then the ids
 -- Returns ok, clock in µs, one letter a job: c cancelled, r running, e ended, m missing, v in another bucket now,
@@ -14,7 +14,8 @@
 --#include record
 --#include buckets
 --#include dedup
-local meta, replay_key, jobs, days, done, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8]
+--#include drop
+local meta, replay_key, jobs, bodies, days, done, bucket = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[9]
 local request, day, start, least = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local now, stamp = clock(ARGV[1], redis.call('HGET', meta, 'clock'))
 local before = replay(replay_key, request)
@@ -28,7 +29,7 @@ for i = 6, #ARGV do
   ids[#ids + 1] = ARGV[i]
 end
 local records = redis.call('HMGET', jobs, unpack(ids))
-local letters, off, changes, ends, digests, owners = {}, {}, {}, {}, {}, {}
+local letters, off, changes, ends, large, digests, owners = {}, {}, {}, {}, {}, {}, {}
 for i = 1, #ids do
   local id, record = ids[i], records[i]
   local state = record and string.sub(record, 2, 2)
@@ -47,6 +48,7 @@ for i = 1, #ids do
     record = renewed(record)
     local digest, keep = fields(record)
     off[#off + 1] = id
+    large[#large + 1] = apart(record) and id
     changes[#changes + 1] = id
     changes[#changes + 1] = tombstone(record, 'c')
     ends[#ends + 1] = now_ms + math.max(keep or 0, least)
@@ -64,7 +66,8 @@ if #off > 0 then
   if redis.call('EXISTS', bucket) == 0 then
     redis.call('ZREM', days, day)
   end
-  release_dedup(KEYS[6], KEYS[7], digests, owners, now_ms, true)
+  drop_bodies(bodies, large)
+  release_dedup(KEYS[7], KEYS[8], digests, owners, now_ms, true)
 end
 redis.call('HSET', meta, 'clock', digits(stamp))
 local answer = table.concat(letters)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- claim: scheduled -> processing. Takes due jobs of the earliest bucket, oldest first, under a lease, each with a
 -- token larger than any before; when nothing more is due, says until when to sleep and in which role.
--- KEYS 1 meta  2 replay  3 jobs  4 days  5 processing  6 dead  7 wake  8 bucket  9 offered
+-- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 processing  7 dead  8 wake  9 bucket  10 offered
 -- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take  6 day of the bucket
 --      7 how long a role lasts without a further claim, ms  8 the epoch that the worker serves, '' when it does not
 --      know
@@ -12,8 +12,8 @@
 --      ok, empty: next fire time in ms or '' (of another day: its first ms unknown, so '' with that day), day of the
 --      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0, how
 --      often the server's clock was seen to jump ('' in the answer to a repeat)
---      ok: then id, record, id, record, ...
--- A claim ends early when the records of its jobs come to 2 MiB; what is left stays due.
+--      ok: then id, record with its body, id, record with its body, ...
+-- A claim ends early when the records and bodies of its jobs come to 2 MiB; what is left stays due.
 -- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, and one job more.
 -- Keeps I3 I4 I6 I9 I10 I19 I25
 --#include clock
@@ -29,12 +29,13 @@
 --#include record
 --#include index
 --#include slices
+--#include join
 --#include count
 --#include astray
 --#include taken
 --#include offered
-local meta, replay_key, jobs, days, processing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local wake_list, bucket = KEYS[7], KEYS[8]
+local meta, replay_key, jobs, bodies, days, processing = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local dead, wake_list, bucket = KEYS[7], KEYS[8], KEYS[9]
 local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local day, role_ms = ARGV[6], tonumber(ARGV[7])
 -- What a timekeeper of an empty wheel sleeps for, ms.
@@ -48,8 +49,7 @@ local now_ms = math.floor(now / 1000)
 local before = replay(replay_key, request)
 if before then
   local token, text = string.match(before, '^(%S+) ?(.*)$')
-  local answer = { 'ok', digits(now), '', '', 'none', '0', '' }
-  local ids = {}
+  local ids, again = {}, {}
   for id in string.gmatch(text, '%S+') do
     ids[#ids + 1] = id
   end
@@ -59,12 +59,13 @@ if before then
       local record = records[i]
       if record and string.sub(record, 2, 2) == 'p' and string.sub(record, 22, 37) >= token
         and string.sub(record, 38, 45) == worker then
-        answer[#answer + 1] = ids[i]
-        answer[#answer + 1] = record
+        again[#again + 1] = ids[i]
+        again[#again + 1] = record
       end
     end
+    join(bodies, again)
   end
-  return answer
+  return { 'ok', digits(now), '', '', 'none', '0', '', unpack(again) }
 end
 
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
@@ -86,10 +87,10 @@ end
 
 local deadline = digits(now_ms + lease)
 local token_text = string.format('%016.0f', stamp)
-local claimed, taken, ids, used, more_offered = {}, 0, {}, 0, false
+local claimed, taken, ids, used, more_offered, large = {}, 0, {}, 0, false, false
 if first then
-  claimed, taken, used, more_offered = take_offered(jobs, processing, bucket, KEYS[9], limit, start, now_ms, deadline,
-    token_text, worker)
+  claimed, taken, used, more_offered, large = take_offered(jobs, processing, bucket, KEYS[10], limit, start, now_ms,
+    deadline, token_text, worker)
 end
 if first and taken < limit and used < BUDGET then
   ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit - taken)
@@ -100,7 +101,8 @@ if first and taken < limit and used < BUDGET then
   end
 end
 if #ids > 0 then
-  local records = read_within(jobs, ids, BUDGET - used)
+  local records, _, _, larger = read_within(jobs, ids, BUDGET - used, true)
+  large = large or larger
   local now_text = string.format('%015.0f', now_ms)
   local leases, changes, odd, odd_records = {}, {}, {}, {}
   for i = 1, #ids do
@@ -170,6 +172,9 @@ elseif fire or next_day == '' then
   role = take_up(meta, wake_list, stored, worker, fire or NEVER, now_ms, role_ms)
 end
 
+if large then
+  join(bodies, claimed)
+end
 local names = {}
 for i = 1, #claimed, 2 do
   names[#names + 1] = claimed[i]

@@ -2,7 +2,7 @@
 -- define: nothing, scheduled, processing -> scheduled, nothing. Writes a schedule's record, or deletes it: takes what
 -- still waits of its occurrences off the wheel and puts those of the new definition there, all at once or not at all.
 -- A worker that claimed an occurrence too late to start it gives it back to its schedule in the same way.
--- KEYS 1 meta  2 replay  3 jobs  4 days  5 wake  6 schedules  7 schedules:due  8.. buckets (and processing)
+-- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 wake  7 schedules  8 schedules:due  9.. buckets (and processing)
 -- ARGV 1 now (tests)  2 request id  3 name  4 stamp that was read, '' when there must be none  5 status letter, '' to
 --      delete  6 when to look again in ms or ''  7 the record from its line feed on  8 number of buckets, then their
 --      days, '' for processing; then how many occurrences to take back, for each: id, fire time as 15 digits, number
@@ -25,9 +25,11 @@
 --#include rights
 --#include replay
 --#include wake
+--#include bodies
+--#include drop
 --#include place
-local meta, replay_key, jobs, days = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local schedules, due = KEYS[6], KEYS[7]
+local meta, replay_key, jobs, bodies, days = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local schedules, due = KEYS[7], KEYS[8]
 local request, name, expected = ARGV[2], ARGV[3], ARGV[4]
 local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
 local now, stamp = clock(ARGV[1], stored.clock)
@@ -50,7 +52,7 @@ local founds = not stored.schema and redis.call('EXISTS', jobs) == 0
 local days_of, keys = {}, {}
 local bucket_count = tonumber(ARGV[8])
 for b = 1, bucket_count do
-  days_of[b], keys[b] = ARGV[8 + b], KEYS[7 + b]
+  days_of[b], keys[b] = ARGV[8 + b], KEYS[8 + b]
 end
 local at = 9 + bucket_count
 local back, ids = {}, {}
@@ -107,16 +109,14 @@ if #early > 0 then
 end
 
 local token = string.format('%016.0f', stamp)
-local seen, changes, members, letters = {}, {}, {}, {}
-local earliest
+local added, letters, earliest = gather(), {}, nil
 for i, j in ipairs(new) do
-  letters[i] = place(here[ARGV[j]], seen, changes, members, ARGV[j], ARGV[j + 1], tonumber(ARGV[j + 2]), token,
-    ARGV[j + 3])
+  letters[i] = place(added, here[ARGV[j]], ARGV[j], ARGV[j + 1], tonumber(ARGV[j + 2]), token, ARGV[j + 3])
   if letters[i] == 'c' and (not earliest or tonumber(ARGV[j + 1]) < earliest) then
     earliest = tonumber(ARGV[j + 1])
   end
 end
-placed(jobs, days, changes, members, keys, days_of)
+placed(added, jobs, bodies, days, keys, days_of)
 if ARGV[5] == '' then
   redis.call('HDEL', schedules, name)
   redis.call('ZREM', due, name)
@@ -129,10 +129,13 @@ else
   end
 end
 -- A job that was taken off and put there again keeps its new record and its new place. The others lose theirs.
-local dropped = {}
+local dropped, bare = {}, {}
 for _, id in ipairs(gone) do
-  if not seen[id] then
+  if not added.seen[id] then
     dropped[#dropped + 1] = id
+  end
+  if not added.large[id] then
+    bare[#bare + 1] = id
   end
 end
 if #dropped > 0 then
@@ -141,7 +144,7 @@ end
 for bucket, members_of in pairs(taken) do
   local off = {}
   for _, id in ipairs(members_of) do
-    if seen[id] ~= bucket then
+    if added.seen[id] ~= bucket then
       off[#off + 1] = id
     end
   end
@@ -150,14 +153,15 @@ for bucket, members_of in pairs(taken) do
   end
 end
 for bucket in pairs(taken) do
-  if days_of[bucket] ~= '' and not members[bucket] and redis.call('EXISTS', keys[bucket]) == 0 then
+  if days_of[bucket] ~= '' and not added.members[bucket] and redis.call('EXISTS', keys[bucket]) == 0 then
     redis.call('ZREM', days, days_of[bucket])
   end
 end
+drop_bodies(bodies, bare)
 -- A token for whoever waits: it looks at the schedules too, which may be due before it would look by itself.
 local first = tonumber(ARGV[6]) or earliest
 if first then
-  wake(KEYS[5], math.min(earliest or first, first), math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
+  wake(KEYS[6], math.min(earliest or first, first), math.floor(now / 1000), stored.keeper_at, stored.keeper_end)
 end
 if founds then
   redis.call('HSET', meta, 'clock', digits(stamp), 'schema', '1', 'epoch', digits(stamp))

@@ -1,12 +1,12 @@
 #!lua
 -- enqueue: nothing, cancelled, done, dead -> scheduled. Puts new jobs on the wheel, all of the batch or none of it. A
 -- cancelled job gives way to a new one of its id, a done or dead one when the caller asks for that, a living one never.
--- KEYS 1 meta  2 replay  3 jobs  4 days  5 dedup  6 dedup:expiry  7 wake  8 dead  9 done  10.. buckets, and last, for a
---      chunk of a bulk, the replay of its content
+-- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 dedup  7 dedup:expiry  8 wake  9 dead  10 done  11.. buckets, and
+--      last, for a chunk of a bulk, the replay of its content
 -- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
 --      for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
 --      the window in ms, nothing for until-done; before them '!' when any ended job of that id gives way, '=' when
---      none does), record from the worker's field on
+--      none does), record from the worker's field on, with its body
 -- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, r created in
 --      the place of an ended one, a created by another call with the same chunk, i the id exists, k the dedup key is
 --      held) and for each that existed 'index id state fire-time'; a repeat adds the clock of the first answer, from
@@ -25,20 +25,22 @@
 --#include record
 --#include buckets
 --#include keeps
+--#include bodies
+--#include drop
 --#include wake
-local meta, replay_key, jobs, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local meta, replay_key, jobs, bodies, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local request = ARGV[2]
 -- The largest body that a client may be set to send, with the longest header before it: 197 bytes.
 local RECORD_LIMIT = 2097152 + 197
 -- How long the same chunk of another call gets the answer of the first, seconds.
 local CHUNK_S = 3600
-local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 10
+local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 11
 
 local stored = read_meta(meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused')
 local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 -- The same chunk of another call, which may have been stored by a process that died: its jobs are there, or have ended.
-local chunk = KEYS[10 + tonumber(ARGV[COUNT_AT])]
+local chunk = KEYS[BUCKET_AT + tonumber(ARGV[COUNT_AT])]
 local same = not before and chunk and redis.call('GET', chunk)
 if same == '' then
   same = nil -- That call has ended well: this is a new round of the same jobs.
@@ -77,15 +79,22 @@ if #ARGV == JOB_AT + 3 and ARGV[JOB_AT + 2] == '' and not founds and not cap and
     remember(replay_key, request, '!moved ')
     return { 'moved', digits(now) }
   end
-  local record = '2s0000' .. text .. string.format('%016.0f', stamp) .. ARGV[JOB_AT + 3]
+  local rest, body = ARGV[JOB_AT + 3], nil
+  if #rest > LARGE then
+    rest, body = split(rest)
+  end
+  local record = '2s0000' .. text .. string.format('%016.0f', stamp) .. rest
   if not redis.call('HMGET', jobs, id)[1] then
     local at = digits(now)
+    if body then
+      redis.call('HSET', bodies, id, body)
+    end
     redis.call('ZADD', days, day, day)
     redis.call('ZADD', KEYS[BUCKET_AT], fire, id)
     redis.call('HSET', jobs, id, record)
     -- Of a paused queue nobody can take a job: `resume` calls a listener.
     if not stored.paused then
-      wake(KEYS[7], fire, now_ms, stored.keeper_at, stored.keeper_end)
+      wake(KEYS[8], fire, now_ms, stored.keeper_at, stored.keeper_end)
     end
     redis.call('HSET', meta, 'clock', stamp == now and at or digits(stamp))
     remember(replay_key, request, at .. ' c ')
@@ -150,6 +159,7 @@ end
 local token = string.format('%016.0f', stamp)
 local letters, existed, pairs_of = {}, {}, {}
 local members, seen, taken, windows, owned, fresh, old = {}, {}, {}, {}, {}, {}, {}
+local large, bare = {}, {}
 for i = 1, #ids do
   local id = ids[i]
   local d = digest_of[i]
@@ -177,8 +187,18 @@ for i = 1, #ids do
         own = string.format('%016.0f', tonumber(last) + 1)
       end
     end
-    record = '2s0000' .. texts[i] .. own .. rests[i]
+    local rest, body = rests[i], nil
+    if #rest > LARGE then
+      rest, body = split(rest)
+    end
+    record = '2s0000' .. texts[i] .. own .. rest
     seen[id] = record
+    if body then
+      large[#large + 1] = id
+      large[#large + 1] = body
+    elseif over then
+      bare[#bare + 1] = id
+    end
     pairs_of[#pairs_of + 1] = id
     pairs_of[#pairs_of + 1] = record
     local bucket = members[buckets[i]]
@@ -207,16 +227,19 @@ end
 
 local created = #pairs_of / 2
 if cap and created > 0 then
-  local living = redis.call('HLEN', jobs) - redis.call('ZCARD', KEYS[8]) - redis.call('ZCARD', KEYS[9])
+  local living = redis.call('HLEN', jobs) - redis.call('ZCARD', KEYS[9]) - redis.call('ZCARD', KEYS[10])
   if living + created > cap then
     remember(replay_key, request, '!full ' .. digits(cap))
     return { 'full', digits(now), digits(cap) }
   end
 end
 if #old > 0 then
-  rights(meta, 'ZREM')
+  rights(meta, 'ZREM', 'HDEL')
 end
 if created > 0 then
+  if #large > 0 then
+    redis.call('HSET', bodies, unpack(large))
+  end
   local index = {}
   for b in pairs(members) do
     index[#index + 1] = tonumber(ARGV[2 + 2 * b])
@@ -224,7 +247,7 @@ if created > 0 then
   end
   redis.call('ZADD', days, unpack(index))
   for b, bucket in pairs(members) do
-    redis.call('ZADD', KEYS[9 + b], unpack(bucket))
+    redis.call('ZADD', KEYS[BUCKET_AT - 1 + b], unpack(bucket))
   end
   if #owned > 0 then
     redis.call('ZREM', expiry, unpack(fresh))
@@ -235,11 +258,12 @@ if created > 0 then
   end
   redis.call('HSET', jobs, unpack(pairs_of))
   if #old > 0 then
-    redis.call('ZREM', KEYS[8], unpack(old))
     redis.call('ZREM', KEYS[9], unpack(old))
+    redis.call('ZREM', KEYS[10], unpack(old))
+    drop_bodies(bodies, bare)
   end
   if not stored.paused then
-    wake(KEYS[7], earliest, now_ms, stored.keeper_at, stored.keeper_end)
+    wake(KEYS[8], earliest, now_ms, stored.keeper_at, stored.keeper_end)
   end
 end
 if founds then

@@ -21,6 +21,7 @@
 --#include wake
 --#include dedup
 --#include holders
+--#include drop
 --#include leave
 --#include moves
 local meta, replay_key, jobs = KEYS[1], KEYS[2], KEYS[3]

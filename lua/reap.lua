@@ -4,7 +4,7 @@
 -- its clock, none while the clock shows another time than the caller expects, and none when it jumped unknown to the
 -- caller: a lease that was renewed by another clock may only seem to have ended. Shortens leases that end later than
 -- any can: they were given by a clock that was wrong then.
--- KEYS 1 meta  2 jobs  3 processing  4 days  5 dead  6 dedup  7 dedup:expiry  8 wake  9.. buckets
+-- KEYS 1 meta  2 jobs  3 bodies  4 processing  5 days  6 dead  7 dedup  8 dedup:expiry  9 wake  10.. buckets
 -- ARGV 1 now (tests)  2 most jobs to take  3 lease of the caller, ms  4 most dead jobs kept  5 most failures kept
 --      6 the clock that the caller expects, µs, '' when it does not know  7 how far the caller saw the clock jump, ms,
 --      '' for not at all  8 how often the caller knows the clock to have jumped, '' when it does not know, then the
@@ -34,10 +34,11 @@
 --#include count
 --#include rests
 --#include behind
+--#include drop
 --#include trim
 --#include leave
 --#include moves
-local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[3]
+local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[4]
 local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'keeper_at', 'keeper_end', 'leased',
   'server', 'jumps')
@@ -113,18 +114,18 @@ for i = 1, #ids do
       end_dead(out, id, record, failures, now_ms)
     else
       back[#back + 1] = id
-      go_back(out, id, record, 0, fire, fire_text, failures, KEYS[8 + today], ARGV[8 + 2 * today])
+      go_back(out, id, record, 0, fire, fire_text, failures, KEYS[9 + today], ARGV[8 + 2 * today])
     end
   end
 end
 leave(out, {
-  jobs = jobs, processing = processing, days = KEYS[4], dead = KEYS[5], dedup = KEYS[6], expiry = KEYS[7],
+  jobs = jobs, processing = processing, days = KEYS[5], dead = KEYS[6], dedup = KEYS[7], expiry = KEYS[8],
 }, now_ms)
 if out.dead then
-  trim_dead(KEYS[5], jobs, meta, most, now_ms)
+  trim_dead(KEYS[6], jobs, KEYS[3], meta, most, now_ms)
 end
 if out.soonest then
-  wake(KEYS[8], out.soonest, now_ms, stored.keeper_at, stored.keeper_end)
+  wake(KEYS[9], out.soonest, now_ms, stored.keeper_at, stored.keeper_end)
 end
 if orphans > 0 then
   count(meta, 'orphans', orphans)

@@ -4,8 +4,8 @@
 -- list of schedules puts that list right by `tend`; by `place` it takes back jobs that a version which cannot read them
 -- set aside in the dead set, and by `clear` it takes those off there that went on meanwhile. A second send finds
 -- nothing left to mend.
--- KEYS 1 meta  2 jobs  3 days  4 processing  5 dead  6 done  7 dedup  8 dedup:expiry  9 wake  10 schedules
---      11 schedules:due  12.. buckets
+-- KEYS 1 meta  2 jobs  3 bodies  4 days  5 processing  6 dead  7 done  8 dedup  9 dedup:expiry  10 wake  11 schedules
+--      12 schedules:due  13.. buckets
 -- ARGV 1 now (tests)  2 look, mend, tend, place or clear  3 number of buckets  4 number of digests  5 number of
 --      schedules, then for each bucket: day, first ms of the day; then the digests of dedup keys; then for each
 --      schedule: name, and until when it must be looked at in ms, or ''; then the ids of jobs
@@ -14,7 +14,8 @@
 --      ok: one letter a job, one a bucket, one a digest, one a schedule, the damaged fields of meta joined by spaces,
 --      and the schema there was before ('' for none)
 --      job: c consistent, g gone (no record, and in no set), o without a record, f in the wrong place, p unreadable and
---      in no set, t its time in its set cannot be, m its day is not among the buckets; with `place` and `clear`
+--      in no set, t its time in its set cannot be, m its day is not among the buckets, b a body lies apart that no
+--      record asks for, n the body is gone that its record asks for, which cannot be mended; with `place` and `clear`
 --      e in the dead set and elsewhere, or without a record, which only `clear` takes off there, and l left for another
 --      call, because the records before it come to 2 MiB
 --      bucket: c consistent, e in the index and empty, l not in the index
@@ -35,9 +36,9 @@
 --#include slices
 --#include wake
 --#include count
-local meta, jobs, days, processing, dead, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local dedup, expiry = KEYS[7], KEYS[8]
-local schedules, schedules_due = KEYS[10], KEYS[11]
+local meta, jobs, bodies, days, processing, dead, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local dedup, expiry = KEYS[8], KEYS[9]
+local schedules, schedules_due = KEYS[11], KEYS[12]
 local mend, clears = ARGV[2] == 'mend', ARGV[2] == 'clear'
 local places = clears or ARGV[2] == 'place'
 local tends = mend or ARGV[2] == 'tend'
@@ -65,7 +66,7 @@ local names, starts, zsets, ids, keys = {}, {}, {}, {}, {}
 local listed, latest = {}, {}
 local at = 6
 for b = 1, bucket_count do
-  names[b], starts[b], zsets[b] = ARGV[at], tonumber(ARGV[at + 1]), KEYS[11 + b]
+  names[b], starts[b], zsets[b] = ARGV[at], tonumber(ARGV[at + 1]), KEYS[12 + b]
   at = at + 2
 end
 for i = at, at + digest_count - 1 do
@@ -108,7 +109,18 @@ local function within(home, score)
   return between(score, 0, most) ~= nil
 end
 
-local letters, off, on, fenced = {}, {}, {}, {}
+-- astray_body: b or n where the body that lies apart, or does not, contradicts the record; nil where it does not.
+local function astray_body(id, record)
+  local there = redis.call('HSTRLEN', bodies, id)
+  if record and not readable(record) then
+    return nil
+  elseif record and apart(record) then
+    return there ~= apart(record) and 'n' or nil
+  end
+  return there > 0 and 'b' or nil
+end
+
+local letters, off, on, fenced, bare = {}, {}, {}, {}, {}
 for z = 1, #zsets do
   off[z], on[z] = {}, {}
 end
@@ -156,6 +168,13 @@ if asked > 0 then
       if not aside and not clear then
         letters[i], home = went_on and 'e' or 'c', nil
       end
+    end
+    local body = not places and astray_body(ids[i], record)
+    if body and string.find(letters[i], '[cg]') then
+      letters[i] = body
+    end
+    if body == 'b' then
+      bare[#bare + 1] = ids[i]
     end
     local moves = home and letters[i] ~= 'c'
     if letters[i] == 'o' or moves then
@@ -290,8 +309,11 @@ if mend or places then
   end
 end
 if mend then
+  if #bare > 0 then
+    redis.call('HDEL', bodies, unpack(bare))
+  end
   for i = 1, #ids do
-    if letters[i] == 'o' or letters[i] == 'f' or letters[i] == 'p' or letters[i] == 't' then
+    if string.find(letters[i], '[ofptb]') then
       mended = mended + 1
     end
   end
@@ -325,7 +347,7 @@ end
 
 -- A worker that takes back what is due claims it itself, before an older one can set it aside again.
 if earliest and (mend or places and earliest > now_ms) then
-  wake(KEYS[9], earliest, now_ms, stored.keeper_at, stored.keeper_end)
+  wake(KEYS[10], earliest, now_ms, stored.keeper_at, stored.keeper_end)
 end
 if mend then
   if new_epoch then

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- settle: processing -> done, dead or scheduled. What became of the jobs that a worker held, of any kinds in one batch:
 -- done, dead, on the wheel to be tried again, or back on the wheel unharmed, the attempt not counted.
--- KEYS 1 meta  2 replay  3 jobs  4 processing  5 done  6 dedup  7 dedup:expiry, and where not all jobs ended well
---      8 dead  9 days  10 wake  11.. buckets
+-- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 processing  6 done  7 dedup  8 dedup:expiry, and where not all jobs ended
+--      well  9 dead  10 days  11 wake  12.. buckets
 -- ARGV 1 now (tests)  2 request id, then for each job that ended well: id, token as 16 digits; and where not all did:
 --      '', most dead jobs kept, the number of buckets, for each its day and that day's first ms, then for each other
 --      job: id, letter (x dead, r retried, b back) and token, when ('<ms>' as 15 digits or '+<delay ms>', '' for x),
@@ -20,6 +20,7 @@
 --#include contact
 --#include holders
 --#include dedup
+--#include drop
 --#include leave
 local meta, replay_key, jobs, request = KEYS[1], KEYS[2], KEYS[3], ARGV[2]
 local stored = read_meta(meta, 'clock', 'beat', 'keeper_at', 'keeper_end')
@@ -56,7 +57,9 @@ for i = 1, well do
     fielded[#fielded + 1] = i
   end
 end
-local keys = { jobs = jobs, processing = KEYS[4], done = KEYS[5], dedup = KEYS[6], expiry = KEYS[7] }
+local keys = {
+  jobs = jobs, bodies = KEYS[4], processing = KEYS[5], done = KEYS[6], dedup = KEYS[7], expiry = KEYS[8],
+}
 local out = { gone = gone }
 if others or #fielded > 0 then
 --#include record
@@ -93,16 +96,16 @@ if others or #fielded > 0 then
         end_dead(out, ids[i], records[i], failures, now_ms)
       elseif not refusal then
         go_back(out, ids[i], records[i], letter == 'b' and 1 or 0, fire, text, failures ~= '' and failures or nil,
-          KEYS[10 + bucket], ARGV[others + 2 * bucket])
+          KEYS[11 + bucket], ARGV[others + 2 * bucket])
       end
     end
-    keys.dead, keys.days = KEYS[8], KEYS[9]
+    keys.dead, keys.days = KEYS[9], KEYS[10]
     leave(out, keys, now_ms)
     if out.dead then
-      trim_dead(KEYS[8], jobs, meta, tonumber(ARGV[others]), now_ms)
+      trim_dead(KEYS[9], jobs, KEYS[4], meta, tonumber(ARGV[others]), now_ms)
     end
     if out.soonest then
-      wake(KEYS[10], out.soonest, now_ms, stored.keeper_at, stored.keeper_end)
+      wake(KEYS[11], out.soonest, now_ms, stored.keeper_at, stored.keeper_end)
     end
   end
 end

@@ -21,6 +21,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zwheel import calls
@@ -29,6 +30,7 @@ from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
 from zwheel.outside import escaped
+from zwheel.record import bytes_apart
 
 from .alive import is_running
 from .asks import STOP_SIGNALS, Asks, time_left_s
@@ -224,6 +226,8 @@ class Renewal:
         self._timeouts = timeouts
         self._store: SyncStore | None = None
         self._known: dict[tuple[bytes, bytes], int] = {}
+        #: The timeout of each claim, ms, read once: for a large job its body must be fetched.
+        self._limits: dict[tuple[bytes, bytes], int | None] = {}
         self._overdue = 0
         #: The jobs that the worker held in this silence.
         self.held: dict[str, None] = {}
@@ -240,17 +244,28 @@ class Renewal:
             keys = self._store.session.keys(queue)
             # A fault of one queue must not keep the leases of the others from being renewed.
             with contextlib.suppress(BrokerError, ValueError, LookupError, TypeError):
-                renew(self._store, keys, self._worker, self._settings, self._known, self._may)
+                renew(self._store, keys, self._worker, self._settings, self._known, partial(self._may, keys))
         return self._overdue > 0
 
-    def _may(self, job_id: bytes, raw: bytes, since_ns: int) -> bool:
+    def _may(self, keys: ShardKeys, job_id: bytes, raw: bytes, since_ns: int) -> bool:
         """Whether a job may be renewed: not when it was first met here its timeout and a lease ago, or longer."""
         self.held[job_id.decode("utf-8", "backslashreplace")] = None
-        timeout_ms = None if self._timeouts is None else self._timeouts.of(job_id, raw)
+        claim = (job_id, raw[21:37])
+        if claim not in self._limits:
+            self._limits[claim] = self._timeout_of(keys, job_id, raw)
+        timeout_ms = self._limits[claim]
         if timeout_ms is None or since_ns < (timeout_ms + self._settings.lease_ms) * 1_000_000:
             return True
         self._overdue += 1
         return False
+
+    def _timeout_of(self, keys: ShardKeys, job_id: bytes, raw: bytes) -> int | None:
+        if self._timeouts is None or self._store is None:
+            return None
+        if bytes_apart(raw):
+            (body,) = self._store.send([("HGET", keys.bodies, job_id)])
+            raw += body or b""
+        return self._timeouts.of(job_id, raw)
 
 
 class Patience:

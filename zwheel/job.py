@@ -111,6 +111,9 @@ class Job:
     """The last failures, oldest first; bounded."""
     body: bytes = field(default=b"", repr=False)
     """The encoded arguments; empty in a tombstone."""
+    bytes_apart: int = 0
+    """How long its body is where Redis keeps it apart from the job's record, bytes; 0 for a small body, and a tombstone's.
+    `body` is shorter when it was not read, or is gone from Redis."""
     ended_at_ms: int | None = None
     """When it was done, died or was cancelled, by the server's clock; None for a living job."""
     kept_until_ms: int | None = None

@@ -53,6 +53,8 @@ class ShardKeys:
     tag: str
     jobs: str
     """HASH job id -> record (see `zwheel/record.py`)."""
+    bodies: str
+    """HASH job id -> the body of a job where it is larger than 1,024 bytes."""
     days: str
     """ZSET yyyymmdd -> the same number: the non-empty day buckets."""
     processing: str
@@ -85,7 +87,7 @@ class ShardKeys:
         return cls(
             namespace, queue, shard, tag,
             *(f"{tag}:{name}" for name in (
-                "jobs", "days", "processing", "dead", "done", "dedup", "dedup:expiry", "wake", "meta", "workers",
+                "jobs", "bodies", "days", "processing", "dead", "done", "dedup", "dedup:expiry", "wake", "meta", "workers",
                 "schedules", "schedules:due",
             )),
         )  # fmt: skip

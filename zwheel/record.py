@@ -30,7 +30,12 @@ VERSION, FIRST_VERSION = b"2", b"1"
 HEADER_BYTES = 51
 NO_WORKER = b" " * 8
 #: What each field holds. Upper case: it must be understood.
-LETTERS = {"D": "dedup digest", "k": "keep, ms", "f": "failures, lines of JSON"}
+LETTERS = {
+    "B": "bytes of the body, which lies in `bodies`",
+    "D": "dedup digest",
+    "k": "keep, ms",
+    "f": "failures, lines of JSON",
+}
 _UNDERSTOOD = frozenset(letter for letter in LETTERS if letter.isupper())
 _FLAGS_OF_1 = {"D": 1, "k": 2, "f": 4}
 DIGEST_CHARS = 32
@@ -66,12 +71,29 @@ def _field(letter: str, value: str) -> str:
 
 
 def task_and_body(raw: bytes) -> tuple[bytes, bytes]:
-    """Split off the task's name and the body of a claimed record, on the hot path: no header field is parsed."""
-    start = HEADER_BYTES
+    """Split off the task's name and the body of a claimed record, on the hot path: no header field is parsed.
+
+    Raises: UndecodableJob when its body lies apart and is gone; ValueError.
+    """
+    start, apart = HEADER_BYTES, None
     if raw[49:51] != b"00":
-        _, start = read_fields(raw)
+        fields, start = read_fields(raw)
+        apart = fields.get("B")
     line = raw.index(b"\n", start)
-    return raw[start:line], raw[line + 1 :]
+    task, body = raw[start:line], raw[line + 1 :]
+    if apart is not None and int(apart) != len(body):
+        raise UndecodableJob(f"its body of {int(apart):,} bytes is gone from Redis: {len(body):,} are there")
+    return task, body
+
+
+def bytes_apart(raw: bytes) -> int:
+    """How many bytes of a record's body lie in the hash `bodies`; 0: none, or the record cannot be read.
+
+    The scripts write this field first, so the others need not be read.
+    """
+    if raw[:1] != VERSION or raw[49:51] == b"00" or raw[51:57] != b"B00007":
+        return 0
+    return int(raw[57:64]) if raw[57:64].isdigit() else 0
 
 
 def read_fields(raw: bytes, first: int = 0) -> tuple[dict[str, bytes], int]:
@@ -143,6 +165,7 @@ def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
             dedup=fields["D"].decode("ascii") if "D" in fields else None,
             failures=parse_failures(fields.get("f", b"")),
             body=body,
+            bytes_apart=int(fields.get("B", 0)),
         )
     except UndecodableJob as error:
         raise UndecodableJob(f"job {shown(job_id)}: {shown(error)}") from None

@@ -1,7 +1,7 @@
 -- leave: the one way out of processing. `out` tells what becomes of each job that a script takes out; `leave` writes it
--- all at once: first the places that the jobs go to, then their records, and their leases last. Needs `dedup`.
+-- all at once: first the places that the jobs go to, then their records, and their leases last. Needs `dedup` and `drop`.
 -- out: gone, ids whose records go, at least {}; the other lists are nil where no move of `moves` made them.
--- keys: jobs, processing, and of done, dead, dedup, expiry and days those that a move of the script needs.
+-- keys: jobs, processing, and of bodies, done, dead, dedup, expiry and days those that a move of the script needs.
 -- Where jobs are dead now, the script trims their set; for out.soonest, when it is there, somebody must wake.
 -- Example: { gone = { 'a' }, staying = { 'b' }, written = { 'b', <record> }, dead = { 1900000000000, 'b' } }: a is
 -- done, b is dead.
@@ -32,6 +32,9 @@ local function leave(out, keys, now_ms)
   end
   if #off > 0 then
     redis.call('ZREM', keys.processing, unpack(off))
+  end
+  if out.bodies then
+    drop_bodies(keys.bodies, out.bodies)
   end
   if out.freed then
     release_dedup(keys.dedup, keys.expiry, out.freed, out.freed_by, now_ms, false)

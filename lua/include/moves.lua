@@ -31,6 +31,9 @@ local function end_well(out, id, record, now_ms)
   record = renewed(record)
   local digest, keep = fields(record)
   free_key(out, id, digest)
+  if apart(record) then
+    note(out, 'bodies', id)
+  end
   if keep and keep > 0 then
     stays(out, id, tombstone(record, 'd'))
     note(out, 'done', now_ms + keep, id)

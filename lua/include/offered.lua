@@ -6,17 +6,17 @@ local NOTE_PAGES = 12
 
 -- take_offered: claim what is offered, as far as it lies in the bucket at hand and there is room. Each job gets the
 -- fire time back that it had. Returns id, record, id, record, ..., how many jobs these are, how many bytes were read,
--- and whether there may be more although there is room. Needs `slices` and `taken`.
+-- whether there may be more although there is room, and whether a body lies apart. Needs `slices` and `taken`.
 -- Example: `a 001900000000000 1900000000000500` with score 1900000060000 is job a, due at ...000000, which lies on the
 -- wheel for a minute later.
 local function take_offered(jobs, processing, bucket, offered, limit, start, now_ms, deadline, token_text, worker)
-  local changes, taken, used, more = {}, 0, 0, false
+  local changes, taken, used, more, large = {}, 0, 0, false, false
   local seen = {}
   for n = 1, NOTE_PAGES do
     local page = math.min(1000, limit - taken + 2 ^ n)
     local notes = redis.pcall('ZRANGE', offered, 0, page - 1, 'WITHSCORES')
     if notes.err then
-      return changes, taken, used, false
+      return changes, taken, used, false, large
     end
     more = #notes == 2 * page
     local ids, members, fires, tokens, untils = {}, {}, {}, {}, {}
@@ -30,10 +30,10 @@ local function take_offered(jobs, processing, bucket, offered, limit, start, now
         void[#void + 1] = notes[i]
       end
     end
-    local named, records, bytes, _ = #ids, {}, 0, nil
+    local named, records, bytes, apart_too, _ = #ids, {}, 0, false, nil
     if named > 0 then
-      records, _, bytes = read_within(jobs, ids, BUDGET - used)
-      used = used + bytes
+      records, _, bytes, apart_too = read_within(jobs, ids, BUDGET - used, true)
+      used, large = used + bytes, large or apart_too
     end
     for i = 1, #ids do
       local id, record = ids[i], records[i]
@@ -70,5 +70,5 @@ local function take_offered(jobs, processing, bucket, offered, limit, start, now
       break
     end
   end
-  return changes, taken, used, more
+  return changes, taken, used, more, large
 end

@@ -4,8 +4,9 @@
 --  3-6    attempt               46-49  max attempts
 --  7-21   fire time, ms         50-51  how many fields follow, in hex
 --  52-    each field: letter, length of its value in bytes as 5 digits, value; then task '\n' body
--- Fields: D dedup digest; k keep, ms; f failures, lines of JSON. Who does not know an upper-case letter cannot read
--- the record. A lower-case letter that is not known is copied.
+-- Fields: B bytes of the body, which lies in `bodies`; D dedup digest; k keep, ms; f failures, lines of JSON. B has 7
+-- digits, and is the first field. Who does not know an upper-case letter cannot read the record. A lower-case letter that
+-- is not known is copied.
 -- Version '1', of older records: 50-51 flags in hex (1 D, 2 k, 4 f), 52- [32 D] [10 k] [5 length, f] task '\n' body.
 -- The next transition writes it as version 2.
 local HEADER =
@@ -16,7 +17,7 @@ local DUE =
 local PLAIN_DUE =
   '^[12]s%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d[0-8]%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d........%d%d%d%d00'
 -- UNDERSTOOD: the upper-case letters that this version knows.
-local UNDERSTOOD = 'D'
+local UNDERSTOOD = 'BD'
 
 -- counted: a field of so many digits as a number; one that is damaged counts for nothing.
 local function counted(text)
@@ -27,6 +28,14 @@ end
 local function next_field(record, at)
   local letter, length = string.match(record, '^(%a)(%d%d%d%d%d)', at)
   return letter, at + 6, letter and at + 5 + length
+end
+
+-- apart: the size of a body that lies in `bodies`; nil for a record that holds its body itself, as most do.
+local function apart(record)
+  if string.byte(record, 52) ~= 66 or string.byte(record) ~= 50 or string.sub(record, 50, 51) == '00' then
+    return nil
+  end
+  return tonumber(string.match(record, '^B00007(%d%d%d%d%d%d%d)', 52))
 end
 
 -- field: one as it is written.
@@ -126,9 +135,13 @@ local function with_failures(record, failures)
   return string.format('%02x', #others + 1) .. table.concat(others) .. field('f', failures) .. string.sub(record, task)
 end
 
--- tombstone: what stays of an ended job, by its renewed record: everything but its body.
+-- tombstone: what stays of an ended job, by its renewed record: everything but its body, and the field that tells of it.
 local function tombstone(record, state)
   local _, _, _, task = fields(record)
   local line = string.find(record, '\n', task, true) or #record
+  if apart(record) then
+    local count = string.format('%02x', tonumber(string.sub(record, 50, 51), 16) - 1)
+    return '2' .. state .. string.sub(record, 3, 49) .. count .. string.sub(record, 65, line)
+  end
   return '2' .. state .. string.sub(record, 3, line)
 end

@@ -30,7 +30,7 @@ LANE2 = LANE._replace(request="request-2")
 #: Short names of keys -> what they hold: HASH and ZSET a dict, LIST a list, STRING a text. None: no such key.
 Keyspace = dict[str, Any]
 
-_HASHES = {"jobs", "dedup", "meta", "workers", "schedules"}
+_HASHES = {"jobs", "bodies", "dedup", "meta", "workers", "schedules"}
 _REPLAY_S, _CHUNK_S = 300, 3600
 
 
@@ -59,11 +59,17 @@ def record(
     body: bytes = b"\x01\x00\xff\n",
     version: str = "2",
     more: str = "",
+    apart: int = 0,
 ) -> bytes:
-    """Write a stored record by the table in `lua/include/record.lua`, without help from zwheel. more: other fields."""
-    fields = [("D", digest.encode())] * bool(digest) + [("k", str(keep).encode())] * bool(keep)
+    """Write a stored record by the table in `lua/include/record.lua`, without help from zwheel.
+
+    more: other fields. apart: the size of a body that lies in `bodies`, and not here.
+    """
+    fields = [("B", b"%07d" % apart)] * bool(apart) + [("D", digest.encode())] * bool(digest)
+    fields += [("k", str(keep).encode())] * bool(keep)
     fields += [(more[0], more[1:].encode())] if more else []
     fields += [] if failures is None else [("f", failures)]
+    body = b"" if apart else body
     header = f"{version}{state}{attempt:04d}{fire:015d}{token:016d}{worker:8s}{most:04d}{len(fields):02x}"
     parts = (b"%s%05d%s" % (letter.encode(), len(value), value) for letter, value in fields)
     return header.encode() + b"".join(parts) + task.encode() + b"\n" + body
@@ -173,7 +179,7 @@ def _readable(name: str, value: Any) -> Any:
         return value.decode()
     if name == "wake" or name.startswith("call:"):
         return [token.decode() for token in value]
-    if name == "jobs":
+    if name in ("jobs", "bodies"):
         return {job_id.decode(): raw for job_id, raw in value.items()}
     if name in _HASHES:
         return {field.decode(): text.decode() for field, text in value.items()}

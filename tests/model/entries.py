@@ -10,6 +10,9 @@ from tests.lua.shard import record
 from zwheel.calls import Call
 from zwheel.job import JobState
 
+#: The body of a job that is small, and of one that is so large that it lies apart.
+SMALL, LARGE = b"\x01\x00\xff\n", b"\x01\x00\xff\n" + b"x" * 1100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -23,6 +26,7 @@ class Wanted:
     window: int | None
     keep: int
     most: int
+    large: bool = False
     replace: bool | None = False
     """Which job of its id gives way: True any that has ended, False a cancelled one, None not even that."""
 
@@ -55,14 +59,25 @@ class Entry:
     attempt: int = 0
     worker: str = ""
     failures: bytes | None = None
+    large: bool = False
 
     @property
     def alive(self) -> bool:
         return self.state in ("s", "p")
 
+    @property
+    def has_body_apart(self) -> bool:
+        return self.large and self.state not in ("d", "c")
+
+    def given(self) -> bytes:
+        """Its record as a claim gives it, with its body."""
+        return self.stored() + (LARGE if self.has_body_apart else b"")
+
     def stored(self) -> bytes:
-        """Its record in Redis; a tombstone has no body."""
+        """Its record in Redis; a tombstone has no body, and a large one lies apart."""
         fields: dict[str, Any] = {"body": b""} if self.state in ("d", "c") else {}
+        if self.has_body_apart:
+            fields = {"apart": len(LARGE)}
         return record(
             self.state, attempt=self.attempt, fire=self.fire, token=self.token, worker=self.worker, most=self.most,
             digest=self.digest, keep=self.keep, failures=self.failures, **fields,
@@ -106,6 +121,11 @@ class Sent(NamedTuple):
 
     call: Call
     payload: list[Any]
+
+
+def is_large(occurrence: str, fire: int) -> bool:
+    """Whether the job of an occurrence has a large body: every other does."""
+    return (ord(occurrence[-1]) + fire) % 2 == 0
 
 
 def state_of(letter: str) -> JobState:

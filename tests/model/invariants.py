@@ -41,6 +41,13 @@ def check_places(keyspace: Keyspace, jobs: dict[str, Job]) -> None:
     assert keyspace.get("days", {}) == {day: int(day) for day in buckets}, "I10: the index is not the non-empty buckets"
 
 
+def check_bodies(keyspace: Keyspace, jobs: dict[str, Job]) -> None:
+    """I9: each large body lies apart for as long as its job may run, and no other does."""
+    found = {job_id: len(body) for job_id, body in keyspace.get("bodies", {}).items()}
+    asked = {job_id: job.bytes_apart for job_id, job in jobs.items() if job.bytes_apart}
+    assert found == asked, f"I9: the bodies {found} lie apart, and the records ask for {asked}"
+
+
 def check_dedup(keyspace: Keyspace, jobs: dict[str, Job]) -> None:
     """I11: a key has at most one living holder, and names it; a key without a living holder has a window that ends."""
     dedup = keyspace.get("dedup", {})

@@ -16,8 +16,8 @@ from zwheel.job import JobId, QueueName
 from zwheel.record import record_tail
 from zwheel.times import day_of
 
-from .entries import Held, Sent, Wanted, state_of
-from .invariants import History, check_dedup, check_places, check_step, read
+from .entries import LARGE, SMALL, Held, Sent, Wanted, state_of
+from .invariants import History, check_bodies, check_dedup, check_places, check_step, read
 from .model import Model
 from .strategies import (
     BEGIN_US,
@@ -129,13 +129,14 @@ class QueueMachine(RuleBasedStateMachine):
             Wanted(
                 id=i, at=None if offset is None else self.now_ms + offset, delay=delay if offset is None else 0,
                 digest=digest, window=window if digest else None, keep=keep, most=most, replace=replace,
+                large=large,
             )
-            for i, offset, delay, digest, window, keep, most, replace in batch
+            for i, offset, delay, digest, window, keep, most, replace, large in batch
         ]  # fmt: skip
         jobs = [
             NewJob(
                 job_id=JobId(w.id), queue=QueueName("q"), at_ms=w.at, delay_ms=w.delay, dedup=w.digest,
-                window_ms=w.window, body=b"\x01\x00\xff\n", replace=w.replace,
+                window_ms=w.window, body=LARGE if w.large else SMALL, replace=w.replace,
                 tail=record_tail("mail.send", max_attempts=w.most, keep_ms=w.keep, dedup=w.digest or None),
             )
             for w in wants
@@ -372,7 +373,7 @@ class QueueMachine(RuleBasedStateMachine):
         first = min(job.token for job in claimed.values())
         worker = next(iter(claimed.values())).worker
         still = [
-            [job_id.encode(), job.stored()]
+            [job_id.encode(), job.given()]
             for job_id in claimed
             if (job := self.model.jobs.get(job_id)) and job.state == "p" and job.token >= first and job.worker == worker
         ]
@@ -443,7 +444,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(name=ids, digest=st.sampled_from((DIGEST, DIGEST2)), lane=lanes)
     def a_window_ends_before_its_job(self, name: str, digest: str, lane: int) -> None:
         """The key stays with the job, and what is past its time is deleted."""
-        self.enqueue([(name, None, LEASE, digest, 1, 0, 3, False)], lane)
+        self.enqueue([(name, None, LEASE, digest, 1, 0, 3, False, True)], lane)
         self.live_until(self.given + 2_000)
         self.prune()
 
@@ -468,6 +469,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert keyspace.get(f"offered:{GROUP}", {}) == {note: told[2] for note, told in self.model.offers.items()}
         jobs = read(keyspace)
         check_places(keyspace, jobs)
+        check_bodies(keyspace, jobs)
         check_dedup(keyspace, jobs)
         check_step(self.before, jobs, replaced=self.replaced, **self.allowed)
         self.before = jobs

@@ -14,7 +14,7 @@ from zwheel.calls import Ending
 from zwheel.outside import as_text
 from zwheel.times import DAY_MS, day_of
 
-from .entries import Answer, Entry, Reaped, Told, Wanted
+from .entries import LARGE, Answer, Entry, Reaped, Told, Wanted, is_large
 
 FAILURES_KEPT = 5
 LEAST_KEPT_MS = 600_000
@@ -126,6 +126,7 @@ class Model:
                 answers.append(Answer(letter="k", id=holder, state=state, fire=at))
             else:
                 entry = Entry(state="s", fire=fire, token=stamp, most=want.most, keep=want.keep, digest=want.digest)
+                entry = replace(entry, large=want.large)
                 new[want.id] = replace(entry, token=max(stamp, over.token + 1)) if over else entry
                 if want.digest:
                     taken[want.digest] = want.id
@@ -414,7 +415,9 @@ class Model:
         letters = ""
         for job_id, fire in told.jobs:
             letters += "i" if job_id in self.jobs else "c"
-            self.jobs.setdefault(job_id, Entry(state="s", fire=fire, token=self.clock, most=3, keep=60_000, digest=""))
+            large = is_large(job_id, fire)
+            entry = Entry(state="s", fire=fire, token=self.clock, most=3, keep=60_000, digest="", large=large)
+            self.jobs.setdefault(job_id, entry)
         return letters
 
     def _tell(self, name: str, told: Told) -> None:
@@ -477,6 +480,7 @@ class Model:
         }  # fmt: skip
         found: Keyspace = {
             "jobs": {job_id: job.stored() for job_id, job in self.jobs.items()},
+            "bodies": {job_id: LARGE for job_id, job in self.jobs.items() if job.has_body_apart},
             "processing": self.leases,
             "dead": self.died,
             "done": self.kept_until,

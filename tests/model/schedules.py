@@ -12,7 +12,7 @@ from zwheel.calls.define import Late
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS
 
-from .entries import Told
+from .entries import LARGE, SMALL, Told, is_large
 from .strategies import ids, lanes, whens
 from .waiters import WaitingMachine
 
@@ -94,8 +94,9 @@ class ScheduleMachine(WaitingMachine):
         return Told(letter=letter, due=due, tail=f"\n{self.requests}\n", jobs=tuple(fires.items()))
 
     def after(self, told: Told) -> After:
-        rest = record_tail("mail.send", max_attempts=3, keep_ms=60_000) + b"\x01\x00\xff\n"
-        return After(told.letter, told.due, told.tail, [NewOccurrence(i, fire, rest) for i, fire in told.jobs])
+        tail = record_tail("mail.send", max_attempts=3, keep_ms=60_000)
+        jobs = [NewOccurrence(i, fire, tail + (LARGE if is_large(i, fire) else SMALL)) for i, fire in told.jobs]
+        return After(told.letter, told.due, told.tail, jobs)
 
     def placed(self, told: Told, letters: str) -> None:
         for (job_id, fire), letter in zip(told.jobs, letters, strict=False):

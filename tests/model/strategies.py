@@ -24,6 +24,7 @@ wanted = st.builds(
     lambda *parts: parts,
     ids, offsets, delays, st.sampled_from(("", DIGEST, DIGEST, DIGEST2)), st.sampled_from((None, 1, 5_000, DAY_MS)),
     st.sampled_from((0, 60_000)), st.integers(1, 3), st.sampled_from((False, False, True, None)),
+    st.booleans(),
 )  # fmt: skip
 due = wanted.map(lambda want: (want[0], None, 0, *want[3:]))
 whens = st.tuples(offsets, delays)

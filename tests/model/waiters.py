@@ -61,7 +61,7 @@ class WaitingMachine(QueueMachine):
         """One keeps time, one stands in for it, and a job that is due takes the second one's only place."""
         for worker in WORKERS[:2]:
             self.claim(worker, 9, lane, False)
-        self.enqueue([(name, None, 0, "", None, 0, 3, False)], lane)
+        self.enqueue([(name, None, 0, "", None, 0, 3, False, False)], lane)
         self.live_until(self.given + gap)
         self.claim(WORKERS[1], 1, lane, True)
 

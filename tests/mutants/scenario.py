@@ -130,7 +130,7 @@ class Life:
                     job_id=JobId(f"j{pick.randrange(14)}"), queue=QueueName("q"),
                     at_ms=self.now_ms + delay if pick.random() < 0.3 else None, delay_ms=delay,
                     tail=record_tail("t", max_attempts=pick.randint(1, 3), keep_ms=pick.choice((0, 700)), dedup=digest or None),
-                    body=b"\x01", dedup=digest, window_ms=pick.choice((None, 900, DAY_MS)) if digest else None,
+                    body=b"\x01" * (1500 if self.requests % 2 else 1), dedup=digest, window_ms=pick.choice((None, 900, DAY_MS)) if digest else None,
                     replace=self.requests % 3 == 0,
                 )
             )  # fmt: skip

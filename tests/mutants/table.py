@@ -123,8 +123,8 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("an ended job gives way unasked", "enqueue.lua", "string.find(ways[i] or 'c',", "string.find(ways[i] or 'cdx',"),
     _mutant("a cancelled occurrence comes back", "enqueue.lua", "['='] = '' }", "['='] = 'c' }", first="tables"),
     _mutant("a damaged job gives way", "enqueue.lua", "record and readable(record) and string.find", "record and string.find", first="tables"),
-    _mutant("who gave way is still among the ended", "enqueue.lua", "redis.call('ZREM', KEYS[9], unpack(old))", "local _ = old", first="tables"),
-    _mutant("who gave way is still among the dead", "enqueue.lua", "redis.call('ZREM', KEYS[8], unpack(old))", "local _ = old", first="tables"),
+    _mutant("who gave way is still among the ended", "enqueue.lua", "redis.call('ZREM', KEYS[10], unpack(old))", "local _ = old", first="tables"),
+    _mutant("who gave way is still among the dead", "enqueue.lua", "redis.call('ZREM', KEYS[9], unpack(old))", "local _ = old", first="tables"),
     _mutant("the token falls where a job gave way", "enqueue.lua", "if last >= own then", "if false then", first="tables"),
     _mutant("the window of who gave way refuses its successor", "enqueue.lua", "elseif holder and not (over and holder == id) then", "elseif holder then", first="tables"),
     # Dedup.
@@ -146,7 +146,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # Schedules.
     _mutant("two advance the same record", "advance.lua", "or string.sub(record, 3, 18) ~= stamps[n] then", "then"),
     _mutant("a paused schedule fires", "advance.lua", "string.sub(record, 1, 2) ~= '1a'", "string.sub(record, 1, 1) ~= '1'"),
-    _mutant("an occurrence that exists is written over", "include/place.lua", "if here or seen[id] then", "if seen[id] then", "advance"),
+    _mutant("an occurrence that exists is written over", "include/place.lua", "if here or new.seen[id] then", "if new.seen[id] then", "advance"),
     _mutant("an occurrence overlaps", "advance.lua", "if state == 's' or state == 'p' then", "if state == 's' then", first="tables"),
     _mutant("the cursor stays", "advance.lua", "redis.call('HSET', schedules, unpack(writes))", "local _ = schedules"),
     _mutant("an occurrence is not on the wheel", "include/place.lua", "redis.call('ZADD', keys[bucket], unpack(pairs_of))", "local _ = keys", "advance", "define"),
@@ -176,6 +176,20 @@ MUTANTS: tuple[Mutant, ...] = (
     # Taking back.
     _mutant("who held a job that was set aside is not fenced", "repair.lua", "tonumber(string.sub(record, 22, 37)) + 1)", "tonumber(string.sub(record, 22, 37)))", first="tables"),
     _mutant("what was set aside stays dead", "repair.lua", "if mend or places then\n  for z", "if mend then\n  for z", first="tables"),
+    # Large bodies.
+    _mutant("a done job leaves its body", "include/moves.lua", "if apart(record) then", "if false then", "bodies"),
+    _mutant("a tombstone asks for a body", "include/record.lua", "if apart(record) then", "if false then", "bodies"),
+    _mutant("a cancelled job leaves its body", "cancel.lua", "drop_bodies(bodies, large)", "", "bodies"),
+    _mutant("who gave way leaves its body", "enqueue.lua", "drop_bodies(bodies, bare)", "", "bodies", first="tables"),
+    _mutant("a purged job leaves its body", "purge.lua", "drop_bodies(bodies, rest)", "", "bodies", first="tables"),
+    _mutant("a trimmed job leaves its body", "include/trim.lua", "drop_bodies(bodies, old)", "", "bodies", first="tables"),
+    _mutant("an occurrence that is taken back leaves its body", "define.lua", "drop_bodies(bodies, bare)", "", "bodies", first="tables"),
+    _mutant("a claim is without its bodies", "include/join.lua", "not found.err and found[n] or ''", "''", "bodies", first="tables"),
+    _mutant("a claim of what was offered is without its bodies", "include/offered.lua", "large or apart_too", "large", "bodies", first="tables"),
+    _mutant("bodies do not count for a claim's bytes", "include/slices.lua", "length, large = length + more, true", "large = true", "bodies", first="tables"),
+    _mutant("a large body is written with its record again", "include/bodies.lua", "local LARGE = 1024", "local LARGE = 1024000", "bodies", first="tables"),
+    _mutant("a body is looked for after another type took its key", "include/join.lua", "redis.pcall('HMGET'", "redis.call('HMGET'", "bodies", first="tables"),
+    _mutant("a body that nobody needs is not found", "repair.lua", "return there > 0 and 'b' or nil", "return nil", "bodies", first="tables"),
     # The record.
     _mutant("a field that must be understood is passed over", "include/record.lua", "string.find(letter, '%u') and not string.find(UNDERSTOOD, letter, 1, true)", "false", "claim", first="tables"),
     _mutant("an unknown flag is passed over", "include/record.lua", "string.find(record, '^0[0-7]', 50) ~= nil", "true", "claim", first="tables"),

@@ -98,7 +98,7 @@ def advance(keys: ShardKeys, batch: Sequence[Advance], *, now: str = "") -> Call
         for after in (one.free, one.busy):
             if after is not None:
                 args += [after.letter, due_text(after.due_ms), after.tail, *days.jobs(after.jobs)]
-    names = (keys.meta, keys.jobs, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names)
+    names = (keys.meta, keys.jobs, keys.bodies, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names)
     return Call(script("advance"), names, [now, *days.head, *args], _told, batch)
 
 

@@ -17,7 +17,7 @@ LEAST_KEPT_MS = 600_000
 def cancel(keys: ShardKeys, ids: Sequence[str], *, day: str, lane: Lane, now: str = "") -> Call:
     """Build the call for jobs of one bucket, up to 1000. Read with `read_letters`: c, r, e, m, v, u."""
     names = (
-        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.done, keys.dedup, keys.dedup_expiry, keys.wheel(day),
+        keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.days, keys.done, keys.dedup, keys.dedup_expiry, keys.wheel(day),
     )  # fmt: skip
     args: list[Arg] = [now, lane.request, day, day_start_ms(day), LEAST_KEPT_MS, *ids]
     return Call(script("cancel"), names, args, _told, (day, ids))

@@ -53,7 +53,7 @@ def claim(
     return Call(
         script("claim"),
         (
-            keys.meta, lane.key(keys), keys.jobs, keys.days, keys.processing, keys.dead, keys.wake, keys.wheel(day),
+            keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.days, keys.processing, keys.dead, keys.wake, keys.wheel(day),
             keys.offered(group),
         ),
         (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch),

@@ -58,7 +58,7 @@ def define(
         taken += [job_id, token, days.processing(), by_ms]
     jobs = days.jobs(after.jobs)
     names = (
-        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names,
+        keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.days, keys.wake, keys.schedules, keys.schedules_due, *days.names,
     )  # fmt: skip
     args: list[Arg] = [
         now, lane.request, name, stamp, after.letter, due_text(after.due_ms), after.tail, *days.head, *taken, *jobs,

@@ -85,7 +85,7 @@ def enqueue(
             job.tail + job.body,
         )
     names = (
-        keys.meta, lane.key(keys), keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
+        keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
         *layout.keys, *((_chunk_key(keys, args[2 + len(layout.head) :]),) if chunk else ()),
     )  # fmt: skip
     return EnqueueCall(Call(script("enqueue"), names, args, _told, batch), batch, QueueName(keys.queue))

@@ -13,7 +13,7 @@ def prune(keys: ShardKeys, *, limit: int, dead_age_ms: int, expected_us: int | N
 
     expected_us: the server's clock by the caller's own; when that cannot be, nothing is taken. None: not known.
     """
-    names = (keys.meta, keys.jobs, keys.done, keys.dead, keys.dedup, keys.dedup_expiry)
+    names = (keys.meta, keys.jobs, keys.bodies, keys.done, keys.dead, keys.dedup, keys.dedup_expiry)
     args = (now, limit, dead_age_ms, "" if expected_us is None else expected_us)
     return Call(script("prune"), names, args, _told, (limit, dead_age_ms))
 

@@ -35,7 +35,7 @@ def purge(
 
     ids: only these, up to 1000. past: how many to pass over, those that calls before this one left alone.
     """
-    names = (keys.meta, keys.jobs, keys.days, keys.dedup, keys.dedup_expiry, zset)
+    names = (keys.meta, keys.jobs, keys.bodies, keys.days, keys.dedup, keys.dedup_expiry, zset)
     states = "s" if day else "x" if zset == keys.dead else "dc"
     most = "+inf" if highest is None else highest
     about = (zset.rpartition("}:")[2], limit, most, ids)

@@ -43,7 +43,7 @@ def reap(
     """
     layout = buckets(keys, [(now_ms, True)])
     names = (
-        keys.meta, keys.jobs, keys.processing, keys.days, keys.dead, keys.dedup, keys.dedup_expiry, keys.wake,
+        keys.meta, keys.jobs, keys.bodies, keys.processing, keys.days, keys.dead, keys.dedup, keys.dedup_expiry, keys.wake,
         *layout.keys,
     )  # fmt: skip
     return Call(

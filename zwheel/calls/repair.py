@@ -24,7 +24,7 @@ class Repaired:
 
     jobs: str
     """c consistent, g gone, o without a record, f in the wrong place, p unreadable and in no set, t its time cannot be,
-    m day not named; with `place` e in the dead set and elsewhere, and left there, l left for another call."""
+    m day not named, b with a body that no record asks for, n its body is gone; with `place` e in the dead set and elsewhere, and left there, l left for another call."""
     days: str
     """c consistent, e in the index and empty, l not in the index."""
     digests: str
@@ -57,8 +57,8 @@ def repair(
     place: only jobs that another version set aside, as many as come to 2 MiB; clear: also those that went on since.
     """
     names = (
-        keys.meta, keys.jobs, keys.days, keys.processing, keys.dead, keys.done, keys.dedup, keys.dedup_expiry, keys.wake,
-        keys.schedules, keys.schedules_due, *(keys.wheel(day) for day in days),
+        keys.meta, keys.jobs, keys.bodies, keys.days, keys.processing, keys.dead, keys.done, keys.dedup,
+        keys.dedup_expiry, keys.wake, keys.schedules, keys.schedules_due, *(keys.wheel(day) for day in days),
     )  # fmt: skip
     layout = [word for day in days for word in (day, day_start_ms(day))]
     listed = [word for name, latest in schedules for word in (name, "" if latest is None else latest)]

@@ -52,7 +52,7 @@ def settle(
     for end in done:
         args += end
     names: Sequence[str] = (
-        keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.done, keys.dedup, keys.dedup_expiry,
+        keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.processing, keys.done, keys.dedup, keys.dedup_expiry,
     )  # fmt: skip
     if others:
         layout = buckets(

@@ -16,11 +16,13 @@ from zwheel.job import Job, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
 from zwheel.operations.read import sorted_days
 from zwheel.outside import as_text, flat, score_ms
-from zwheel.record import MAX_KEEP_MS, read_record
+from zwheel.record import MAX_KEEP_MS, bytes_apart, read_record
 from zwheel.schedules.state import Status, read_schedule
 from zwheel.times import day_of
 
 _PAGE, _MOST_TASKS = 500, 1000
+#: How many large bodies are passed over in one step: Redis sends them along with their names.
+_BODIES = 20
 #: A lease, a death or a tombstone further away from now than this is looked at by the script, ms.
 _SUSPECT_MS = 60_000
 #: A schedule is looked at in the moment of its next time at the latest; this much is left to clocks that differ, ms.
@@ -33,6 +35,8 @@ class Suspects:
 
     jobs: int = 0
     """How many records there are."""
+    large: int = 0
+    """How many of them have a body that lies apart."""
     unreadable: int = 0
     """How many of them this version cannot read."""
     held: int = 0
@@ -97,6 +101,7 @@ def look_around(
             if cursor == 0:
                 break
     yield from _look_at_records(keys, found, days, done, progress)
+    yield from _look_at_bodies(keys, found)
     for name in (yield from _names("HSCAN", keys.dedup)):
         found.digests.add(name)
     for name in (yield from _names("ZSCAN", keys.dedup_expiry)):
@@ -166,6 +171,7 @@ def _look_at_records(
     while True:
         (reply,) = yield (("HSCAN", keys.jobs, cursor, "COUNT", _PAGE),)
         homes: dict[str, list[bytes]] = {}
+        large: dict[bytes, int] = {}
         belongs: dict[bytes, str] = {}
         unreadable: list[bytes] = []
         for job_id, record in flat(reply[1]):
@@ -175,6 +181,8 @@ def _look_at_records(
                 unreadable.append(job_id)
                 continue
             homes.setdefault(_home(keys, job), []).append(job_id)
+            if job.bytes_apart:
+                large[job_id] = job.bytes_apart
             if job.state is JobState.SCHEDULED:
                 belongs[job_id] = day_of(job.fire_at_ms)
                 found.waits(job.task)
@@ -185,6 +193,12 @@ def _look_at_records(
                 for job_id, score in zip(ids, listed, strict=True):
                     if score is None:
                         found.add(job_id, *([belongs[job_id]] if job_id in belongs else []))
+        if large:
+            found.large += len(large)
+            sizes = yield [("HSTRLEN", keys.bodies, job_id) for job_id in large]
+            for (job_id, size), there in zip(large.items(), sizes, strict=True):
+                if size != there:
+                    found.add(job_id, *([belongs[job_id]] if job_id in belongs else []))
         if unreadable:
             found.unreadable += len(unreadable)
             sets = [keys.processing, keys.dead, keys.done, *(keys.wheel(day) for day in days)]
@@ -195,6 +209,25 @@ def _look_at_records(
         done += len(belongs)
         if progress is not None:
             progress(done)
+        cursor = int(reply[0])
+        if cursor == 0:
+            return
+
+
+def _look_at_bodies(keys: ShardKeys, found: Suspects) -> Steps[None]:
+    """The bodies that lie apart, where there are more or fewer than records that ask for one."""
+    (count,) = yield (("HLEN", keys.bodies),)
+    cursor = 0
+    while count != found.large:
+        (reply,) = yield (("HSCAN", keys.bodies, cursor, "COUNT", _BODIES),)
+        ids = [job_id for job_id, _ in flat(reply[1])]
+        if ids:
+            (records,) = yield (("HMGET", keys.jobs, *ids),)
+            for job_id, record in zip(ids, records, strict=True):
+                job = None if record is None else _read(keys, job_id, record)
+                if record is None or (job is not None and not bytes_apart(record)):
+                    days = [day_of(job.fire_at_ms)] if job is not None and job.state is JobState.SCHEDULED else []
+                    found.add(job_id, *days)
         cursor = int(reply[0])
         if cursor == 0:
             return

@@ -205,7 +205,7 @@ def _check_offers(keys: ShardKeys, health: Health, groups: Iterable[str]) -> Ste
 def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
     """Whether a key is kept by another program under our name: then nothing here can be looked at or mended."""
     wanted = {
-        "hash": (keys.jobs, keys.dedup, keys.meta, keys.workers, keys.schedules), "list": (keys.wake,),
+        "hash": (keys.jobs, keys.bodies, keys.dedup, keys.meta, keys.workers, keys.schedules), "list": (keys.wake,),
         "zset": (keys.days, keys.processing, keys.dead, keys.done, keys.dedup_expiry, keys.schedules_due),
     }  # fmt: skip
     pairs = [(key, kind) for kind, names in wanted.items() for key in names]
@@ -225,10 +225,12 @@ def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
 def _confirm(
     session: Session, keys: ShardKeys, health: Health, suspects: Suspects, buckets: Iterable[str]
 ) -> Steps[None]:
-    broken: dict[str, list[bytes]] = {"o": [], "f": [], "p": [], "t": []}
+    broken: dict[str, list[bytes]] = {"o": [], "f": [], "p": [], "t": [], "b": []}
+    hollow: list[bytes] = []
     for days, ids in suspects.groups():
         answer = yield from _repair(keys, days=days, ids=ids, mend=False, now=session.now)
         wrong = [(job, letter) for job, letter in zip(ids, answer.jobs, strict=True) if letter in broken]
+        hollow += [job for job, letter in zip(ids, answer.jobs, strict=True) if letter == "n"]
         for job, letter in wrong:
             broken[letter].append(job)
         if wrong:
@@ -255,7 +257,22 @@ def _confirm(
     answer = yield from _repair(keys, mend=False, now=session.now)
     health.fields = answer.fields
     _tell(health, broken, index)
+    _tell_bodies(health, broken["b"], hollow)
     _tell_more(health, broken["t"], lists)
+
+
+def _tell_bodies(health: Health, unused: list[bytes], gone: list[bytes]) -> None:
+    queue = health.queue
+    if unused:
+        text = f"{_count(unused, 'large body', 'large bodies')} without a job that needs {'it' if len(unused) == 1 else 'them'}"
+        health.findings.append(warning("bodies", text + _some(unused), _CURE.format(queue), queue))
+    if gone:
+        text = (
+            f"{_count(gone, 'job', 'jobs')} whose large {'body is' if len(gone) == 1 else 'bodies are'} gone{_some(gone)}: "
+            "a worker makes it dead, since it cannot know the arguments"
+        )
+        cure = "see which program deleted it, and enqueue the job again; nothing here can bring the arguments back"
+        health.findings.append(problem("bodies", text, cure, queue))
 
 
 def _tell_more(health: Health, times: list[bytes], lists: dict[str, list[bytes]]) -> None:
@@ -312,7 +329,7 @@ def mend_queue(session: Session, health: Health, progress: Progress | None = Non
     mended = done = 0
 
     def count(letters: str) -> int:
-        return sum(letter in "ofptels" for letter in letters)
+        return sum(letter in "ofptelsb" for letter in letters)
 
     if health.foreign:
         return 0

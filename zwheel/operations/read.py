@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from zwheel.broker.store import Steps
@@ -13,8 +13,11 @@ from zwheel.errors import BrokerRefused, InvalidInput, InvalidName, JobNotFound,
 from zwheel.job import UNREADABLE, Failure, Job, JobId, JobState, QueueName, Reason
 from zwheel.keys import ShardKeys, check_job_id, check_name, queues_key
 from zwheel.outside import Listing, Unreadable, as_text, score_ms
-from zwheel.record import read_record
+from zwheel.record import bytes_apart, read_record
 from zwheel.times import is_day
+
+#: How many bytes of bodies that lie apart are read in one round trip, and how often a job that changes is read again.
+_BODY_BYTES, _BODY_TRIES = 2_097_152, 3
 
 
 def each_alone(asks: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
@@ -65,6 +68,45 @@ def snapshot(job_id: str, queue: str, raw: bytes, state: JobState = JobState.DEA
         )  # fmt: skip
 
 
+def with_bodies(
+    keys: ShardKeys, ids: Sequence[str] | Sequence[bytes], raws: Sequence[bytes | None]
+) -> Steps[list[bytes | None]]:
+    """Add to these records the bodies that lie apart. A record whose body is gone is read again: its job may have ended."""
+    records = list(raws)
+    left = [i for i, raw in enumerate(records) if raw and bytes_apart(raw)]
+    for _ in range(_BODY_TRIES):
+        gone: list[int] = []
+        for part in _within(left, [bytes_apart(records[i] or b"") for i in left]):
+            (bodies,) = yield from each_alone([("HMGET", keys.bodies, *(ids[i] for i in part))])
+            for i, body in zip(part, bodies if isinstance(bodies, list) else [None] * len(part), strict=True):
+                if body is None:
+                    gone.append(i)
+                else:
+                    records[i] = (records[i] or b"") + body
+        if not gone:
+            break
+        (again,) = yield (("HMGET", keys.jobs, *(ids[i] for i in gone)),)
+        left = [i for i, raw in zip(gone, again, strict=True) if raw != records[i]]
+        for i, raw in zip(gone, again, strict=True):
+            records[i] = raw
+        left = [i for i in left if bytes_apart(records[i] or b"")]
+    return records
+
+
+def _within(places: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Cut a list into parts whose bodies come to so many bytes, or one."""
+    part: list[int] = []
+    total = 0
+    for place, size in zip(places, sizes, strict=True):
+        if part and total + size > _BODY_BYTES:
+            yield part
+            part, total = [], 0
+        part.append(place)
+        total += size
+    if part:
+        yield part
+
+
 def with_times(job: Job, lease: Any, died: Any, kept: Any) -> Job:
     """Add what the sets know about a job: the end of its lease, its death, the end of its tombstone.
 
@@ -96,7 +138,12 @@ def get(session: Session, job_id: str, queue: str | None, *, only: bool = False)
         return None
     keys = [session.keys(name) for name in names]
     raws = yield from each_alone([("HGET", k.jobs, job_id) for k in keys])
-    found = [(k, snapshot(job_id, k.queue, raw)) for k, raw in zip(keys, raws, strict=True) if isinstance(raw, bytes)]
+    found = []
+    for k, raw in zip(keys, raws, strict=True):
+        if isinstance(raw, bytes):
+            (whole,) = yield from with_bodies(k, [job_id], [raw])
+            if whole is not None:
+                found.append((k, snapshot(job_id, k.queue, whole)))
     living = [(k, job) for k, job in found if not job.state.terminal]
     if only and len(living) > 1:
         where = ", ".join(k.queue for k, _ in living[:5])
@@ -232,14 +279,15 @@ def _read_many(keys: ShardKeys, found: Sequence[tuple[bytes, JobState]], state: 
     result: list[Job] = []
     for start in range(0, len(found), 500):
         part = [job_id for job_id, _ in found[start : start + 500]]
-        (raws,) = yield (("HMGET", keys.jobs, *part),)
+        (stored,) = yield (("HMGET", keys.jobs, *part),)
+        raws = yield from with_bodies(keys, part, stored)
         answers = yield from each_alone([("ZMSCORE", zset, *part) for zset in (keys.processing, keys.dead, keys.done)])
         leases, died, kept = ([None] * len(part) if isinstance(a, BrokerRefused) else a for a in answers)
         for i, job_id in enumerate(part):
-            if raws[i] is not None:
-                job = with_times(
-                    snapshot(as_text(job_id), keys.queue, raws[i], found[start + i][1]), leases[i], died[i], kept[i]
-                )
+            raw = raws[i]
+            if raw is not None:
+                job = snapshot(as_text(job_id), keys.queue, raw, found[start + i][1])
+                job = with_times(job, leases[i], died[i], kept[i])
                 if state is None or job.state is state:
                     result.append(job)
     return result

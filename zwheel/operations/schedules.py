@@ -26,7 +26,7 @@ from zwheel.operations.occurrence import after_of, occurrence_job
 from zwheel.operations.read import each_alone, queues
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.payload.codec import Codec
-from zwheel.record import STATES
+from zwheel.record import STATES, read_fields
 from zwheel.schedules.definition import Definition, occurrence_id
 from zwheel.schedules.plan import Due, Outcome, drawn_back, replan
 from zwheel.schedules.state import (
@@ -470,14 +470,14 @@ def _past(past: Past, raw: bytes, until: Any, death: Any) -> Past:
     try:
         attempt = int(raw[2:6])
         ended, kept_until = score_ms(death), score_ms(until)
-        if kept_until is not None and raw[50:51] in b"2367" and raw[49:50] == b"0":
-            at = 51 + (32 if int(raw[49:51], 16) & 1 else 0)
-            ended = max(0, kept_until - int(raw[at : at + 10]))
+        keep = read_fields(raw)[0].get("k")
+        if kept_until is not None and keep is not None:
+            ended = max(0, kept_until - int(keep))
         return replace(
             past, state=str(STATES.get(chr(raw[1]), "")), attempt=attempt, ended_ms=ended,
             started_ms=int(raw[21:37]) // 1000 if attempt else None,
         )  # fmt: skip
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, UndecodableJob):
         return past  # another version wrote that job's record, or it is damaged
 
 

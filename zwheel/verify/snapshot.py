@@ -29,8 +29,9 @@ _CHARACTERS = 300
 _STATES = {"scheduled": "s", "processing": "p", "done": "d", "dead": "x", "cancelled": "c"}
 #: The keys of a shard that stay, and their types.
 _LASTING = {
-    "jobs": "hash", "days": "zset", "processing": "zset", "dead": "zset", "done": "zset", "dedup": "hash",
-    "dedup:expiry": "zset", "wake": "list", "meta": "hash", "workers": "hash", "schedules": "hash", "schedules:due": "zset",
+    "jobs": "hash", "bodies": "hash", "days": "zset", "processing": "zset", "dead": "zset", "done": "zset", "dedup": "hash",
+    "dedup:expiry": "zset", "wake": "list", "meta": "hash", "workers": "hash", "schedules": "hash",
+    "schedules:due": "zset",
 }  # fmt: skip
 _BUCKET = re.compile(r"wheel:[0-9]{8}")
 #: Whom jobs are offered to: hints, which hold no job and may outlast it.
@@ -112,11 +113,14 @@ def _queue(store: SyncStore, keys: ShardKeys, number: str) -> Iterator[dict[str,
         "meta": {_text(name): _text(value) for name, value in flat(meta)},
     }  # fmt: skip
     yield _line(keys.queue, us, head, [])
-    (ids,) = _ask(store, [("HKEYS", keys.jobs)])
-    for part in _parts(store, keys, sorted({*places, *ids})):
+    ids, apart = _ask(store, [("HKEYS", keys.jobs), ("HKEYS", keys.bodies)])
+    bodies = set(apart)
+    for part in _parts(store, keys, sorted({*places, *ids, *bodies})):
         (records,) = _ask(store, [("HMGET", keys.jobs, *part)])
+        large = [job_id for job_id in part if job_id in bodies]
+        sizes = dict(zip(large, _ask(store, [("HSTRLEN", keys.bodies, job_id) for job_id in large]), strict=True))
         jobs = [
-            {"id": _text(job_id), **_facts(keys, _text(job_id), raw), "in": places.get(job_id, [])}
+            {"id": _text(job_id), **_facts(keys, _text(job_id), raw, sizes.get(job_id)), "in": places.get(job_id, [])}
             for job_id, raw in zip(part, records or [None] * len(part), strict=True)
         ]
         yield _line(keys.queue, us, {"part": "jobs", "snapshot": number}, jobs)
@@ -138,16 +142,19 @@ def _parts(store: SyncStore, keys: ShardKeys, ids: Sequence[bytes]) -> Iterable[
         yield part
 
 
-def _facts(keys: ShardKeys, job_id: str, raw: bytes | None) -> dict[str, Any]:
+def _facts(keys: ShardKeys, job_id: str, raw: bytes | None, there: int | None) -> dict[str, Any]:
+    """What a record says. there: the size of the body that lies apart, None where there is none."""
     if raw is None:
-        return {"state": None}
+        return {"state": None} if there is None else {"state": None, "body": [0, there]}
     try:
         job = read_record(JobId(job_id), QueueName(keys.queue), raw)
     except UndecodableJob as error:
         return {"state": "?", "reason": str(error)[:200]}
+    body = {} if there is None and not job.bytes_apart else {"body": [job.bytes_apart, there or 0]}
     return {
         "state": _STATES[job.state], "attempt": job.attempt, "most": job.max_attempts, "fire": job.fire_at_ms,
         "token": job.token, "digest": job.dedup, "reason": shown(job.failures[-1].reason) if job.failures else "",
+        **body,
     }  # fmt: skip
 
 

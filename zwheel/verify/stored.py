@@ -35,12 +35,20 @@ def _each(runs: Runs, found: Findings) -> Iterator[Snapshot]:
 
 
 def i9_one_place(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """In every snapshot each job is in exactly one set, that of its state, by its own time."""
+    """In every snapshot each job is in exactly one set, that of its state, by its own time, and its body is where it says."""
     for snapshot in _each(runs, found):
         for job_id, seen in snapshot.jobs.items():
             places, state = seen.get("in", []), seen.get("state")
             job = f"{snapshot.queue}/{job_id}"
             kind = places[0][0].partition(":")[0] if places else ""
+            said, there = seen.get("body", (0, 0))
+            if said != there:
+                what = (
+                    "no record asks for" if not said else f"is not the one of {said:,} bytes that the record asks for"
+                )
+                found.add(f"a body of {there:,} bytes lies apart that {what}", _seen(snapshot, job_id, seen), job=job)
+            if state is None and not places:
+                continue
             if state is None:
                 found.add("a set lists a job that has no record", _seen(snapshot, job_id, seen), job=job)
             elif len(places) != 1:
