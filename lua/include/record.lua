@@ -4,9 +4,9 @@
 --  3-6    attempt               46-49  max attempts
 --  7-21   fire time, ms         50-51  how many fields follow, in hex
 --  52-    each field: letter, length of its value in bytes as 5 digits, value; then task '\n' body
--- Fields: B bytes of the body, which lies in `bodies`; D dedup digest; k keep, ms; f failures, lines of JSON. B has 7
--- digits, and is the first field. Who does not know an upper-case letter cannot read the record. A lower-case letter that
--- is not known is copied.
+-- Fields: B bytes of the body, which lies in `bodies`; D dedup digest; k keep, ms; f failures, lines of JSON. Who does
+-- not know an upper-case letter cannot read the record. A lower-case letter that is not known is copied. B has 7 digits, and
+-- is the first field.
 -- Version '1', of older records: 50-51 flags in hex (1 D, 2 k, 4 f), 52- [32 D] [10 k] [5 length, f] task '\n' body.
 -- The next transition writes it as version 2.
 local HEADER =

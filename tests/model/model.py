@@ -6,7 +6,7 @@ One method a transition, named like its script. Each takes the server's time in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.lua.shard import Keyspace
@@ -54,6 +54,8 @@ class Model:
     """By `id fire token`, as it is noted: fire time, token, and until when."""
     looks: dict[str, int] = field(default_factory=dict)
     """When each is looked at again, ms."""
+    large: Callable[[str, int], bool] = is_large
+    """Whether the job of an occurrence has a large body."""
 
     def scheduled(self) -> list[tuple[int, str]]:
         """Fire time and id of every job on the wheel, in the order they will be claimed."""
@@ -415,7 +417,7 @@ class Model:
         letters = ""
         for job_id, fire in told.jobs:
             letters += "i" if job_id in self.jobs else "c"
-            large = is_large(job_id, fire)
+            large = self.large(job_id, fire)
             entry = Entry(state="s", fire=fire, token=self.clock, most=3, keep=60_000, digest="", large=large)
             self.jobs.setdefault(job_id, entry)
         return letters

@@ -170,7 +170,9 @@ def _new_job(world: World) -> NewJob:
         options["delay"] = decisions.pick(DELAYS_S)
     if decisions.chance(0.3):
         options["keep"] = decisions.pick((60, 1, 86_400))
-    job = make_job(decisions.pick((TASK, TASK, RARE)), ["x"], {}, cast(JobOptions, options), POLICY)
+    # Some have a body that is so large that it lies apart.
+    args = ["x" * (1500 if options["retries"] == 1 else 1)]
+    job = make_job(decisions.pick((TASK, TASK, RARE)), args, {}, cast(JobOptions, options), POLICY)
     if not chosen:
         # Its own id is random by design; here it has to be the same in each run of a seed.
         job.id = JobId(f"g{len(world.ids):03d}")

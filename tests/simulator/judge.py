@@ -212,7 +212,7 @@ class Judge:
             must(life.state != "p", f"I4: {name} started while {life.token} holds it")
             must(life.state == "s", f"I13: {name} started out of {life.state}")
             if life.offered is not None and job["fire"] == life.offered != life.fire:
-                must(call.keys[8].endswith(f":{ALL}"), f"{name} was taken by one to whom it was not offered")
+                must(call.keys[9].endswith(f":{ALL}"), f"{name} was taken by one to whom it was not offered")
                 self._mark("taken as offered")
                 life.fire = life.offered
             must(job["fire"] == life.fire, f"{name} is due at {life.fire}, its record says {job['fire']}")

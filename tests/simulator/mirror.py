@@ -37,7 +37,8 @@ class Mirror:
         self.reset()
 
     def reset(self) -> None:
-        self.model = Model()
+        self._waiting: dict[str, bytes] = {}
+        self.model = Model(large=lambda job_id, fire: _is_large(self._waiting.get(job_id, TASK)))
         #: What pause and resume wrote, and they are no scripts.
         self.paused: str | None = None
         self._lanes: dict[str, tuple[str, list[Any]]] = {}
@@ -90,16 +91,20 @@ class Mirror:
         for raw_id in saved[7::2]:
             job = self.model.jobs.get(raw_id.decode())
             if job and job.state == "p" and job.token >= least and job.worker == call.args[2]:
-                answer += [raw_id, self._record(raw_id.decode())]
+                answer += [raw_id, self._given(raw_id.decode())]
         return answer
 
     def _record(self, job_id: str) -> bytes:
         job = self.model.jobs[job_id]
         stored = job.stored()
         rest = self._bodies[job_id]
-        if job.state in "dc":
+        if job.state in "dc" or job.large:
             return stored.removesuffix(TASK) + rest[: rest.index(b"\n") + 1]
         return stored.removesuffix(MODEL_REST) + rest
+
+    def _given(self, job_id: str) -> bytes:
+        """A record as a claim gives it: with its body."""
+        return self._record(job_id) + (_body(self._bodies[job_id]) if self.model.jobs[job_id].large else b"")
 
     def _enqueue(self, call: Call, given: int) -> Reply:
         wants, bodies, at = [], [], 3 + 2 * int(call.args[2])
@@ -108,9 +113,9 @@ class Mirror:
                 id=job["id"], at=job.get("at"), delay=job.get("delay", 0), digest=job.get("digest", ""),
                 window=job.get("window"), keep=job.get("keep", 0), most=job["most"], replace=_REPLACE[job.get("replace")],
             )  # fmt: skip
-            wants.append(want)
             tail: Any = call.args[at + 3]
             bodies.append(tail[tail.index(RARE if tail.endswith(RARE, 0, tail.index(b"\n") + 1) else TASK) :])
+            wants.append(replace(want, large=_is_large(bodies[-1])))
             at += 4
         next_ms = -(-given // 1000)
         if _moved(call, 2, [next_ms + want.delay if want.at is None else want.at for want in wants]):
@@ -142,7 +147,7 @@ class Mirror:
         if first and first != day:
             model.contact(given, lease)
             return ["moved", model.time, first]
-        ids = model.claim(given, worker=worker, lease=lease, limit=limit, knows=call.keys[8].endswith(f":{ALL}"))
+        ids = model.claim(given, worker=worker, lease=lease, limit=limit, knows=call.keys[9].endswith(f":{ALL}"))
         wheel = model.scheduled()
         next_day = day_of(wheel[0][0]) if wheel else ""
         next_fire = str(wheel[0][0]) if wheel and next_day == first else ""
@@ -151,7 +156,7 @@ class Mirror:
             "ok" if ids else "empty", given, next_fire, next_day, _ANYTHING, str(grace), str(model.jumps),
         ]  # fmt: skip
         for job_id in ids:
-            answer += [job_id.encode(), self._record(job_id)]
+            answer += [job_id.encode(), self._given(job_id)]
         return answer
 
     def _step_down(self, call: Call, given: int) -> Reply:
@@ -227,7 +232,7 @@ class Mirror:
         return self._letters(self.model.redrive(given, [job["id"] for job in call.trace(None).jobs]))
 
     def _purge(self, call: Call, given: int) -> Reply:
-        place = call.keys[5].removeprefix(self._prefix)
+        place = call.keys[6].removeprefix(self._prefix)
         model = self.model
         if place.startswith("wheel:"):
             scores = {
@@ -269,7 +274,7 @@ class Mirror:
         args: Sequence[Any] = call.args
         at = 2 + int(args[1])
         name, stamp, before = str(args[at]), int(args[at + 1]), str(args[at + 2])
-        self._waiting: dict[str, bytes] = {}
+        self._waiting = {}
         free, after = self._told(args, at + 3)
         busy = self._told(args, after)[0] if before else None
         word = self.model.advance(given, name, stamp, free, before, busy)
@@ -360,6 +365,8 @@ class Mirror:
             found.setdefault("meta", {})["paused"] = self.paused
         if "jobs" in found:
             found["jobs"] = {job_id: self._record(job_id) for job_id in found["jobs"]}
+        if "bodies" in found:
+            found["bodies"] = {job_id: _body(self._bodies[job_id]) for job_id in found["bodies"]}
         return found
 
     def differs(self, held: Keyspace) -> str | None:
@@ -390,6 +397,16 @@ def same(reply: Any, expected: Any) -> bool:
 
 def _plain(value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _body(rest: bytes) -> bytes:
+    """The body behind a task's name."""
+    return rest[rest.index(b"\n") + 1 :]
+
+
+def _is_large(rest: bytes) -> bool:
+    """Whether the body lies apart."""
+    return len(_body(rest)) > 1024
 
 
 def _claims(jobs: Sequence[Facts]) -> list[tuple[str, int]]:

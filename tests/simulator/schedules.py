@@ -77,5 +77,5 @@ def _definition(world: World, name: str) -> Definition:
         {}, DEFAULT, name, decisions.pick(("*/2 * * * * *", "*/5 * * * * *", "@every 7s", "0 * * * *")), "mail.send",
         queue=QUEUE, retries=2, keep=60, overlap=decisions.pick(("allow", "buffer_one", "skip")),
         misfire=decisions.pick(("fire_once", "skip", "fire_all")), misfire_limit=5, grace=decisions.pick((60, 0)),
-        jitter=decisions.pick((0, 0, 4)),
+        jitter=decisions.pick((0, 0, 4)), args=["x" * 1500] if name == "tock" else [],
     )  # fmt: skip

@@ -113,8 +113,8 @@ def _meant(error: Exception) -> object:
     return LATE if "ZWLATE" in str(error) else NOT_RUN
 
 
-_ALWAYS = ("jobs", "meta", "processing", "dead", "done", "days", "dedup", "dedup:expiry")
-_HASHES = ("jobs", "dedup", "meta", "workers", "schedules")
+_ALWAYS = ("jobs", "bodies", "meta", "processing", "dead", "done", "days", "dedup", "dedup:expiry")
+_HASHES = ("jobs", "bodies", "dedup", "meta", "workers", "schedules")
 
 
 def _reading(short: str, key: str) -> tuple[Any, ...]:
@@ -129,7 +129,7 @@ def _readable(short: str, reply: list[bytes]) -> Any:
     if short == "wake" or short.startswith("call:"):
         return [token.decode() for token in reply]
     pairs = zip(reply[::2], reply[1::2], strict=True)
-    if short == "jobs":
+    if short in ("jobs", "bodies"):
         return {name.decode(): raw for name, raw in pairs}
     if short in _HASHES:
         return {name.decode(): value.decode() for name, value in pairs}

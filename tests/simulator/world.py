@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.model.invariants import check_dedup, check_places, read
+from tests.model.invariants import check_bodies, check_dedup, check_places, read
 from tests.simulator.decisions import Decisions
 from tests.simulator.judge import Judge
 from tests.simulator.life import placed, touched
@@ -404,6 +404,7 @@ class World:
             stored == told, f"I1: Redis holds {_difference(stored, told)}, the answers said {_difference(told, stored)}"
         )
         check_places(held, jobs)
+        check_bodies(held, jobs)
         check_dedup(held, jobs)
         if self.mirror is not None:
             differs = self.mirror.differs(held)
