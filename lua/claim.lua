@@ -101,7 +101,7 @@ if first and taken < limit and used < BUDGET then
   end
 end
 if #ids > 0 then
-  local records, _, _, larger = read_within(jobs, ids, BUDGET - used, true)
+  local records, _, _, larger = read_within(jobs, ids, BUDGET - used, apart)
   large = large or larger
   local now_text = string.format('%015.0f', now_ms)
   local leases, changes, odd, odd_records = {}, {}, {}, {}

@@ -28,7 +28,8 @@
 --#include bodies
 --#include drop
 --#include wake
-local meta, replay_key, jobs, bodies, days, dedup, expiry = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local meta, replay_key, jobs, bodies, days = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local dedup, expiry = KEYS[6], KEYS[7]
 local request = ARGV[2]
 -- The largest body that a client may be set to send, with the longest header before it: 197 bytes.
 local RECORD_LIMIT = 2097152 + 197

@@ -7,7 +7,8 @@
 --      5 states of the records that belong in the set  6 how many of the first ones to pass over: those that were left
 --      alone; then, when only these are meant, the ids
 -- Returns ok, clock in µs, how many were deleted, and how many were left alone
--- It ends early when the records and bodies come to 2 MiB: ask again, for the ids too, until none was deleted or left alone.
+-- It ends early when the records and bodies come to 2 MiB: ask again, for the ids too, until none was deleted or left
+-- alone.
 -- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, or one.
 -- Keeps I9 I10 I11
 --#include clock
@@ -37,7 +38,7 @@ if #ARGV > 6 then
 else
   ids = redis.call('ZRANGE', set, '-inf', ARGV[4], 'BYSCORE', 'LIMIT', past, tonumber(ARGV[3]))
 end
-local records = read_within(jobs, ids, BUDGET, true)
+local records = read_within(jobs, ids, BUDGET, apart)
 local rest, stay, digests, owners = at_rest(ARGV[5], ids, records)
 local gone = 0
 if #rest > 0 then

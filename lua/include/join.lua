@@ -1,5 +1,5 @@
--- join: give each record of id, record, id, record, ... its body, where that lies in `bodies`. A worker misses a body that
--- is gone, since the record tells its size. Needs `record`.
+-- join: give each record of id, record, id, record, ... its body, where that lies in `bodies`. A worker misses a body
+-- that is gone, since the record tells its size. Needs `record`.
 local function join(bodies, claimed)
   local ids, places = {}, {}
   for i = 2, #claimed, 2 do

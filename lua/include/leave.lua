@@ -1,5 +1,5 @@
 -- leave: the one way out of processing. `out` tells what becomes of each job that a script takes out; `leave` writes it
--- all at once: first the places that the jobs go to, then their records, and their leases last. Needs `dedup` and `drop`.
+-- all at once: first the places that the jobs go to, then their records, and their leases last. Needs `dedup`, `drop`.
 -- out: gone, ids whose records go, at least {}; the other lists are nil where no move of `moves` made them.
 -- keys: jobs, processing, and of bodies, done, dead, dedup, expiry and days those that a move of the script needs.
 -- Where jobs are dead now, the script trims their set; for out.soonest, when it is there, somebody must wake.

@@ -32,7 +32,7 @@ local function take_offered(jobs, processing, bucket, offered, limit, start, now
     end
     local named, records, bytes, apart_too, _ = #ids, {}, 0, false, nil
     if named > 0 then
-      records, _, bytes, apart_too = read_within(jobs, ids, BUDGET - used, true)
+      records, _, bytes, apart_too = read_within(jobs, ids, BUDGET - used, apart)
       used, large = used + bytes, large or apart_too
     end
     for i = 1, #ids do

@@ -1,4 +1,4 @@
--- place: put occurrences' jobs on the wheel, unless their ids exist. `new` gathers them, and `placed` writes them at once.
+-- place: put occurrences' jobs on the wheel, unless their ids exist. `new` gathers them, and `placed` writes them.
 -- new: seen, the bucket of each id; records, bodies and members, what is to be written; large, the ids with a body that
 -- lies apart. Needs `bodies`.
 local function gather()

@@ -5,8 +5,8 @@
 --  7-21   fire time, ms         50-51  how many fields follow, in hex
 --  52-    each field: letter, length of its value in bytes as 5 digits, value; then task '\n' body
 -- Fields: B bytes of the body, which lies in `bodies`; D dedup digest; k keep, ms; f failures, lines of JSON. Who does
--- not know an upper-case letter cannot read the record. A lower-case letter that is not known is copied. B has 7 digits, and
--- is the first field.
+-- not know an upper-case letter cannot read the record. A lower-case letter that is not known is copied. B is the first
+-- field, and has 7 digits.
 -- Version '1', of older records: 50-51 flags in hex (1 D, 2 k, 4 f), 52- [32 D] [10 k] [5 length, f] task '\n' body.
 -- The next transition writes it as version 2.
 local HEADER =
@@ -135,7 +135,7 @@ local function with_failures(record, failures)
   return string.format('%02x', #others + 1) .. table.concat(others) .. field('f', failures) .. string.sub(record, task)
 end
 
--- tombstone: what stays of an ended job, by its renewed record: everything but its body, and the field that tells of it.
+-- tombstone: what stays of an ended job, by its renewed record: everything but its body, and the field B.
 local function tombstone(record, state)
   local _, _, _, task = fields(record)
   local line = string.find(record, '\n', task, true) or #record

@@ -1,7 +1,7 @@
 -- trim: cut the dead set to its size, oldest first, at most 100 and 2 MiB of them at a time; what goes is counted in
 -- meta. A job that is not dead stays, as if it had come now. Needs `slices`, `rests`, `behind`, `drop` and `count`.
 local function drop_dead(dead, jobs, bodies, meta, ids, now_ms)
-  local old, stay = at_rest('x', ids, (read_within(jobs, ids, BUDGET, true)))
+  local old, stay = at_rest('x', ids, (read_within(jobs, ids, BUDGET, apart)))
   put_behind(dead, stay, now_ms)
   if #old > 0 then
     redis.call('HDEL', jobs, unpack(old))

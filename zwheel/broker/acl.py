@@ -81,7 +81,7 @@ NEEDS: dict[Role, Needs] = {
         plain=frozenset(
             {
                 "acl|getuser", "acl|whoami", "config|get", "exists", "hkeys", "hmget", "hscan", "hsetnx",
-                "hstrlen", "info", "llen", "ltrim", "rpush", "scan", "time", "type", "unlink", "zmscore", "zrange", "zrem", "zscan",
+                "hlen", "hstrlen", "info", "llen", "ltrim", "rpush", "scan", "time", "type", "unlink", "zmscore", "zrange", "zrem", "zscan",
             }
         ),
         queues="RW",
