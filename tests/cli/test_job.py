@@ -233,3 +233,15 @@ def test_a_list_that_is_cut_says_so_and_names_the_queues(shell: Shell) -> None:
     assert (len(machine.documents), [(one["queues"], one["limit"]) for one in machine.errors]) == (3, [(["long"], 2)])
     assert shell.ok("job", "ls", "--limit", "3").err == ""
     assert shell.ok("job", "ls", "--limit", "2", "--offset", "1", "--queue", "long").err == ""
+
+
+def test_a_large_body_is_shown_and_one_that_is_gone_is_said(shell: Shell, hand: Hand) -> None:
+    numbers = [number * number for number in range(2_000)]
+    shell.ok("enqueue", "t", str(numbers), "--id", "b")
+    keys = hand.session.keys("default")
+    assert hand.store.send([("HLEN", keys.bodies)]) == [1]
+    assert shell.ok("job", "show", "b", "--json").document["args"] == [numbers]
+    hand.store.send([("HDEL", keys.bodies, "b")])
+    assert "cannot be read: its body of " in shell.ok("job", "show", "b").out
+    document = shell.ok("job", "show", "b", "--json").document
+    assert document["args"] is None and "is gone from Redis" in document["undecodable"]

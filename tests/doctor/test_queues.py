@@ -12,6 +12,7 @@ from tests.endings import bury
 from tests.servers import RedisServer
 from tests.skew.hand import QUEUE, Hand
 from zwheel import SyncWheel
+from zwheel.payload.codec import Codec
 from zwheel.times import DAY_MS, day_of
 
 DIGEST = "0123456789abcdef" * 2
@@ -361,3 +362,26 @@ def test_the_walk_over_the_keys_of_a_server_has_an_end(
     texts = [f["text"] for f in doctor(url).findings if f.get("check") == "keyspace"]
     assert texts[0].startswith("only 50 keys of this server were looked at")
     assert all(len(text) < 600 for text in texts)
+
+
+def test_large_bodies_are_held_against_the_records_that_ask_for_them(
+    hand: Hand, client: redis.Redis, doctor: Doctor, url: str
+) -> None:
+    keys = hand.keys
+    with SyncWheel(url, namespace="zw", codec=Codec(compress_over=None)) as wheel:
+        for name in ("whole", "lost", "cut"):
+            wheel.enqueue("mail.send", args=["x" * 5_000], queue=QUEUE, id=name, delay=60)
+    assert client.hlen(keys.bodies) == 3
+    assert doctor(url).of("places")["text"] == "schema 1, 3 jobs, each in its place"
+    client.hdel(keys.bodies, "lost")
+    client.hset(keys.bodies, "cut", b"half of it")
+    client.hset(keys.bodies, "nobody's", b"y" * 2_000)
+    told = doctor(url)
+    assert told.code == 6
+    texts = {f["level"]: f for f in told.findings if f.get("check") == "bodies"}
+    assert "1 large body without a job" in texts["warning"]["text"] and "nobody's" in texts["warning"]["text"]
+    assert "2 jobs whose large bodies are gone" in texts["problem"]["text"] and "cut, lost" in texts["problem"]["text"]
+    mended = doctor(url, "--repair", "--yes")
+    assert [f["repaired"] for f in mended.findings if "repaired" in f] == [1]
+    assert sorted(client.hkeys(keys.bodies)) == [b"cut", b"whole"]
+    assert doctor(url).code == 6, "what is gone cannot be brought back"

@@ -177,6 +177,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert claimed.word == ("ok" if expected else "empty")
         names = [raw.decode() for raw in claimed.jobs[::2]]
         assert names == expected
+        assert claimed.jobs[1::2] == [self.model.jobs[job_id].given() for job_id in names]
         assert (claimed.now_us, claimed.jumps) == (self.given, self.model.jumps)
         assert claimed.day == self.model.first_day()
         self.remember(claimed.jobs, claimed.now_us // 1000)

@@ -78,7 +78,6 @@ MUTANTS = (
     Fault("a claim is without its body", "claim.lua", "if large then\n  join(bodies, claimed)\nend", ""),
     Fault("an occurrence leaves its body", "define.lua", "drop_bodies(bodies, bare)", ""),
     Fault("what is purged leaves its body", "purge.lua", "drop_bodies(bodies, rest)", ""),
-    Fault("what is pruned leaves its body", "include/trim.lua", "drop_bodies(bodies, old)", "", ("prune",)),
     Fault("a purged day stays in the index", "purge.lua", "if ARGV[2] ~= '' and", "if false and"),
 )  # fmt: skip
 

@@ -160,7 +160,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("an edit does not say what has started", "define.lua", "if #started > 0 then", "if false then", first="tables"),
     _mutant("what is taken back stays on the wheel", "define.lua", "redis.call('ZREM', keys[bucket], unpack(off))", "local _ = keys"),
     _mutant("what is taken back keeps its record", "define.lua", "redis.call('HDEL', jobs, unpack(dropped))", "local _ = jobs"),
-    _mutant("a day that an edit emptied stays", "define.lua", "if days_of[bucket] ~= '' and not members[bucket] and redis.call('EXISTS', keys[bucket]) == 0 then", "if false then", first="tables"),
+    _mutant("a day that an edit emptied stays", "define.lua", "if days_of[bucket] ~= '' and not added.members[bucket] and redis.call('EXISTS', keys[bucket]) == 0 then", "if false then", first="tables"),
     _mutant("a deleted schedule stays due", "define.lua", "redis.call('ZREM', due, name)\nelse", "else", first="tables"),
     # Waiting.
     _mutant("nobody is woken", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", "enqueue", first="tables"),

@@ -180,6 +180,16 @@ def listed_without_a_record(book: Book) -> None:
     book.snapshot(5_000, {"a": on_wheel(60_000) | {"state": None, "fire": None}})
 
 
+def without_its_body(book: Book) -> None:
+    book.enqueue("a", fire=60_000)
+    book.snapshot(5_000, {"a": on_wheel(60_000, body=[5_000, 0])})
+
+
+def body_of_nobody(book: Book) -> None:
+    book.enqueue("a", fire=60_000)
+    book.snapshot(5_000, {"a": on_wheel(60_000, body=[0, 5_000])})
+
+
 def in_the_wrong_set(book: Book) -> None:
     book.enqueue("a", fire=60_000)
     book.snapshot(5_000, {"a": on_wheel(60_000, **{"in": [["dead", HOUR]]})})
@@ -431,6 +441,8 @@ BAD: dict[str, Bad] = {
     "in two places": ({"I9"}, 1, in_two_places),
     "in no place": ({"I9"}, 1, in_no_place),
     "listed without a record": ({"I9"}, 1, listed_without_a_record),
+    "without its body": ({"I9"}, 1, without_its_body),
+    "a body of nobody": ({"I9"}, 1, body_of_nobody),
     "in the wrong set": ({"I9"}, 1, in_the_wrong_set),
     "day not in the index": ({"I10"}, 2, day_not_in_the_index),
     "empty day in the index": ({"I10"}, 1, empty_day_in_the_index),

@@ -14,11 +14,13 @@ import pytest
 from zwheel import SyncWheel
 from zwheel.broker.store import SyncStore
 from zwheel.calls import Session, claim, day_name, read_claim
+from zwheel.payload.codec import Codec
 from zwheel.times import DAY_MS
 from zwheel.workers import WorkerSettings
 from zwheel.workers import renewer as keeper_module
 from zwheel.workers.alive import is_running
-from zwheel.workers.renewer import Renewer, Stillness, renew
+from zwheel.workers.renewer import Renewal, Renewer, Stillness, renew
+from zwheel.workers.timeouts import Timeouts
 
 
 def _claim_one(url: str, worker: str, lease_ms: int) -> tuple[SyncStore, Session, str]:
@@ -108,3 +110,26 @@ def test_it_ends_when_its_worker_closes_the_pipe(url: str) -> None:
     renewer.tick()
     renewer.close()
     assert not is_running(renewer.pid)
+
+
+def test_the_timeout_of_a_large_job_is_read_with_its_body(url: str) -> None:
+    with SyncWheel(url, namespace="zw", codec=Codec(compress_over=None)) as wheel:
+
+        @wheel.task(name="large")
+        def work(text: str) -> None: ...
+
+        job = wheel.enqueue("large", args=["x" * 5_000], id="large", timeout=0.001)
+    session = Session("zw", caller="aaaaaaaa")
+    store = SyncStore(url, session)
+    keys = session.keys("default")
+    settings = WorkerSettings(lease_ms=500)
+    renewal = Renewal(url, "zw", "aaaaaaaa", settings, None, Timeouts({"large": work}, Codec(compress_over=None)))
+    time.sleep(0.002)
+    with session.lane() as lane:
+        day = day_name(job.fire_at_ms // DAY_MS)
+        (reply,) = store.send([claim(keys, day=day, worker="aaaaaaaa", lease_ms=60_000, limit=9, lane=lane)])
+    assert read_claim(reply).jobs[::2] == [b"large"]
+    assert not renewal.run()
+    time.sleep(0.55)
+    assert renewal.run(), "its timeout and a lease are over"
+    store.close()

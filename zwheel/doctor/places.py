@@ -35,8 +35,8 @@ class Suspects:
 
     jobs: int = 0
     """How many records there are."""
-    large: int = 0
-    """How many of them have a body that lies apart."""
+    bodies: int = 0
+    """How many bodies that lie apart these records ask for, as far as they are there."""
     unreadable: int = 0
     """How many of them this version cannot read."""
     held: int = 0
@@ -194,9 +194,9 @@ def _look_at_records(
                     if score is None:
                         found.add(job_id, *([belongs[job_id]] if job_id in belongs else []))
         if large:
-            found.large += len(large)
             sizes = yield [("HSTRLEN", keys.bodies, job_id) for job_id in large]
             for (job_id, size), there in zip(large.items(), sizes, strict=True):
+                found.bodies += there > 0
                 if size != there:
                     found.add(job_id, *([belongs[job_id]] if job_id in belongs else []))
         if unreadable:
@@ -215,10 +215,10 @@ def _look_at_records(
 
 
 def _look_at_bodies(keys: ShardKeys, found: Suspects) -> Steps[None]:
-    """The bodies that lie apart, where there are more or fewer than records that ask for one."""
+    """The bodies that lie apart, where there are others than those that records ask for."""
     (count,) = yield (("HLEN", keys.bodies),)
     cursor = 0
-    while count != found.large:
+    while count != found.bodies:
         (reply,) = yield (("HSCAN", keys.bodies, cursor, "COUNT", _BODIES),)
         ids = [job_id for job_id, _ in flat(reply[1])]
         if ids:
