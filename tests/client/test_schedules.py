@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.servers import RedisServer
+from tests.skew.hand import QUEUE, Hand
 from zwheel import (
     InvalidInput,
     InvalidTime,
@@ -353,3 +354,15 @@ async def test_the_blocking_client_does_the_same(blocking: SyncWheel) -> None:
     assert len(blocking.schedules()) == 1
     blocking.remove_schedule("s")
     assert blocking.schedules() == []
+
+
+async def test_the_history_tells_when_an_occurrence_ended(wheel: Wheel, fresh: RedisServer) -> None:
+    await wheel.add_schedule(wheel.new_schedule("s", FAR, "t", queue=QUEUE, keep=3_600))
+    await wheel.trigger_schedule("s")
+    hand = Hand(fresh.url, "aaaaaaaa")
+    held = hand.claim()
+    before = hand.now_ms()
+    assert hand.complete(held) == "d"
+    (past,) = await wheel.schedule_history("s")
+    assert past.state == "done" and past.ended_ms is not None and before <= past.ended_ms <= hand.now_ms()
+    hand.store.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from .bad_schedules import SCHEDULES
+from .bad_snapshots import SNAPSHOTS
 from .book import DAY, DIGEST, DIGEST2, HOUR, Book, dead, on_wheel, processing, token, us
 
 #: Name -> the promises that break, the longest witness allowed, and what is written down.
@@ -162,58 +163,6 @@ def attempt_that_never_was(book: Book) -> None:
     book.claim("a", 10)
     book.settle("release", "a", 20, of=10, fire=0)
     book.claim("a", 30, attempt=2)
-
-
-def in_two_places(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    both = [[f"wheel:{DAY}", HOUR + 60_000], ["processing", HOUR + 60_000]]
-    book.snapshot(5_000, {"a": on_wheel(60_000, **{"in": both})})
-
-
-def in_no_place(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000, **{"in": []})})
-
-
-def listed_without_a_record(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000) | {"state": None, "fire": None}})
-
-
-def without_its_body(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000, body=[5_000, 0])})
-
-
-def body_of_nobody(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000, body=[0, 5_000])})
-
-
-def in_the_wrong_set(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000, **{"in": [["dead", HOUR]]})})
-
-
-def day_not_in_the_index(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000)}, days=())
-
-
-def empty_day_in_the_index(book: Book) -> None:
-    book.enqueue("a")
-    book.run("a")
-    book.snapshot(5_000, {}, days=(DAY,))
-
-
-def in_the_bucket_of_another_day(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000, **{"in": [["wheel:20400101", HOUR + 60_000]]})})
-
-
-def at_another_time_than_its_record(book: Book) -> None:
-    book.enqueue("a", fire=60_000)
-    book.snapshot(5_000, {"a": on_wheel(60_000) | {"fire": HOUR + 1}})
 
 
 def dedup_pair(book: Book) -> None:
@@ -415,6 +364,7 @@ def late_after_a_restart(book: Book) -> None:
 
 BAD: dict[str, Bad] = {
     **SCHEDULES,
+    **SNAPSHOTS,
     "lost": ({"I1"}, 2, lost),
     "lost after a retry": ({"I1"}, 2, lost_after_a_retry),
     "left when drained": ({"I1"}, 2, left_when_drained),
@@ -438,16 +388,6 @@ BAD: dict[str, Bad] = {
     "reaped past the last attempt": ({"I8"}, 2, reaped_past_the_last_attempt),
     "crash not counted": ({"I8"}, 2, crash_not_counted),
     "attempt that never was": ({"I8"}, 2, attempt_that_never_was),
-    "in two places": ({"I9"}, 1, in_two_places),
-    "in no place": ({"I9"}, 1, in_no_place),
-    "listed without a record": ({"I9"}, 1, listed_without_a_record),
-    "without its body": ({"I9"}, 1, without_its_body),
-    "a body of nobody": ({"I9"}, 1, body_of_nobody),
-    "in the wrong set": ({"I9"}, 1, in_the_wrong_set),
-    "day not in the index": ({"I10"}, 2, day_not_in_the_index),
-    "empty day in the index": ({"I10"}, 1, empty_day_in_the_index),
-    "in another day's bucket": ({"I10"}, 1, in_the_bucket_of_another_day),
-    "at another time": ({"I10"}, 1, at_another_time_than_its_record),
     "dedup pair": ({"I11"}, 2, dedup_pair),
     "dedup window cut short": ({"I11"}, 3, dedup_window_cut_short),
     "refused for one that ended": ({"I11"}, 2, refused_for_one_that_ended),
