@@ -34,6 +34,8 @@ _MIX: tuple[tuple[float, Draw], ...] = (
     (1, lambda rng: ("quick", ("one", "too", "many"))),
     (0.15, lambda rng: ("crash", ())),
 )
+#: The part of all jobs that has a large body.
+_LARGE = 0.03
 _WEIGHTS = [weight for weight, _ in _MIX]
 _DRAWS = [make for _, make in _MIX]
 
@@ -93,4 +95,7 @@ class Maker:
 
     def _job(self, name: str, args: tuple[Any, ...], queue: str, **options: Any) -> NewJob:
         retries = 1 if name in ("crash", "failing", "overdue", "overdue_thread") else 25
+        if self._rng.random() < _LARGE:
+            # It does not compress, so the body lies apart from the record.
+            options["headers"] = {"filler": self._rng.randbytes(self._rng.choice((700, 2_000, 20_000))).hex()}
         return self._wheel.new_job(name, args=args, queue=queue, retries=retries, **options)
