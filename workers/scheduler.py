@@ -46,7 +46,7 @@ BACKSTOP_S = (2.5, 5.0)
 EMPTY_BACKSTOP_S = (5.0, 10.0)
 #: An idle worker sleeps so many times as long as the timekeeper and the second, but no longer than until the first
 #: schedule that it knows is due.
-_IDLE_FACTOR = 3
+_IDLE_FACTOR = 4
 #: A schedule that is further away than this by the estimate of the server's clock is not looked at by its own, seconds.
 _FAR_S = 30.0
 #: How many schedules one call advances: computing and storing them may not keep running jobs waiting.

@@ -29,7 +29,7 @@ async def test_an_idle_worker_looks_for_new_schedules_less_often_and_is_in_time_
 ) -> None:
     keys = store.session.keys("default")
     scheduler = Scheduler(store, keys, DEFAULT, lambda: idle)
-    factor = 3 if idle else 1
+    factor = 4 if idle else 1
     empty = [await scheduler._turn() for _ in range(50)]
     assert EMPTY_BACKSTOP_S[0] * factor <= min(empty) <= max(empty) <= EMPTY_BACKSTOP_S[1] * factor
     with fresh.client() as client:
