@@ -372,6 +372,7 @@ def test_large_bodies_are_held_against_the_records_that_ask_for_them(
         for name in ("whole", "lost", "cut"):
             wheel.enqueue("mail.send", args=["x" * 5_000], queue=QUEUE, id=name, delay=60)
     assert client.hlen(keys.bodies) == 3
+    assert "no kind" not in str(doctor(url).findings), "their key is known"
     assert doctor(url).of("places")["text"] == "schema 1, 3 jobs, each in its place"
     client.hdel(keys.bodies, "lost")
     client.hset(keys.bodies, "cut", b"half of it")

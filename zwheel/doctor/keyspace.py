@@ -28,7 +28,7 @@ _KEY = re.compile(rf"\{{{_NAME}:{_NAME}:(\d+)\}}:([a-z:]+?)(\d{{8}}|(?<=:)[0-9a-
 _REPLAY = re.compile(rf"\{{{_NAME}:{_NAME}:0\}}:replay:[^:]+:[^:]+\Z")
 #: Keys whose queue is known by them, and those that say nothing about it.
 _TELLING = frozenset({"jobs", "meta", "days", "processing", "dead", "done"})
-_OTHERS = frozenset({"dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due"})
+_OTHERS = frozenset({"bodies", "dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due"})
 
 
 @dataclass(slots=True)
