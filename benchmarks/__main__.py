@@ -25,6 +25,7 @@ BENCHMARKS = {
     "bulk": "bulk",
     "drain": "drain",
     "lateness": "lateness",
+    "rates": "rates",
     "idle": "idle",
     "memory": "memory",
     "flood": "flood",

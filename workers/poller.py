@@ -36,6 +36,7 @@ from .runner import Runner
 from .scheduler import Scheduler
 from .settings import WorkerSettings
 from .settler import Read, Settler
+from .timer import Timer
 from .watch import Founding
 
 log = escaped("zwheel.worker")
@@ -85,6 +86,7 @@ class Poller:
         self._listener = Listener(store.url)
         self._listening: asyncio.Task[None] | None = None
         self._kicked = asyncio.Event()
+        self._timer = Timer(self._on_time)
         self._due = True
         self._day = ""
         self._wake_at = 0.0
@@ -184,6 +186,7 @@ class Poller:
             if self._listening is not None:
                 self._listening.cancel()
                 await asyncio.gather(self._listening, return_exceptions=True)
+            self._timer.close()
             await self._listener.aclose()
 
     async def _resign(self) -> None:
@@ -330,15 +333,13 @@ class Poller:
             return
         if self._listening is None:
             self._listening = asyncio.create_task(self._listen())
-        loop = asyncio.get_running_loop()
         GARBAGE.tidy(self._wake_at - time.monotonic())
-        left = self._wake_at - time.monotonic()
-        if left > 0:
-            timer = loop.call_later(left, self._on_time)
+        if self._wake_at > time.monotonic():
+            self._timer.set(self._wake_at)
             try:
                 await self._kicked.wait()
             finally:
-                timer.cancel()
+                self._timer.cancel()
         else:
             self._due = not self._peeks
 

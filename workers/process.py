@@ -27,6 +27,7 @@ from .renewer import Renewer
 from .settings import WorkerSettings
 from .stopping import Stopper, end_now
 from .timeouts import Timeouts
+from .timer import timer_descriptors
 from .watchdog import write_stacks_when_asked
 from .worker import Worker
 
@@ -170,7 +171,7 @@ async def _serve(worker: Worker, renewer: Renewer, stopper: Stopper, line: socke
     pool = _ToThread(thread_name_prefix=TO_THREAD)
     loop.set_default_executor(pool)
     ends = [renewer.wake_up, *loop_descriptors(loop), *([] if line is None else [line.fileno()])]
-    FORKS.guard(lambda: [*ends, *open_descriptors(), *worker.descriptors()])
+    FORKS.guard(lambda: [*ends, *open_descriptors(), *timer_descriptors(), *worker.descriptors()])
     stopper.listen(renewer.wake_up)
     if line is not None:
         listen(line, stopper.parent_asked, stopper.parent_gone)
