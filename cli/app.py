@@ -52,7 +52,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def _shared(
     url: Annotated[
         str | None,
-        typer.Option("--url", "-u", metavar="URL", help="Redis: redis://, rediss:// or unix://; else ZWHEEL_URL."),
+        typer.Option(
+            "--url",
+            "-u",
+            metavar="URL",
+            help="Redis: redis://, rediss://, redis+sentinel:// or unix://; else ZWHEEL_URL.",
+        ),
     ] = None,
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Prefix of all keys; else zw.")

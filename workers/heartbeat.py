@@ -229,10 +229,16 @@ class Heartbeat(PartThread):
 def is_near(url: str) -> bool:
     """Whether a server that refuses a connection is away for all: it is on this machine, and no route lies between."""
     address = parse_url(url)
-    if address.scheme in ("unix", "memory") or address.host == "localhost":
+    if address.scheme in ("unix", "memory"):
+        return True
+    return all(_is_loopback(host) for host, _ in address.hosts or ((address.host, address.port),))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(address.host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

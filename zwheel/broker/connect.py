@@ -16,6 +16,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -32,6 +33,7 @@ from zwheel._version import __version__
 from zwheel.broker.address import MEMORY_BANNER, Address, mask_url, parse_url
 from zwheel.broker.errors import ConnectFailed, scrub, translate
 from zwheel.broker.files import check_files, login
+from zwheel.broker.sentinel import ASK_S, AsyncToPrimary, Sentinels, SyncToPrimary
 from zwheel.broker.wire import Bounded
 from zwheel.errors import BrokerRefused, ConfigError
 from zwheel.outside import escaped
@@ -180,12 +182,36 @@ class _SyncUnix(_SyncHandshake, redis.UnixDomainSocketConnection):
     pass
 
 
+class _AsyncTcpToPrimary(_AsyncHandshake, AsyncToPrimary, async_connection.Connection):
+    pass
+
+
+class _AsyncTlsToPrimary(_AsyncHandshake, AsyncToPrimary, async_connection.SSLConnection):
+    pass
+
+
+class _SyncTcpToPrimary(_SyncHandshake, SyncToPrimary, redis.Connection):
+    pass
+
+
+class _SyncTlsToPrimary(_SyncHandshake, SyncToPrimary, redis.SSLConnection):
+    pass
+
+
 _ASYNC_CLASSES: dict[str, type[async_connection.AbstractConnection]] = {
     "redis": _AsyncTcp,
     "rediss": _AsyncTls,
     "unix": _AsyncUnix,
+    "redis+sentinel": _AsyncTcpToPrimary,
+    "rediss+sentinel": _AsyncTlsToPrimary,
 }
-_SYNC_CLASSES: dict[str, Any] = {"redis": _SyncTcp, "rediss": _SyncTls, "unix": _SyncUnix}
+_SYNC_CLASSES: dict[str, Any] = {
+    "redis": _SyncTcp,
+    "rediss": _SyncTls,
+    "unix": _SyncUnix,
+    "redis+sentinel": _SyncTcpToPrimary,
+    "rediss+sentinel": _SyncTlsToPrimary,
+}
 
 
 def connect_async(
@@ -203,11 +229,10 @@ def connect_async(
     if address.scheme == "memory":
         return _memory_async(address)
     pool = redis.asyncio.BlockingConnectionPool(
-        connection_class=_ASYNC_CLASSES[address.scheme],
+        connection_class=_ASYNC_CLASSES[_way(address)],
         max_connections=max_connections,
         timeout=timeout_s,
-        **_connection_settings(address, timeout_s, name),
-        retry=AsyncRetry(NoBackoff(), 0),
+        **_settings(address, timeout_s, name, asynchronous=True),
     )
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -221,10 +246,9 @@ def connect_blocking(url: str, *, name: str | None = None) -> redis.asyncio.Redi
     if address.scheme == "memory":
         return _memory_async(address)
     pool = redis.asyncio.ConnectionPool(
-        connection_class=_ASYNC_CLASSES[address.scheme],
+        connection_class=_ASYNC_CLASSES[_way(address)],
         max_connections=1,
-        **_connection_settings(address, None, name),
-        retry=AsyncRetry(NoBackoff(), 0),
+        **_settings(address, None, name, asynchronous=True),
     )
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -241,11 +265,10 @@ def connect_sync(
         return _memory_sync(address)
     make_pool: Any = redis.BlockingConnectionPool  # its constructor has no annotations
     pool = make_pool(
-        connection_class=_SYNC_CLASSES[address.scheme],
+        connection_class=_SYNC_CLASSES[_way(address)],
         max_connections=max_connections,
         timeout=timeout_s,
-        **_connection_settings(address, timeout_s, name),
-        retry=SyncRetry(NoBackoff(), 0),
+        **_settings(address, timeout_s, name, asynchronous=False),
     )
     return redis.Redis.from_pool(pool)
 
@@ -265,6 +288,28 @@ def _warn(address: Address) -> None:
             "INSECURE TLS to %s: %s: whoever sits on the way can read and change every job, and learns the password; "
             "name your own authority with ssl_ca_certs=/path/ca.pem instead", shown, what,
         )  # fmt: skip
+
+
+def _way(address: Address) -> str:
+    """What the class of a connection is chosen by."""
+    return f"{address.scheme}+sentinel" if address.kind == "sentinel" else address.scheme
+
+
+def _settings(address: Address, timeout_s: float | None, name: str | None, *, asynchronous: bool) -> dict[str, Any]:
+    """What a connection is made with, its way to the primary included."""
+    retry: Any = AsyncRetry(NoBackoff(), 0) if asynchronous else SyncRetry(NoBackoff(), 0)
+    settings = {**_connection_settings(address, timeout_s, name), "retry": retry}
+    if address.kind == "sentinel":
+        classes: Any = _ASYNC_CLASSES if asynchronous else _SYNC_CLASSES
+        user, password = address.sentinel_username, address.sentinel_password
+        of_sentinels = replace(address, username=user, password=password, password_file="", db=0)
+        asked = _connection_settings(of_sentinels, ASK_S, None) | {"socket_connect_timeout": ASK_S}
+
+        def ask(host: str, port: int) -> Any:
+            return classes[address.scheme](**{**asked, "retry": retry, "host": host, "port": port})
+
+        settings |= {"sentinels": Sentinels(address), "ask": ask}
+    return settings
 
 
 def _connection_settings(address: Address, timeout_s: float | None, name: str | None) -> dict[str, Any]:

@@ -19,6 +19,14 @@ class ConnectFailed(client_errors.ConnectionError):
     """No connection could be made, so nothing was sent. The cause is chained."""
 
 
+class NoPrimary(client_errors.ConnectionError):
+    """The sentinels do not answer, or name what is no primary: for now."""
+
+
+class Misdirected(client_errors.ConnectionError):
+    """The URL leads to a server of another kind, or names a primary that the sentinels do not know."""
+
+
 #: How the message of BrokerUnavailable ends.
 NOT_CARRIED_OUT = "; the request was not carried out"
 _UNAVAILABLE = "unavailable"
@@ -29,6 +37,8 @@ _REFUSED = "refused"
 #: What each exception class of redis-py means for the request. A class that is not here is treated as its parent.
 _BY_CLASS: dict[type[BaseException], str] = {
     ConnectFailed: _UNAVAILABLE,
+    NoPrimary: _UNAVAILABLE,
+    Misdirected: _REFUSED,
     client_errors.RedisError: _UNKNOWN,
     client_errors.ConnectionError: _UNKNOWN,
     client_errors.TimeoutError: _UNKNOWN,
@@ -91,6 +101,7 @@ _CURES = {
     "WRONGPASS": "check the user name and the password in the URL",
     "NOPERM": "give this Redis user its rights: `{acl}` prints the rules",
     "READONLY": "this is a replica: connect to the primary",
+    "DEMOTED": "it is no primary any more: the sentinels are asked again",
     "MISCONF": "it cannot write to its disk: free space there, then look at its log",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for: bring them back",
     "DENIED": "its protected mode lets nobody in from outside: give it a password or a bind address",
@@ -105,6 +116,7 @@ _CURES = {
     "NO TLS": "its port may be one without TLS: then write redis://",
     "HUNG UP": "its port may be one without TLS: then write redis://; or it wants a certificate that it trusts: "
     "ssl_certfile and ssl_keyfile",
+    "LACKS": "it lacks a command that zwheel needs; if it is a sentinel, write redis+sentinel://host:port/mymaster",
     "CLOSED": "it hung up at once: if its port wants TLS, write rediss://",
     "ABSENT": "is it running? Start it, or set ZWHEEL_URL to where one runs",
     "NO HOST": "check the name of the host",
@@ -138,6 +150,12 @@ def translate(error: BaseException, url: str, acl: Callable[[], str] = lambda: "
     if isinstance(error, ConnectFailed) and code not in _CURES:
         code = _why_not_connected(told, reason, url) or code
     where = mask_url(url)
+    if isinstance(told, Misdirected):
+        return BrokerRefused(f"cannot use {where}: {reason}")
+    if code == "READONLY" and "+sentinel:" in url:
+        kind, code = _UNAVAILABLE, "DEMOTED"
+    if code in ("", "ERR") and reason.startswith("unknown command"):
+        code = "LACKS"
     cure = f": {_CURES[code]}" if code in _CURES else ""
     if code == "NOPERM":
         cure = cure.format(acl=acl())
@@ -213,11 +231,19 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
+def why(error: BaseException) -> str:
+    """Why a connection failed, in the words of the first error of its chain."""
+    return _code_and_reason(list(_chain(error))[-1])[1]
+
+
 def _most_telling(error: BaseException) -> BaseException:
     """A failed connection wraps its cause, several times over: find the error that says why it failed."""
     if not isinstance(error, ConnectFailed):
         return error
     links = [link for link in _chain(error) if isinstance(link, Exception)]
+    ours = [link for link in links if isinstance(link, (NoPrimary, Misdirected))]
+    if ours:
+        return ours[-1]
     refusals = [link for link in links if _class_kind(link) == _REFUSED]
     return refusals[-1] if refusals else links[-1]
 
