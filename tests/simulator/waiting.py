@@ -32,6 +32,7 @@ from zwheel.policy import make_policy
 from zwheel.record import record_tail
 from zwheel.times import day_of
 from zwheel.workers import poller as poller_module
+from zwheel.workers import timer
 from zwheel.workers.claims import Slots
 from zwheel.workers.newcomer import Newcomer
 from zwheel.workers.peers import Peers, about_tasks, group_of
@@ -417,7 +418,11 @@ def _in_virtual_time(times: Times, rng: random.Random) -> Iterator[asyncio.Abstr
     state = random.getstate()
     random.seed(rng.random())
     try:
-        with patch.object(time, "monotonic", times.monotonic), patch.object(time, "monotonic_ns", times.monotonic_ns):
+        with (
+            patch.object(time, "monotonic", times.monotonic), patch.object(time, "monotonic_ns", times.monotonic_ns),
+            # A timer of the system knows nothing of virtual time: those of the event loop do.
+            patch.object(timer, "_create", side_effect=OSError),
+        ):  # fmt: skip
             yield loop
             # What still runs ends with the loop.
             rest = asyncio.all_tasks(loop)
