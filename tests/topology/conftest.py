@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.groups import Cluster
+from tests.groups import Cluster, SentinelGroup
 from tests.servers import binary_of
 
 
@@ -28,3 +28,12 @@ def cluster(server_kind: str, _clusters: dict[str, Cluster]) -> Cluster:
         _clusters[server_kind] = Cluster(binary).start()
     _clusters[server_kind].flush()
     return _clusters[server_kind]
+
+
+@pytest.fixture
+def group() -> Iterator[SentinelGroup]:
+    """A group of the test's own."""
+    binary = binary_of("redis") or binary_of("valkey")
+    assert binary is not None
+    with SentinelGroup(binary) as made:
+        yield made
