@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zwheel.keys import check_name
+from zwheel.keys import check_name, queue_of
 
 from .app import command, single
 from .context import GIVE_UP_S, Context
@@ -55,6 +55,7 @@ async def doctor(
     from zwheel.calls import Session
     from zwheel.config import resolve_url
     from zwheel.doctor import check_redis, check_rights, known_queues
+    from zwheel.operations.shards import shards_of
 
     names = [check_name(name) for name in dict.fromkeys(queue or ())]
     settings = ctx.settings()
@@ -66,9 +67,11 @@ async def doctor(
         _tell(ctx, found)
         keyspace = await store.drive(known_queues(store.session))
         _tell(ctx, keyspace.findings)
-        rights = await store.drive(check_rights(store.session, names or keyspace.names))
+        queues = list(dict.fromkeys(names or map(queue_of, keyspace.names)))
+        rights = await store.drive(check_rights(store.session, queues))
         _tell(ctx, rights)
-        healths = await _look(ctx, store, names or keyspace.names, keyspace)
+        shards = [shard for name in names for shard in await store.drive(shards_of(store.session, name))]
+        healths = await _look(ctx, store, shards or keyspace.names, keyspace)
         if repair and await _repair(ctx, store, healths):
             keyspace = await store.drive(known_queues(store.session))
             healths = await _look(ctx, store, [health.queue for health in healths], keyspace)
@@ -103,7 +106,7 @@ async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace
 
 def _is_listed(name: str, keyspace: Keyspace) -> bool:
     """Whether the list of queues names it; one without any key need not be there."""
-    return name in keyspace.listed or name not in keyspace.buckets
+    return queue_of(name) in keyspace.listed or name not in keyspace.buckets
 
 
 async def _repair(ctx: Context, store: Store, healths: list[Health]) -> bool:

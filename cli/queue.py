@@ -59,6 +59,7 @@ def queue_document(info: QueueInfo) -> dict[str, object]:
         "workers_dead": info.workers_dead,
         "cap": info.cap,
         "trimmed": info.trimmed,
+        "shards": info.shards,
         **({"unreadable": info.unreadable} if info.unreadable else {}),
     }
 
@@ -178,11 +179,35 @@ async def show(ctx: Context, queue: QueueName) -> None:
             ("dead", Cell(f"{info.dead:,}", "red" if info.dead else "")),
             ("dead, deleted", f"{info.trimmed:,} so far, since they were too many or too old"),
             ("workers", ", ".join([f"{info.workers:,}", *_missing(info)])),
+            *([("shards", f"{info.shards:,}")] if info.shards > 1 else []),
             *([("first job", Cell(f"{unserved}: it waits until one does", "yellow"))] if unserved else []),
             ("cap", "none" if info.cap is None else human_count(info.cap, "job")),
             *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
         ]
     )
+
+
+@command(app, "create", examples=["zwheel queue create orders --shards 8"])
+async def create(
+    ctx: Context,
+    queue: QueueName,
+    shards: Annotated[
+        int,
+        typer.Option(
+            "--shards", metavar="N", help="How many shards it has: independent parts, on a cluster each on a server."
+        ),
+    ] = 1,
+) -> None:
+    """Make a queue before its first job. Without this, the first job makes it, with one shard.
+
+    The same again changes nothing. Exit code 6 when it exists with another number of shards.
+    """
+    async with ctx.wheel() as wheel:
+        await wheel.create_queue(check_name(queue), shards=shards)
+    if ctx.json:
+        ctx.out.value({"queue": queue, "shards": shards})
+    else:
+        ctx.out.line(f"{queue} has {human_count(shards, 'shard')}")
 
 
 @command(app, "pause", examples=["zwheel queue pause emails", "zwheel queue pause reports --create"])

@@ -9,8 +9,9 @@
 --      of its bucket, ''; or, for one that is held: id, token as 16 digits, number of processing, the latest ms at
 --      which it may start; then how many jobs, for each: id, fire time as 15 digits, number of its bucket, record from
 --      the worker's field on
--- Returns ok | stale | started | early | foreign, clock in µs, then
+-- Returns ok | stale | started | early | foreign | shards, clock in µs, then
 --      foreign: the schema that another version wrote
+--      shards: how many the queue has: it was created with so many, and this one takes no schedule
 --      stale: nothing; the record is not the one that the caller built on, or it exists already
 --      started: ids of occurrences to take back that have left their place on the wheel, or their holder; early: ids
 --      of occurrences that are held and may still start; each with spaces between
@@ -31,7 +32,7 @@
 local meta, replay_key, jobs, bodies, days = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local schedules, due = KEYS[7], KEYS[8]
 local request, name, expected = ARGV[2], ARGV[3], ARGV[4]
-local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema')
+local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema', 'shards')
 local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
@@ -40,6 +41,10 @@ end
 if stored.schema and stored.schema ~= '1' then
   remember(replay_key, request, '!foreign ' .. plain(stored.schema))
   return { 'foreign', digits(now), plain(stored.schema) }
+end
+if stored.shards then
+  remember(replay_key, request, '!shards ' .. plain(stored.shards))
+  return { 'shards', digits(now), plain(stored.shards) }
 end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'HDEL', 'EXISTS', 'LLEN', 'RPUSH', 'SET')
 local record = redis.call('HGET', schedules, name)

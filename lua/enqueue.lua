@@ -7,10 +7,11 @@
 --      for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
 --      the window in ms, nothing for until-done; before them '!' when any ended job of that id gives way, '=' when
 --      none does), record from the worker's field on, with its body
--- Returns ok | moved | full | oversized | foreign, clock in µs, and with ok one letter a job (c created, r created in
---      the place of an ended one, a created by another call with the same chunk, i the id exists, k the dedup key is
---      held) and for each that existed 'index id state fire-time'; a repeat adds the clock of the first answer, from
---      which its delays counted; with foreign the schema that another version wrote
+-- Returns ok | moved | full | oversized | foreign | shards, clock in µs, and with ok one letter a job (c created, r
+--      created in the place of an ended one, a created by another call with the same chunk, i the id exists, k the
+--      dedup key is held) and for each that existed 'index id state fire-time'; a repeat adds the clock of the first
+--      answer, from which its delays counted; with foreign the schema that another version wrote; with shards how many
+--      the queue has: it was created with so many, and this one takes no jobs
 -- An empty queue is founded here: its schema, and its epoch, the µs of that moment. A queue with jobs and without a
 -- schema was damaged: it takes jobs, but stays without a schema until `repair`.
 -- Cost O(jobs log n), at most 1000 jobs.
@@ -37,7 +38,7 @@ local RECORD_LIMIT = 2097152 + 197
 local CHUNK_S = 3600
 local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 11
 
-local stored = read_meta(meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused')
+local stored = read_meta(meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused', 'shards')
 local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 -- The same chunk of another call, which may have been stored by a process that died: its jobs are there, or have ended.
@@ -63,6 +64,10 @@ local now_ms = math.floor(now / 1000)
 if stored.schema and stored.schema ~= '1' then
   remember(replay_key, request, '!foreign ' .. plain(stored.schema))
   return { 'foreign', digits(now), plain(stored.schema) }
+end
+if stored.shards then
+  remember(replay_key, request, '!shards ' .. plain(stored.shards))
+  return { 'shards', digits(now), plain(stored.shards) }
 end
 local cap = stored.cap and number(stored.cap, nil)
 if cap and cap < 1 then

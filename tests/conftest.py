@@ -131,11 +131,11 @@ def own_server(server_kind: str) -> Iterator[MakeServer]:
 def _declared() -> re.Pattern[str]:
     """The keys that may stay for ever: those of `ShardKeys`, the day buckets and those of the namespace."""
     keys = ShardKeys.of("zw", "q")
-    not_keys = {"namespace", "queue", "shard", "tag"}
+    not_keys = {"namespace", "queue", "name", "shard", "tag"}
     fields = [str(getattr(keys, f.name)) for f in dataclasses.fields(keys) if f.name not in not_keys]
     names = "|".join(re.escape(name.removeprefix(f"{keys.tag}:")) for name in fields)
     return re.compile(
-        rf"\{{zw:[^{{}}:]+:\d+\}}:(?:{names}|wheel:\d{{8}}|(?:offered|call):[0-9a-f]{{16}})|{'|'.join(map(re.escape, namespace_keys('zw')))}"
+        rf"\{{zw:[^{{}}:]+:(?:0|\d+of\d+)\}}:(?:{names}|wheel:\d{{8}}|(?:offered|call):[0-9a-f]{{16}})|{'|'.join(map(re.escape, namespace_keys('zw')))}"
     )
 
 

@@ -131,7 +131,7 @@ class Aside:
         for job_id in [job_id for job_id, letter in found.items() if letter == "m"]:
             (raw,) = await self._store.send([("HGET", self._keys.jobs, job_id)])
             with suppress(UndecodableJob):
-                job = read_record(JobId(as_text(job_id)), QueueName(self._keys.queue), raw or b"")
+                job = read_record(JobId(as_text(job_id)), QueueName(self._keys.name), raw or b"")
                 found[job_id] = await self._call([day_of(job.fire_at_ms)], [job_id], clear)
         return found
 

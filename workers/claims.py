@@ -11,6 +11,7 @@ from typing import Any
 
 from zwheel.current import CurrentJob
 from zwheel.job import JobId, JobState, QueueName
+from zwheel.keys import queue_of
 from zwheel.record import HEADER_BYTES
 
 
@@ -57,6 +58,7 @@ class Claim:
         self.raw = raw
         #: The fencing token as Redis holds it: 16 digits.
         self.token = raw[21:37]
+        #: The name of its shard: that of its queue, when the queue has no other shard.
         self.queue = queue
         #: Monotonic ns at which the lease was last known to begin: when the claim, or the renewal, was sent.
         self.leased_ns = leased_ns
@@ -119,7 +121,7 @@ class Claim:
     def current(self) -> CurrentJob:
         """What the task sees of it."""
         return CurrentJob(
-            id=self.job_id, task=self.task_name, queue=self.queue, attempt=self.attempt,
+            id=self.job_id, task=self.task_name, queue=QueueName(queue_of(self.queue)), attempt=self.attempt,
             max_attempts=self.max_attempts, fire_at_ms=self.fire_at_ms, token=int(self.token), headers=self.headers,
             previous_outcome=self.previous_outcome,
         )  # fmt: skip

@@ -120,10 +120,11 @@ class Heartbeat(PartThread):
         news = json.dumps(info)
         batches: list[tuple[ShardKeys, Sequence[Claim]]] = []
         for keys in self._shards:
-            mine = [claim for claim in claims if claim.queue == keys.queue]
+            mine = [claim for claim in claims if claim.queue == keys.name]
             # A worker with nothing to renew sends no extend: the claims of waiting workers show that workers reach Redis.
             batches += [(keys, mine[start : start + BATCH_LIMIT]) for start in range(0, len(mine), BATCH_LIMIT)]
-        told: list[Call | tuple[Any, ...]] = [("HSET", keys.workers, self._worker, news) for keys in self._shards]
+        lists = dict.fromkeys(keys.workers for keys in self._shards)
+        told: list[Call | tuple[Any, ...]] = [("HSET", listed, self._worker, news) for listed in lists]
         refused: BrokerError | None = None
         while told or batches:
             sent_ns = time.monotonic_ns()

@@ -58,7 +58,7 @@ class Newcomer:
     @property
     def queue(self) -> str:
         """The queue it comes to."""
-        return self._keys.queue
+        return self._keys.name
 
     async def run(self) -> None:
         """Look now and once more, and again after each time away, until cancelled."""
@@ -80,14 +80,14 @@ class Newcomer:
                 failures += 1
                 self._sayer.say(
                     logging.INFO, "away", "queue %s: cannot ask yet which jobs are offered to other workers: %s",
-                    self._keys.queue, error,
+                    self._keys.name, error,
                 )  # fmt: skip
                 await asyncio.sleep(pause_s(failures))
                 continue
             except Exception as error:
                 self._sayer.say(
                     logging.ERROR, repr(error)[:200], "queue %s: cannot read which jobs are offered to other workers: %r",
-                    self._keys.queue, error, trace=True,
+                    self._keys.name, error, trace=True,
                 )  # fmt: skip
             looks += 1
             if looks < 2:
@@ -137,7 +137,7 @@ class Newcomer:
         if isinstance(reply, BrokerError):
             # The key holds another program's data. The workers that claim there say so.
             log.info(
-                "queue %s: cannot read which jobs are offered to the workers %s: %s", self._keys.queue, group, reply
+                "queue %s: cannot read which jobs are offered to the workers %s: %s", self._keys.name, group, reply
             )
             return 0
         rows = flat(reply)

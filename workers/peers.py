@@ -113,7 +113,7 @@ class Peers:
             try:
                 await self._refresh()
             except BrokerError as error:
-                log.info("queue %s: cannot read the list of workers: %s", self._keys.queue, error)
+                log.info("queue %s: cannot read the list of workers: %s", self._keys.name, error)
                 return (), True
         groups = sorted({peer.group for peer in self._known if peer.can_run(task, needs) and peer.group != self._group})
         if len(groups) > GROUPS_LIMIT:
@@ -156,7 +156,7 @@ class Peers:
                     await self._tidy()
             except BrokerError as error:
                 log.info(
-                    "queue %s: cannot look after jobs that were offered to other workers: %s", self._keys.queue, error
+                    "queue %s: cannot look after jobs that were offered to other workers: %s", self._keys.name, error
                 )
                 if self._looks >= len(_LOOK_S):
                     self._offered.clear()

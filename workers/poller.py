@@ -25,7 +25,8 @@ from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName
-from zwheel.keys import ShardKeys, queues_key
+from zwheel.keys import ShardKeys
+from zwheel.operations.listing import join
 from zwheel.outside import Sayer, escaped
 from zwheel.times import DAY_MS
 
@@ -79,7 +80,7 @@ class Poller:
         self._worker = worker
         self._slots = slots
         self._runner = runner
-        self._queue = QueueName(keys.queue)
+        self._queue = QueueName(keys.name)
         self._observer = observer
         self.founding = Founding(keys, observer)
         self.settler = Settler(store.session, keys, worker, settings.most_dead, self._occurrence_ended, runner.settled)
@@ -216,7 +217,7 @@ class Poller:
         if replies and self.founding.read(replies):
             try:
                 # An emptied database lost the list of queues too, and producers believe that the queue is on it.
-                await self._store.send([("HSETNX", queues_key(self._store.session.namespace), self._queue, 1)])
+                await self._store.drive(join(self._store.session, self._keys.queue))
             except BrokerError as error:
                 log.info("queue %s: it could not be put on the list of queues: %s", self._queue, error)
         if self.founding.halted is not None:

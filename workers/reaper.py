@@ -66,16 +66,16 @@ class Reaper:
         #: Called with a queue that may have due jobs again: the wake-up token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
         #: For each queue, the jumps of the clock that Redis was not told there yet, ms. Until then nothing is taken back.
-        self._untold: dict[str, list[int]] = {keys.queue: [] for keys in shards}
+        self._untold: dict[str, list[int]] = {keys.name: [] for keys in shards}
         #: What each queue's dead set held when it was last looked at, with the count of jumps then; and until when another
         #: version is thought to set jobs aside, monotonic seconds.
-        self._aside = {keys.queue: Aside(store, keys) for keys in shards}
-        self._jumps_then = {keys.queue: -1 for keys in shards}
+        self._aside = {keys.name: Aside(store, keys) for keys in shards}
+        self._jumps_then = {keys.name: -1 for keys in shards}
         self._mixed_until, self._found_aside = 0.0, False
         #: The heartbeat's connection at whose end a queue knows the process of the server.
-        self._lines = {keys.queue: 0 for keys in shards}
+        self._lines = {keys.name: 0 for keys in shards}
         #: Whether a queue was there at the last look: a queue that nobody founded has nothing to be told.
-        self._founded = {keys.queue: True for keys in shards}
+        self._founded = {keys.name: True for keys in shards}
         #: Who keeps time for each shard, as the last look of an idle worker saw it.
         self._keepers: dict[str, bytes | None] = {}
         self._kicked = asyncio.Event()
@@ -126,15 +126,15 @@ class Reaper:
             except BrokerError as error:
                 if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
                     self._contact.lost()
-                    log.debug("queue %s: reaping waits for Redis: %s", keys.queue, error)
+                    log.debug("queue %s: reaping waits for Redis: %s", keys.name, error)
                     continue
                 self._sayer.say(
-                    logging.WARNING, (keys.queue, str(error)), "queue %s: reaping waits: %s", keys.queue, error
+                    logging.WARNING, (keys.name, str(error)), "queue %s: reaping waits: %s", keys.name, error
                 )
             except Exception as error:
                 self._sayer.say(
-                    logging.ERROR, (keys.queue, repr(error)[:200]), "queue %s: the reaper failed; it goes on: %r",
-                    keys.queue, error, trace=True,
+                    logging.ERROR, (keys.name, repr(error)[:200]), "queue %s: the reaper failed; it goes on: %r",
+                    keys.name, error, trace=True,
                 )  # fmt: skip
 
     async def _tell(self, keys: ShardKeys) -> None:
@@ -142,15 +142,15 @@ class Reaper:
 
         What could not be told is told in the next pass.
         """
-        untold = self._untold[keys.queue]
+        untold = self._untold[keys.name]
         while untold:
             await self._call(keys, limit=0, jumped_ms=untold[0])
             jumped_ms = untold.pop(0)
             # Jobs may be due by the new clock, and the worker that sleeps until the next job reckons with the old clock.
-            self._taken_back(keys.queue)
+            self._taken_back(keys.name)
             if self._observer is not None:
-                self._observer("jumped", {"queue": keys.queue, "by_ms": jumped_ms})
-        if self._contact.line != self._lines[keys.queue] and self._founded[keys.queue]:
+                self._observer("jumped", {"queue": keys.name, "by_ms": jumped_ms})
+        if self._contact.line != self._lines[keys.name] and self._founded[keys.name]:
             await self._meet(keys, self._contact.line)
 
     async def _meet(self, keys: ShardKeys, line: int) -> None:
@@ -160,12 +160,12 @@ class Reaper:
         """
         asks = [("HMGET", keys.meta, "schema", "server"), ("INFO", "server")]
         (schema, known), info = await self._store.send(asks)
-        self._founded[keys.queue] = schema is not None
+        self._founded[keys.name] = schema is not None
         if schema is None:
             return  # There is no such queue yet. When a pass finds it founded, this is asked again.
         if known != info_fields(info).get("run_id", "").encode():
             await self._call(keys, limit=0)
-        self._lines[keys.queue] = line
+        self._lines[keys.name] = line
 
     async def _call(
         self,
@@ -186,7 +186,7 @@ class Reaper:
             (reply,) = await self._store.send([call])
             reaped = calls.read_reap(reply)
             if reaped is not None:
-                self._contact.counted(keys.queue, reaped.jumps)
+                self._contact.counted(keys.name, reaped.jumps)
                 return reaped
 
     async def _something_lapsed(self, keys: ShardKeys) -> bool:
@@ -204,11 +204,11 @@ class Reaper:
                 ("TIME",),
             ]
         )
-        self._contact.in_use(keys.queue, whole(lease) or 0)
-        self._founded[keys.queue] = schema is not None
+        self._contact.in_use(keys.name, whole(lease) or 0)
+        self._founded[keys.name] = schema is not None
         if not session.now:
             session.clock.observe(int(seconds) * 1_000_000 + int(micros), sent_ns, time.monotonic_ns())
-        self._keepers[keys.queue] = keeper if lasts(keeper_end, session.clock) else None
+        self._keepers[keys.name] = keeper if lasts(keeper_end, session.clock) else None
         now_ms = session.clock.now_ms()
         lapsed = bool(first) and float(first[1]) <= now_ms
         if lapsed or not first or self._idle():
@@ -222,20 +222,20 @@ class Reaper:
         if self._contact.wait_s():
             # Something is to be taken back, and not by this worker now: a history shall know that.
             if self._observer is not None:
-                self._observer("held", {"queue": keys.queue})
+                self._observer("held", {"queue": keys.name})
             return
         named = 0
         while True:
             # First what the clock should show, then the look for jumps. A jump that Redis was not told yet ends this pass.
-            expected_us, jumps = self._expected_us(), self._contact.jumps_in(keys.queue)
-            if self._contact.jumps or self._untold[keys.queue]:
+            expected_us, jumps = self._expected_us(), self._contact.jumps_in(keys.name)
+            if self._contact.jumps or self._untold[keys.name]:
                 self.kick()
                 return
             reaped = await self._call(keys, limit=_BATCH, expected_us=expected_us, jumps=jumps)
             if reaped.back or reaped.dead:
                 log.warning(
                     "queue %s: took back jobs whose lease ran out: %d, %d of them dead",
-                    keys.queue, len(reaped.back) + len(reaped.dead), len(reaped.dead),
+                    keys.name, len(reaped.back) + len(reaped.dead), len(reaped.dead),
                 )  # fmt: skip
                 named += await self._say_dead(keys, reaped.dead, _NAMED - named)
                 if self._observer is not None:
@@ -243,10 +243,10 @@ class Reaper:
             if reaped.shortened:
                 log.warning(
                     "queue %s: shortened %s that ended later than any can: the server's clock was ahead when it was "
-                    "given", keys.queue, counted(reaped.shortened, "lease"),
+                    "given", keys.name, counted(reaped.shortened, "lease"),
                 )  # fmt: skip
             if reaped.back:
-                self._taken_back(keys.queue)
+                self._taken_back(keys.name)
             # Not only a full batch has others behind it: large jobs come in smaller ones.
             if not reaped.looked_at and reaped.shortened < _BATCH:
                 return
@@ -256,18 +256,18 @@ class Reaper:
 
         An idle worker leaves them to a timekeeper that reads the same.
         """
-        aside, jumps = self._aside[keys.queue], self._contact.jumps_in(keys.queue)
+        aside, jumps = self._aside[keys.name], self._contact.jumps_in(keys.name)
         mixed = time.monotonic() < self._mixed_until
-        if not mixed and self._idle() and await aside.is_seen_to(self._keepers.get(keys.queue)):
+        if not mixed and self._idle() and await aside.is_seen_to(self._keepers.get(keys.name)):
             return
-        if jumps != self._jumps_then[keys.queue]:
-            self._jumps_then[keys.queue] = jumps
+        if jumps != self._jumps_then[keys.name]:
+            self._jumps_then[keys.name] = jumps
             aside.forget()
         back = await aside.look(mixed=mixed)
         if back:
             self._mixed_until, self._found_aside = time.monotonic() + _MIXED_S, True
-            log.info("queue %s: took back %s that another version set aside", keys.queue, counted(back, "job"))
-            self._taken_back(keys.queue)
+            log.info("queue %s: took back %s that another version set aside", keys.name, counted(back, "job"))
+            self._taken_back(keys.name)
             # Jobs that were held come back with a lease that is over: an older version would set them aside once more.
             await self._reap(keys)
 
@@ -277,10 +277,10 @@ class Reaper:
             # One at a time: a record may be large.
             try:
                 (raw,) = await self._store.send([("HGET", keys.jobs, job_id)])
-                job = read_record(JobId(job_id), QueueName(keys.queue), raw or b"")
+                job = read_record(JobId(job_id), QueueName(keys.name), raw or b"")
                 last = job.failures[-1]
             except (BrokerError, UndecodableJob, IndexError):
-                unknown = dict(zip(FIELDS, (job_id, "", keys.queue, 0), strict=True))
+                unknown = dict(zip(FIELDS, (job_id, "", keys.name, 0), strict=True))
                 log.error("job %s (?): dead: its record cannot be read", job_id, extra=unknown)
                 continue
             log.error(
@@ -288,7 +288,7 @@ class Reaper:
                 job_id, job.task, counted(job.attempt, "attempt"), last.reason, last.worker, extra=job_fields(job),
             )  # fmt: skip
         if len(ids) > most:
-            log.error("queue %s: more dead jobs than are named: %d; see zwheel dead ls", keys.queue, len(ids) - most)
+            log.error("queue %s: more dead jobs than are named: %d; see zwheel dead ls", keys.name, len(ids) - most)
         return min(len(ids), most)
 
     def _expected_us(self) -> int | None:

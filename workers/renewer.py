@@ -29,6 +29,7 @@ from zwheel.broker.store import SyncStore
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
+from zwheel.operations.shards import learn_shards
 from zwheel.outside import escaped
 from zwheel.record import bytes_apart
 
@@ -240,12 +241,19 @@ class Renewal:
             )
             self._store.recorder = None if self._recorder is None else self._recorder(self._store.session)
         self._overdue = 0
-        for queue in self._settings.queues:
-            keys = self._store.session.keys(queue)
+        for shard in self._shards():
+            keys = self._store.session.keys(shard)
             # A fault of one queue must not keep the leases of the others from being renewed.
             with contextlib.suppress(BrokerError, ValueError, LookupError, TypeError):
                 renew(self._store, keys, self._worker, self._settings, self._known, partial(self._may, keys))
         return self._overdue > 0
+
+    def _shards(self) -> list[str]:
+        """The shards of the queues, as far as Redis tells now how many there are."""
+        assert self._store is not None
+        with contextlib.suppress(BrokerError):
+            self._store.drive(learn_shards(self._store.session, self._settings.queues), give_up_s=0)
+        return [shard for queue in self._settings.queues for shard in self._store.session.shards(queue)]
 
     def _may(self, keys: ShardKeys, job_id: bytes, raw: bytes, since_ns: int) -> bool:
         """Whether a job may be renewed: not when it was first met here its timeout and a lease ago, or longer."""

@@ -100,8 +100,8 @@ class Scheduler:
 
     @property
     def queue(self) -> str:
-        """The queue whose schedules it advances."""
-        return self._keys.queue
+        """The shard whose schedules it advances."""
+        return self._keys.name
 
     def kick(self) -> None:
         """Look now: a schedule may have been written."""
@@ -195,7 +195,7 @@ class Scheduler:
 
     async def _look_at(self, name: str, raw: bytes, score: int | None, now_ms: int) -> None:
         try:
-            info = read_schedule(raw, name, self.queue)
+            info = read_schedule(raw, name, self._keys.queue)
             wrong = _wrong(info, score, now_ms)
         except Exception:
             return  # it says so when it is due
@@ -400,7 +400,7 @@ class Scheduler:
                 self._first = False
                 continue
             try:
-                info = read_schedule(raw, name, self.queue)
+                info = read_schedule(raw, name, self._keys.queue)
                 if info.status is not Status.ACTIVE or (again and info.state.buffered_ms is None):
                     continue
                 if await self._gave_back(info, now_ms):
@@ -439,7 +439,7 @@ class Scheduler:
 
     def _cannot(self, name: str, error: Exception) -> None:
         self._leave(name.encode())
-        told = str(error).removeprefix(f"schedule {name} of queue {self.queue} ") or type(error).__name__
+        told = str(error).removeprefix(f"schedule {name} of queue {self._keys.queue} ") or type(error).__name__
         self._sayer.say(
             logging.ERROR, (name, told), "queue %s: schedule %s: it cannot be advanced here, others go on: %s",
             self.queue, name, told,

@@ -59,7 +59,7 @@ class Settler:
     @property
     def queue(self) -> str:
         """The queue whose jobs it settles."""
-        return self._keys.queue
+        return self._keys.name
 
     def complete(self, claim: Claim) -> None:
         """The job ended well."""

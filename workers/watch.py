@@ -77,7 +77,7 @@ class Founding:
             )
             self._halt(
                 SchemaMismatch(
-                    f"queue {self._keys.queue}: {what}: nothing is claimed until "
+                    f"queue {self._keys.name}: {what}: nothing is claimed until "
                     + (
                         f"`zwheel doctor --repair --queue {self._keys.queue}`"
                         if has_jobs
@@ -92,7 +92,7 @@ class Founding:
             if anew:
                 log.error(
                     "queue %s: it was emptied, lost by Redis or repaired by a person, and founded anew; going on with what is there",
-                    self._keys.queue,
+                    self._keys.name,
                 )
                 self._tell("refounded")
             self._seen, self.epoch = True, now
@@ -114,12 +114,12 @@ class Founding:
     def _go_on(self) -> None:
         if self.halted is not None:
             self.halted = None
-            log.warning("queue %s: claiming again", self._keys.queue)
+            log.warning("queue %s: claiming again", self._keys.name)
             self._tell("resumed")
 
     def _tell(self, event: str) -> None:
         if self._observer is not None:
-            self._observer(event, {"queue": self._keys.queue})
+            self._observer(event, {"queue": self._keys.name})
 
 
 class Watch:

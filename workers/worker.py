@@ -31,6 +31,7 @@ from zwheel.ids import _ALPHABET
 from zwheel.job import JobId, QueueName, WorkerId
 from zwheel.operations.listing import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
+from zwheel.operations.shards import learn_shards
 from zwheel.outside import escaped
 from zwheel.plain import counted
 
@@ -125,12 +126,23 @@ class Worker:
         session = Session(namespace, caller=self.id)
         store = Store(url, session, max_connections=len(self.settings.queues) + 3)
         store.recorder = self.wheel.recorder(session)
-        shards = [session.keys(queue) for queue in dict.fromkeys(self.settings.queues)]
+        guard = Watch(store, self.settings, self._observer)
+        try:
+            if await self._await_server(store, namespace, guard):
+                await self._serve(store, url, guard)
+        finally:
+            await store.aclose()
+
+    async def _serve(self, store: Store, url: str, guard: Watch) -> None:
+        session = store.session
+        shards = [
+            session.keys(shard) for queue in dict.fromkeys(self.settings.queues) for shard in session.shards(queue)
+        ]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
         declarations, publishing = Declarations(self.wheel, self.id), Publishing(self.wheel, store)
         tasks, allows = self.wheel.tasks, self.wheel.allows
         self._tasks, group = about_tasks(tasks, allows) | declarations.about(), group_of(tasks, allows)
-        peers = {QueueName(keys.queue): Peers(store, keys, self.id, group) for keys in shards}
+        peers = {QueueName(keys.name): Peers(store, keys, self.id, group) for keys in shards}
         runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
         contact = Contact(self.settings, lambda: reaping.kick())
         session.clock.on_jump = contact.jumped
@@ -140,7 +152,6 @@ class Worker:
             Poller(store, keys, self.settings, self.id, slots, runner, observer, scheduler, contact.counted, group)
             for keys, scheduler in zip(shards, schedulers, strict=True)
         ]
-        guard = Watch(store, self.settings, self._observer)
         beat_store = self._beat_store(url, session)
         heartbeat = Heartbeat(
             beat_store, shards, self.settings, self.id, runner, lambda: self._describe(slots), contact, self.on_beat
@@ -156,8 +167,6 @@ class Worker:
         watchdog = self._watchdog(runner, heartbeat, observer)
         answered = True
         try:
-            if not await self._await_server(store, namespace, guard):
-                return
             heartbeat.start()
             watchdog.start()
             synced = await declarations.sync(store)
@@ -185,10 +194,9 @@ class Worker:
             await runner.isolated.close()
             if heartbeat.ident is not None:
                 within_s = _SIGN_OFF_S if answered else _SILENT_S
-                leaving = self._leave(store, heartbeat, [keys.workers for keys in shards], within_s)
+                leaving = self._leave(store, heartbeat, list(dict.fromkeys(keys.workers for keys in shards)), within_s)
                 await asyncio.gather(leaving, *(others.aclose() for others in peers.values()))
             beat_store.close()
-            await store.aclose()
 
     def _runner(self, store: Store, slots: Slots, occurrences: Occurrences, peers: dict[QueueName, Peers]) -> Runner:
         runner = Runner(
@@ -221,6 +229,7 @@ class Worker:
                 await self._ask_rights(store, namespace)
                 for queue in self.settings.queues:
                     await store.drive(join(store.session, queue))
+                await store.drive(learn_shards(store.session, self.settings.queues))
                 return True
             except BrokerFull as error:
                 log.warning("%s; the jobs that are there are worked on", error)

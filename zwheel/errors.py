@@ -147,6 +147,15 @@ class QueueFull(ZwheelError):
         self.cap = cap
 
 
+class QueueExists(ZwheelError):
+    """The queue exists already, with another number of shards; nothing was changed."""
+
+    def __init__(self, queue: str, shards: int) -> None:
+        super().__init__(f"queue {queue!r} exists already, with {counted(shards, 'shard')}")
+        self.queue = queue
+        self.shards = shards
+
+
 class LeaseLost(ZwheelError):
     """The claim is no longer valid: its lease ran out, and another worker may hold the job."""
 

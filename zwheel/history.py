@@ -30,6 +30,7 @@ from zwheel.errors import (
     QueueFull,
     ZwheelError,
 )
+from zwheel.keys import TAG, shard_named
 
 #: The environment variable that names the directory, and the one that asks for an fsync after each handler's line.
 VARIABLE = "ZWHEEL_HISTORY"
@@ -37,7 +38,7 @@ FSYNC_VARIABLE = "ZWHEEL_HISTORY_FSYNC"
 #: How durable an enqueue that was answered is: in the memory of the server.
 RECEIPT = "memory"
 
-_TAG = re.compile(r"\{([^:{}]+):([^:{}]+):\d+\}:")
+_TAG = re.compile(f"{TAG}:")
 #: Events of a worker that last from one time to another, monotonic seconds, and the words for them in a history.
 _SPANS = {"looked": "look", "stalled": "stall"}
 _open: dict[tuple[int, str], History] = {}
@@ -200,7 +201,12 @@ def _asked(command: Call | tuple[Any, ...]) -> dict[str, Any] | None:
             return None
         told = command.trace(None)
         found = _TAG.match(command.keys[0])
-        asked = {"op": command.script.name, "queue": found[2] if found else "", "args": told.args, "jobs": told.jobs}
+        asked = {
+            "op": command.script.name,
+            "queue": shard_named(found[2], found[3]) if found else "",
+            "args": told.args,
+            "jobs": told.jobs,
+        }
         request = request_of(command)
         return asked if request is None else asked | {"request": request}
     return _asked_plainly(command)
@@ -212,7 +218,12 @@ def _asked_plainly(command: tuple[Any, ...]) -> dict[str, Any] | None:
     found = _TAG.match(str(command[1]))
     if found is None or not str(command[1]).endswith("}:meta") or command[2] != "paused":
         return None
-    return {"op": "pause" if command[0] == "HSET" else "resume", "queue": found[2], "args": {}, "jobs": []}
+    return {
+        "op": "pause" if command[0] == "HSET" else "resume",
+        "queue": shard_named(found[2], found[3]),
+        "args": {},
+        "jobs": [],
+    }
 
 
 def _outcome(command: Call | tuple[Any, ...], reply: Any) -> tuple[str, dict[str, Any]]:

@@ -40,6 +40,8 @@ class QueueInfo:
     """Workers that are dead and did not sign off; they are listed for an hour."""
     next_job: str = ""
     """Id of the first job on the wheel; '' when it is empty, or the id is no text."""
+    shards: int = 1
+    """How many shards it has."""
     unreadable: str = ""
     """What of it could not be read, and why; '' when all could. A number that could not be read is 0 or None."""
 

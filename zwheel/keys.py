@@ -6,6 +6,7 @@ All keys of a shard carry the hash tag `{<namespace>:<queue>:<shard>}`, so that 
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 
 from zwheel.errors import InvalidName
@@ -43,12 +44,49 @@ def _check(pattern: re.Pattern[str], name: str, what: str, allowed: str) -> str:
     return name
 
 
+#: The most shards of a queue.
+MOST_SHARDS = 1024
+_SHARD = re.compile(r"([^/]+)/(0|[1-9][0-9]{0,3})of([1-9][0-9]{0,3})\Z")
+
+
+def shard_names(queue: str, count: int) -> list[str]:
+    """Name the shards of a queue: that of a queue with one shard is called as the queue itself.
+
+    Example: of `orders` with 2 shards `orders/0of2` and `orders/1of2`. No queue can be called so.
+    """
+    return [queue] if count == 1 else [f"{queue}/{number}of{count}" for number in range(count)]
+
+
+def shard_number(key: str, count: int) -> int:
+    """Tell which shard a job's key belongs to: its dedup digest, else its id up to an `@`, which occurrences have.
+
+    The same in every version, since whoever looks for the job must come to the same answer.
+    """
+    return zlib.crc32(key.encode()) % count
+
+
+#: A shard's tag in a key: namespace, queue, and what tells the shard.
+TAG = r"\{([^:{}]+):([^:{}]+):(0|[0-9]+of[0-9]+)\}"
+
+
+def shard_named(queue: str, label: str) -> str:
+    """The name of a shard, by its queue and by what tells the shard in its tag."""
+    return queue if label == "0" else f"{queue}/{label}"
+
+
+def queue_of(shard: str) -> str:
+    """The queue of a shard, by the shard's name."""
+    return shard.partition("/")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class ShardKeys:
     """The keys of one shard of one queue."""
 
     namespace: str
     queue: str
+    #: What the shard is called: as its queue, when the queue has no other shard.
+    name: str
     shard: int
     tag: str
     jobs: str
@@ -72,25 +110,27 @@ class ShardKeys:
     meta: str
     """HASH: schema and epoch (when the queue was founded, µs), clock, beat, grace, paused, cap, counters, the timekeeper."""
     workers: str
-    """HASH worker id -> JSON about a worker that serves this shard."""
+    """HASH worker id -> JSON about a worker that serves this queue; in the first of its shards."""
     schedules: str
     """HASH schedule name -> record (see `zwheel/schedules/state.py`)."""
     schedules_due: str
     """ZSET schedule name -> when a worker must look at it, ms: the active ones."""
 
     @classmethod
-    def of(cls, namespace: str, queue: str, shard: int = 0) -> ShardKeys:
-        """Put the keys together; raises InvalidName."""
+    def of(cls, namespace: str, name: str) -> ShardKeys:
+        """Put the keys of a shard together, by its name. Raises: InvalidName."""
         check_name(namespace, "namespace")
+        found = _SHARD.match(name)
+        queue, shard, label, first = name, 0, "0", "0"
+        if found is not None and int(found[2]) < int(found[3]) <= MOST_SHARDS:
+            queue, shard, label, first = found[1], int(found[2]), f"{found[2]}of{found[3]}", f"0of{found[3]}"
         check_name(queue)
-        tag = f"{{{namespace}:{queue}:{shard}}}"
-        return cls(
-            namespace, queue, shard, tag,
-            *(f"{tag}:{name}" for name in (
-                "jobs", "bodies", "days", "processing", "dead", "done", "dedup", "dedup:expiry", "wake", "meta", "workers",
-                "schedules", "schedules:due",
-            )),
-        )  # fmt: skip
+        tag = f"{{{namespace}:{queue}:{label}}}"
+        own = {
+            key: f"{tag}:{key.replace('dedup_', 'dedup:').replace('schedules_', 'schedules:')}" for key in _OF_A_SHARD
+        }
+        own["workers"] = f"{{{namespace}:{queue}:{first}}}:workers"
+        return cls(namespace=namespace, queue=queue, name=name, shard=shard, tag=tag, **own)
 
     def wheel(self, day: str) -> str:
         """ZSET job id -> fire time, ms: the bucket of one UTC day, `yyyymmdd`. Never given a TTL."""
@@ -107,6 +147,12 @@ class ShardKeys:
     def replay(self, caller: str, lane: int | str) -> str:
         """STRING with a TTL: the last request of one caller on one lane and its answer, given again to a repeat."""
         return f"{self.tag}:replay:{caller}:{lane}"
+
+
+_OF_A_SHARD = (
+    "jobs", "bodies", "days", "processing", "dead", "done", "dedup", "dedup_expiry", "wake", "meta", "workers", "schedules",
+    "schedules_due",
+)  # fmt: skip
 
 
 def queues_key(namespace: str) -> str:

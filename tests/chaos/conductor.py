@@ -33,6 +33,8 @@ _SAY_EVERY_S = 5.0
 _REPLACE_WITHIN_S = 0.8
 _START_S = 30.0
 _CHILD_KILLED = re.compile(r"worker process (\d+) ended: SIGKILL")
+#: So many shards has one of the queues.
+_SHARDS = 3
 #: A worker looks for what a former version set aside every second for a minute after it found some.
 _ASIDE_S = 3.0
 
@@ -160,6 +162,10 @@ class Conductor:
     async def _start(self) -> None:
         tame, rate = self._settings.tame, self._settings.rate
         fleet = self._fleet
+        if self._settings.former is None:
+            # A former version knows no shards.
+            async with Wheel(self._target.url, namespace=NAMESPACE) as wheel:
+                await wheel.create_queue(QUEUES[1], shards=_SHARDS)
         for number in range(4):
             await fleet.worker(proxied=number % 2 == 1, tame=True)
         await fleet.worker(processes=2, tame=True)

@@ -160,3 +160,38 @@ def test_of_many_known_queues_the_most_alike_are_named(shell: Shell) -> None:
     said = shell("queue", "pause", "email").err
     assert "known queues: emails, " in said
     assert said.endswith(" and 3 more, see zwheel queue ls\n")
+
+
+def test_a_queue_is_made_with_shards_once(shell: Shell) -> None:
+    assert shell.ok("queue", "create", "orders", "--shards", "3").out == "orders has 3 shards\n"
+    assert shell.ok("queue", "create", "orders", "--shards", "3", "--json").document == {"queue": "orders", "shards": 3}
+    other = shell("queue", "create", "orders", "--shards", "4")
+    assert (other.code, other.err) == (6, "zwheel: queue 'orders' exists already, with 3 shards\n")
+    for wrong in ("0", "-2", "1025"):
+        done = shell("queue", "create", "new", "--shards", wrong)
+        assert done.code == 2 and "between 1 and 1,024" in done.err
+    assert shell("queue", "create", "new", "--shards", "many").code == 2
+    assert shell("queue", "create", "a/b").code == 2
+    shell.ok("enqueue", "t", "1", "--queue", "orders", "--id", "a")
+    shell.ok("enqueue", "t", "2", "--queue", "orders", "--id", "b", "--in", "1h")
+    shown = shell.ok("queue", "show", "orders").out
+    assert "\nscheduled      2\n" in shown and "\nshards         3\n" in shown
+    assert shell.ok("queue", "show", "orders", "--json").document["shards"] == 3
+    listed = shell.ok("queue", "ls").out
+    assert listed.count("orders") == 1 and "/" not in listed.splitlines()[1]
+    assert shell.ok("job", "show", "b", "--json").document["queue"] == "orders"
+    assert "a" in shell.ok("job", "ls", "--queue", "orders").out
+    shell.ok("job", "cancel", "b")
+    assert "places" in shell.ok("doctor", "--queue", "orders").out
+
+
+def test_doctor_looks_at_each_shard_and_repairs_it(shell: Shell, hand: Hand) -> None:
+    shell.ok("queue", "create", "orders", "--shards", "3")
+    for number in range(9):
+        shell.ok("enqueue", "t", str(number), "--queue", "orders", "--id", f"j{number}", "--in", "1h")
+    hand.store.send([("ZADD", hand.session.keys("orders/1of3").dead, 5, "ghost")])
+    found = shell("doctor", "--queue", "orders")
+    assert "orders/1of3" in found.out and "ghost" in found.out and "--repair --queue orders`" in found.out
+    repaired = shell.ok("doctor", "--repair", "--yes")
+    assert "repaired orders/1of3: 1 thing" in repaired.out
+    assert "ghost" not in shell.ok("doctor").out

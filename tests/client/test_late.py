@@ -40,6 +40,7 @@ def test_a_late_copy_of_another_layout_gives_nobody_the_answer_of_another_job(fr
     store = SyncStore(fresh.url, Session("zw", "c"), timeout_s=5)
     session = store.session
     session.clock = estimate = Estimate()
+    session.counts["default"] = 1
     sent: list[Call] = []
 
     def exchange(steps: Steps[Any], ask: Any, now: int) -> Any:

@@ -58,6 +58,14 @@ def test_a_schedule_that_is_not_as_it_was_read_stays_as_it_is(shard: Shard) -> N
     shard.leaves(before | refused("stale"))
 
 
+def test_the_shard_of_a_queue_that_was_made_with_several_takes_no_schedule(shard: Shard) -> None:
+    before: Keyspace = {"meta": {"shards": "8"}}
+    shard.put(before)
+    after = After("a", NOW + 9, TAIL, [job("s@1", NOW + 5)])
+    assert run(shard, after, stamp="").word == "shards"
+    shard.leaves(before | refused("shards", "8"))
+
+
 def test_an_edit_takes_back_what_waits_and_puts_the_new_there(shard: Shard) -> None:
     shard.put(
         {

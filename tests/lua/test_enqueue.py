@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from zwheel.calls import Lane, NewJob, Reply, enqueue, read_enqueue
+from zwheel.calls import Lane, NewJob, Reply, ShardsChanged, enqueue, read_enqueue
 from zwheel.errors import PayloadTooLarge, QueueFull, SchemaMismatch
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.payload.codec import MOST
@@ -297,6 +297,17 @@ def test_a_queue_with_the_schema_of_another_version_takes_nothing(shard: Shard) 
     with pytest.raises(SchemaMismatch, match="schema 2"):
         put(shard, new("b"))
     shard.leaves(before | refused("foreign", "2"))
+
+
+def test_the_shard_of_a_queue_that_was_made_with_several_takes_no_job(shard: Shard) -> None:
+    """Its producer read the number of shards before the queue was made."""
+    before: Keyspace = {"meta": {"shards": "8"}}
+    shard.put(before)
+    assert send(shard, new("b")) == [b"shards", at(NOW).encode(), b"8"]
+    with pytest.raises(ShardsChanged) as told:
+        put(shard, new("b"), new("c"))
+    assert told.value.count == 8
+    shard.leaves(before | refused("shards", "8"))
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,9 @@ MUTANTS: tuple[Mutant, ...] = (
     # Taking back.
     _mutant("who held a job that was set aside is not fenced", "repair.lua", "tonumber(string.sub(record, 22, 37)) + 1)", "tonumber(string.sub(record, 22, 37)))", first="tables"),
     _mutant("what was set aside stays dead", "repair.lua", "if mend or places then\n  for z", "if mend then\n  for z", first="tables"),
+    # Shards.
+    _mutant("a queue that was cut takes jobs where nobody looks", "enqueue.lua", "if stored.shards then", "if false then", first="tables"),
+    _mutant("a queue that was cut takes schedules where nobody looks", "define.lua", "if stored.shards then", "if false then", first="tables"),
     # Large bodies.
     _mutant("a done job leaves its body", "include/moves.lua", "if apart(record) then", "if false then", "bodies"),
     _mutant("a tombstone asks for a body", "include/record.lua", "if apart(record) then", "if false then", "bodies"),

@@ -327,8 +327,8 @@ class Mirror:
             return None if found is None else found.encode()
         if name == "HEXISTS":
             return 0
-        if name == "HKEYS":
-            return [b"q"]
+        if words[1:2] == ("zw:queues",):
+            return {"HGETALL": [b"q", b"1"], "HMGET": [b"1"]}.get(name, 1)
         if name == "ZSCORE" and key == "schedules:due":
             look = model.looks.get(words[2])
             return None if look is None else str(look).encode()

@@ -14,25 +14,25 @@ from .tree import ROOT
 
 #: The modules that send plain commands for a role. A module that sends one and stands nowhere here fails the test.
 MODULES: dict[Role, tuple[str, ...]] = {
-    Role.PRODUCER: ("zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
+    Role.PRODUCER: ("zwheel/operations/shards.py", "zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
     Role.WORKER: (
-        "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/aside.py", "workers/renewer.py", "workers/poller.py", "workers/looks.py",
+        "zwheel/operations/shards.py", "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/aside.py", "workers/renewer.py", "workers/poller.py", "workers/looks.py",
         "workers/peers.py", "workers/newcomer.py",
         "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/listing.py", "zwheel/operations/produce.py",
         "zwheel/operations/late.py", "zwheel/operations/declared.py", "workers/occurrences.py",
         "zwheel/operations/learn.py", "zwheel/operations/publish.py", "zwheel/operations/tasks.py",
     ),
     Role.READER: (
-        "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
+        "zwheel/operations/shards.py", "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
         "zwheel/verify/snapshot.py",
     ),
     Role.OPERATOR: (
-        "zwheel/operations/act.py", "zwheel/operations/schedules.py", "zwheel/operations/produce.py",
+        "zwheel/operations/act.py", "zwheel/operations/shards.py", "zwheel/operations/schedules.py", "zwheel/operations/past.py", "zwheel/operations/produce.py",
         "zwheel/operations/listing.py",
         "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
     ),
     Role.DOCTOR: (
-        "zwheel/doctor/access.py", "zwheel/doctor/jumps.py", "zwheel/doctor/keyspace.py", "zwheel/doctor/offers.py",
+        "zwheel/operations/shards.py", "zwheel/doctor/access.py", "zwheel/doctor/jumps.py", "zwheel/doctor/keyspace.py", "zwheel/doctor/offers.py",
         "zwheel/doctor/places.py", "zwheel/doctor/queues.py", "zwheel/doctor/workers.py",
         "zwheel/doctor/server.py", "zwheel/doctor/probe.py",
     ),
@@ -41,7 +41,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
 BESIDES: dict[Role, frozenset[str]] = {
     # Sync at the start reads and writes the schedules of its application; it listens by the store.
     Role.WORKER: frozenset({"blpop", "hget"}),
-    Role.DOCTOR: frozenset({"hkeys", "zrange"}),
+    Role.DOCTOR: frozenset({"hgetall", "zrange"}),
 }
 #: Optional for a worker: a server that does not tell its settings is warned about.
 OPTIONAL = {Role.WORKER: frozenset({"config|get"})}
@@ -117,8 +117,8 @@ def test_the_rules_grant_no_category_and_name_every_key(role: Role) -> None:
 def test_several_roles_have_the_rights_of_all() -> None:
     both = rules([Role.READER, Role.PRODUCER], "zw", ["a", "b"])
     assert {rule[1:] for rule in both if rule[0] == "+"} == {*commands(Role.READER), *commands(Role.PRODUCER)}
-    assert "%R~{zw:a:0}:*" in both and "~{zw:b:0}:wheel:*" in both and "%W~zw:queues" in both
-    assert "%R~{zw:a:0}:*" not in rules([Role.READER, Role.WORKER], "zw", ["a"])
+    assert "%R~{zw:a:*}:*" in both and "~{zw:b:*}:wheel:*" in both and "~zw:queues" in both
+    assert "%R~{zw:a:*}:*" not in rules([Role.READER, Role.WORKER], "zw", ["a"])
 
 
 def test_without_a_queue_the_rules_are_for_the_namespace() -> None:

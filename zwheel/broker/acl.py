@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 
 from zwheel.calls.scripts import script
-from zwheel.keys import ShardKeys, check_name, queues_key, tasks_key
+from zwheel.keys import TAG, ShardKeys, check_name, queues_key, tasks_key
 
 #: A doctor says itself what these do not show; managed servers have none of them.
 _SAID_ELSEWHERE = frozenset({"acl|getuser", "acl|whoami", "config|get", "scan"})
@@ -56,7 +56,7 @@ _READS = frozenset(
 )  # fmt: skip
 
 NEEDS: dict[Role, Needs] = {
-    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set"}), queues="W"),
+    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set"}), queues="RW"),
     Role.WORKER: Needs(
         scripts=(
             "claim", "step_down", "settle", "offer", "extend", "reap", "prune",
@@ -73,14 +73,14 @@ NEEDS: dict[Role, Needs] = {
     Role.READER: Needs(scripts=(), plain=_READS | {"hstrlen", "llen", "pttl", "scan", "type"}, queues="R"),
     Role.OPERATOR: Needs(
         scripts=("enqueue", "cancel", "reschedule", "redrive", "purge", "define"),
-        plain=_READS | {"del", "get", "hdel", "hexists", "hset", "hsetnx", "rpush", "set"},
+        plain=_READS | {"del", "exists", "get", "hdel", "hexists", "hset", "hsetnx", "rpush", "set"},
         queues="RW",
     ),
     Role.DOCTOR: Needs(
         scripts=("repair",),
         plain=frozenset(
             {
-                "acl|getuser", "acl|whoami", "config|get", "exists", "hkeys", "hmget", "hscan", "hsetnx",
+                "acl|getuser", "acl|whoami", "config|get", "exists", "hgetall", "hmget", "hscan", "hsetnx",
                 "hlen", "hstrlen", "info", "llen", "ltrim", "rpush", "scan", "time", "type", "unlink", "zmscore", "zrange", "zrem", "zscan",
             }
         ),
@@ -123,7 +123,7 @@ def patterns(role: Role, namespace: str, queues: Sequence[str]) -> list[str]:
     rights = "%R~" if role is Role.READER else "~"
     found = []
     for queue in queues or ("*",):
-        tag = f"{{{namespace}:*}}" if queue == "*" else ShardKeys.of(namespace, queue).tag
+        tag = f"{{{namespace}:*}}" if queue == "*" else f"{{{namespace}:{check_name(queue)}:*}}"
         found += [f"~{key}" for key in _keys_of_enqueue(tag)] if role is Role.PRODUCER else [f"{rights}{tag}:*"]
     if role in (Role.WORKER, Role.OPERATOR) and queues:
         # A schedule's name is looked for in every queue before it is given to a new one.
@@ -157,7 +157,7 @@ def command_for(role: Role | None, namespace: str, queues: Sequence[str]) -> str
 
 #: Where several roles need a command, the first of them here is taken.
 _TELLING = (Role.READER, Role.PRODUCER, Role.OPERATOR, Role.DOCTOR, Role.WORKER)
-_TAG = re.compile(r"\{([^:{}]+):([^:{}]+):\d+\}")
+_TAG = re.compile(TAG)
 
 
 def command_after(sent: str, words: Iterable[object]) -> str:
@@ -189,7 +189,7 @@ def questions(
     if "W" in use:
         asked.append((f"~{listing}", ("HSETNX", listing, "q", "1")))
     if "R" in use:
-        asked.append((f"~{listing}", ("HKEYS", listing)))
+        asked.append((f"~{listing}", ("HMGET", listing, "q")))
     for command in commands(role) if commands_too else ():
         if command in _SAID_ELSEWHERE:
             continue

@@ -17,7 +17,7 @@ from zwheel.calls.cancel import cancel
 from zwheel.calls.claim import Claimed, claim, read_claim
 from zwheel.calls.define import define, read_define
 from zwheel.calls.doubts import Doubt
-from zwheel.calls.enqueue import EnqueueCall, NewJob, enqueue, letters_repeated, read_enqueue
+from zwheel.calls.enqueue import EnqueueCall, NewJob, ShardsChanged, enqueue, letters_repeated, read_enqueue
 from zwheel.calls.extend import extend
 from zwheel.calls.offer import GROUPS_LIMIT, OFFER_MS, Offer, offer
 from zwheel.calls.prune import prune
@@ -52,6 +52,7 @@ __all__ = [
     "Repaired",
     "Reply",
     "Session",
+    "ShardsChanged",
     "advance",
     "cancel",
     "claim",

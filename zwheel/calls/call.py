@@ -19,7 +19,9 @@ Facts = dict[str, Any]
 #: The most jobs one call may carry; Lua's unpack and the time a script may take set it.
 BATCH_LIMIT = 1000
 #: Answers after which nothing has changed: the caller builds the call again, or gives up.
-UNCHANGED = frozenset({"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started", "early"})
+UNCHANGED = frozenset(
+    {"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started", "early", "shards"}
+)
 #: An estimate of a fire time that lies this near to midnight, ms, may be of the other day.
 _NEAR_MS = 60_000
 _days: dict[int, str] = {}

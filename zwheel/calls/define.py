@@ -84,8 +84,8 @@ def read_define(call: Call, reply: Reply) -> Defined:
     answer = word(reply)
     if answer == "foreign":
         raise foreign_schema(call.keys[0], text(reply[2]))
-    if answer == "stale":
-        return Defined("stale")
+    if answer in ("stale", "shards"):
+        return Defined(answer)
     if answer in ("started", "early"):
         return Defined(answer, started=tuple(text(reply[2]).split()))
     if answer != "ok":

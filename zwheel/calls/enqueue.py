@@ -63,6 +63,16 @@ class EnqueueCall(NamedTuple):
     call: Call
     batch: Sequence[NewJob]
     queue: QueueName
+    shard: str
+    """The name of the shard."""
+
+
+class ShardsChanged(Exception):
+    """The queue has another number of shards than the caller believed: nothing was stored, and the batch is to be cut anew."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.count = count
 
 
 def enqueue(
@@ -88,7 +98,7 @@ def enqueue(
         keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
         *layout.keys, *((_chunk_key(keys, args[2 + len(layout.head) :]),) if chunk else ()),
     )  # fmt: skip
-    return EnqueueCall(Call(script("enqueue"), names, args, _told, batch), batch, QueueName(keys.queue))
+    return EnqueueCall(Call(script("enqueue"), names, args, _told, batch), batch, QueueName(keys.queue), keys.name)
 
 
 def _told(batch: Sequence[NewJob], reply: Reply | None) -> Trace:
@@ -155,7 +165,7 @@ def _created(job: NewJob, queue: QueueName, fire_at_ms: int) -> Enqueued:
 def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     """Read the answer, one for each job in the batch's order; None: the day changed, build the call again.
 
-    Raises: QueueFull, PayloadTooLarge, SchemaMismatch; nothing was stored.
+    Raises: QueueFull, PayloadTooLarge, SchemaMismatch, ShardsChanged; nothing was stored.
     """
     answer = word(reply)
     if answer == "ok" and reply[2] == b"c":
@@ -168,6 +178,8 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
         raise QueueFull(sent.queue, int(reply[2]))
     if answer == "foreign":
         raise foreign_schema(sent.call.keys[0], text(reply[2]))
+    if answer == "shards":
+        raise ShardsChanged(whole(reply[2], 1) or 1)
     if answer == "oversized":
         raise PayloadTooLarge(max(len(job.body) for job in sent.batch), MOST)
     if answer != "ok":

@@ -8,7 +8,7 @@ from itertools import count
 from zwheel.calls.call import Lane, Loan
 from zwheel.calls.clock import ServerClock
 from zwheel.calls.doubts import Doubts
-from zwheel.keys import ShardKeys
+from zwheel.keys import ShardKeys, shard_names, shard_number
 
 
 class Session:
@@ -23,18 +23,34 @@ class Session:
         self._requests = count(1)
         self._free: list[int] = []
         self._lanes = count()
-        self._shards: dict[str, ShardKeys] = {}
+        self._keys: dict[str, ShardKeys] = {}
+        #: How many shards each queue has that this session has learned of.
+        self.counts: dict[str, int] = {}
         #: Whether this user was seen to have the right to put a queue on the list of queues.
         self.may_list = False
         #: Enqueues whose outcome the caller was not told.
         self.doubts = Doubts()
 
-    def keys(self, queue: str) -> ShardKeys:
-        """The keys of a queue's first shard. Raises: InvalidName."""
-        keys = self._shards.get(queue)
+    def keys(self, shard: str) -> ShardKeys:
+        """The keys of a shard, by its name. Raises: InvalidName."""
+        keys = self._keys.get(shard)
         if keys is None:
-            keys = self._shards[queue] = ShardKeys.of(self.namespace, queue)
+            keys = self._keys[shard] = ShardKeys.of(self.namespace, shard)
         return keys
+
+    def shards(self, queue: str) -> list[str]:
+        """The names of a queue's shards, as far as this session knows."""
+        return shard_names(queue, self.counts.get(queue, 1))
+
+    def shard_of(self, queue: str, job_id: str, digest: str = "") -> str:
+        """The name of the shard in which a job is, by its id, and by the digest of its dedup key where it has one.
+
+        An occurrence is in the shard of its schedule: what comes before the `@` decides.
+        """
+        count = self.counts.get(queue, 1)
+        if count == 1:
+            return queue
+        return f"{queue}/{shard_number(digest or job_id.partition('@')[0], count)}of{count}"
 
     def lane(self) -> Loan:
         """Lend a lane for one request and its repeats: `with session.lane() as lane`."""

@@ -20,7 +20,7 @@ _BATCH_BYTES = 1024 * 1024
 
 
 class Batcher:
-    """Gathers the single enqueues of one queue: what arrives while a round trip is under way goes into the next."""
+    """Gathers the single enqueues of one shard: what arrives while a round trip is under way goes into the next."""
 
     __slots__ = ("_busy", "_client", "_idle", "_waiting")
 
@@ -150,11 +150,11 @@ class Client:
             self._forget()
             await self.store.aclose()
 
-    def batcher(self, queue: str) -> Batcher:
-        """What gathers the single enqueues of a queue."""
-        batcher = self._batchers.get(queue)
+    def batcher(self, shard: str) -> Batcher:
+        """What gathers the single enqueues of a shard."""
+        batcher = self._batchers.get(shard)
         if batcher is None:
-            batcher = self._batchers[queue] = Batcher(self)
+            batcher = self._batchers[shard] = Batcher(self)
         return batcher
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

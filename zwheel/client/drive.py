@@ -72,7 +72,8 @@ class Drive(Registry):
         return await store.drive(steps(store.session))
 
     def _store(self, job: NewJob) -> Awaitable[Enqueued]:
-        return self._connect().batcher(job.queue).submit(job)
+        client = self._connect()
+        return client.batcher(client.store.session.shard_of(job.queue, job.id, job.dedup)).submit(job)
 
     async def learn(self, *tasks: str) -> None:
         """Read what workers publish of these tasks, so that `new_job` and `new_schedule` know it: queue, policy, signature.

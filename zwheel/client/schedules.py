@@ -89,9 +89,9 @@ class WheelSchedules(Drive):
 
     async def schedule_history(self, name: str, queue: str | None = None) -> list[Past]:
         """Tell what became of the newest 20 occurrences, newest first. Raises: ScheduleNotFound."""
-        from zwheel.operations import schedules as ops
+        from zwheel.operations import past
 
-        return await self._drive(lambda session: ops.schedule_history(session, name, queue))
+        return await self._drive(lambda session: past.schedule_history(session, name, queue))
 
     async def backfill_schedule(
         self, name: str, start: datetime, end: datetime, *, queue: str | None = None, progress: Progress | None = None

@@ -146,6 +146,13 @@ class SyncWheel(SyncWheelSchedules):
         """Tell how several queues stand, in two round trips for each hundred."""
         return self._drive(lambda session: ops.queue_infos(session, names))
 
+    def create_queue(self, queue: str, *, shards: int = 1) -> None:
+        """Make a queue before its first job, with 1 to 1024 shards. A queue that nobody made has one.
+
+        The same call again changes nothing. Raises: InvalidInput; QueueExists, when it has another number of shards.
+        """
+        self._drive(lambda session: ops.create_queue(session, queue, shards))
+
     def pause(self, queue: str) -> None:
         """Stop claims of a queue; running jobs go on. After this returns, no new claim succeeds."""
         self._drive(lambda session: ops.pause(session, queue))

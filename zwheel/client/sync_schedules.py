@@ -90,9 +90,9 @@ class SyncWheelSchedules(SyncDrive):
 
     def schedule_history(self, name: str, queue: str | None = None) -> list[Past]:
         """Tell what became of the newest 20 occurrences, newest first. Raises: ScheduleNotFound."""
-        from zwheel.operations import schedules as ops
+        from zwheel.operations import past
 
-        return self._drive(lambda session: ops.schedule_history(session, name, queue))
+        return self._drive(lambda session: past.schedule_history(session, name, queue))
 
     def backfill_schedule(
         self, name: str, start: datetime, end: datetime, *, queue: str | None = None, progress: Progress | None = None

@@ -152,6 +152,13 @@ class Wheel(WheelSchedules):
         """Tell how several queues stand, in two round trips for each hundred."""
         return await self._drive(lambda session: ops.queue_infos(session, names))
 
+    async def create_queue(self, queue: str, *, shards: int = 1) -> None:
+        """Make a queue before its first job, with 1 to 1024 shards. A queue that nobody made has one.
+
+        The same call again changes nothing. Raises: InvalidInput; QueueExists, when it has another number of shards.
+        """
+        await self._drive(lambda session: ops.create_queue(session, queue, shards))
+
     async def pause(self, queue: str) -> None:
         """Stop claims of a queue; running jobs go on. After this returns, no new claim succeeds."""
         await self._drive(lambda session: ops.pause(session, queue))

@@ -10,7 +10,7 @@ from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerRefused
-from zwheel.keys import namespace_keys
+from zwheel.keys import namespace_keys, shard_named
 from zwheel.operations.read import queues
 from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
@@ -24,8 +24,8 @@ _NAMED = 5
 #: So many keys of no known kind are counted.
 _MOST_UNKNOWN = 10_000
 _NAME = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
-_KEY = re.compile(rf"\{{{_NAME}:{_NAME}:(\d+)\}}:([a-z:]+?)(\d{{8}}|(?<=:)[0-9a-f]{{16}})?\Z")
-_REPLAY = re.compile(rf"\{{{_NAME}:{_NAME}:0\}}:replay:[^:]+:[^:]+\Z")
+_KEY = re.compile(rf"\{{{_NAME}:{_NAME}:(0|\d+of\d+)\}}:([a-z:]+?)(\d{{8}}|(?<=:)[0-9a-f]{{16}})?\Z")
+_REPLAY = re.compile(rf"\{{{_NAME}:{_NAME}:(?:0|\d+of\d+)\}}:replay:[^:]+:[^:]+\Z")
 #: Keys whose queue is known by them, and those that say nothing about it.
 _TELLING = frozenset({"jobs", "meta", "days", "processing", "dead", "done"})
 _OTHERS = frozenset({"bodies", "dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due"})
@@ -37,10 +37,12 @@ class Keyspace:
 
     listed: list[str] = field(default_factory=list)
     """The queues on the list of this namespace."""
+    shards: dict[str, list[str]] = field(default_factory=dict)
+    """Each of them -> the names of its shards."""
     buckets: dict[str, set[str]] = field(default_factory=dict)
-    """Each queue of this namespace that has keys -> the days that have a bucket."""
+    """Each shard of this namespace that has keys -> the days that have a bucket."""
     groups: dict[str, set[str]] = field(default_factory=dict)
-    """Each queue of this namespace -> the groups of workers that something is kept for."""
+    """Each shard of this namespace -> the groups of workers that something is kept for."""
     others: set[str] = field(default_factory=set)
     """Other namespaces that keep queues here."""
     strange: list[Unreadable] = field(default_factory=list)
@@ -56,8 +58,10 @@ class Keyspace:
 
     @property
     def names(self) -> list[str]:
-        """Every queue of this namespace, sorted."""
-        return sorted({*self.listed, *self.buckets})
+        """Every shard of every queue of this namespace, sorted."""
+        # Of a queue with several shards, what stands under its own name holds no job.
+        cut = {queue for queue, shards in self.shards.items() if len(shards) > 1}
+        return sorted({*(shard for shards in self.shards.values() for shard in shards), *self.buckets} - cut)
 
     @property
     def findings(self) -> list[Finding]:
@@ -101,14 +105,14 @@ class Keyspace:
         whose, queue, shard, name, tail = match.groups() if match is not None else ("", "", "", "", "")
         if whose and whose != namespace:
             self.others.add(whose)
-        elif shard == "0" and name == "wheel:" and tail and is_day(tail):
-            self.buckets.setdefault(queue, set()).add(tail)
-        elif shard == "0" and name in ("offered:", "call:") and tail:
-            self.groups.setdefault(queue, set()).add(tail)
-            self.buckets.setdefault(queue, set())
-        elif shard == "0" and name in _TELLING and not tail:
-            self.buckets.setdefault(queue, set())
-        elif (shard == "0" and name in _OTHERS and not tail) or key in namespace_keys(namespace) or _REPLAY.match(key):
+        elif shard and name == "wheel:" and tail and is_day(tail):
+            self.buckets.setdefault(shard_named(queue, shard), set()).add(tail)
+        elif shard and name in ("offered:", "call:") and tail:
+            self.groups.setdefault(shard_named(queue, shard), set()).add(tail)
+            self.buckets.setdefault(shard_named(queue, shard), set())
+        elif shard and name in _TELLING and not tail:
+            self.buckets.setdefault(shard_named(queue, shard), set())
+        elif (shard and name in _OTHERS and not tail) or key in namespace_keys(namespace) or _REPLAY.match(key):
             return
         elif key.startswith((f"{{{namespace}:", f"{namespace}:")) and len(self.unknown) < _MOST_UNKNOWN:
             self.unknown.add(key)
@@ -120,6 +124,7 @@ def known_queues(session: Session) -> Steps[Keyspace]:
     try:
         listed = yield from queues(session)
         found.listed, found.strange = [str(name) for name in listed], listed.unreadable
+        found.shards = {name: session.shards(name) for name in found.listed}
     except BrokerRefused as error:
         found.closed = error
     cursor = 0

@@ -19,7 +19,7 @@ from zwheel.doctor.offers import Offers, groups_of, look_at_offers, mend_offers
 from zwheel.doctor.places import Suspects, look_around
 from zwheel.doctor.workers import check_workers
 from zwheel.errors import BrokerRefused
-from zwheel.keys import SCHEMA, ShardKeys, queues_key
+from zwheel.keys import SCHEMA, ShardKeys, queue_of, queues_key
 from zwheel.operations.read import bucket_days
 from zwheel.operations.rights import lacks
 from zwheel.outside import as_text, shown
@@ -114,7 +114,7 @@ def _check(
     say = health.findings.append
     if not health.listed:
         text = "it has keys and is not in the list of queues: commands that look at every queue leave it out"
-        say(warning("listed", text, _CURE.format(queue), queue))
+        say(warning("listed", text, _CURE.format(queue_of(queue)), queue))
     if (yield from _as_allowed(keys, health, "the types of its keys", _other_types(keys, health))):
         return
     schema = yield from _as_allowed(keys, health, "its schema, pause and wake-up tokens", _check_meta(keys, health))
@@ -133,6 +133,8 @@ def _check(
         _tell_unreadable(health, suspects)
     waiting = suspects.tasks if suspects is not None else {}
     held = suspects.held if suspects is not None else 0
+    if keys.shard:
+        return  # Of its queue's workers and of the clock the first shard tells.
     checked = check_workers(session, keys, waiting, held)
     health.findings += (yield from _as_allowed(keys, health, "its workers", checked)) or []
     health.findings += (yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))) or []
@@ -159,11 +161,11 @@ def _check_meta(keys: ShardKeys, health: Health) -> Steps[str]:
             "it has jobs and no schema: its meta key was deleted, and with it a pause, a cap and all counters; "
             "workers that saw it claim nothing here"
         )
-        say(problem("schema", text, _CURE.format(queue) + ", then set its pause and cap again", queue))
+        say(problem("schema", text, _CURE.format(queue_of(queue)) + ", then set its pause and cap again", queue))
     if tokens > _MOST_TOKENS:
         health.tokens = tokens
         text = f"{tokens:,} wake-up tokens lie there, and a few are enough: workers are woken for nothing"
-        say(warning("wake", text, _CURE.format(queue), queue))
+        say(warning("wake", text, _CURE.format(queue_of(queue)), queue))
     return schema
 
 
@@ -196,10 +198,14 @@ def _check_offers(keys: ShardKeys, health: Health, groups: Iterable[str]) -> Ste
     void = [note for notes in found.void.values() for note in notes]
     if void:
         text = f"{_count(void, 'note', 'notes')} of jobs that are offered to workers {_be(void)} of none{_some(void)}"
-        say(warning("offers", text, _CURE.format(queue), queue))
+        say(warning("offers", text, _CURE.format(queue_of(queue)), queue))
     for keyed, what in ((found.crowded, "notes of offered jobs"), (found.calls, "calls to workers")):
         for key in keyed:
-            say(warning("offers", f"far more {what} than there can be lie in {key}", _CURE.format(queue), queue))
+            say(
+                warning(
+                    "offers", f"far more {what} than there can be lie in {key}", _CURE.format(queue_of(queue)), queue
+                )
+            )
 
 
 def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
@@ -218,7 +224,7 @@ def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
                 f"its key {key} is a {as_text(there)} and not a {kind}: scripts fail on it, and what was there is lost"
             )
             cure = f"see which program wrote it, then DEL {key} and run `zwheel doctor --repair --queue {keys.queue}`"
-            health.findings.append(problem("places", text, cure, keys.queue))
+            health.findings.append(problem("places", text, cure, keys.name))
     return found
 
 
@@ -265,7 +271,7 @@ def _tell_bodies(health: Health, unused: list[bytes], gone: list[bytes]) -> None
     queue = health.queue
     if unused:
         text = f"{_count(unused, 'large body', 'large bodies')} without a job that needs {'it' if len(unused) == 1 else 'them'}"
-        health.findings.append(warning("bodies", text + _some(unused), _CURE.format(queue), queue))
+        health.findings.append(warning("bodies", text + _some(unused), _CURE.format(queue_of(queue)), queue))
     if gone:
         text = (
             f"{_count(gone, 'job', 'jobs')} whose large {'body is' if len(gone) == 1 else 'bodies are'} gone{_some(gone)}: "
@@ -276,7 +282,7 @@ def _tell_bodies(health: Health, unused: list[bytes], gone: list[bytes]) -> None
 
 
 def _tell_more(health: Health, times: list[bytes], lists: dict[str, list[bytes]]) -> None:
-    queue, cure = health.queue, _CURE.format(health.queue)
+    queue, cure = health.queue, _CURE.format(queue_of(health.queue))
     say = health.findings.append
     if times:
         text = (
@@ -301,7 +307,7 @@ def _tell_more(health: Health, times: list[bytes], lists: dict[str, list[bytes]]
 
 
 def _tell(health: Health, broken: dict[str, list[bytes]], index: dict[str, int]) -> None:
-    queue, cure = health.queue, _CURE.format(health.queue)
+    queue, cure = health.queue, _CURE.format(queue_of(health.queue))
     say = health.findings.append
     if ids := broken["o"]:
         text = f"{_count(ids, 'entry', 'entries')} of its sets {_be(ids)} without a record{_some(ids)}: nothing can run there"
@@ -334,7 +340,8 @@ def mend_queue(session: Session, health: Health, progress: Progress | None = Non
     if health.foreign:
         return 0
     if not health.listed:
-        (added,) = yield (("HSETNX", queues_key(session.namespace), health.queue, 1),)
+        queue = queue_of(health.queue)
+        (added,) = yield (("HSETNX", queues_key(session.namespace), queue, session.counts.get(queue, 1)),)
         mended += int(added)
     for days, ids in [*health.jobs, *((tuple(part), []) for part in _parts(health.days, REPAIR_DAYS))]:
         answer = yield from _repair(keys, days=days, ids=ids, mend=True, now=session.now)

@@ -2,6 +2,7 @@
 
 from zwheel.operations.act import (
     cancel,
+    create_queue,
     matcher,
     pause,
     purge,
@@ -29,6 +30,7 @@ __all__ = [
     "Bulk",
     "cancel",
     "count",
+    "create_queue",
     "days",
     "enqueue_batch",
     "get",

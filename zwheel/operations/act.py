@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from zwheel import calls
 from zwheel.broker.store import Steps
 from zwheel.calls import BATCH_LIMIT, Session
-from zwheel.errors import BrokerRefused, InvalidInput
+from zwheel.errors import BrokerError, BrokerRefused, InvalidInput, QueueExists
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
-from zwheel.keys import ShardKeys, check_job_id
+from zwheel.keys import MOST_SHARDS, ShardKeys, check_job_id, check_name, queues_key
 from zwheel.operations.listing import joined, may_join
-from zwheel.operations.read import bucket_days, get, snapshot
-from zwheel.outside import as_text, flat, score_ms
+from zwheel.operations.read import bucket_days, find, snapshot
+from zwheel.operations.shards import shards_of
+from zwheel.outside import as_text, flat, score_ms, whole
 from zwheel.times import day_of
 
 Progress = Callable[[int], None]
@@ -37,12 +38,13 @@ _UNREADABLE = "job {}: its record was written by another version of zwheel and c
 def cancel(session: Session, job_id: str, queue: str | None) -> Steps[CancelOutcome]:
     """Take a scheduled job off the wheel. Decided by one script: after `cancelled` it never starts."""
     for _ in range(_TRIES):
-        job = yield from get(session, job_id, queue, only=True)
-        if job is None:
+        found = yield from find(session, job_id, queue, only=True)
+        if found is None:
             return CancelOutcome.MISSING
+        keys, job = found
         queue = job.queue
         with session.lane() as lane:
-            call = calls.cancel(session.keys(queue), [job_id], day=day_of(job.fire_at_ms), lane=lane, now=session.now)
+            call = calls.cancel(keys, [job_id], day=day_of(job.fire_at_ms), lane=lane, now=session.now)
             (reply,) = yield (call,)
         letter = calls.read_letters(reply)
         if letter == "u":
@@ -59,13 +61,14 @@ def reschedule(
 ) -> Steps[RescheduleOutcome]:
     """Move a scheduled job to another time. Decided by one script: it runs at the old time or at the new one."""
     for _ in range(_TRIES):
-        job = yield from get(session, job_id, queue, only=True)
-        if job is None:
+        found = yield from find(session, job_id, queue, only=True)
+        if found is None:
             return RescheduleOutcome.MISSING
+        keys, job = found
         queue = job.queue
         with session.lane() as lane:
             call = calls.reschedule(
-                session.keys(queue), job_id, day=day_of(job.fire_at_ms), at_ms=at_ms, delay_ms=delay_ms,
+                keys, job_id, day=day_of(job.fire_at_ms), at_ms=at_ms, delay_ms=delay_ms,
                 now_ms=session.clock.now_ms(), lane=lane, now=session.now,
             )  # fmt: skip
             (reply,) = yield (call,)
@@ -77,30 +80,66 @@ def reschedule(
     raise BrokerRefused(f"job {job_id} moves faster than it can be rescheduled")
 
 
+def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
+    """Put a new queue on the list, with so many shards. Safe to repeat with the same number.
+
+    Raises: InvalidInput, QueueExists when it exists with another number; nothing was changed.
+    """
+    check_name(queue)
+    if not 1 <= count <= MOST_SHARDS:
+        raise InvalidInput(f"{count:,} shards: a queue has between 1 and {MOST_SHARDS:,}")
+    listing = queues_key(session.namespace)
+    made, raw = yield (("HSETNX", listing, queue, count), ("HGET", listing, queue))
+    session.counts.pop(queue, None)
+    if not made and (whole(raw, 1, MOST_SHARDS) or 1) != count:
+        raise QueueExists(queue, whole(raw, 1, MOST_SHARDS) or 1)
+    if count > 1:
+        # A producer that stores its first job right now may still believe that the queue has one shard. From here on
+        # that shard takes no job.
+        keys = session.keys(queue)
+        try:
+            _, jobs = yield (("HSET", keys.meta, "shards", count), ("EXISTS", keys.jobs))
+        except BrokerError:
+            if made:
+                yield (("HDEL", listing, queue),)
+            raise
+        if jobs and made:
+            yield (("HSET", listing, queue, 1), ("HDEL", keys.meta, "shards"))
+            raise QueueExists(queue, 1)
+    session.counts[queue] = count
+
+
 def pause(session: Session, queue: str) -> Steps[None]:
     """Stop claims of a queue; what runs goes on. After this returns no new claim succeeds."""
-    keys = session.keys(queue)
+    shards = yield from shards_of(session, queue)
     yield from may_join(session, queue)
-    yield (("HSET", keys.meta, "paused", str(session.clock.now_ms())),)
+    now_ms = str(session.clock.now_ms())
+    yield [("HSET", session.keys(shard).meta, "paused", now_ms) for shard in shards]
     yield from joined(session, queue)
 
 
 def resume(session: Session, queue: str) -> Steps[None]:
     """Allow claims again and wake a poller."""
-    keys = session.keys(queue)
-    yield (("HDEL", keys.meta, "paused"), ("DEL", keys.wake), ("RPUSH", keys.wake, "1"))
+    asks: list[tuple[str, ...]] = []
+    for shard in (yield from shards_of(session, queue)):
+        keys = session.keys(shard)
+        asks += [("HDEL", keys.meta, "paused"), ("DEL", keys.wake), ("RPUSH", keys.wake, "1")]
+    yield asks
 
 
 def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
-    """Limit the living jobs of a queue, or lift the limit with None. Jobs over it are refused at enqueue."""
-    keys = session.keys(queue)
+    """Limit the living jobs of a queue, or lift the limit with None. Jobs over it are refused at enqueue.
+
+    Each shard has its part of it, rounded up.
+    """
+    shards = yield from shards_of(session, queue)
     if cap is None:
-        yield (("HDEL", keys.meta, "cap"),)
+        yield [("HDEL", session.keys(shard).meta, "cap") for shard in shards]
     elif cap < 1:
         raise InvalidInput(f"a cap of {cap} is not a positive number of jobs")
     else:
         yield from may_join(session, queue)
-        yield (("HSET", keys.meta, "cap", cap),)
+        yield [("HSET", session.keys(shard).meta, "cap", -(-cap // len(shards))) for shard in shards]
         yield from joined(session, queue)
 
 
@@ -114,29 +153,28 @@ def purge(session: Session, queue: str, state: JobState, progress: Progress | No
         raise InvalidInput("running jobs cannot be purged: pause the queue and let them end")
     if state is JobState.CANCELLED:
         raise InvalidInput("cancelled jobs are kept with those that are done: purge these, or let them lapse")
-    keys = session.keys(queue)
-    if state is JobState.SCHEDULED:
-        names = yield from bucket_days(keys)
-        sets = [(keys.wheel(day), day) for day in names]
-    else:
-        sets = [(keys.dead if state is JobState.DEAD else keys.done, "")]
     total = 0
-    for zset, day in sets:
-        total += yield from _purge_set(session, queue, zset, day, None, total, progress)
+    for shard in (yield from shards_of(session, queue)):
+        keys = session.keys(shard)
+        if state is JobState.SCHEDULED:
+            names = yield from bucket_days(keys)
+            sets = [(keys.wheel(day), day) for day in names]
+        else:
+            sets = [(keys.dead if state is JobState.DEAD else keys.done, "")]
+        for zset, day in sets:
+            total += yield from _purge_set(session, keys, zset, day, None, total, progress)
     return total
 
 
 def _purge_set(
-    session: Session, queue: str, zset: str, day: str, highest: int | None, before: int, progress: Progress | None,
-    ids: Sequence[str] = (),
+    session: Session, keys: ShardKeys, zset: str, day: str, highest: int | None, before: int,
+    progress: Progress | None, ids: Sequence[str] = (),
 ) -> Steps[int]:  # fmt: skip
     if session.doubts:
-        yield from _free(session, queue, zset)
+        yield from _free(session, keys.queue, zset)
     total = past = 0
     while True:
-        call = calls.purge(
-            session.keys(queue), zset, day=day, limit=500, highest=highest, past=past, ids=ids, now=session.now
-        )
+        call = calls.purge(keys, zset, day=day, limit=500, highest=highest, past=past, ids=ids, now=session.now)
         (reply,) = yield (call,)
         gone, left = calls.read_purge(reply)
         total, past = total + gone, past + left
@@ -162,17 +200,21 @@ def purge_dead(
     session: Session, queue: str, job_ids: Sequence[str] | None, older_than_ms: int | None, progress: Progress | None
 ) -> Steps[int]:
     """Delete dead jobs: the given ones, or all that died at least `older_than_ms` ago, or all. Returns how many."""
-    keys = session.keys(queue)
+    total = 0
+    highest = None
     if job_ids is None:
         if older_than_ms is None:
             return (yield from purge(session, queue, JobState.DEAD, progress))
         (reply,) = yield (("TIME",),)
         highest = int(reply[0]) * 1000 + int(reply[1]) // 1000 - older_than_ms
-        return (yield from _purge_set(session, queue, keys.dead, "", highest, 0, progress))
-    total = 0
-    for start in range(0, len(job_ids), BATCH_LIMIT):
-        part = [check_job_id(job_id) for job_id in job_ids[start : start + BATCH_LIMIT]]
-        total += yield from _purge_set(session, queue, keys.dead, "", None, total, progress, part)
+    for shard in (yield from shards_of(session, queue)):
+        keys = session.keys(shard)
+        if job_ids is None:
+            total += yield from _purge_set(session, keys, keys.dead, "", highest, total, progress)
+            continue
+        for start in range(0, len(job_ids), BATCH_LIMIT):
+            part = [check_job_id(job_id) for job_id in job_ids[start : start + BATCH_LIMIT]]
+            total += yield from _purge_set(session, keys, keys.dead, "", None, total, progress, part)
     return total
 
 
@@ -194,10 +236,20 @@ def redrive(
 
     Jobs that died after this call began are left. A job whose dedup key another job holds by now stays dead.
     """
-    if job_ids is not None:
-        total, _ = yield from _redrive_ids(session, queue, [check_job_id(i) for i in job_ids], 0, progress)
-        return total
-    keys = session.keys(queue)
+    total = 0
+    for shard in (yield from shards_of(session, queue)):
+        keys = session.keys(shard)
+        if job_ids is not None:
+            moved, _ = yield from _redrive_ids(session, keys, [check_job_id(i) for i in job_ids], total, progress)
+        else:
+            moved = yield from _redrive_shard(session, keys, matches, total, progress)
+        total += moved
+    return total
+
+
+def _redrive_shard(
+    session: Session, keys: ShardKeys, matches: Callable[[Job], bool] | None, before: int, progress: Progress | None
+) -> Steps[int]:
     newest, clock = yield (("ZRANGE", keys.dead, -1, -1, "WITHSCORES"), ("TIME",))
     if not newest:
         return 0
@@ -215,9 +267,9 @@ def redrive(
         if matches is not None:
             raws = yield from _records(keys, names)
             chosen = [
-                n for n, raw in zip(names, raws, strict=True) if raw and matches(snapshot(as_text(n), queue, raw))
+                n for n, raw in zip(names, raws, strict=True) if raw and matches(snapshot(as_text(n), keys.queue, raw))
             ]
-        moved, _ = yield from _redrive_ids(session, queue, chosen, total, progress)
+        moved, _ = yield from _redrive_ids(session, keys, chosen, before + total, progress)
         total += moved
         # Jobs that are still in the dead set are passed over in the next turn: they were not chosen, another job holds
         # their dedup key, or they have no record.
@@ -238,7 +290,7 @@ def _records(keys: ShardKeys, names: Sequence[bytes]) -> Steps[list[bytes | None
 
 
 def _redrive_ids(
-    session: Session, queue: str, ids: Sequence[str] | Sequence[bytes], before: int, progress: Progress | None
+    session: Session, keys: ShardKeys, ids: Sequence[str] | Sequence[bytes], before: int, progress: Progress | None
 ) -> Steps[tuple[int, int]]:
     """Redrive these. Returns how many were, and how many are still dead; the others were not dead any more."""
     total = 0
@@ -248,15 +300,13 @@ def _redrive_ids(
         part = ids[start : start + BATCH_LIMIT]
         for _ in range(_TRIES):
             with session.lane() as lane:
-                call = calls.redrive(
-                    session.keys(queue), part, now_ms=session.clock.now_ms(), lane=lane, now=session.now
-                )
+                call = calls.redrive(keys, part, now_ms=session.clock.now_ms(), lane=lane, now=session.now)
                 (reply,) = yield (call,)
             letters = calls.read_letters(reply)
             if letters is not None:
                 break
         else:
-            raise BrokerRefused(f"queue {queue}: the server's clock cannot be followed")
+            raise BrokerRefused(f"queue {keys.queue}: the server's clock cannot be followed")
         # The script left the last jobs when their records became too many bytes for one call. The next call asks for them.
         start += len(part) - letters.count("l")
         total += letters.count("r")

@@ -12,6 +12,7 @@ from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.operations.read import each_alone, queues
 from zwheel.operations.schedules import SyncReport, make_so, schedules
+from zwheel.operations.shards import workers_key
 from zwheel.outside import as_text, flat
 from zwheel.payload.codec import Codec
 from zwheel.schedules.definition import Definition
@@ -69,7 +70,7 @@ def _elsewhere(session: Session, worker: str) -> Steps[Elsewhere]:
     names = yield from queues(session)
     found = Elsewhere()
     for start in range(0, len(names), _QUEUES):
-        asks: list[tuple[Any, ...]] = [("HGETALL", session.keys(n).workers) for n in names[start : start + _QUEUES]]
+        asks: list[tuple[Any, ...]] = [("HGETALL", workers_key(session, n)) for n in names[start : start + _QUEUES]]
         *replies, clock = yield from each_alone([*asks, ("TIME",)])
         now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
         for raw in replies:

@@ -43,19 +43,19 @@ def late_ones(info: ScheduleInfo, now_ms: int) -> list[tuple[int, int]]:
     ]  # fmt: skip
 
 
-def give_back(session: Session, queue: str, name: str, held: Mapping[int, Late]) -> Steps[GivenBack]:
+def give_back(session: Session, shard: str, name: str, held: Mapping[int, Late]) -> Steps[GivenBack]:
     """Give late occurrences back to their schedule: occurrences that a worker holds, and all late ones that wait on the wheel.
 
     Where they are told together, a policy such as "the newest one runs" is decided over all of them. Safe to repeat.
     held: by nominal time. Raises: UndecodableJob, when this version cannot read the schedule.
     """
-    keys = session.keys(queue)
+    keys = session.keys(shard)
     early: set[int] = set()
     for _ in range(_TRIES):
         raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
         if raw is None:
             return GivenBack(frozenset(), frozenset(early), schedule=False)
-        info = read_schedule(raw, name, queue)
+        info = read_schedule(raw, name, keys.queue)
         now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
         waiting = [pair for pair in late_ones(info, now_ms) if pair[0] not in held]
         ids = [*(late.id for late in held.values()), *(occurrence_id(name, at) for at, _ in waiting)]

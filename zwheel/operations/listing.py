@@ -35,10 +35,13 @@ def may_join(session: Session, queue: str) -> Steps[None]:
 def join(session: Session, queue: str) -> Steps[None]:
     """Put a queue on the list. A list whose key holds another program's data stays as it is."""
     try:
-        yield (_join(session, queue),)
+        (added,) = yield (_join(session, queue),)
     except BrokerRefused as error:
         if error.code != "WRONGTYPE":
             raise
+        added = 1
+    if added:
+        session.counts.setdefault(queue, 1)
 
 
 def joined(session: Session, queue: str) -> Steps[bool]:
@@ -54,4 +57,4 @@ def joined(session: Session, queue: str) -> Steps[bool]:
 
 
 def _join(session: Session, queue: str) -> tuple[str, str, str, int]:
-    return "HSETNX", queues_key(session.namespace), queue, 1
+    return "HSETNX", queues_key(session.namespace), queue, session.counts.get(queue, 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from zwheel.broker.store import Steps
@@ -11,8 +13,9 @@ from zwheel.calls import Session
 from zwheel.errors import BrokerRefused
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
 from zwheel.job import QueueName, WorkerId
-from zwheel.keys import NAME_LIMIT, check_name
+from zwheel.keys import NAME_LIMIT, ShardKeys, check_name, queue_of
 from zwheel.operations.read import bucket_days, each_alone, queues, sorted_days
+from zwheel.operations.shards import learn_shards, shards_of, workers_key
 from zwheel.outside import Listing, Unreadable, as_text, flat, is_text, score_ms, shown, whole
 from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
 
@@ -26,7 +29,27 @@ _MOST_QUEUES, MOST_NAMES = 1000, 1000
 
 def days(session: Session, queue: str) -> Steps[Listing[DayInfo]]:
     """Tell what is on the wheel, a line for each UTC day with jobs, oldest first."""
-    keys = session.keys(queue)
+    shards = yield from shards_of(session, queue)
+    found: Listing[DayInfo] = Listing()
+    for shard in shards:
+        part = yield from _days_of(session.keys(shard))
+        found += part
+        found.unreadable += part.unreadable
+    if len(shards) > 1:
+        found[:] = [_day_of_all(day, found) for day in sorted({one.day for one in found})]
+    return found
+
+
+def _day_of_all(day: str, found: Sequence[DayInfo]) -> DayInfo:
+    same = [one for one in found if one.day == day]
+    return DayInfo(
+        day=day, jobs=sum(one.jobs for one in same), first_ms=min(one.first_ms for one in same),
+        last_ms=max(one.last_ms for one in same),
+    )  # fmt: skip
+
+
+def _days_of(keys: ShardKeys) -> Steps[Listing[DayInfo]]:
+    queue = keys.queue
     names = yield from bucket_days(keys)
     result: Listing[DayInfo] = Listing(unreadable=names.unreadable)
     for start in range(0, len(names), 200):
@@ -69,11 +92,14 @@ def _clamped(score: Any, otherwise: int) -> int:
 
 def hours(session: Session, queue: str, day: str) -> Steps[list[int]]:
     """Count a day's jobs hour by hour, UTC: 24 numbers."""
-    keys = session.keys(queue)
     start = day_start_ms(day)
     hour = DAY_MS // 24
-    replies = yield [("ZCOUNT", keys.wheel(day), start + i * hour, f"({start + (i + 1) * hour}") for i in range(24)]
-    return [int(n) for n in replies]
+    total = [0] * 24
+    for shard in (yield from shards_of(session, queue)):
+        bucket = session.keys(shard).wheel(day)
+        replies = yield [("ZCOUNT", bucket, start + i * hour, f"({start + (i + 1) * hour}") for i in range(24)]
+        total = [before + int(n) for before, n in zip(total, replies, strict=True)]
+    return total
 
 
 def queue_info(session: Session, queue: str) -> Steps[QueueInfo]:
@@ -83,7 +109,36 @@ def queue_info(session: Session, queue: str) -> Steps[QueueInfo]:
 
 
 def queue_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo]]:
-    """Tell how several queues stand, in two round trips for each hundred."""
+    """Tell how several queues stand, in two round trips for each hundred of their shards."""
+    yield from learn_shards(session, names)
+    shards = {name: session.shards(name) for name in names}
+    found = yield from _shard_infos(session, [shard for name in names for shard in shards[name]])
+    each = iter(found)
+    return [_info_of_all([next(each) for _ in shards[name]]) for name in names]
+
+
+def _info_of_all(infos: Sequence[QueueInfo]) -> QueueInfo:
+    """How a queue stands, by how each of its shards does. It is paused when one of them is: that shard's jobs wait."""
+    first = infos[0]
+    if len(infos) == 1:
+        return first
+    soonest = min(infos, key=lambda info: math.inf if info.next_fire_ms is None else info.next_fire_ms)
+    caps = [info.cap for info in infos if info.cap is not None]
+
+    def total(name: str) -> int:
+        return sum(getattr(info, name) for info in infos)
+
+    return replace(
+        first, name=QueueName(queue_of(first.name)), shards=len(infos), scheduled=total("scheduled"), due=total("due"),
+        processing=total("processing"), dead=total("dead"), done=total("done"), trimmed=total("trimmed"),
+        orphans=total("orphans"), paused=any(info.paused for info in infos), cap=sum(caps) if caps else None,
+        oldest_due_ms=min((info.oldest_due_ms for info in infos if info.oldest_due_ms is not None), default=None),
+        next_fire_ms=soonest.next_fire_ms, next_job=soonest.next_job,
+        unreadable="; ".join(f"{info.name}: {info.unreadable}" for info in infos if info.unreadable),
+    )  # fmt: skip
+
+
+def _shard_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo]]:
     result: list[QueueInfo] = []
     for start in range(0, len(names), _QUEUES):
         part = names[start : start + _QUEUES]
@@ -236,7 +291,8 @@ def workers(session: Session, queue: str | None) -> Steps[Listing[WorkerInfo]]:
     result: Listing[WorkerInfo] = Listing()
     for start in range(0, len(names), 1000):
         part = names[start : start + 1000]
-        asks: list[tuple[Any, ...]] = [("HGETALL", session.keys(name).workers) for name in part]
+        yield from learn_shards(session, part)
+        asks: list[tuple[Any, ...]] = [("HGETALL", workers_key(session, name)) for name in part]
         *replies, clock = yield from each_alone([*asks, ("TIME",)])
         now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
         for name, raw in zip(part, replies, strict=True):

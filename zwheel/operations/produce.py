@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from zwheel.broker.store import Steps
-from zwheel.calls import BATCH_LIMIT, Doubt, NewJob, Session, enqueue, letters_repeated, read_enqueue
+from zwheel.calls import (
+    BATCH_LIMIT,
+    Doubt,
+    NewJob,
+    Session,
+    ShardsChanged,
+    enqueue,
+    letters_repeated,
+    read_enqueue,
+)
 from zwheel.errors import (
     BrokerError,
     BrokerRefused,
@@ -20,6 +29,7 @@ from zwheel.errors import (
 )
 from zwheel.job import Enqueued
 from zwheel.operations.listing import joined, may_join
+from zwheel.operations.shards import learn_shards
 
 #: How often a call may meet another day than the one it named before something is plainly wrong.
 _MOVES = 20
@@ -84,7 +94,7 @@ class Chunk:
         self._bulk = bulk
         one = len({job.queue for job in jobs}) == 1
         #: The places of the jobs of each queue.
-        self._places = [range(len(jobs))] if one else list(_by_queue(jobs))
+        self._places = [range(len(jobs))] if one else _grouped(jobs, lambda job: job.queue)
         self._sole, self._alone = alone, alone and one
 
     @property
@@ -107,27 +117,48 @@ class Chunk:
         return answers
 
 
-def _by_queue(jobs: Sequence[NewJob]) -> Iterator[list[int]]:
-    for name in dict.fromkeys(job.queue for job in jobs):
-        yield [i for i, job in enumerate(jobs) if job.queue == name]
+def _grouped(jobs: Sequence[NewJob], group_of: Callable[[NewJob], str]) -> list[list[int]]:
+    """The places of the jobs of each group, in the order of its first job."""
+    groups: dict[str, list[int]] = {}
+    for place, job in enumerate(jobs):
+        groups.setdefault(group_of(job), []).append(place)
+    return list(groups.values())
 
 
 def enqueue_batch(
     session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None = None
 ) -> Steps[list[Enqueued]]:
-    """Store up to 1000 jobs of one queue, all or none; answers in the batch's order.
+    """Store up to 1000 jobs of one queue, those of each shard all or none; answers in the batch's order.
 
     known: queues that are already in the list of queues; this one joins it once the jobs are stored.
     bulk: what this is a chunk of; Redis then keeps the answer for the same chunk of another call.
     Raises: QueueFull, PayloadTooLarge.
     """
     # Not a generator itself: one less to pass through for every job.
+    if session.counts.get(batch[0].queue) != 1:
+        return _by_shard(session, batch, known, bulk)
     return (_after_doubts if session.doubts else _store)(session, batch, known, bulk)
+
+
+def _by_shard(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None) -> Steps[list[Enqueued]]:
+    """The same where the queue has several shards, or the session does not know how many: one call for each shard."""
+    yield from learn_shards(session, [batch[0].queue])
+    answers: list[Any] = [None] * len(batch)
+    for places in _grouped(batch, lambda job: _shard_of(session, job)):
+        part = [batch[place] for place in places]
+        stored = yield from (_after_doubts if session.doubts else _store)(session, part, known, bulk)
+        for place, answer in zip(places, stored, strict=True):
+            answers[place] = answer
+    return answers
+
+
+def _shard_of(session: Session, job: NewJob) -> str:
+    return session.shard_of(job.queue, job.id, job.dedup)
 
 
 def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None) -> Steps[list[Enqueued]]:
     queue = batch[0].queue
-    keys = session.keys(queue)
+    keys = session.keys(_shard_of(session, batch[0]))
     if queue not in known:
         yield from may_join(session, queue)
     loan = session.lane()
@@ -142,7 +173,11 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
             except (OutcomeUnknown, GeneratorExit):
                 session.doubts.keep(Doubt(loan, sent, began))
                 raise
-            answers = read_enqueue(sent, reply)
+            try:
+                answers = read_enqueue(sent, reply)
+            except ShardsChanged as error:
+                session.counts[queue] = error.count
+                break
             if answers is not None:
                 if bulk is not None:
                     bulk.remember(sent.call.keys[-1])
@@ -152,7 +187,11 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
             # The jobs are laid out for other days now, so the next call has a request id of its own. Under the old id Redis
             # has remembered the answer 'the day changed', and gives it to late copies of this call.
             lane = loan.lane = lane._replace(request=session.request())
-    raise BrokerRefused(f"queue {queue}: the server's clock and this machine's estimate of it do not come together")
+        else:
+            raise BrokerRefused(
+                f"queue {queue}: the server's clock and this machine's estimate of it do not come together"
+            )
+    return (yield from _by_shard(session, batch, known, bulk))
 
 
 def _after_doubts(
@@ -207,7 +246,7 @@ def _is_repeat(session: Session, batch: Sequence[NewJob]) -> Steps[bool]:
     """Whether an earlier call stored this chunk, and Redis has its answer, though jobs of it are in doubt by another request."""
     if not session.doubts.about(batch):
         return False
-    keys = session.keys(batch[0].queue)
+    keys = session.keys(_shard_of(session, batch[0]))
     with session.lane() as lane:
         sent = enqueue(keys, batch, now_ms=session.clock.now_ms(), lane=lane, chunk=True)
     (answer,) = yield (("GET", sent.call.keys[-1]),)
@@ -227,7 +266,7 @@ def _find_out(
     again = doubt.again or [mine[job_id] for job_id in places if job_id in mine]
     whole = bulk is not None and len(again) == len(batch)
     sent = enqueue(
-        session.keys(doubt.sent.queue), again, now_ms=session.clock.now_ms(), lane=doubt.loan.lane, now=session.now,
+        session.keys(doubt.sent.shard), again, now_ms=session.clock.now_ms(), lane=doubt.loan.lane, now=session.now,
         chunk=whole,
     )  # fmt: skip
     try:
@@ -242,7 +281,7 @@ def _find_out(
     first = letters_repeated(reply) == len(doubt.ids)
     try:
         answers = read_enqueue(doubt.sent if first else sent, reply)
-    except (QueueFull, PayloadTooLarge, SchemaMismatch):
+    except (QueueFull, PayloadTooLarge, SchemaMismatch, ShardsChanged):
         # Not carried out, and a late copy will not be either: they are asked for anew.
         answers = None
     if answers is not None and whole and bulk is not None:

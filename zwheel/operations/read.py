@@ -12,7 +12,8 @@ from zwheel.calls.cancel import LEAST_KEPT_MS
 from zwheel.errors import BrokerRefused, InvalidInput, InvalidName, JobNotFound, UndecodableJob, WaitTimeout
 from zwheel.job import UNREADABLE, Failure, Job, JobId, JobState, QueueName, Reason
 from zwheel.keys import ShardKeys, check_job_id, check_name, queues_key
-from zwheel.outside import Listing, Unreadable, as_text, score_ms
+from zwheel.operations.shards import learn_shards, note_count, shards_of
+from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.record import bytes_apart, read_record
 from zwheel.times import is_day
 
@@ -38,11 +39,12 @@ def each_alone(asks: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
 
 def queues(session: Session) -> Steps[Listing[QueueName]]:
     """Name every queue that was ever used, sorted. Entries of the list that no queue can be called are in `unreadable`."""
-    (names,) = yield (("HKEYS", queues_key(session.namespace)),)
+    (listed,) = yield (("HGETALL", queues_key(session.namespace)),)
     found: Listing[QueueName] = Listing()
-    for name in names:
+    for name, count in flat(listed):
         try:
             found.append(QueueName(check_name(name.decode() if isinstance(name, bytes) else name)))
+            note_count(session, found[-1], count)
         except (UnicodeDecodeError, InvalidName) as error:
             found.unreadable.append(Unreadable(name=as_text(name), queue="", reason=f"no name of a queue: {error}"))
     found.sort()
@@ -132,11 +134,32 @@ def get(session: Session, job_id: str, queue: str | None, *, only: bool = False)
 
     only: refuse to choose between several that have not ended. Raises: InvalidInput.
     """
+    found = yield from find(session, job_id, queue, only=only)
+    return None if found is None else found[1]
+
+
+def find(
+    session: Session, job_id: str, queue: str | None, *, only: bool = False
+) -> Steps[tuple[ShardKeys, Job] | None]:
+    """The same, with the keys of the shard in which it is."""
     check_job_id(job_id)
     names = [QueueName(queue)] if queue else (yield from queues(session))
+    yield from learn_shards(session, names)
     if not names:
         return None
-    keys = [session.keys(name) for name in names]
+    home = [session.shard_of(name, job_id) for name in names]
+    found = yield from _find_in(session, job_id, home, queue, only)
+    if found is None:
+        # A job that was enqueued with a dedup key is where that key belongs.
+        others = [shard for name in names for shard in session.shards(name) if shard not in home]
+        found = (yield from _find_in(session, job_id, others, queue, only)) if others else None
+    return found
+
+
+def _find_in(
+    session: Session, job_id: str, shards: Sequence[str], queue: str | None, only: bool
+) -> Steps[tuple[ShardKeys, Job] | None]:
+    keys = [session.keys(shard) for shard in shards]
     raws = yield from each_alone([("HGET", k.jobs, job_id) for k in keys])
     found = []
     for k, raw in zip(keys, raws, strict=True):
@@ -150,7 +173,7 @@ def get(session: Session, job_id: str, queue: str | None, *, only: bool = False)
         raise InvalidInput(f"job {job_id} lives in several queues, {where}: name the queue")
     for k, job in living or found:
         scores = yield from each_alone([("ZSCORE", zset, job_id) for zset in (k.processing, k.dead, k.done)])
-        return with_times(job, *scores)
+        return k, with_times(job, *scores)
     refused = [(k, raw) for k, raw in zip(keys, raws, strict=True) if isinstance(raw, BrokerRefused)]
     if refused and queue is not None:
         raise refused[0][1]
@@ -213,7 +236,36 @@ def jobs(session: Session, queue: str, state: JobState | None, limit: int, offse
     Of keys that hold something else, the unread ones are in `unreadable`. Raises: BrokerRefused, when none
     could be.
     """
-    keys = session.keys(queue)
+    shards = yield from shards_of(session, queue)
+    if len(shards) > 1:
+        return (yield from _merged(session, shards, state, limit, offset))
+    return (yield from _jobs_of(session.keys(shards[0]), state, limit, offset))
+
+
+def _merged(
+    session: Session, shards: Sequence[str], state: JobState | None, limit: int, offset: int
+) -> Steps[Listing[Job]]:
+    """A page of several shards: each gives what the whole page could be, since all of it may be there."""
+    found: Listing[Job] = Listing()
+    for shard in shards:
+        part = yield from _jobs_of(session.keys(shard), state, offset + limit, 0)
+        found += part
+        found.unreadable += part.unreadable
+    found.sort(key=_order)
+    found[:] = found[offset : offset + limit]
+    return found
+
+
+def _order(job: Job) -> tuple[int, int]:
+    """Running first, then scheduled by fire time, then dead and ended, newest first."""
+    places = (JobState.PROCESSING, JobState.SCHEDULED, JobState.DEAD)
+    if job.state.terminal:
+        return (places.index(job.state) if job.state in places else len(places)), -(job.ended_at_ms or 0)
+    return places.index(job.state), (job.lease_until_ms or 0) if job.state is JobState.PROCESSING else job.fire_at_ms
+
+
+def _jobs_of(keys: ShardKeys, state: JobState | None, limit: int, offset: int) -> Steps[Listing[Job]]:
+    queue = keys.queue
     state = JobState(state) if state else None
     if state in (JobState.DONE, JobState.CANCELLED):
         return Listing((yield from _ended(keys, state, limit, offset)))
@@ -295,8 +347,13 @@ def _read_many(keys: ShardKeys, found: Sequence[tuple[bytes, JobState]], state: 
 
 def count(session: Session, queue: str, state: JobState) -> Steps[int]:
     """Count the jobs of a queue in one state; done and cancelled share one set and are counted together."""
-    keys = session.keys(queue)
-    state = JobState(state)
+    total = 0
+    for shard in (yield from shards_of(session, queue)):
+        total += yield from _count_of(session.keys(shard), JobState(state))
+    return total
+
+
+def _count_of(keys: ShardKeys, state: JobState) -> Steps[int]:
     if state is not JobState.SCHEDULED:
         (size,) = yield (("ZCARD", _zset(keys, state)),)
         return int(size)

@@ -1,4 +1,4 @@
-"""Schedules: read them, write them, and look at what they did."""
+"""Schedules: read them and write them. `past` tells what they did."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from zwheel.keys import ShardKeys, check_name
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.occurrence import after_of, occurrence_job
 from zwheel.operations.read import each_alone, queues
+from zwheel.operations.shards import learn_shards
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.payload.codec import Codec
-from zwheel.record import STATES, read_fields
 from zwheel.schedules.definition import Definition, occurrence_id
 from zwheel.schedules.plan import Due, Outcome, drawn_back, replan
 from zwheel.schedules.state import (
     RECENT,
     Decided,
-    Past,
     ScheduleInfo,
     State,
     Status,
@@ -72,15 +71,17 @@ def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo
     names = [QueueName(queue)] if queue else (yield from queues(session))
     found: Listing[ScheduleInfo] = Listing()
     counts: list[Any] = []
-    for start in range(0, len(names), 1000):
-        part = names[start : start + 1000]
-        counts += yield from each_alone([("HSCAN", session.keys(n).schedules, 0, "COUNT", 1) for n in part])
-    for name, count in zip(names, counts, strict=True):
+    yield from learn_shards(session, names)
+    shards = [(name, shard) for name in names for shard in session.shards(name)]
+    for start in range(0, len(shards), 1000):
+        part = shards[start : start + 1000]
+        counts += yield from each_alone([("HSCAN", session.keys(s).schedules, 0, "COUNT", 1) for _, s in part])
+    for (name, shard), count in zip(shards, counts, strict=True):
         if isinstance(count, BrokerRefused):
             # A key of another type, or without the right to read it, hides the schedules of this queue alone.
             found.unreadable.append(Unreadable(name=EVERY, queue=name, reason=str(count)))
             continue
-        stored = (yield from _stored(session, name)) if int(count[0]) or count[1] else {}
+        stored = (yield from _stored(session, shard)) if int(count[0]) or count[1] else {}
         for field, raw in sorted(stored.items()):
             try:
                 found.append(read_schedule(raw, as_text(field), name))
@@ -90,9 +91,9 @@ def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo
     return found
 
 
-def _stored(session: Session, queue: str) -> Steps[dict[bytes, bytes]]:
-    """Every schedule record of a queue by its name, as they are."""
-    keys = session.keys(queue)
+def _stored(session: Session, shard: str) -> Steps[dict[bytes, bytes]]:
+    """Every schedule record of a shard by its name, as they are."""
+    keys = session.keys(shard)
     cursor: Any = 0
     seen: dict[bytes, bytes] = {}
     while True:
@@ -110,7 +111,8 @@ def schedule(session: Session, name: str, queue: str | None) -> Steps[ScheduleIn
     """
     check_name(name, "schedule")
     names = [QueueName(queue)] if queue else (yield from queues(session))
-    raws = yield from each_alone([("HGET", session.keys(n).schedules, name) for n in names])
+    yield from learn_shards(session, names)
+    raws = yield from each_alone([("HGET", keys_of(session, n, name).schedules, name) for n in names])
     found: list[ScheduleInfo] = []
     damaged: ZwheelError | None = None
     for where, raw in zip(names, raws, strict=True):
@@ -128,6 +130,11 @@ def schedule(session: Session, name: str, queue: str | None) -> Steps[ScheduleIn
     return found[0]
 
 
+def keys_of(session: Session, queue: str, name: str) -> ShardKeys:
+    """The keys of the shard in which a schedule of this name is, or would be: its occurrences are there too."""
+    return session.keys(session.shard_of(queue, name))
+
+
 def _now_ms(reply: Any) -> int:
     return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
@@ -138,7 +145,8 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
     Old and new never both fire: what has left the wheel counts as decided. What the old one had not decided yet, since
     no worker was there, is left to the new one; a state whose cursor is 0 begins now.
     """
-    keys = session.keys(queue)
+    yield from learn_shards(session, [queue])
+    keys = keys_of(session, queue, name)
     started: set[int] = set()
     yield from may_join(session, queue)
     for _ in range(_TRIES):
@@ -170,6 +178,11 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
             )  # fmt: skip
             (reply,) = yield (call,)
         met = calls.read_define(call, reply)
+        if met.word == "shards":
+            # The queue was made meanwhile, with several shards.
+            session.counts.pop(queue, None)
+            yield from learn_shards(session, [queue])
+            keys = keys_of(session, queue, name)
         if met.word == "ok":
             yield from joined(session, queue)
             return ScheduleInfo(definition=definition, state=outcome.state, stamp=info.stamp if info else "")
@@ -182,7 +195,9 @@ def add_schedule(session: Session, codec: Codec, definition: Definition, replace
     definition.check()
     names = yield from queues(session)
     others = [n for n in names if n != definition.queue]
-    raws = yield from each_alone([("HEXISTS", session.keys(n).schedules, definition.name) for n in others])
+    raws = yield from each_alone(
+        [("HEXISTS", keys_of(session, n, definition.name).schedules, definition.name) for n in others]
+    )
     for other, exists in zip(others, raws, strict=True):
         if exists == 1:
             raise ScheduleExists(definition.name, other)
@@ -283,7 +298,7 @@ def resume_schedule(
 
 def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[ScheduleInfo]:
     """Make a paused schedule active again with its old cursor, due now: a worker applies its misfire policy."""
-    keys = session.keys(found.queue)
+    keys = keys_of(session, found.queue, found.name)
     for _ in range(_TRIES):
         raw, clock = yield (("HGET", keys.schedules, found.name), ("TIME",))
         if raw is None:
@@ -303,11 +318,11 @@ def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[Sche
 
 def awaken(session: Session, queue: str, name: str) -> Steps[None]:
     """Let a schedule go on that was finished by a clock that was ahead: a worker looks at it at once."""
-    keys = session.keys(queue)
+    keys = keys_of(session, queue, name)
     raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
     if raw is None:
         return
-    info = read_schedule(raw, name, queue)
+    info = read_schedule(raw, name, keys.queue)
     state = drawn_back(info.definition, info.state, _now_ms(clock))
     if state.status is not Status.ACTIVE:
         return
@@ -319,7 +334,7 @@ def awaken(session: Session, queue: str, name: str) -> Steps[None]:
 def remove_schedule(session: Session, name: str, queue: str | None) -> Steps[None]:
     """Delete a schedule and take its scheduled occurrences off the wheel. Raises: ScheduleNotFound."""
     found = yield from schedule(session, name, queue)
-    keys = session.keys(found.queue)
+    keys = keys_of(session, found.queue, name)
     started: set[str] = set()
     for _ in range(_TRIES):
         (raw,) = yield (("HGET", keys.schedules, name),)
@@ -342,7 +357,7 @@ def remove_schedule(session: Session, name: str, queue: str | None) -> Steps[Non
 def trigger_schedule(session: Session, codec: Codec, name: str, queue: str | None) -> Steps[Enqueued]:
     """Run a schedule's job now, whatever its status, beside its occurrences. Raises: ScheduleNotFound."""
     found = yield from schedule(session, name, queue)
-    keys = session.keys(found.queue)
+    keys = keys_of(session, found.queue, name)
     for _ in range(_TRIES):
         raw, score, clock = yield (
             ("HGET", keys.schedules, name), ("ZSCORE", keys.schedules_due, name), ("TIME",),
@@ -437,51 +452,7 @@ def _put(session: Session, codec: Codec, definition: Definition) -> Steps[Schedu
     return (yield from _created(session, codec, definition, change))
 
 
-def schedule_history(session: Session, name: str, queue: str | None) -> Steps[list[Past]]:
-    """Tell of the newest decided occurrences, newest first, with what their jobs tell."""
-    info = yield from schedule(session, name, queue)
-    return (yield from history_of(session, info))
-
-
-def history_of(session: Session, info: ScheduleInfo) -> Steps[list[Past]]:
-    """Tell of a schedule's newest decided occurrences, newest first."""
-    keys: ShardKeys = session.keys(info.queue)
-    decided = list(reversed(info.state.recent))
-    ids = [
-        occurrence_id(info.name, d.at_ms, ":trigger" if d.verdict is Verdict.TRIGGERED else "") for d in decided
-    ]  # fmt: skip
-    if not ids:
-        return []
-    raws, kept, died = yield (
-        ("HMGET", keys.jobs, *ids), ("ZMSCORE", keys.done, *ids), ("ZMSCORE", keys.dead, *ids),
-    )  # fmt: skip
-    result = []
-    for d, job_id, raw, until, death in zip(decided, ids, raws, kept, died, strict=True):
-        ran = d.verdict not in (Verdict.MISSED, Verdict.SKIPPED)
-        past = Past(at_ms=d.at_ms, job_id=JobId(job_id) if ran else None, verdict=d.verdict, fire_ms=d.fire_ms)
-        if ran and raw is not None:
-            past = _past(past, raw, until, death)
-        result.append(past)
-    return result
-
-
-def _past(past: Past, raw: bytes, until: Any, death: Any) -> Past:
-    """Add what a record tells: its token is the µs of its last claim, its tombstone's end less its keep its own end."""
-    try:
-        attempt = int(raw[2:6])
-        ended, kept_until = score_ms(death), score_ms(until)
-        keep = read_fields(raw)[0].get("k")
-        if kept_until is not None and keep is not None:
-            ended = max(0, kept_until - int(keep))
-        return replace(
-            past, state=str(STATES.get(chr(raw[1]), "")), attempt=attempt, ended_ms=ended,
-            started_ms=int(raw[21:37]) // 1000 if attempt else None,
-        )  # fmt: skip
-    except (ValueError, IndexError, UndecodableJob):
-        return past  # another version wrote that job's record, or it is damaged
-
-
 __all__ = [
     "NewOccurrence", "SyncReport", "add_schedule", "edit_schedule", "pause_schedule", "remove_schedule",
-    "resume_schedule", "schedule", "schedule_history", "schedules", "sync_schedules", "trigger_schedule",
+    "resume_schedule", "schedule", "schedules", "sync_schedules", "trigger_schedule",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from zwheel.job import UNREADABLE
 from zwheel.keys import tasks_key
 from zwheel.operations.overview import read_workers
 from zwheel.operations.read import each_alone, snapshot
+from zwheel.operations.shards import learn_shards
 from zwheel.outside import Listing, Unreadable, as_text, flat
 from zwheel.published.task import PublishedTask, read_row
 
@@ -50,8 +51,10 @@ def serving(session: Session, pairs: Iterable[tuple[str, str]]) -> Steps[dict[tu
     queues = list(wanted)
     for start in range(0, len(queues), _PAGE):
         part = queues[start : start + _PAGE]
-        asks: list[tuple[Any, ...]] = [("HGETALL", session.keys(queue).workers) for queue in part]
-        asks += [("HMGET", session.keys(queue).meta, "paused") for queue in part]
+        yield from learn_shards(session, part)
+        first = [session.keys(session.shards(queue)[0]) for queue in part]
+        asks: list[tuple[Any, ...]] = [("HGETALL", keys.workers) for keys in first]
+        asks += [("HMGET", keys.meta, "paused") for keys in first]
         *replies, clock = yield from each_alone([*asks, ("TIME",)])
         if isinstance(clock, BrokerRefused):
             return result
@@ -77,7 +80,9 @@ def next_tasks(session: Session, infos: Sequence[QueueInfo]) -> Steps[dict[str, 
     asked = [info for info in infos if info.next_job]
     for start in range(0, len(asked), _PAGE):
         part = asked[start : start + _PAGE]
-        records = yield from each_alone([("HGET", session.keys(info.name).jobs, info.next_job) for info in part])
+        records = yield from each_alone(
+            [("HGET", session.keys(session.shard_of(info.name, info.next_job)).jobs, info.next_job) for info in part]
+        )
         for info, raw in zip(part, records, strict=True):
             if isinstance(raw, bytes):
                 task = snapshot(info.next_job, info.name, raw).task

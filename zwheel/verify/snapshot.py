@@ -17,8 +17,9 @@ from typing import Any
 from zwheel.broker.store import SyncStore
 from zwheel.errors import BrokerRefused, UndecodableJob
 from zwheel.job import JobId, QueueName
-from zwheel.keys import ShardKeys, namespace_keys
+from zwheel.keys import TAG, ShardKeys, namespace_keys
 from zwheel.operations.read import queues as listed_queues
+from zwheel.operations.shards import shards_of
 from zwheel.outside import as_text, flat, score_ms, shown
 from zwheel.record import read_record
 
@@ -44,7 +45,8 @@ def take_snapshot(store: SyncStore, queues: Sequence[str] | None = None) -> Iter
     listed = store.drive(listed_queues(session), give_up_s=0) if queues is None else None
     number = secrets.token_hex(4)
     for name in queues or listed or ():
-        yield from _queue(store, session.keys(name), number)
+        for shard in store.drive(shards_of(session, name), give_up_s=0):
+            yield from _queue(store, session.keys(shard), number)
     strange = [] if listed is None else [shown(one.name, _CHARACTERS) for one in listed.unreadable]
     found = {"strange": strange, **_keyspace(store, session.namespace)}
     yield _line(None, _clock(store), {"part": "keys", **found}, [])
@@ -112,7 +114,7 @@ def _queue(store: SyncStore, keys: ShardKeys, number: str) -> Iterator[dict[str,
         "dedup": [[d, holders.get(d), until.get(d)] for d in sorted({*holders, *until})],
         "meta": {_text(name): _text(value) for name, value in flat(meta)},
     }  # fmt: skip
-    yield _line(keys.queue, us, head, [])
+    yield _line(keys.name, us, head, [])
     ids, apart = _ask(store, [("HKEYS", keys.jobs), ("HKEYS", keys.bodies)])
     bodies = set(apart)
     for part in _parts(store, keys, sorted({*places, *ids, *bodies})):
@@ -123,7 +125,7 @@ def _queue(store: SyncStore, keys: ShardKeys, number: str) -> Iterator[dict[str,
             {"id": _text(job_id), **_facts(keys, _text(job_id), raw, sizes.get(job_id)), "in": places.get(job_id, [])}
             for job_id, raw in zip(part, records or [None] * len(part), strict=True)
         ]
-        yield _line(keys.queue, us, {"part": "jobs", "snapshot": number}, jobs)
+        yield _line(keys.name, us, {"part": "jobs", "snapshot": number}, jobs)
 
 
 def _parts(store: SyncStore, keys: ShardKeys, ids: Sequence[bytes]) -> Iterable[list[bytes]]:
@@ -174,7 +176,7 @@ def _scan(store: SyncStore, prefix: str) -> Iterator[str]:
 
 def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
     """Sort the keys below the prefix that ought not to be, or not as they are."""
-    tagged = re.compile(rf"\{{{re.escape(namespace)}:[^{{}}:]+:[0-9]+\}}:(.+)", re.DOTALL)
+    tagged = re.compile(f"{TAG}:(.+)", re.DOTALL)
     found: dict[str, list[str]] = {"unknown": [], "no_ttl": [], "ttl": [], "type": []}
     own = namespace_keys(namespace)
     keys = [*_scan(store, f"{{{namespace}:"), *_scan(store, f"{namespace}:")]
@@ -184,7 +186,7 @@ def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
         kinds = store.send([("TYPE", key) for key in part])
         for key, ttl, kind in zip(part, ttls, kinds, strict=True):
             match = tagged.fullmatch(key)
-            name = match[1] if match else ""
+            name = match[4] if match and match[1] == namespace else ""
             right = "hash" if key in own else _type_of(name)
             if not right:
                 found["unknown"].append(_text(key))
