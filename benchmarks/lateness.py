@@ -1,4 +1,5 @@
-"""lateness: how long after its fire time a job starts. 2,000 jobs over 20 s, one worker process that is otherwise idle.
+"""lateness: how long after its fire time a job starts. 2,000 jobs over 20 s, one worker process that is
+otherwise idle; of a plain queue and of a precise one.
 
 The floor is a loop in a process placed alike that sleeps until a time and then makes one round trip: what the machine's
 timers and its loopback cost before any queue.
@@ -29,26 +30,40 @@ _FLOOR_SLEEPS = 400
 async def run(bench: Bench) -> list[Figure]:
     """Measure p50, p99, the largest and the smallest lateness, ms."""
     rounds = bench.rounds if bench.full else 1
-    ours: list[list[float]] = []
+    plain: list[list[float]] = []
+    precise: list[list[float]] = []
     floors: list[list[float]] = []
     for number in range(rounds):
         with bench.server() as server:
             floors.append(await _floor(bench, server))
-            ours.append(await _lateness(bench, server, random.Random(number)))
-    title = "sleep + round trip"
+            plain.append(await lateness(bench, server, random.Random(number)))
+        with bench.server() as server:
+            precise.append(await lateness(bench, server, random.Random(number), precise=True))
+    return [
+        *_figures("lateness", "", plain, floors, (1.2, 3.0)),
+        *_figures("lateness.precise", ", precise", precise, floors, (0.5, 1.0)),
+    ]
 
-    def figure(name: str, what: str, part: float, bar: Bar | None) -> Figure:
+
+def _figures(
+    name: str, kind: str, ours: list[list[float]], floors: list[list[float]], limits: tuple[float, float]
+) -> list[Figure]:
+    """limits: what p50 and p99 may be, ms."""
+    p50, p99 = (Bar(limit=limit, at_least=False) for limit in limits)
+
+    def figure(what: str, part: float, bar: Bar | None) -> Figure:
         return Figure(
-            name=f"lateness.{name}", title=f"lateness at 100 jobs/s, {what}", unit="ms", bar=bar, floor_title=title,
+            name=f"{name}.{what}", title=f"lateness at 100 jobs/s{kind}, {'largest' if what == 'max' else what}", unit="ms",
             rounds=tuple(percentile(s, part) for s in ours), floor=tuple(percentile(s, part) for s in floors),
+            floor_title="sleep + round trip", bar=bar,
         )  # fmt: skip
 
     return [
-        figure("p50", "p50", 0.50, Bar(limit=2.5, at_least=False)),
-        figure("p99", "p99", 0.99, Bar(limit=8.0, at_least=False)),
-        figure("max", "largest", 1.0, None),
+        figure("p50", 0.50, p50),
+        figure("p99", 0.99, p99),
+        figure("max", 1.0, None),
         Figure(
-            name="lateness.min", title="lateness at 100 jobs/s, smallest (none early)", unit="ms",
+            name=f"{name}.min", title=f"lateness at 100 jobs/s{kind}, smallest (none early)", unit="ms",
             rounds=(min(min(samples) for samples in ours),), bar=Bar(limit=0.0),
         ),
     ]  # fmt: skip
@@ -68,9 +83,11 @@ async def _floor(bench: Bench, server: Server) -> list[float]:
     return found
 
 
-async def _lateness(bench: Bench, server: Server, chance: random.Random) -> list[float]:
+async def lateness(bench: Bench, server: Server, chance: random.Random, *, precise: bool = False) -> list[float]:
+    """How late each job starts, ms."""
     samples = server.directory / "samples.json"
     async with Wheel(server.url, namespace="zw") as wheel:
+        await wheel.set_precise(QUEUE, precise)
         async with bench.workers(server, wheel, env={SAMPLES: str(samples)}):
             step = _SPREAD_S / _JOBS
             first = datetime.now(UTC) + timedelta(seconds=_HEAD_S)

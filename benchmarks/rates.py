@@ -24,8 +24,11 @@ from .machine import CpuMeter
 _SPREAD_S = 30.0
 #: How many jobs are surely stored in a second, and how long workers take to start, seconds.
 _STORED_S, _HEAD_S = 25_000, 4.0
-#: Jobs due a second and worker processes.
-RATES_MEASURED = ((1_000, 1), (1_000, 2), (5_000, 1), (5_000, 2), (10_000, 1), (10_000, 2))
+#: Jobs due a second, worker processes, and whether the queue is precise.
+RATES_MEASURED = (
+    (1_000, 1, False), (1_000, 1, True), (5_000, 1, False), (5_000, 2, False), (10_000, 1, False), (10_000, 2, False),
+    (10_000, 2, True),
+)  # fmt: skip
 _BARS = {(10_000, 2): Bar(limit=2.9, at_least=False)}
 _MEMORY = Bar(limit=63.0, at_least=False)
 
@@ -45,36 +48,41 @@ class Found:
 async def run(bench: Bench) -> list[Figure]:
     """Measure each rate with one worker process and with two."""
     figures: list[Figure] = []
-    for rate, workers in RATES_MEASURED:
-        bench.say(f"rates: {rate:,} jobs/s, workers: {workers} ...")
-        rounds = [await measure(bench, rate, workers) for _ in range(bench.rounds if bench.full else 1)]
-        figures += _figures(rate, workers, rounds)
+    for rate, workers, precise in RATES_MEASURED:
+        bench.say(f"rates: {rate:,} jobs/s, workers: {workers}{', precise' if precise else ''} ...")
+        times = bench.rounds if bench.full else 1
+        rounds = [await measure(bench, rate, workers, precise=precise) for _ in range(times)]
+        figures += _figures(rate, workers, precise, rounds)
     return figures
 
 
-def _figures(rate: int, workers: int, rounds: list[Found]) -> Iterator[Figure]:
-    title = f"{rate:,} due a second, {workers} worker{'s' if workers > 1 else ''}"
+def _figures(rate: int, workers: int, precise: bool, rounds: list[Found]) -> Iterator[Figure]:
+    title = f"{rate:,} due a second, {workers} worker{'s' if workers > 1 else ''}{', precise' if precise else ''}"
+    prefix = f"rates.{rate}.{workers}{'.precise' if precise else ''}"
     for name, what, part in (("p50", "p50", 0.50), ("p99", "p99", 0.99), ("max", "largest", 1.0)):
         yield Figure(
-            name=f"rates.{rate}.{workers}.{name}", title=f"{title}, {what}", unit="ms",
+            name=f"{prefix}.{name}", title=f"{title}, {what}", unit="ms",
             rounds=tuple(percentile(found.lateness, part) for found in rounds),
             bar=_BARS.get((rate, workers)) if name == "p99" else None, cpu=tuple(found.cpu for found in rounds),
         )  # fmt: skip
     yield Figure(
-        name=f"rates.{rate}.{workers}.min", title=f"{title}, smallest (none early)", unit="ms",
+        name=f"{prefix}.min", title=f"{title}, smallest (none early)", unit="ms",
         rounds=(min(min(found.lateness) for found in rounds),), bar=Bar(limit=0.0),
     )  # fmt: skip
     yield Figure(
-        name=f"rates.{rate}.{workers}.memory", title=f"{title}, most memory of a worker", unit="MB",
+        name=f"{prefix}.memory", title=f"{title}, most memory of a worker", unit="MB",
         rounds=tuple(found.memory for found in rounds), bar=_MEMORY,
     )  # fmt: skip
 
 
-async def measure(bench: Bench, rate: int, workers: int, spread_s: float = _SPREAD_S) -> Found:
+async def measure(
+    bench: Bench, rate: int, workers: int, *, precise: bool = False, spread_s: float = _SPREAD_S
+) -> Found:
     """Let so many jobs a second come due for a while, and note how late each starts."""
     jobs = int(rate * spread_s)
     with bench.server() as server:
         async with Wheel(server.url, namespace="zw") as wheel:
+            await wheel.set_precise(QUEUE, precise)
             first = datetime.now(UTC) + timedelta(seconds=_HEAD_S + jobs / _STORED_S)
             await wheel.enqueue_many(_jobs(wheel, first, rate, jobs))
             where = {RATES: str(server.directory)}

@@ -40,6 +40,13 @@ class Purgeable(StrEnum):
     DEAD = "dead"
 
 
+class Timing(StrEnum):
+    """Whether a queue is precise."""
+
+    ON = "on"
+    OFF = "off"
+
+
 def queue_document(info: QueueInfo) -> dict[str, object]:
     """Give what is known about a queue as JSON."""
     return {
@@ -58,6 +65,7 @@ def queue_document(info: QueueInfo) -> dict[str, object]:
         "workers_silent": info.workers_silent,
         "workers_dead": info.workers_dead,
         "cap": info.cap,
+        "precise": info.precise,
         "trimmed": info.trimmed,
         "shards": info.shards,
         **({"unreadable": info.unreadable} if info.unreadable else {}),
@@ -182,6 +190,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             *([("shards", f"{info.shards:,}")] if info.shards > 1 else []),
             *([("first job", Cell(f"{unserved}: it waits until one does", "yellow"))] if unserved else []),
             ("cap", "none" if info.cap is None else human_count(info.cap, "job")),
+            ("timing", "precise: jobs are claimed a few ms ahead and held" if info.precise else "when jobs are due"),
             *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
         ]
     )
@@ -266,6 +275,25 @@ async def cap(
         ctx.out.line(
             f"{queue} takes {'any number of jobs' if limit is None else human_count(limit, 'living job') + ' at the most'}"
         )
+
+
+@command(app, "precise", examples=["zwheel queue precise bids on", "zwheel queue precise bids off"])
+async def precise(
+    ctx: Context,
+    queue: QueueName,
+    timing: Annotated[Timing, typer.Argument(metavar="on|off", help="Turn it on or off.")],
+) -> None:
+    """Start the jobs of a queue within a millisecond of their time: workers claim them a few ms ahead and hold them.
+
+    No job starts early. A job that is held counts as running: it cannot be cancelled or moved any more.
+    """
+    on = timing is Timing.ON
+    async with ctx.wheel() as wheel:
+        await wheel.set_precise(check_name(queue), on)
+    if ctx.json:
+        ctx.out.value({"queue": queue, "precise": on})
+    else:
+        ctx.out.line(f"{queue} {'is precise: jobs are claimed a few ms ahead and held' if on else 'is not precise'}")
 
 
 @command(

@@ -4,15 +4,16 @@
 -- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 processing  7 dead  8 wake  9 bucket  10 offered
 -- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take  6 day of the bucket
 --      7 how long a role lasts without a further claim, ms  8 the epoch that the worker serves, '' when it does not
---      know
+--      know  9 how far ahead of their time the worker can hold jobs, ms
 -- Returns ok | moved | empty | paused | foreign | flushed, clock in µs, then
 --      foreign: the schema that another version wrote
 --      flushed: the epoch there is now or '': somebody emptied the queue or deleted its meta
 --      moved: the earliest day
 --      ok, empty: next fire time in ms or '' (of another day: its first ms unknown, so '' with that day), day of the
 --      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0, how
---      often the server's clock was seen to jump ('' in the answer to a repeat)
+--      often the server's clock was seen to jump ('' in the answer to a repeat), how far ahead it took jobs, ms
 --      ok: then id, record with its body, id, record with its body, ...
+-- Jobs of a precise queue are taken up to ARGV 9 ahead of their time: the worker holds them until then.
 -- A claim ends early when the records and bodies of its jobs come to 2 MiB; what is left stays due.
 -- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, and one job more.
 -- Keeps I3 I4 I6 I9 I10 I19 I25
@@ -38,13 +39,17 @@ local meta, replay_key, jobs, bodies, days, processing = KEYS[1], KEYS[2], KEYS[
 local dead, wake_list, bucket = KEYS[7], KEYS[8], KEYS[9]
 local request, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local day, role_ms = ARGV[6], tonumber(ARGV[7])
+-- No job is taken further ahead of its time, ms.
+local FARTHEST = 10
 -- What a timekeeper of an empty wheel sleeps for, ms.
 local NEVER = 9007199254740992
 
-local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'keeper', 'keeper_at',
+local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'precise', 'keeper', 'keeper_at',
   'keeper_end', 'second', 'second_end', 'schema', 'epoch', 'leased', 'jumps')
 local now, stamp = clock(ARGV[1], stored.clock)
 local now_ms = math.floor(now / 1000)
+local ahead = stored.precise and math.min(number(ARGV[9], 0), FARTHEST) or 0
+local due_ms = now_ms + ahead
 
 local before = replay(replay_key, request)
 if before then
@@ -65,7 +70,7 @@ if before then
     end
     join(bodies, again)
   end
-  return { 'ok', digits(now), '', '', 'none', '0', '', unpack(again) }
+  return { 'ok', digits(now), '', '', 'none', '0', '', digits(ahead), unpack(again) }
 end
 
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH', 'SET')
@@ -93,7 +98,7 @@ if first then
     deadline, token_text, worker)
 end
 if first and taken < limit and used < BUDGET then
-  ids = redis.pcall('ZRANGE', bucket, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit - taken)
+  ids = redis.pcall('ZRANGE', bucket, '-inf', due_ms, 'BYSCORE', 'LIMIT', 0, limit - taken)
   if ids.err then
     -- Another program keeps something else under the bucket's name: the days behind it are served all the same.
     redis.call('ZREM', days, first)
@@ -103,12 +108,12 @@ end
 if #ids > 0 then
   local records, _, _, larger = read_within(jobs, ids, BUDGET - used, apart)
   large = large or larger
-  local now_text = string.format('%015.0f', now_ms)
+  local due_text = string.format('%015.0f', due_ms)
   local leases, changes, odd, odd_records = {}, {}, {}, {}
   for i = 1, #ids do
     local id, record = ids[i], records[i]
     local fire = record and can_be_due(record) and string.sub(record, 7, 21)
-    if not fire or fire > now_text then
+    if not fire or fire > due_text then
       odd[#odd + 1] = id
       odd_records[#odd] = record
     else
@@ -166,7 +171,7 @@ end
 
 local fire = tonumber(next_fire)
 local role = 'none'
-if #ids + taken == limit or more_offered or fire and fire <= now_ms then
+if #ids + taken == limit or more_offered or fire and fire <= due_ms then
   hand_on(meta, wake_list, stored, worker, fire, next_day ~= '', now_ms)
 elseif fire or next_day == '' then
   role = take_up(meta, wake_list, stored, worker, fire or NEVER, now_ms, role_ms)
@@ -183,4 +188,4 @@ if #names > 0 then
   remember(replay_key, request, token_text .. ' ' .. table.concat(names, ' '))
 end
 return { #names > 0 and 'ok' or 'empty', digits(now), next_fire, next_day, role, digits(grace), jumps,
-  unpack(claimed) }
+  digits(ahead), unpack(claimed) }

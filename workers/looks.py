@@ -26,6 +26,8 @@ FOLLOWERS_LOOK_S = 0.15
 FOLLOWER_BACKSTOP_S = (1.5, 15.0)
 #: The second looks this much after the timekeeper's time: by then the role of a dead timekeeper has lapsed.
 SECOND_LATER_S = (0.04, 0.08)
+#: The timekeeper of a precise queue claims so long ahead of the next fire time, as a part of how far a claim reaches.
+_AHEAD = 0.5
 #: A job at the head of the wheel that is overdue by this much was missed by the timekeeper and its second, seconds.
 _OVERDUE_S = 0.05
 #: A follower counts the workers of its shard this often, seconds; of more than so many it asks so many whether they live.
@@ -65,6 +67,7 @@ class Looks:
         wait = min(BACKSTOP_S, self._confirm_s)
         if claimed.next_fire_ms is not None:
             until = self._clock.seconds_until(claimed.next_fire_ms)
+            until -= claimed.ahead_ms * _AHEAD / 1000
             if claimed.role == "second":
                 until += random.uniform(*SECOND_LATER_S)
             if until <= wait:

@@ -30,6 +30,7 @@ from zwheel.operations.listing import join
 from zwheel.outside import Sayer, escaped
 from zwheel.times import DAY_MS
 
+from .ahead import ahead_ms
 from .claims import Claim, Observer, Slots
 from .garbage import GARBAGE
 from .looks import Looks, lasts
@@ -99,8 +100,8 @@ class Poller:
         #: many the last one asked for.
         self._most = self._asked = BATCH_LIMIT
         self._reserved = 0
-        #: Jobs that a claim took and the runner does not hold yet: ids and records in turn, and when that claim was sent.
-        self._arrived: list[tuple[list[bytes], int]] = []
+        #: Jobs that a claim took and the runner does not hold yet: the answer to it, and when it was sent.
+        self._arrived: list[tuple[Claimed, int]] = []
         #: The role of the last claim; the role that was laid down and may still be free, and how often it was looked at.
         self._role = "none"
         self._laid_down = ""
@@ -232,7 +233,7 @@ class Poller:
         call = calls.claim(
             self._keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
             lane=Lane(self._worker, "claim", session.request()), epoch=self.founding.epoch, now=session.now,
-            group=self._group,
+            group=self._group, ahead_ms=ahead_ms(session.clock),
             role_ms=min(LONGEST_ROLE_MS, max(ROLE_MS, 2 * self._settings.beat_ms)),
         )  # fmt: skip
         return call, lambda reply: self._claimed(read_claim(reply), sent_ns, limit)
@@ -258,7 +259,7 @@ class Poller:
         self._reserved = 0
         now_ns = time.monotonic_ns()
         self._slots.turn(now_ns / 1e9, (now_ns - sent_ns) / 1e9)
-        self._arrived.append((claimed.jobs, sent_ns))
+        self._arrived.append((claimed, sent_ns))
         if full and not self._stopping:
             # More is due: the next claim goes out first, and Redis works on it while these jobs are started.
             asyncio.get_running_loop().call_soon(self._start_arrived)
@@ -294,9 +295,13 @@ class Poller:
 
     def _start_arrived(self) -> None:
         arrived, self._arrived = self._arrived, []
-        for jobs, sent_ns in arrived:
+        for claimed, sent_ns in arrived:
+            jobs = claimed.jobs
+            take = self._runner.hold if claimed.early else self._runner.submit
             for i in range(0, len(jobs), 2):
-                self._runner.submit(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
+                take(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
+            if claimed.early:
+                self._runner.start_due()
 
     def _rest(self, claimed: Claimed) -> None:
         seconds, peeks = self._looks.rest(claimed)

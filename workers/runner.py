@@ -22,6 +22,7 @@ from zwheel.policy import BY_TASK, POLICY_HEADER
 from zwheel.published.task import PublishedSignature, parameters_of
 from zwheel.record import task_and_body
 
+from .ahead import Ahead
 from .apart import Apart, is_suspect
 from .claims import Claim, Observer, Slots, Stop
 from .failure import NotAllowed, earlier_failures
@@ -33,6 +34,7 @@ from .peers import Peers
 from .places import Places
 from .settler import Settler
 from .timeouts import timeout_of
+from .timer import Timer
 
 log = escaped("zwheel.worker")
 
@@ -79,6 +81,9 @@ class Runner:
         #: Claims that wait for a slot, oldest first; and claims that may not start yet although there is a slot.
         self._ready: deque[_Entry] = deque()
         self._not_yet: deque[_Entry] = deque()
+        #: Claims that were taken ahead of their time, and what rings when the first of them may start.
+        self._ahead: Ahead[_Entry] = Ahead(session.clock)
+        self._ahead_timer = Timer(self.start_due)
         self._threads: Threads | None = None
         self.isolated = Isolated(lease_ms)
         self._places = Places(task_processes or cpus(), slots, self.fill)
@@ -109,6 +114,25 @@ class Runner:
             self.give_back()
         elif self._slots.running < self._slots.concurrency:
             self.fill()
+
+    def hold(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
+        """Take a job that was claimed ahead of its time; it starts when that has come by the server's clock."""
+        if self._giving_back:
+            self.submit(claim, settler, settled)
+            return
+        self.held[claim] = settler
+        self._unstarted[claim] = settled
+        self._ahead.hold(claim, (claim, settler, settled))
+
+    def start_due(self) -> None:
+        """Start of those that were claimed ahead what is due, and see to the rest when its time has come."""
+        for claim, settler, settled in self._ahead.due():
+            # It may be lost, or given back, by now.
+            if claim in self._unstarted:
+                self.submit(claim, settler, settled)
+        self._release(self._ahead.far())
+        if (rest_s := self._ahead.rest_s) is not None:
+            self._ahead_timer.set(time.monotonic() + rest_s)
 
     def _meet(self, claim: Claim, settler: Settler, settled: Callable[[], None]) -> None:
         """Take a job in that may have killed a process, or send it away if there is such a one here."""
@@ -355,13 +379,18 @@ class Runner:
     def give_back(self) -> None:
         """Return what has not started, and whatever is still submitted, unharmed."""
         self._giving_back = True
-        for waiting in (self._not_yet, self._ready):
-            while waiting:
-                claim, settler, _ = waiting.popleft()
-                settled = self._unstarted.pop(claim, None)
-                if settled is not None:
-                    settler.release(claim)
-                    self._left("released", claim, settled)
+        waiting = [*self._not_yet, *self._ready, *self._ahead.all()]
+        self._not_yet.clear()
+        self._ready.clear()
+        self._release(waiting)
+
+    def _release(self, entries: Sequence[_Entry]) -> None:
+        """Return these to their own times."""
+        for claim, settler, _ in entries:
+            settled = self._unstarted.pop(claim, None)
+            if settled is not None:
+                settler.release(claim)
+                self._left("released", claim, settled)
 
     def _left(self, event: str, claim: Claim, settled: Callable[[], None]) -> None:
         """A claim leaves that never started."""
@@ -430,5 +459,6 @@ class Runner:
         """Let the threads go."""
         if self._look_again is not None:
             self._look_again.cancel()
+        self._ahead_timer.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)

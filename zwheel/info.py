@@ -30,6 +30,8 @@ class QueueInfo:
     """Workers that are alive."""
     cap: int | None
     """The most living jobs the queue takes; None: no limit."""
+    precise: bool = False
+    """Whether workers take its jobs a few ms ahead and hold them until their very time."""
     trimmed: int = 0
     """Dead jobs that were deleted by the limits on size and age, ever."""
     orphans: int = 0

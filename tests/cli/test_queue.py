@@ -59,6 +59,17 @@ def test_a_cap_is_shown(shell: Shell, hand: Hand) -> None:
     assert "cap            1,000 jobs" in shell.ok("queue", "show", "q").out
 
 
+def test_a_queue_becomes_precise_and_is_shown_so(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--id", "a", "--queue", "q", "--in", "1h")
+    assert "timing         when jobs are due" in shell.ok("queue", "show", "q").out
+    assert shell.ok("queue", "precise", "q", "on").out == "q is precise: jobs are claimed a few ms ahead and held\n"
+    assert "timing         precise: jobs are claimed a few ms ahead" in shell.ok("queue", "show", "q").out
+    assert shell.ok("queue", "show", "q", "--json").document["precise"] is True
+    assert shell.ok("queue", "precise", "q", "off", "--json").document == {"queue": "q", "precise": False}
+    assert shell.ok("queue", "show", "q", "--json").document["precise"] is False
+    assert shell("queue", "precise", "q", "maybe").code == 2
+
+
 @pytest.mark.parametrize(("state", "left"), [("scheduled", 0), ("dead", 2), ("done", 2)])
 def test_purge_counts_first_and_needs_yes(shell: Shell, hand: Hand, state: str, left: int) -> None:
     fill(shell, hand)

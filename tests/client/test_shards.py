@@ -110,6 +110,15 @@ async def test_what_is_said_of_the_queue_is_of_all_its_shards(wheel: Wheel, fres
     assert await wheel.count("orders", JobState.SCHEDULED) == 0
 
 
+async def test_all_shards_of_a_queue_are_precise_or_none_is(wheel: Wheel, fresh: RedisServer) -> None:
+    await wheel.set_precise("orders", True)
+    assert (await wheel.queue("orders")).precise
+    with fresh.client() as client:
+        assert all(client.hexists(ShardKeys.of("zw", name).meta, "precise") for name in NAMES)
+    await wheel.set_precise("orders", False)
+    assert not (await wheel.queue("orders")).precise
+
+
 async def test_each_shard_has_its_part_of_the_cap(wheel: Wheel) -> None:
     await wheel.set_cap("orders", 10)
     assert (await wheel.queue("orders")).cap == 12, "10 in four parts, each rounded up"

@@ -92,10 +92,13 @@ async def test_a_worker_that_dies_before_it_claims_changes_nothing(wheel: Wheel,
     assert stage.actors == []
 
 
-@pytest.mark.parametrize("place", ["claim.after", "handler.before"])
+@pytest.mark.parametrize(
+    ("place", "precise"), [("claim.after", False), ("claim.after", True), ("handler.before", False)]
+)
 async def test_a_job_whose_claim_nobody_used_comes_back_and_never_ran(
-    wheel: Wheel, stage: Stage, url: str, place: str
+    wheel: Wheel, stage: Stage, url: str, place: str, precise: bool
 ) -> None:
+    await wheel.set_precise("default", precise)
     async with witness(wheel) as near:
         answer = await wheel.enqueue("pass", args=["pass"], keep=60)
         async with worker_process(url, stage.path, wait=False, failpoints=f"{place}=kill") as doomed:

@@ -24,7 +24,7 @@ SIZE = 40
 
 def told(name: str, reply: Reply) -> list[Any]:
     """What of an answer must come again. A claim's sleep and role are asked for anew."""
-    return [reply[0], *(reply[7:] if name == "claim" else reply[2:])]
+    return [reply[0], *(reply[8:] if name == "claim" else reply[2:])]
 
 
 def carried(call: Call) -> Steps[Reply]:

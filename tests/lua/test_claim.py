@@ -37,11 +37,12 @@ ROLE_LIMIT = 20_000
 
 def take(
     shard: Shard, limit: int = 10, *, day: str = TODAY, worker: str = WORKER, now: str = at(NOW), lane: Lane = LANE,
-    epoch: str = "",
+    epoch: str = "", ahead: int = 0,
 ) -> Claimed:  # fmt: skip
     call = claim(
-        KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=lane, role_ms=ROLE, epoch=epoch, now=now
-    )
+        KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=lane, role_ms=ROLE, epoch=epoch, now=now,
+        ahead_ms=ahead,
+    )  # fmt: skip
     return read_claim(shard.run(call))
 
 

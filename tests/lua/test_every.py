@@ -81,7 +81,7 @@ def test_a_repeat_gets_the_first_answer_and_changes_nothing(shard: Shard, name: 
 
 def _payload(name: str, reply: list[Any]) -> list[Any]:
     """What of an answer a repeat must give again; a claim's sleep and role are not asked for a second time."""
-    return reply[7:] if name == "claim" else reply[2:]
+    return reply[8:] if name == "claim" else reply[2:]
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in WITH_LANE])

@@ -137,3 +137,8 @@ def state_of(letter: str) -> JobState:
         "x": JobState.DEAD,
         "c": JobState.CANCELLED,
     }[letter]
+
+
+def reach(ahead: int, *, precise: bool) -> int:
+    """How far ahead a claim takes jobs, ms, whose caller can hold them for so long."""
+    return min(ahead, 10) if precise else 0

@@ -111,11 +111,11 @@ class History:
     def enqueued(self, job_id: str) -> None:
         self.lives[job_id] = Life()
 
-    def claimed(self, job: Job, now_ms: int, lease: int) -> None:
-        """I2, I3, I4, I6, I7, I12 at a start."""
+    def claimed(self, job: Job, now_ms: int, lease: int, ahead: int = 0) -> None:
+        """I2, I3, I4, I6, I7, I12 at a claim that takes jobs so many ms ahead; a start follows when the job is due."""
         life = self.lives.get(job.id)
         assert life is not None, f"I2: {job.id} was never enqueued"
-        assert job.fire_at_ms <= now_ms, f"I3: {job.id} started {job.fire_at_ms - now_ms} ms early"
+        assert job.fire_at_ms <= now_ms + ahead, f"I3: {job.id} started {job.fire_at_ms - now_ms} ms early"
         assert life.lease_until is None, f"I4: {job.id} is held until {life.lease_until}, at {now_ms}"
         assert job.token > self.tokens.get(job.id, 0), f"I6: {job.id} got the token {job.token} again"
         assert not life.cancelled, f"I12: {job.id} started after it was cancelled"

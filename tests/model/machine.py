@@ -16,7 +16,7 @@ from zwheel.job import JobId, QueueName
 from zwheel.record import record_tail
 from zwheel.times import day_of
 
-from .entries import LARGE, SMALL, Held, Sent, Wanted, state_of
+from .entries import LARGE, SMALL, Held, Sent, Wanted, reach, state_of
 from .invariants import History, check_bodies, check_dedup, check_places, check_step, read
 from .model import Model
 from .strategies import (
@@ -95,7 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
         if lane is not None:
             self.sent.pop(lane, None)
             if call.script.name != "claim" or reply[0] == b"ok":
-                self.sent[lane] = Sent(call, reply[7:] if call.script.name == "claim" else [reply[0], *reply[2:]])
+                self.sent[lane] = Sent(call, reply[8:] if call.script.name == "claim" else [reply[0], *reply[2:]])
         return reply
 
     def pick(self, chosen: Sequence[tuple[str, int]]) -> list[Held]:
@@ -160,40 +160,47 @@ class QueueMachine(RuleBasedStateMachine):
                 self.history.enqueued(want.id)
                 self.someone_wakes(want.fire)
 
-    @rule(worker=workers, limit=st.integers(1, 4), lane=lanes, woken=st.booleans(), knows=st.booleans())
-    def claim(self, worker: str, limit: int, lane: int, woken: bool, knows: bool = False) -> None:
-        """A worker with room claims, by itself or because it took a wake-up token."""
+    @rule(
+        worker=workers, limit=st.integers(1, 4), lane=lanes, woken=st.booleans(), knows=st.booleans(),
+        ahead=st.sampled_from((0, 5, 50)),
+    )  # fmt: skip
+    def claim(self, worker: str, limit: int, lane: int, woken: bool, knows: bool = False, ahead: int = 0) -> None:
+        """A worker with room claims, by itself or because it took a wake-up token. ahead: ms for which it can hold jobs."""
         self.may()
         if woken:
             self.shard.client.lpop(KEYS.wake)
         day = self.model.first_day() or "20300318"
         call = calls.claim(
             KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(lane), now=self.now,
-            group=GROUP if knows else "none",
+            group=GROUP if knows else "none", ahead_ms=ahead,
         )  # fmt: skip
         waiting = Waiting.read(self.shard)
         claimed = calls.read_claim(self.run(call, lane))
-        expected = self.model.claim(self.given, worker=worker, lease=LEASE, limit=limit, knows=knows)
+        expected = self.model.claim(
+            self.given, worker=worker, lease=LEASE, limit=limit, knows=knows, reach=claimed.ahead_ms
+        )
+        assert claimed.ahead_ms == reach(ahead, precise=self.model.precise)
         assert claimed.word == ("ok" if expected else "empty")
         names = [raw.decode() for raw in claimed.jobs[::2]]
         assert names == expected
         assert claimed.jobs[1::2] == [self.model.jobs[job_id].given() for job_id in names]
         assert (claimed.now_us, claimed.jumps) == (self.given, self.model.jumps)
         assert claimed.day == self.model.first_day()
-        self.remember(claimed.jobs, claimed.now_us // 1000)
+        self.remember(claimed.jobs, claimed.now_us // 1000, claimed.ahead_ms)
         after = waiting.claimed(
             worker, full=len(expected) == limit, head=claimed.next_fire_ms, more=bool(claimed.day),
             now_ms=claimed.now_us // 1000, role_ms=ROLE_MS,
+            reach=claimed.ahead_ms,
         )  # fmt: skip
         assert (Waiting.read(self.shard), claimed.role) == after
 
-    def remember(self, pairs: list[bytes], now_ms: int) -> None:
+    def remember(self, pairs: list[bytes], now_ms: int, ahead: int) -> None:
         """Note the claims that a worker was given."""
         for job_id, job in read(
             {"jobs": dict(zip((i.decode() for i in pairs[::2]), pairs[1::2], strict=True))}
         ).items():
             assert job.worker is not None
-            self.history.claimed(job, now_ms, LEASE)
+            self.history.claimed(job, now_ms, LEASE, ahead)
             held = Held(job_id, job.token, job.attempt, job.max_attempts, job.worker)
             self.live.append(held)
             self.ever.append(held)
@@ -334,6 +341,13 @@ class QueueMachine(RuleBasedStateMachine):
         call = calls.prune(KEYS, limit=1000, dead_age_ms=DEAD_AGE, now=self.now)
         assert calls.read_count(self.run(call)) == self.model.prune(self.given, dead_age=DEAD_AGE)
 
+    @rule(precise=st.booleans())
+    def become_precise(self, precise: bool) -> None:
+        """A person wants the jobs of this queue to start at their very time, or no longer."""
+        self.may()
+        self.model.precise = precise
+        self.shard.client.hset(KEYS.meta, "precise", "1") if precise else self.shard.client.hdel(KEYS.meta, "precise")
+
     @rule(by_us=travels)
     def travel(self, by_us: int) -> None:
         """The server's clock moves on, or is set back."""
@@ -378,7 +392,7 @@ class QueueMachine(RuleBasedStateMachine):
             for job_id in claimed
             if (job := self.model.jobs.get(job_id)) and job.state == "p" and job.token >= first and job.worker == worker
         ]
-        assert reply[7:] == [element for pair in still for element in pair]
+        assert reply[8:] == [element for pair in still for element in pair]
 
     @rule(batch=st.lists(due, min_size=1, max_size=4), endings=endings, worker=workers, lane=lanes)
     def work_comes(self, batch: list[tuple[Any, ...]], endings: list[Fate], worker: str, lane: int) -> None:

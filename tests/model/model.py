@@ -39,6 +39,7 @@ class Model:
     restarted: bool = False
     """Whether the server was started again since a reap looked."""
     cap: int | None = None
+    precise: bool = False
     trimmed: int = 0
     epoch: int | None = None
     """When the queue was founded, µs."""
@@ -154,16 +155,15 @@ class Model:
         holder = self.dedup.get(digest)
         return holder if self._keeps(holder, digest) or self.windows.get(digest, 0) > now_ms else None
 
-    def claim(self, given: int, *, worker: str, lease: int, limit: int, knows: bool = False) -> list[str]:
-        """Ids of the jobs that were claimed, from the earliest bucket only: what is offered to it first."""
+    def claim(
+        self, given: int, *, worker: str, lease: int, limit: int, knows: bool = False, reach: int = 0
+    ) -> list[str]:
+        """Ids of the jobs that were claimed, from the earliest bucket only, so many ms ahead: what is offered to it first."""
         self.contact(given, lease)
         now_ms = given // 1000
         day = self.first_day()
         taken = self._take_offered(now_ms, day, limit) if knows and day else []
-        due = [
-            job_id for fire, job_id in self.scheduled()
-            if fire <= now_ms and day_of(fire) == day and job_id not in taken
-        ]  # fmt: skip
+        due = [i for fire, i in self.scheduled() if fire <= now_ms + reach and day_of(fire) == day and i not in taken]
         due = taken + due[: limit - len(taken)]
         for job_id in due:
             job = self.jobs[job_id]
@@ -478,7 +478,7 @@ class Model:
         marks = {
             "clock": self.clock or None, "beat": self.beat, "grace": self.grace, "lease": self.lease or None,
             "leased": self.leased, "jumps": self.jumps or None, "jump": self.jump,
-            "server": "f00d" if self.restarted else None, "cap": self.cap, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
+            "server": "f00d" if self.restarted else None, "cap": self.cap, "precise": int(self.precise) or None, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
         }  # fmt: skip
         found: Keyspace = {
             "jobs": {job_id: job.stored() for job_id, job in self.jobs.items()},

@@ -52,10 +52,11 @@ class Waiting:
         return left
 
     def claimed(
-        self, worker: str, *, full: bool, head: int | None, more: bool, now_ms: int, role_ms: int
+        self, worker: str, *, full: bool, head: int | None, more: bool, now_ms: int, role_ms: int, reach: int = 0
     ) -> tuple[Waiting, str]:
-        """After a claim, and the role that it answers. head: the next fire time in the bucket; more: anything is left."""
-        if full or (head is not None and head <= now_ms):
+        """After a claim, and the role that it answers. head: the next fire time in the bucket; more: anything is left.
+        reach: how far ahead the claim took jobs."""
+        if full or (head is not None and head <= now_ms + reach):
             left = self.without(worker)
             if head is None:
                 alone = more and not lasts(left.keeper_end, now_ms)

@@ -48,6 +48,10 @@ MUTANTS: tuple[Mutant, ...] = (
     # Time.
     _mutant("claim takes what is not due", "claim.lua", "\nlocal now_ms = math.floor(now / 1000)\n",
             "\nlocal now_ms = math.floor(now / 1000) + 1000\n"),
+    _mutant("a claim is ahead of time in any queue", "claim.lua", "stored.precise and math.min", "math.min", first="tables"),
+    _mutant("a claim reaches as far ahead as it is asked to", "claim.lua", "math.min(number(ARGV[9], 0), FARTHEST)",
+            "number(ARGV[9], 0)", first="tables"),
+    _mutant("a claim does not say that it is ahead", "claim.lua", "  digits(ahead), unpack", "  '0', unpack", first="tables"),
     _mutant("a delay is cut off", "include/buckets.lua", "math.ceil(now / 1000) + tonumber", "math.floor(now / 1000) + tonumber",
             "enqueue"),
     _mutant("the bucket's day is not checked", "include/buckets.lua", "return fire >= start and fire < start + DAY",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 from tests.simulator.decisions import Decisions
 from tests.simulator.life import ALL, RARE, TASK
+from tests.simulator.promise import must
 from tests.simulator.strangers import hand_on
 from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Process, World
 from zwheel import calls, operations
@@ -22,6 +23,7 @@ from zwheel.payload.codec import DEFAULT
 from zwheel.policy import JobOptions, TaskPolicy
 from zwheel.record import failures_of, task_and_body, write_failures
 from zwheel.times import DAY_MS, to_datetime
+from zwheel.workers.ahead import Ahead, ahead_ms
 from zwheel.workers.claims import Claim
 from zwheel.workers.settler import Read, Settler
 from zwheel.workers.watch import Founding
@@ -202,17 +204,32 @@ class Hands:
         self.unread_us = 0
         self.founding = Founding(KEYS, lambda event, facts: world.mark(f"queue {event}"))
         self.running: dict[tuple[str, int], tuple[Claim, int, str]] = {}
+        self.ahead: Ahead[Claim] = Ahead(process.session.clock)
         self.rest: Claimed | None = None
         #: Occurrences that were claimed too late, of each schedule: they go back to it.
         self.late: dict[str, dict[int, Late]] = {}
         self._day = ""
 
     def finish(self) -> None:
-        """Hand what ended to the settler."""
+        """Start what was held and is due; hand what ended to the settler."""
+        for claim in self.ahead.due():
+            if (claim.id.decode(), int(claim.token)) in self.process.held:
+                life = self.world.judge.lives[claim.id.decode()]
+                must(life.starts_in_time(self.world.server_us), f"I3: {claim.id.decode()} started early: {life}")
+                self.world.mark("held until its time")
+                self._start(claim)
+        for claim in self.ahead.far():
+            if (claim.id.decode(), int(claim.token)) in self.process.held:
+                self.settler.release(claim)
         for pair, (claim, ends_at, fate) in list(self.running.items()):
             if ends_at <= self.world.time_us and fate != "hang":
                 del self.running[pair]
                 self._end(claim, fate)
+
+    def _start(self, claim: Claim) -> None:
+        decisions = self.world.decisions
+        ends_at = self.world.time_us + decisions.pick(DURATIONS_US)
+        self.running[claim.id.decode(), int(claim.token)] = claim, ends_at, decisions.pick(FATES)
 
     def _settled(self, claims: Sequence[Claim]) -> None:
         """Redis has acknowledged the outcomes: up to now the claims were renewed."""
@@ -240,7 +257,7 @@ class Hands:
 
     def claim(self) -> tuple[Call, Read] | None:
         """A claim for the room there is."""
-        room = self.concurrency - len(self.running)
+        room = self.concurrency - len(self.running) - len(self.ahead)
         if room <= 0:
             return None
         session = self.process.session
@@ -248,7 +265,7 @@ class Hands:
         call = calls.claim(
             KEYS, day=day, worker=self.worker, lease_ms=LEASE_MS, limit=room,
             lane=Lane(self.worker, "claim", session.request()), epoch=self.founding.epoch,
-            group=ALL if self.process.knows_all else "none",
+            group=ALL if self.process.knows_all else "none", ahead_ms=ahead_ms(session.clock),
         )  # fmt: skip
         return call, lambda reply: self._claimed(calls.read_claim(reply))
 
@@ -264,15 +281,16 @@ class Hands:
             self.founding.met_jobs()
         if claimed.word == "flushed":
             self.founding.doubt()
-        decisions = self.world.decisions
         for i in range(0, len(claimed.jobs), 2):
             claim = Claim(claimed.jobs[i], claimed.jobs[i + 1], QueueName(QUEUE), 0)
             pair = (claim.id.decode(), int(claim.token))
             self._sort_out(claim)
             if task_and_body(claim.raw)[0] == RARE.encode() and not self.process.knows_all:
                 hand_on(self, claim)
+            elif claim.fire_at_ms * 1000 > claimed.now_us:
+                self.ahead.hold(claim, claim)
             else:
-                self.running[pair] = claim, self.world.time_us + decisions.pick(DURATIONS_US), decisions.pick(FATES)
+                self._start(claim)
             self.process.held[pair] = claim
             self.process.took.add(pair)
             if self.unread_us > LEASE_MS * 1000 // 3:
@@ -332,9 +350,10 @@ class Hands:
             yield seconds
 
     def next_end_s(self) -> float:
-        """Until the next job ends, seconds."""
+        """Until the next job ends or may start, seconds."""
         ends = [ends_at for _, ends_at, fate in self.running.values() if fate != "hang"]
-        return max(0.0, (min(ends) - self.world.time_us) / SECOND_US) if ends else 60.0
+        first = max(0.0, (min(ends) - self.world.time_us) / SECOND_US) if ends else 60.0
+        return first if self.ahead.rest_s is None else min(first, self.ahead.rest_s)
 
 
 def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
@@ -377,6 +396,7 @@ def poller(hands: Hands, listen: Callable[[bool], None]) -> Acting:
         wait = BACKSTOP_S * (5 if rest.role == "follower" else 1)
         if rest.role == "timekeeper" and rest.next_fire_ms is not None:
             wait = min(wait, max(0.0, (rest.next_fire_ms * 1000 - hands.process.session.clock.now_us()) / SECOND_US))
+            wait = max(0.0, wait - rest.ahead_ms / 2000)
         if rest.role != "none":
             listen(True)
         yield min(wait, hands.next_end_s())

@@ -70,6 +70,8 @@ class Fleet:
             self._start("tender", schedules.tender)
             for _ in range(1 + decisions.choose(2)):
                 self._start("scheduler", schedules.scheduler)
+        if decisions.chance(0.4):
+            world.execute([("HSET", KEYS.meta, "precise", 1)], "person")
         if decisions.chance(0.3):
             # One more person, who has set a cap and will lift it.
             world.execute([("HSET", KEYS.meta, "cap", decisions.pick((2, 3, 8)))], "person")

@@ -31,6 +31,7 @@ class Judge:
         self.highest_given = 0
         self.paused = False
         self.cap: int | None = None
+        self.precise = False
         #: Status and stamp of each schedule; the occurrences that were put on the wheel and not taken back.
         self.schedules: dict[str, tuple[str, int]] = {}
         #: Nominal time of the occurrence of each schedule that waits for the one before it, ms.
@@ -52,6 +53,8 @@ class Judge:
                 self.paused = words[0] == "HSET"
             elif words[2] == "cap":
                 self.cap = int(words[3]) if words[0] == "HSET" else None
+            elif words[2] == "precise":
+                self.precise = words[0] == "HSET"
 
     def call(self, call: Call, reply: Reply) -> bool:
         """A call was carried out. Returns whether it was a repeat, which changes nothing. Raises: Violation."""
@@ -201,7 +204,8 @@ class Judge:
             must(self.paused, "the queue is said to be paused")
             self._mark("paused")
             return
-        now_ms = now_us // 1000
+        now_ms, reach = now_us // 1000, told.args.get("ahead", 0)
+        must(reach <= (10 if self.precise else 0), f"I3: a claim of this queue takes jobs {reach} ms ahead")
         due = [job["fire"] for job in told.jobs if (life := self._life(job["id"])) is None or job["fire"] == life.fire]
         must(sorted(due) == due, "not the oldest first")
         for job in self._sound(told):
@@ -216,7 +220,9 @@ class Judge:
                 self._mark("taken as offered")
                 life.fire = life.offered
             must(job["fire"] == life.fire, f"{name} is due at {life.fire}, its record says {job['fire']}")
-            must(life.fire <= now_ms, f"I3: {name} started {life.fire - now_ms} ms early")
+            must(life.fire <= now_ms + reach, f"I3: {name} was claimed {life.fire - now_ms} ms early")
+            if life.fire > now_ms:
+                self._mark("claimed ahead")
             must(
                 job["token"] > self.tokens.get(name, 0), f"I6: {name} got {job['token']} after {self.tokens.get(name)}"
             )

@@ -44,6 +44,10 @@ class Life:
         """Whether a new job of its id takes its place. asked: as a trace says it, None for a cancelled one alone."""
         return self.state == "c" if asked is None else asked and self.state in ("d", "x", "c")
 
+    def starts_in_time(self, now_us: int) -> bool:
+        """Whether it may start now, after it was claimed ahead of its time."""
+        return self.damaged or self.fire * 1000 <= now_us
+
     @property
     def alive(self) -> bool:
         return self.state in ("s", "p")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.lua.shard import Keyspace
-from tests.model.entries import Told, Wanted
+from tests.model.entries import Told, Wanted, reach
 from tests.model.model import Model
 from tests.simulator.life import ALL
 from tests.simulator.wire import LATE, Command
@@ -21,7 +21,7 @@ from zwheel.times import DAY_MS, day_of
 MODEL_REST = b"mail.send\n\x01\x00\xff\n"
 #: The parts of `meta` that the model knows.
 MARKS = (
-    "clock", "beat", "grace", "lease", "leased", "jumps", "jump", "paused", "cap", "trimmed", "schema", "epoch",
+    "clock", "beat", "grace", "lease", "leased", "jumps", "jump", "paused", "cap", "precise", "trimmed", "schema", "epoch",
 )  # fmt: skip
 TASK, RARE = b"mail.send\n", b"pay.out\n"
 _ANYTHING = object()
@@ -86,9 +86,10 @@ class Mirror:
             return [saved[0], given, *saved[2:], saved[1]]
         if name != "claim":
             return [saved[0], given, *saved[2:]]
-        answer: list[Any] = ["ok", given, "", "", "none", "0", ""]
-        least = min((int(raw[21:37]) for raw in saved[8::2]), default=0)
-        for raw_id in saved[7::2]:
+        ahead = str(reach(int(call.args[8]), precise=self.model.precise))
+        answer: list[Any] = ["ok", given, "", "", "none", "0", "", ahead]
+        least = min((int(raw[21:37]) for raw in saved[9::2]), default=0)
+        for raw_id in saved[8::2]:
             job = self.model.jobs.get(raw_id.decode())
             if job and job.state == "p" and job.token >= least and job.worker == call.args[2]:
                 answer += [raw_id, self._given(raw_id.decode())]
@@ -147,13 +148,15 @@ class Mirror:
         if first and first != day:
             model.contact(given, lease)
             return ["moved", model.time, first]
-        ids = model.claim(given, worker=worker, lease=lease, limit=limit, knows=call.keys[9].endswith(f":{ALL}"))
+        knows, ahead = call.keys[9].endswith(f":{ALL}"), reach(int(call.args[8]), precise=model.precise)
+        ids = model.claim(given, worker=worker, lease=lease, limit=limit, knows=knows, reach=ahead)
         wheel = model.scheduled()
         next_day = day_of(wheel[0][0]) if wheel else ""
         next_fire = str(wheel[0][0]) if wheel and next_day == first else ""
         grace = model.grace if model.grace is not None and 0 < model.grace - given // 1000 <= model.lease else 0
         answer: list[Any] = [
             "ok" if ids else "empty", given, next_fire, next_day, _ANYTHING, str(grace), str(model.jumps),
+            str(ahead),
         ]  # fmt: skip
         for job_id in ids:
             answer += [job_id.encode(), self._given(job_id)]
@@ -316,6 +319,8 @@ class Mirror:
             value = str(words[3]) if name == "HSET" else None
             if words[2] == "paused":
                 self.paused = value
+            elif words[2] == "precise":
+                model.precise = value is not None
             else:
                 model.cap = None if value is None else int(value)
             return 1
@@ -421,7 +426,7 @@ def _moved(call: Call, at: int, fires: Sequence[int]) -> bool:
 
 def _remembered(call: Call, answer: Reply) -> bool:
     if call.script.name == "claim":
-        return bool(answer[0] == "ok" and len(answer) > 7)
+        return bool(answer[0] == "ok" and len(answer) > 8)
     return True
 
 

@@ -51,6 +51,7 @@ MUTANTS = (
     Mutant("reap counts one attempt too many", "reap.lua", "if attempt >= tonumber", "if attempt > tonumber", promises=("I8",)),
     Mutant("enqueue forgets the index", "enqueue.lua", "redis.call('ZADD', days, unpack(index))", "", promises=("I10",)),
     Mutant("claim fires a little early", "claim.lua", "\nlocal now_ms = math.floor(now / 1000)\n", "\nlocal now_ms = math.floor(now / 1000) + 2000\n", promises=("I3",)),
+    Mutant("claim is ahead of time in any queue", "claim.lua", "stored.precise and math.min", "math.min", promises=("I3",)),
     Mutant("claim leaves jobs in the bucket", "claim.lua", "redis.call('ZREM', bucket, unpack(ids))", "local _ = bucket", promises=("I4", "I9")),
     Mutant("stamps follow the server back", "include/clock.lua", "if floor and floor >= now and floor < 9e15 then", "if false then", WRITERS, promises=("I6", "I14", "I2")),
     Mutant("enqueue takes a key that is held", "enqueue.lua", "(holders[d] or taken[digest])", "taken[digest]", promises=("I11",)),

@@ -1,4 +1,4 @@
-"""People with a command line: they cancel, move, redrive, purge, pause and cap, over the same operations as the real ones."""
+"""People with a command line: they cancel, move, redrive, purge, pause, cap and want precision, over the same operations as the real ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _act(world: World, session: Session, job_id: str) -> Acting:
     decisions = world.decisions
     some = world.ids[-6:] or ["a"]
     steps: Steps[Any]
-    match decisions.choose(13):
+    match decisions.choose(14):
         case 0:
             steps = operations.cancel(session, job_id, QUEUE)
         case 1:
@@ -47,6 +47,8 @@ def _act(world: World, session: Session, job_id: str) -> Acting:
             steps = operations.redrive(session, QUEUE, None if decisions.chance(0.6) else some, None, None)
         case 6 | 11 | 12:
             steps = operations.set_cap(session, QUEUE, decisions.pick((None, 3, None, 2, 8)))
+        case 13:
+            steps = operations.set_precise(session, QUEUE, decisions.chance(0.5))
         case 7:
             state = decisions.pick((JobState.SCHEDULED, JobState.DONE, JobState.DEAD))
             if decisions.chance(0.3):

@@ -44,7 +44,7 @@ MARKS = frozenset(
         "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted", "what waited ran",
         "what waits was edited",
         "scheduler gave up", "tender gave up",
-        "chunk of another call", "enqueue repeated by the same process", "a part of a batch asked for again",
+        "claimed ahead", "held until its time", "chunk of another call", "enqueue repeated by the same process", "a part of a batch asked for again",
         "enqueue refused again",
         "unreadable set aside", "set aside", "taken back from aside", "woken by a token", "worker died with claims",
     }

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from zwheel.calls.doubts import Doubts
+from zwheel.workers.ahead import Ahead
 from zwheel.workers.contact import Contact
 from zwheel.workers.settler import Settler
 
@@ -53,6 +54,16 @@ def test_a_claim_that_is_given_up_before_its_outcome_is_acknowledged_is_found(co
         failure = next((failure for failure in found if failure is not None), None)
     assert failure is not None
     assert failure.error.startswith("I26")
+
+
+@pytest.mark.timeout(120)
+def test_a_job_that_starts_when_it_is_claimed_ahead_of_its_time_is_found(connect: Connect) -> None:
+    simulator = Simulator(connect("valkey"), mode="judge")
+    with patch.object(Ahead, "due", Ahead.all):
+        found = (simulator.seed(seed, shrink_s=0) for seed in range(MUTANT_SEEDS))
+        failure = next((failure for failure in found if failure is not None), None)
+    assert failure is not None
+    assert failure.error.startswith("I3")
 
 
 @pytest.mark.timeout(120)

@@ -52,6 +52,9 @@ class SimClock(ServerClock):
     def now_us(self) -> int:
         return self._world.time_us + self.off_us
 
+    def error_us(self) -> int:
+        return abs(self.off_us - self._world.clock_off_us)
+
     def correct(self, server_us: int, error_us: int) -> None:
         before, self.was_right = self.was_right, server_us - self._world.time_us
         self.off_us = self.was_right + error_us

@@ -135,6 +135,7 @@ async def reading_and_acting_on_queues() -> None:
     await wheel.pause("emails")
     await wheel.resume("emails")
     await wheel.set_cap("emails", None)
+    await wheel.set_precise("emails", True)
     assert_type(await wheel.count("emails", JobState.SCHEDULED), int)
     assert_type(await wheel.purge("emails", JobState.SCHEDULED, progress=print), int)
     assert_type(await wheel.days("emails"), Listing[DayInfo])

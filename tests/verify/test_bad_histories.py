@@ -44,6 +44,10 @@ def stored_though_refused(book: Book) -> None:
     book.snapshot(5_000, {"b": on_wheel(60_000)})
 
 
+def _taken(job: str, t: float, fire: int) -> dict[str, object]:
+    return {"id": job, "token": token(t), "attempt": 1, "fire": HOUR + fire, "most": 3}
+
+
 def claimed_early(book: Book) -> None:
     book.enqueue("a", fire=1_000)
     book.claim("a", 999.5, fire=1_000)
@@ -53,6 +57,22 @@ def started_early(book: Book) -> None:
     book.enqueue("a", fire=1_000)
     book.claim("a", 1_001, fire=1_000)
     book.start("a", 900, of=1_001, fire=1_000)
+
+
+def claimed_further_ahead_than_it_says(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(994.5, [_taken("a", 994.5, 1_000)], ahead=5)
+
+
+def claimed_too_far_ahead(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(500, [_taken("a", 500, 1_000)], ahead=600)
+
+
+def held_and_started_early(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(996, [_taken("a", 996, 1_000)], ahead=5)
+    book.start("a", 998, of=996, fire=1_000)
 
 
 def claimed_by_another_fire_time(book: Book) -> None:
@@ -372,6 +392,9 @@ BAD: dict[str, Bad] = {
     "stored though refused": ({"I2"}, 2, stored_though_refused),
     "claimed early": ({"I3"}, 1, claimed_early),
     "started early": ({"I3"}, 2, started_early),
+    "claimed further ahead than it says": ({"I3"}, 1, claimed_further_ahead_than_it_says),
+    "claimed too far ahead": ({"I3"}, 1, claimed_too_far_ahead),
+    "held and started early": ({"I3"}, 2, held_and_started_early),
     "claimed by another fire time": ({"I3"}, 2, claimed_by_another_fire_time),
     "two holders": ({"I4"}, 3, two_holders),
     "held twice": ({"I4", "I7"}, 2, held_twice_without_a_reap),

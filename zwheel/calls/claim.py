@@ -13,6 +13,8 @@ from zwheel.outside import score_ms, whole
 from zwheel.record import read_fields
 
 ROLE_MS = 3_000
+#: How far ahead of its time a worker may have a job of a precise queue, ms; the script has a limit of its own.
+AHEAD_MS = 5
 #: No role lasts longer than this without a further claim, whatever a caller asks for.
 LONGEST_ROLE_MS = 20_000
 
@@ -39,15 +41,23 @@ class Claimed:
     """foreign: the schema there; flushed: the epoch there now, '' when there is none."""
     jumps: int | None = None
     """How often the server's clock was seen to jump; None when the answer does not tell."""
+    ahead_ms: int = 0
+    """How far ahead of their time jobs were taken, ms; 0 unless the queue is precise."""
+
+    @property
+    def early(self) -> bool:
+        """Whether jobs are among them whose time has not come: the last one is due last."""
+        return bool(self.jobs) and int(self.jobs[-1][6:21]) * 1000 > self.now_us
 
 
 def claim(
     keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS,
-    epoch: str | bytes = "", group: str = "none", now: str = "",
+    epoch: str | bytes = "", group: str = "none", ahead_ms: int = 0, now: str = "",
 ) -> Call:  # fmt: skip
     """Build the call. day: the bucket thought to be the earliest. limit: up to 1000.
 
     group: of the worker: what is offered to it is claimed first.
+    ahead_ms: how far ahead of its time the worker can hold a job of a precise queue.
     epoch: what `meta.epoch` is known to say; nothing is claimed when it says something else. '' when not known.
     """
     return Call(
@@ -56,7 +66,7 @@ def claim(
             keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.days, keys.processing, keys.dead, keys.wake, keys.wheel(day),
             keys.offered(group),
         ),
-        (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch),
+        (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch, ahead_ms),
         _told,
         (worker, lease_ms, limit, group),
     )  # fmt: skip
@@ -69,8 +79,10 @@ def _told(about: tuple[Any, ...], reply: Reply | None) -> Trace:
         return Trace(answer, args, [])
     args["next"] = int(float(reply[2])) if reply[2] else None
     args.update(role=text(reply[4]), grace=int(reply[5]))
+    if int(reply[7]):
+        args["ahead"] = int(reply[7])
     jobs = []
-    for i in range(7, len(reply), 2):
+    for i in range(8, len(reply), 2):
         raw: bytes = reply[i + 1]
         job: Facts = {
             "id": text(reply[i]), "token": int(raw[21:37]), "attempt": int(raw[2:6]), "fire": int(raw[6:21]),
@@ -95,8 +107,9 @@ def read_claim(reply: Reply) -> Claimed:
             text(reply[3]),
             text(reply[4]),
             whole(reply[5]) or 0,
-            reply[7:],
+            reply[8:],
             jumps=whole(reply[6]),
+            ahead_ms=whole(reply[7]) or 0,
         )
     day = text(reply[2]) if answer == "moved" else ""
     found = text(reply[2]) if answer in ("foreign", "flushed") else ""

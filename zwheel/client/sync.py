@@ -165,6 +165,10 @@ class SyncWheel(SyncWheelSchedules):
         """Limit the living jobs of a queue; None lifts the limit. Enqueues over it raise QueueFull."""
         self._drive(lambda session: ops.set_cap(session, queue, cap))
 
+    def set_precise(self, queue: str, precise: bool) -> None:
+        """Let workers take jobs of a queue a few ms ahead and hold them until their very time, or no longer do so."""
+        self._drive(lambda session: ops.set_precise(session, queue, precise))
+
     def count(self, queue: str, state: JobState) -> int:
         """Count the jobs of a queue in one state."""
         return self._drive(lambda session: ops.count(session, queue, state))

@@ -11,6 +11,7 @@ from zwheel.operations.act import (
     reschedule,
     resume,
     set_cap,
+    set_precise,
 )
 from zwheel.operations.learn import learn, published, published_rows, task_names
 from zwheel.operations.overview import days, hours, queue_info, queue_infos, workers
@@ -54,6 +55,7 @@ __all__ = [
     "resume",
     "serving",
     "set_cap",
+    "set_precise",
     "task_names",
     "tasks",
     "unpublish",

@@ -143,6 +143,21 @@ def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
         yield from joined(session, queue)
 
 
+def set_precise(session: Session, queue: str, precise: bool) -> Steps[None]:
+    """Let workers take jobs of a queue a few ms ahead and hold them until their very time, or no longer do so."""
+    all_keys = [session.keys(shard) for shard in (yield from shards_of(session, queue))]
+    if not precise:
+        yield [("HDEL", keys.meta, "precise") for keys in all_keys]
+        return
+    yield from may_join(session, queue)
+    asks: list[tuple[str | int, ...]] = []
+    for keys in all_keys:
+        # Whoever keeps time for the shard claims at once, and knows of it then.
+        asks += [("HSET", keys.meta, "precise", 1), ("DEL", keys.wake), ("RPUSH", keys.wake, "1")]
+    yield asks
+    yield from joined(session, queue)
+
+
 def purge(session: Session, queue: str, state: JobState, progress: Progress | None) -> Steps[int]:
     """Delete every job of a queue that is scheduled, done or dead, in batches of 500. Returns how many.
 

@@ -131,7 +131,7 @@ def _info_of_all(infos: Sequence[QueueInfo]) -> QueueInfo:
     return replace(
         first, name=QueueName(queue_of(first.name)), shards=len(infos), scheduled=total("scheduled"), due=total("due"),
         processing=total("processing"), dead=total("dead"), done=total("done"), trimmed=total("trimmed"),
-        orphans=total("orphans"), paused=any(info.paused for info in infos), cap=sum(caps) if caps else None,
+        orphans=total("orphans"), paused=any(info.paused for info in infos), cap=sum(caps) if caps else None, precise=any(info.precise for info in infos),
         oldest_due_ms=min((info.oldest_due_ms for info in infos if info.oldest_due_ms is not None), default=None),
         next_fire_ms=soonest.next_fire_ms, next_job=soonest.next_job,
         unreadable="; ".join(f"{info.name}: {info.unreadable}" for info in infos if info.unreadable),
@@ -150,7 +150,7 @@ def _shard_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo
                 ("ZCARD", keys.processing),
                 ("ZCARD", keys.dead),
                 ("ZCARD", keys.done),
-                ("HMGET", keys.meta, "paused", "cap", "trimmed", "orphans", "schema"),
+                ("HMGET", keys.meta, "paused", "cap", "trimmed", "orphans", "schema", "precise"),
                 ("HGETALL", keys.workers),
             ]
         first = yield from each_alone([*asks, ("TIME",)])
@@ -179,7 +179,7 @@ class _Seen:
         )
         self.days = sorted_days(days_raw, name)
         self.wrong += [f"{shown(one.name)} is in its index of days and is none" for one in self.days.unreadable[:3]]
-        self.meta = list(meta) or [None] * 5
+        self.meta = list(meta) or [None] * 6
         self.workers = workers_raw
 
     def _good(self, what: str, reply: Any, otherwise: Any) -> Any:
@@ -214,7 +214,7 @@ class _Seen:
         first_job = next((member for member, _ in flat(head)), b"")
         if score is not None and first_ms is None:
             self.wrong.append(f"its first job has the fire time {shown(score)}, which cannot be")
-        paused, cap, trimmed, orphans, schema = self.meta
+        paused, cap, trimmed, orphans, schema, precise = self.meta
         if schema is not None and schema != b"1":
             self.wrong.append(f"schema: {shown(schema)} is of another version")
         refused = [f"{', '.join(dict.fromkeys(keys))}: {said}" for said, keys in self.refused.items()]
@@ -224,7 +224,7 @@ class _Seen:
             dead=self.dead, done=self.done, paused=paused is not None,
             oldest_due_ms=first_ms if first_ms is not None and first_ms <= now_ms else None, next_fire_ms=first_ms,
             workers=states.count(WorkerState.ALIVE), workers_silent=states.count(WorkerState.SILENT),
-            workers_dead=states.count(WorkerState.DEAD), cap=self._number("cap", cap, 1), trimmed=self._number("trimmed", trimmed) or 0,
+            workers_dead=states.count(WorkerState.DEAD), cap=self._number("cap", cap, 1), precise=precise is not None, trimmed=self._number("trimmed", trimmed) or 0,
             orphans=self._number("orphans", orphans) or 0, next_job=as_text(first_job) if is_text(first_job) else "", unreadable="; ".join(dict.fromkeys([*refused, *self.wrong])),
         )  # fmt: skip
 
