@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from zwheel.broker.acl import Role, rules
+from zwheel.broker.address import parse_url
 from zwheel.keys import check_name
 
 from .app import command, single
@@ -41,13 +42,15 @@ def acl(
 ) -> None:
     """Print the least rules of a Redis user, as a command for redis-cli. Nothing is sent.
 
+    On a cluster, and where there are sentinels, the rules have what finding the server takes: say so by the URL.
     With several roles the user gets the rights of all. Its password stays as it is; a new user has none and is off until
     `ACL SETUSER NAME on >PASSWORD`. A worker whose tasks enqueue needs `worker producer`.
     """
     settings = ctx.settings()
     queues = [check_name(name) for name in dict.fromkeys(queue or ())]
     name = check_name(user or "zwheel-" + "-".join(dict.fromkeys(str(role) for role in roles)), "user name")
-    found = rules(roles, settings.namespace, queues)
+    kind = "" if settings.url is None else parse_url(settings.url).kind
+    found = rules(roles, settings.namespace, queues, kind)
     if ctx.json:
         ctx.out.value(
             {

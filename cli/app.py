@@ -56,7 +56,7 @@ def _shared(
             "--url",
             "-u",
             metavar="URL",
-            help="Redis: redis://, rediss://, redis+sentinel:// or unix://; else ZWHEEL_URL.",
+            help="Redis: redis://, rediss://, redis+sentinel://, redis+cluster:// or unix://; else ZWHEEL_URL.",
         ),
     ] = None,
     namespace: Annotated[

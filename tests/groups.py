@@ -1,4 +1,4 @@
-"""Groups of real servers: a primary with replicas and sentinels. Each group is closed by its test."""
+"""Groups of real servers: a primary with replicas and sentinels, and a cluster. Each group is closed by its test."""
 
 from __future__ import annotations
 
@@ -106,6 +106,125 @@ class SentinelGroup:
         """End all of them."""
         for server in (*self.sentinels, *self.servers):
             server.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Cluster:
+    """Three primaries with a replica each; a node that is silent for `down_ms` is taken for dead."""
+
+    def __init__(self, binary: Path, *, down_ms: int = 1000, arguments: tuple[str, ...] = ()) -> None:
+        self.buses = [free_port() for _ in range(6)]
+        self.nodes = [
+            RedisServer(
+                binary, port=free_port(),
+                arguments=(
+                    "--cluster-enabled", "yes", "--cluster-node-timeout", str(down_ms), "--cluster-port", str(bus),
+                    "--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *arguments,
+                ),
+            )
+            for bus in self.buses
+        ]  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        """The URL that names all six nodes."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
+
+    def start(self) -> Self:
+        """Start all, make them a cluster and return when each node knows all of it."""
+        for node in self.nodes:
+            node.start()
+        bounds = (0, 5461, 10923, 16384)
+        for number, node in enumerate(self.nodes):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                if number < 3:
+                    client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+                for other, bus in zip(self.nodes[:number], self.buses, strict=False):
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", str(other.port), str(bus))
+        wait_until(lambda: all(len(self.known(node)) == 6 for node in self.nodes), "all nodes know each other")
+        for node, primary in zip(self.nodes[3:], self.nodes[:3], strict=True):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "REPLICATE", self.id_of(primary))
+        wait_until(lambda: all(self._is_whole(node) for node in self.nodes), "the replicas follow and all is covered")
+        return self
+
+    def known(self, node: RedisServer) -> list[list[str]]:
+        """What a node says of all nodes: the words of CLUSTER NODES."""
+        with node.client() as client:
+            client.set_response_callback("CLUSTER NODES", lambda reply, **_: reply)
+            told = _text(client.execute_command("CLUSTER", "NODES"))
+        return [line.split() for line in told.splitlines()]
+
+    def id_of(self, node: RedisServer) -> str:
+        """The id of a node."""
+        with node.client() as client:
+            return _text(client.execute_command("CLUSTER", "MYID"))
+
+    def _is_whole(self, node: RedisServer) -> bool:
+        with node.client() as client:
+            client.set_response_callback("CLUSTER INFO", lambda reply, **_: reply)
+            about = _text(client.execute_command("CLUSTER", "INFO"))
+            linked = client.info("replication").get("master_link_status", "up") == "up"
+        lines = self.known(node)
+        flags = [line[2] for line in lines]
+        return (
+            "cluster_state:ok" in about and linked and sum("slave" in each for each in flags) == 3
+            and not any("handshake" in each or "fail" in each for each in flags)
+        )  # fmt: skip
+
+    def owner(self, slot: int) -> RedisServer:
+        """The running node that has a slot by its own word. Raises: LookupError."""
+        for node in self.nodes:
+            if not node.running:
+                continue
+            (own,) = (line for line in self.known(node) if "myself" in line[2])
+            if "master" not in own[2]:
+                continue
+            for word in own[8:]:
+                first, _, last = word.partition("-")
+                if first.isdigit() and int(first) <= slot <= int(last or first):
+                    return node
+        raise LookupError(f"nobody has slot {slot}")
+
+    def move(self, slot: int, target: RedisServer, *, pause_s: float = 0.0) -> None:
+        """Move a slot with its keys to another primary, as `redis-cli --cluster reshard` does; pause_s: after each step."""
+        source = self.owner(slot)
+        with source.client() as old, target.client() as new:
+            new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+            old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+            while True:
+                time.sleep(pause_s)
+                keys: Any = old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 3)
+                if not keys:
+                    break
+                old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            for node in (new, old):
+                node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+        for node in self.nodes:
+            if node.running and node not in (source, target):
+                with node.client() as client, contextlib.suppress(redis.exceptions.ResponseError):
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+
+    def flush(self) -> None:
+        """Delete all keys and all scripts."""
+        for node in self.nodes:
+            with node.client() as client:
+                client.script_flush()
+                with contextlib.suppress(redis.exceptions.ReadOnlyError):
+                    client.flushall()
+
+    def close(self) -> None:
+        """End all of them."""
+        for node in self.nodes:
+            node.close()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -48,7 +48,7 @@ OPTIONAL = {Role.WORKER: frozenset({"config|get"})}
 #: They are carried by everything that sends scripts, or are no part of a role: verifying a history is a test's work.
 SHARED = {
     "zwheel/broker/store.py", "zwheel/operations/rights.py", "zwheel/broker/acl.py", "zwheel/embedded/server.py", "zwheel/calls/call.py",
-    "zwheel/history.py",
+    "zwheel/history.py", "zwheel/broker/cluster.py", "zwheel/broker/listener.py", "zwheel/broker/sentinel.py",
 }  # fmt: skip
 OTHERS = {"zwheel/verify/stored.py"}
 WORDS = {

@@ -41,10 +41,10 @@ class Load:
         self._stop = asyncio.Event()
         self._producers: list[asyncio.Task[None]] = []
 
-    async def run(self, disturb: Callable[[], None], *, loses: str = "") -> float:
+    async def run(self, disturb: Callable[[], None], *, loses: str = "", waiting: int = 0) -> float:
         """Disturb the servers under load; gives the seconds from there to the first start of a job enqueued after it.
 
-        disturb: called in a thread. loses: the kind of fault in which confirmed writes may be lost, for the history.
+        disturb: called in a thread. waiting: how many jobs are to be left. loses: the kind of fault in which confirmed writes may be lost, for the history.
         """
 
         @self.wheel.task(name="work", keep=600, retries=3)
@@ -67,7 +67,7 @@ class Load:
                 await self._until(lambda: len(self.started) > seen + 50)
                 self._stop.set()
                 await asyncio.gather(*self._producers)
-            await self._drained()
+            await self._drained(waiting)
         return min(self._after(began)) - began
 
     async def _produce(self, start: int, enqueue: Callable[[int, str], object]) -> None:
@@ -105,12 +105,12 @@ class Load:
         assert all(self.window[0] <= self.asked[number] <= self.window[1] for number in missing), missing
         return missing
 
-    async def _drained(self) -> None:
+    async def _drained(self, waiting: int) -> None:
         async def left() -> int:
             going_on = (JobState.SCHEDULED, JobState.PROCESSING)
             return sum([await self.wheel.count(queue, state) for queue in self.queues for state in going_on])
 
-        await eventually(left, lambda count: count == 0, within=60)
+        await eventually(left, lambda count: count == waiting, within=60)
 
     def _note(self, kind: str, since_us: int) -> None:
         until_us = time.time_ns() // 1000
@@ -125,14 +125,14 @@ class Load:
             ]
         )  # fmt: skip
 
-    def report(self) -> Report:
+    def report(self, *, drained: bool = True) -> Report:
         """Take the snapshot and check the whole history."""
         store = SyncStore(self.url, Session("zw"), give_up_s=GIVE_UP_S)
         try:
             History(self.directory).write(list(take_snapshot(store)))
         finally:
             store.close()
-        return check(read([self.directory]), Bounds(lease_ms=3000, reap_ms=300, drained=True))
+        return check(read([self.directory]), Bounds(lease_ms=3000, reap_ms=300, drained=drained))
 
 
 async def command(url: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,8 @@ from tests.servers import binary_of
 from tests.topology.load import Load, command
 from tests.workers.harness import running
 from zwheel import SyncWheel, Wheel
-from zwheel.broker.store import Listener, Store, SyncStore
+from zwheel.broker.listener import Listener
+from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Session
 from zwheel.errors import BrokerRefused, BrokerUnavailable
 
@@ -28,15 +29,6 @@ def lasting(server_kind: str) -> Iterator[SentinelGroup]:
     assert binary is not None
     with SentinelGroup(binary, password="s3cr3t") as group:
         yield group
-
-
-@pytest.fixture
-def group() -> Iterator[SentinelGroup]:
-    """A group of the test's own."""
-    binary = binary_of("redis") or binary_of("valkey")
-    assert binary is not None
-    with SentinelGroup(binary) as made:
-        yield made
 
 
 async def told(url: str, kind: type[Exception], words: str) -> None:

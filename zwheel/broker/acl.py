@@ -89,6 +89,10 @@ NEEDS: dict[Role, Needs] = {
 }  # fmt: skip
 
 
+#: What finding the server takes, for every role, by the kind of the address.
+WAY = {"cluster": frozenset({"asking", "cluster|slots"}), "sentinel": frozenset({"role"})}
+
+
 @cache
 def commands_of(name: str) -> frozenset[str]:
     """The commands that a script may run, as ACL rules name them."""
@@ -130,13 +134,13 @@ def patterns(role: Role, namespace: str, queues: Sequence[str]) -> list[str]:
     return found
 
 
-def rules(roles: Iterable[Role], namespace: str, queues: Sequence[str]) -> list[str]:
+def rules(roles: Iterable[Role], namespace: str, queues: Sequence[str], kind: str = "") -> list[str]:
     """The least rules of a user with these roles, ready for `ACL SETUSER`. Raises: InvalidName.
 
-    The user's former rights end, its password and whether it is on stay.
+    The user's former rights end, its password and whether it is on stay. kind: that of the address, as in `Address`.
     """
     chosen = list(dict.fromkeys(roles))
-    allowed = sorted({command for role in chosen for command in commands(role)})
+    allowed = sorted({command for role in chosen for command in commands(role)} | WAY.get(kind, frozenset()))
     keys = dict.fromkeys(pattern for role in chosen for pattern in patterns(role, namespace, queues))
     # A key with the right to read and write needs no rule of its own for reading.
     kept = [key for key in keys if not (key.startswith("%") and f"~{key.partition('~')[2]}" in keys)]

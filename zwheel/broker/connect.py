@@ -215,7 +215,7 @@ _SYNC_CLASSES: dict[str, Any] = {
 
 
 def connect_async(
-    url: str, *, timeout_s: float = 10.0, max_connections: int = 8, name: str | None = None
+    url: str | Address, *, timeout_s: float = 10.0, max_connections: int = 8, name: str | None = None
 ) -> redis.asyncio.Redis:
     """Make the client for commands. Nothing is sent before its first command.
 
@@ -225,7 +225,7 @@ def connect_async(
 
     Raises: ConfigError when the URL is not valid.
     """
-    address = parse_url(url)
+    address = parse_url(url) if isinstance(url, str) else url
     if address.scheme == "memory":
         return _memory_async(address)
     pool = redis.asyncio.BlockingConnectionPool(
@@ -237,12 +237,12 @@ def connect_async(
     return redis.asyncio.Redis.from_pool(pool)
 
 
-def connect_blocking(url: str, *, name: str | None = None) -> redis.asyncio.Redis:
+def connect_blocking(url: str | Address, *, name: str | None = None) -> redis.asyncio.Redis:
     """Make the client for blocking commands: one connection, no time limit on an answer. The caller bounds each wait.
 
     Raises: ConfigError when the URL is not valid.
     """
-    address = parse_url(url)
+    address = parse_url(url) if isinstance(url, str) else url
     if address.scheme == "memory":
         return _memory_async(address)
     pool = redis.asyncio.ConnectionPool(
@@ -254,13 +254,13 @@ def connect_blocking(url: str, *, name: str | None = None) -> redis.asyncio.Redi
 
 
 def connect_sync(
-    url: str, *, timeout_s: float = 10.0, max_connections: int = 8, name: str | None = None
+    url: str | Address, *, timeout_s: float = 10.0, max_connections: int = 8, name: str | None = None
 ) -> redis.Redis:
     """Make the client for code without an event loop. Threads may share it; after a fork, each process connects anew.
 
     Raises: ConfigError when the URL is not valid.
     """
-    address = parse_url(url)
+    address = parse_url(url) if isinstance(url, str) else url
     if address.scheme == "memory":
         return _memory_sync(address)
     make_pool: Any = redis.BlockingConnectionPool  # its constructor has no annotations

@@ -20,7 +20,7 @@ class ConnectFailed(client_errors.ConnectionError):
 
 
 class NoPrimary(client_errors.ConnectionError):
-    """The sentinels do not answer, or name what is no primary: for now."""
+    """The sentinels name no primary, or no node of the cluster answers: for now."""
 
 
 class Misdirected(client_errors.ConnectionError):
@@ -105,8 +105,9 @@ _CURES = {
     "MISCONF": "it cannot write to its disk: free space there, then look at its log",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for: bring them back",
     "DENIED": "its protected mode lets nobody in from outside: give it a password or a bind address",
-    "MOVED": "it is a node of a cluster and this queue lives on another one: connect to that node",
-    "ASK": "it is a node of a cluster that is moving this queue: connect to the node it moves to",
+    "MOVED": "it is a node of a cluster: write redis+cluster://host:port",
+    "ASK": "it is a node of a cluster: write redis+cluster://host:port",
+    "MOVING": "the cluster is moving this queue from node to node",
     "WRONGTYPE": "another program keeps a key of the same name here: use a database or a namespace of its own",
     "BUSY": "a script has been running there for too long: look for it with SCRIPT KILL",
     "TLS": "check the certificates, or name your own authority with ?ssl_ca_certs=/path/ca.pem",
@@ -154,6 +155,10 @@ def translate(error: BaseException, url: str, acl: Callable[[], str] = lambda: "
         return BrokerRefused(f"cannot use {where}: {reason}")
     if code == "READONLY" and "+sentinel:" in url:
         kind, code = _UNAVAILABLE, "DEMOTED"
+    if code in ("MOVED", "ASK"):
+        reason = f"{code} {reason}"
+        if "+cluster:" in url:
+            kind, code = _UNAVAILABLE, "MOVING"
     if code in ("", "ERR") and reason.startswith("unknown command"):
         code = "LACKS"
     cure = f": {_CURES[code]}" if code in _CURES else ""

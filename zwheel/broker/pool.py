@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.exceptions import MaxConnectionsError
 
+from zwheel.broker.address import Address
 from zwheel.broker.connect import CONNECT_TIMEOUT_S, connect_async, connect_sync
 from zwheel.broker.errors import ConnectFailed
 from zwheel.broker.wire import SyncWire, Wire
@@ -17,7 +18,7 @@ from zwheel.broker.wire import SyncWire, Wire
 class Pool:
     """Connections of one event loop. When there are as many as may be, callers share them: each answers in its order."""
 
-    def __init__(self, url: str, timeout_s: float, most: int) -> None:
+    def __init__(self, url: str | Address, timeout_s: float, most: int) -> None:
         self._client = connect_async(url, timeout_s=timeout_s, max_connections=most)
         self._timeout_s = timeout_s
         self._most = most
@@ -125,7 +126,7 @@ class Pool:
 class SyncPool:
     """Connections that threads share. A forked process leaves those of its parent alone and opens its own."""
 
-    def __init__(self, url: str, timeout_s: float, most: int) -> None:
+    def __init__(self, url: str | Address, timeout_s: float, most: int) -> None:
         self._client = connect_sync(url, timeout_s=timeout_s, max_connections=most)
         self._timeout_s = timeout_s
         self._most = most

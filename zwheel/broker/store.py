@@ -10,14 +10,16 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hiredis import pack_command
 from redis.exceptions import NoScriptError, RedisError
 
-from zwheel.broker.address import mask_url
-from zwheel.broker.connect import connect_async, connect_blocking, connect_sync, translate
+from zwheel.broker.address import mask_url, parse_url
+from zwheel.broker.connect import connect_async, connect_sync, translate
 from zwheel.broker.errors import NOT_CARRIED_OUT
+from zwheel.broker.listener import Listener as Listener
+from zwheel.broker.nodes import Nodes, SyncNodes
 from zwheel.broker.pool import Pool, SyncPool
 from zwheel.broker.wire import LONGEST
 from zwheel.calls.call import Call, clock_us
@@ -25,10 +27,6 @@ from zwheel.calls.scripts import Script
 from zwheel.calls.session import Session
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
 from zwheel.failpoints import FAILPOINTS
-
-if TYPE_CHECKING:
-    import redis.asyncio
-
 
 T = TypeVar("T")
 Commands = Sequence[Call | tuple[Any, ...]]
@@ -302,7 +300,9 @@ class Store(_Carrier):
     ) -> None:
         super().__init__(url, session, timeout_s, give_up_s)
         self._memory = connect_async(url) if self._in_memory else None
-        self._pool = None if self._in_memory else Pool(url, timeout_s, max_connections)
+        address = parse_url(url)
+        self._nodes = Nodes(url, address, timeout_s, max_connections) if address.kind == "cluster" else None
+        self._pool = None if self._in_memory or self._nodes else Pool(address, timeout_s, max_connections)
 
     def send(self, commands: Commands, *, each: bool = False) -> Coroutine[Any, Any, list[Any]]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
@@ -343,6 +343,8 @@ class Store(_Carrier):
             if self._pool is not None:
                 packed = b"".join([pack_command(tuple(_words(command))) for command in commands])
                 return await self._pool.ask(packed, len(commands), self._within(ends))
+            if self._nodes is not None:
+                return await self._nodes.ask(commands, self._within(ends))
             assert self._memory is not None
             pipe = self._memory.pipeline(transaction=False)
             for command in commands:
@@ -351,46 +353,24 @@ class Store(_Carrier):
         except (RedisError, OSError, TimeoutError) as error:
             raise self._translate(error) from error
 
+    def _pools(self) -> list[Pool | Nodes]:
+        return [pool for pool in (self._pool, self._nodes) if pool is not None]
+
     def _distrust(self) -> None:
-        if self._pool is not None:
-            self._pool.distrust()
+        for pool in self._pools():
+            pool.distrust()
 
     def abandon(self) -> None:
         """Let go of connections whose event loop is gone, or is another process's."""
-        if self._pool is not None:
-            self._pool.abandon()
+        for pool in self._pools():
+            pool.abandon()
 
     async def aclose(self) -> None:
         """Close every connection."""
-        if self._pool is not None:
-            await self._pool.aclose()
+        for pool in self._pools():
+            await pool.aclose()
         if self._memory is not None:
             await self._memory.aclose()
-
-
-class Listener:
-    """The blocking connection of one shard: carries wake-up tokens and nothing else."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._client: redis.asyncio.Redis = connect_blocking(url)
-
-    async def listen(self, keys: Sequence[str], timeout_s: float) -> str:
-        """Wait for a token; give the list it came from, '' when none came in time. Raises: BrokerError and its kinds."""
-        try:
-            async with asyncio.timeout(timeout_s + 10):
-                found = await self._client.execute_command("BLPOP", *keys, f"{timeout_s:.3f}")
-            if found is None:
-                return ""
-            return found[0].decode() if isinstance(found[0], bytes) else str(found[0])
-        except (RedisError, OSError, TimeoutError) as error:
-            # A later reply on this connection may belong to the request that failed.
-            await self._client.connection_pool.disconnect()
-            raise translate(error, self.url) from error
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._client.aclose()
 
 
 class SyncStore(_Carrier):
@@ -401,12 +381,14 @@ class SyncStore(_Carrier):
     ) -> None:
         super().__init__(url, session, timeout_s, give_up_s)
         self._memory = connect_sync(url) if self._in_memory else None
-        self._pool = None if self._in_memory else SyncPool(url, timeout_s, max_connections)
+        address = parse_url(url)
+        self._nodes = SyncNodes(url, address, timeout_s, max_connections) if address.kind == "cluster" else None
+        self._pool = None if self._in_memory or self._nodes else SyncPool(address, timeout_s, max_connections)
 
     @property
     def opened(self) -> int:
         """How many connections were opened so far. At the end of a new one there may be another process of the server."""
-        return 0 if self._pool is None else self._pool.opened
+        return sum(pool.opened for pool in self._pools())
 
     def send(self, commands: Commands, *, each: bool = False) -> list[Any]:
         """Send once, in one round trip (two when Redis did not know a script). Raises: BrokerError and its kinds.
@@ -442,15 +424,20 @@ class SyncStore(_Carrier):
         finally:
             work.close()
 
+    def _pools(self) -> list[SyncPool | SyncNodes]:
+        return [pool for pool in (self._pool, self._nodes) if pool is not None]
+
     def _distrust(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
+        for pool in self._pools():
+            pool.close()
 
     def _exchange(self, commands: Commands, ends: float | None = None) -> list[Any]:
         try:
             if self._pool is not None:
                 packed = b"".join([pack_command(tuple(_words(command))) for command in commands])
                 return self._pool.ask(packed, len(commands), self._within(ends))
+            if self._nodes is not None:
+                return self._nodes.ask(commands, self._within(ends))
             assert self._memory is not None
             pipe = self._memory.pipeline(transaction=False)
             for command in commands:
@@ -461,7 +448,7 @@ class SyncStore(_Carrier):
 
     def close(self) -> None:
         """Close every connection."""
-        if self._pool is not None:
-            self._pool.close()
+        for pool in self._pools():
+            pool.close()
         if self._memory is not None:
             self._memory.close()
