@@ -484,4 +484,5 @@ class Poller:
             else:
                 if failures:
                     log.warning("queue %s: Redis answers again", self._queue)
+                    self._listener.interrupt()
                 return replies

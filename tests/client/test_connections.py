@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -47,6 +48,35 @@ def clients(server: RedisServer) -> int:
     """Connections that are open, ours to look with left out."""
     with server.client() as client:
         return int(client.info("clients")["connected_clients"]) - 1
+
+
+@pytest.mark.parametrize("kind", [Store, SyncStore])
+async def test_a_silent_server_is_waited_for_on_one_connection_and_not_on_each_in_turn(
+    fresh: RedisServer, kind: type[Store | SyncStore]
+) -> None:
+    """The time-out is 2 s and a tenth, also where the server went silent with the request under way."""
+    with Proxy(fresh.socket) as proxy:
+        before = clients(fresh)
+        store = kind(proxy.url, Session("zw"), timeout_s=2, max_connections=4)
+        if isinstance(store, Store):
+            await asyncio.gather(*(store.send(echo(str(n))) for n in range(100)))
+        else:
+            with ThreadPoolExecutor(8) as threads:
+                list(threads.map(store.send, [echo(str(n)) for n in range(100)]))
+        assert clients(fresh) > before + 1
+        proxy.freeze()
+        began = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            await answer(store, echo("a"))
+        assert time.monotonic() - began < 3.5
+        proxy.thaw()
+        assert await answer(store, echo("b")) == [b"b"]
+        none_left(fresh, before + 1)
+        await end(store)
+
+
+async def answer(store: Store | SyncStore, asks: list[tuple[str, str]]) -> list[Any]:
+    return await store.send(asks) if isinstance(store, Store) else store.send(asks)
 
 
 async def test_a_burst_of_first_calls_opens_no_more_connections_than_it_may(fresh: RedisServer) -> None:

@@ -220,6 +220,9 @@ class _Listener:
             if waiter in self._world.waiters:
                 self._world.waiters.remove(waiter)
 
+    def interrupt(self) -> None:
+        """Nothing to end: the connections of this world do not break."""
+
     async def aclose(self) -> None:
         """Nothing to close."""
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, running
 from zwheel import JobState, SyncWheel, Wheel
 from zwheel.broker.store import SyncStore
@@ -20,6 +21,12 @@ from zwheel.verify import Bounds, Report, check, read, take_snapshot
 
 #: How long Redis may be away for a call, seconds: a failover takes a few.
 GIVE_UP_S = 30.0
+
+
+def kill(server: RedisServer) -> float:
+    """Kill a server; gives the moment from which on it is dead."""
+    server.kill()
+    return time.monotonic()
 
 
 class Load:
@@ -41,10 +48,10 @@ class Load:
         self._stop = asyncio.Event()
         self._producers: list[asyncio.Task[None]] = []
 
-    async def run(self, disturb: Callable[[], None], *, loses: str = "", waiting: int = 0) -> float:
-        """Disturb the servers under load; gives the seconds from there to the first start of a job enqueued after it.
+    async def run(self, disturb: Callable[[], float | None], *, loses: str = "", waiting: int = 0) -> float:
+        """Disturb the servers under load; gives the seconds to the first start of a later job of the first queue.
 
-        disturb: called in a thread. waiting: how many jobs are to be left. loses: the kind of fault in which confirmed writes may be lost, for the history.
+        disturb: called in a thread; gives the moment from which on to count, else that of its call counts. waiting: how many jobs are to be left. loses: the kind of fault in which confirmed writes may be lost, for the history.
         """
 
         @self.wheel.task(name="work", keep=600, retries=3)
@@ -58,11 +65,11 @@ class Load:
                     asyncio.create_task(self._produce(0, self._one)), asyncio.create_task(self._produce(1, self._blocking))
                 ]  # fmt: skip
                 await self._until(lambda: len(self.started) > 50)
-                since, began = time.time_ns() // 1000, time.monotonic()
-                await asyncio.to_thread(disturb)
+                since, start = time.time_ns() // 1000, time.monotonic()
+                began = await asyncio.to_thread(disturb) or start
                 await self._until(lambda: self._after(began))
                 self._note(loses, since)
-                self.window = began - 1, time.monotonic()
+                self.window = start - 1, time.monotonic()
                 seen = len(self.started)
                 await self._until(lambda: len(self.started) > seen + 50)
                 self._stop.set()
@@ -73,7 +80,7 @@ class Load:
     async def _produce(self, start: int, enqueue: Callable[[int, str], object]) -> None:
         number = start
         while not self._stop.is_set():
-            queue = self.queues[(number // 2) % len(self.queues)]
+            queue = self._queue(number)
             self.asked[number] = time.monotonic()
             result = enqueue(number, queue)
             if asyncio.iscoroutine(result):
@@ -97,7 +104,13 @@ class Load:
         await eventually(look, bool, within=60)
 
     def _after(self, began: float) -> list[float]:
-        return [at for number, at in self.started.items() if self.asked[number] > began]
+        return [
+            at for number, at in self.started.items()
+            if self.asked[number] > began and self._queue(number) == self.queues[0]
+        ]  # fmt: skip
+
+    def _queue(self, number: int) -> str:
+        return self.queues[(number // 2) % len(self.queues)]
 
     def lost(self) -> list[int]:
         """The jobs that never started. They must all be of the window of the fault."""

@@ -13,7 +13,7 @@ import pytest
 from tests.groups import Cluster, wait_until
 from tests.proxy import Proxy
 from tests.servers import RedisServer, binary_of, free_port
-from tests.topology.load import Load, command
+from tests.topology.load import Load, command, kill
 from tests.workers.harness import running
 from zwheel import JobState, SyncWheel, Wheel
 from zwheel.broker.cluster import slot_of
@@ -206,7 +206,7 @@ async def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(own: Clust
 
 async def test_a_killed_primary_is_replaced_and_work_goes_on(own: Cluster, tmp_path: Path) -> None:
     load = Load(own.url, tmp_path, ["a", "c", "g"])
-    assert await load.run(lambda: own.owner(slot("a")).kill(), loses="failover") < FIRST_START_S
+    assert await load.run(lambda: kill(own.owner(slot("a"))), loses="failover") < FIRST_START_S
     load.lost()
     assert [(verdict.number, verdict.breaches) for verdict in load.report().broken] == []
 

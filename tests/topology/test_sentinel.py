@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.groups import MASTER, SentinelGroup, wait_until
-from tests.servers import binary_of
-from tests.topology.load import Load, command
+from tests.servers import RedisServer, binary_of
+from tests.topology.load import Load, command, kill
 from tests.workers.harness import running
 from zwheel import SyncWheel, Wheel
 from zwheel.broker.listener import Listener
@@ -134,7 +135,20 @@ async def test_work_goes_on_after_an_ordered_failover(group: SentinelGroup, tmp_
 
 async def test_a_killed_primary_is_replaced_and_work_goes_on(group: SentinelGroup, tmp_path: Path) -> None:
     load = Load(group.url, tmp_path)
-    assert await load.run(lambda: group.primary.kill(), loses="failover") < FIRST_START_S
+    assert await load.run(lambda: kill(group.primary), loses="failover") < FIRST_START_S
     load.lost()
     report = load.report()
     assert [(verdict.number, verdict.breaches) for verdict in report.broken] == []
+
+
+async def test_a_primary_that_is_silent_costs_one_time_out(group: SentinelGroup, tmp_path: Path) -> None:
+    """Its connections stay open: the first to notice is a call that waits for 10 s, and then nobody waits there any more."""
+    load = Load(group.url, tmp_path)
+    assert await load.run(lambda: silence(group.primary), loses="failover") < 18
+    load.lost()
+    assert [(verdict.number, verdict.breaches) for verdict in load.report().broken] == []
+
+
+def silence(server: RedisServer) -> float:
+    server.freeze()
+    return time.monotonic()

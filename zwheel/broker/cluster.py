@@ -50,7 +50,10 @@ class Topology:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._owners: dict[int, Node] = {}
+        #: The node of each slot.
+        self._owners: list[Node | None] = [None] * SLOTS
+        #: Every node that has slots, always in the same order.
+        self.primaries: list[Node] = []
         #: All nodes, replicas included: any of them can tell who has what.
         self._nodes: tuple[Node, ...] = ()
         #: Nodes that did not answer lately: they are asked last.
@@ -62,11 +65,7 @@ class Topology:
 
     def owner(self, slot: int) -> Node | None:
         """The node that has a slot, as far as it is known."""
-        return self._owners.get(slot, self._guess)
-
-    def primaries(self) -> list[Node]:
-        """Every node that has slots, always in the same order."""
-        return sorted({*self._owners.values(), *([self._guess] if self._guess else [])})
+        return self._owners[slot] or self._guess
 
     def candidates(self) -> list[Node]:
         """Whom to ask about the cluster, in this order: known nodes, the hosts of the URL, those that were silent."""
@@ -77,34 +76,41 @@ class Topology:
 
     def learn(self, reply: Sequence[Any], asked: Node) -> None:
         """Take in the answer to CLUSTER SLOTS."""
-        owners: dict[int, Node] = {}
+        owners: list[Node | None] = [None] * SLOTS
         nodes: list[Node] = []
         for first, last, *places in reply:
             found = [node_of(one[0], one[1], asked) for one in places]
             nodes += found
-            owners.update(dict.fromkeys(range(int(first), int(last) + 1), found[0]))
-        self._owners, self._guess, self.stale = owners, None, False
+            owners[int(first) : int(last) + 1] = [found[0]] * (int(last) + 1 - int(first))
+        self._guess, self.stale = None, False
+        self._own(owners)
         self._nodes = tuple(dict.fromkeys(nodes))
         self._silent.discard(asked)
 
     def guess(self, node: Node) -> None:
         """Send everything there first: this user may not ask for the slots, and each MOVED tells of one."""
         self._guess, self.stale = node, False
+        self._own(self._owners)
 
     def moved(self, error: client_errors.MovedError, asked: Node) -> None:
         """Take in that a slot is elsewhere."""
         node = node_of(error.host, error.port, asked)
-        self._owners[error.slot_id] = node
+        if self._owners[error.slot_id] != node:
+            self._own([node if slot == error.slot_id else owner for slot, owner in enumerate(self._owners)])
         if node not in self._nodes:
             self._nodes = (*self._nodes, node)
         self.stale = self._guess is None
 
     def forget(self, node: Node) -> None:
         """A node did not answer: what it had may be elsewhere by now."""
-        self._owners = {slot: owner for slot, owner in self._owners.items() if owner != node}
         self._guess = None if self._guess == node else self._guess
+        self._own([None if owner == node else owner for owner in self._owners])
         self._silent.add(node)
         self.stale = True
+
+    def _own(self, owners: list[Node | None]) -> None:
+        self._owners = owners
+        self.primaries = sorted({node for node in (*owners, self._guess) if node is not None})
 
 
 def node_of(host: Any, port: Any, asked: Node) -> Node:
@@ -231,11 +237,11 @@ def _key(command: Command) -> str | bytes | None:
 def _goes_to(topology: Topology, command: Command, usual: str | bytes | None) -> Node | None:
     key = _key(command)
     if key is None and command[0] == "SCAN":
-        primaries = topology.primaries()
+        primaries = topology.primaries
         return primaries[min(int(command[1]) % _PRIMARIES, len(primaries) - 1)] if primaries else None
     key = usual if key is None else key
     if key is None:
-        return next(iter(topology.primaries()), None)
+        return next(iter(topology.primaries), None)
     return topology.owner(slot_of(key))
 
 
@@ -253,7 +259,7 @@ def _whole(command: Command, reply: Any, topology: Topology) -> Any:
         return reply
     cursor, number = int(reply[0]), int(command[1]) % _PRIMARIES
     if cursor == 0:
-        number = number + 1 if number + 1 < len(topology.primaries()) else 0
+        number = number + 1 if number + 1 < len(topology.primaries) else 0
     return [cursor * _PRIMARIES + number, reply[1]]
 
 

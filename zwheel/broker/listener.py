@@ -72,6 +72,14 @@ class Listener:
             await self.aclose()
             self._client, self._node = connect_blocking(self._address.at(*node)), node
 
+    def interrupt(self) -> None:
+        """End the wait that is under way, which raises, so that the next one connects anew: there may be another primary."""
+        pool = None if self._client is None else self._client.connection_pool
+        for connection in [] if pool is None else list(getattr(pool, "_in_use_connections", ())):
+            writer = connection._writer
+            if writer is not None:
+                writer.transport.abort()
+
     async def _disconnect(self) -> None:
         if self._client is not None:
             await self._client.connection_pool.disconnect()

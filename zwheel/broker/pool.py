@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from redis.exceptions import MaxConnectionsError
+from redis.exceptions import TimeoutError as SlowError
 
 from zwheel.broker.address import Address
 from zwheel.broker.connect import CONNECT_TIMEOUT_S, connect_async, connect_sync
@@ -41,6 +42,10 @@ class Pool:
                 raise ConnectFailed(f"no connection within {within_s:g} s") from error
         try:
             return await wire.ask(packed, expected, within_s)
+        except SlowError:
+            if wire.lost:
+                self._end_idle()
+            raise
         finally:
             idle = self._idle
             if not wire.lost and (not idle or wire not in idle):
@@ -103,6 +108,13 @@ class Pool:
             else:
                 future.set_exception(error)
 
+    def _end_idle(self) -> None:
+        """End the connections that owe no answer: a server that was silent on one of them would be so on each in turn."""
+        for wire in self._wires:
+            if not wire.owes:
+                wire.end("the server was silent on another connection")
+        self._idle.clear()
+
     def distrust(self) -> None:
         """End every connection, also under callers that wait: one connection gave a reply that no script gives."""
         self._idle.clear()
@@ -151,6 +163,10 @@ class SyncPool:
             wire = self._idle_wire() or self._open(within_s)
             try:
                 return wire.ask(packed, expected, within_s)
+            except SlowError:
+                # A server that was silent on this connection would be so on each idle one in turn.
+                self.close()
+                raise
             finally:
                 if not wire.lost:
                     self._idle.append(wire)

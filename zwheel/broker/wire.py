@@ -28,6 +28,8 @@ from redis.exceptions import TimeoutError as SlowError
 
 #: How many time-outs a request may take in all, while bytes go on leaving or arriving.
 LONGEST = 6
+#: How many looks at what has left a time-out has.
+_LOOKS = 10
 #: The most bytes that are handed to the socket, or taken from it, at a time.
 _PIECE = 1 << 16
 
@@ -63,6 +65,8 @@ class Wire(asyncio.Protocol):
         """Take over the transport of a connected redis-py connection. timeout_s: how long nothing may move."""
         self._connection = connection
         self._timeout_s = timeout_s
+        #: How soon it is looked whether bytes have left: a progress is dated when it is seen.
+        self._look_s = timeout_s / _LOOKS
         self._transport: Any = connection._writer.transport
         self._before: asyncio.BaseProtocol = self._transport.get_protocol()
         self._loop = asyncio.get_running_loop()
@@ -84,6 +88,11 @@ class Wire(asyncio.Protocol):
         """Whether something lies unread on an idle connection: its end, or what nobody asked for."""
         return not self._waiting and bool(self._poll.poll(0))
 
+    @property
+    def owes(self) -> bool:
+        """Whether answers are still to come, also such that nobody waits for any more."""
+        return bool(self._waiting)
+
     def ask(self, packed: bytes, expected: int, within_s: float) -> asyncio.Future[list[Any]]:
         """Send packed commands, to be answered by that many replies; an error reply comes as an exception object.
 
@@ -96,7 +105,7 @@ class Wire(asyncio.Protocol):
         now = loop.time()
         ends = now + within_s
         self._waiting.append(_Request(expected, future, now, ends))
-        at = now + self._timeout_s
+        at = now + self._look_s
         at = at if at < ends else ends
         if at < self._wakes_at:
             self._wake(at)
@@ -148,6 +157,7 @@ class Wire(asyncio.Protocol):
             return
         now = self._loop.time()
         left = self._written - self._unsent()
+        leaving = left > self._left or left < self._written
         if left > self._left:
             self._left, self._moved = left, now
         oldest = self._waiting[0].began
@@ -163,7 +173,7 @@ class Wire(asyncio.Protocol):
                 request.future.set_exception(SlowError(f"no answer within {now - request.began:.1f} s"))
             else:
                 end = min(end, request.ends)
-        self._wake(end)
+        self._wake(min(end, now + self._look_s) if leaving else end)
 
     def _unsent(self) -> int:
         """How many bytes wait for the socket to take them. Under TLS encrypted bytes wait in another place."""
