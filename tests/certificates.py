@@ -12,28 +12,16 @@ _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _SIGNED = ("-CA", "ca.pem", "-CAkey", "ca.key")
 
 
-def make(directory: Path) -> Path:
-    """Fill a directory: `ca.pem`, and `cert.pem` with `key.pem` for the name localhost only."""
+def make(directory: Path, names: str = "DNS:localhost") -> Path:
+    """Fill a directory: `ca.pem`, and `cert.pem` with `key.pem` for these names only."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make certificates with")
     usage = ("-addext", "keyUsage=critical,keyCertSign,digitalSignature")
-    names = ("-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:false")
+    whose = ("-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:false")
     x509 = ("-x509", "-days", "2")
     _openssl(directory, "req", *x509, *_KEY, *usage, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=zwheel tests")
-    _openssl(
-        directory,
-        "req",
-        *x509,
-        *_KEY,
-        *names,
-        *_SIGNED,
-        "-keyout",
-        "key.pem",
-        "-out",
-        "cert.pem",
-        "-subj",
-        "/CN=localhost",
-    )
+    files = ("-keyout", "key.pem", "-out", "cert.pem")
+    _openssl(directory, "req", *x509, *_KEY, *whose, *_SIGNED, *files, "-subj", "/CN=localhost")
     return directory
 
 

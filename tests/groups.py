@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import redis
 
+from tests.certificates import server_options
 from tests.servers import RedisServer, free_port
 
 _WITHIN_S = 30.0
@@ -28,13 +29,33 @@ def wait_until(good: Callable[[], object], what: str, within_s: float = _WITHIN_
         time.sleep(0.02)
 
 
+def _server(binary: Path, secure: Path | None, *arguments: str) -> RedisServer:
+    """A server at a loopback port, which speaks TLS alone when there is a directory with certificates."""
+    port = free_port()
+    if secure is None:
+        return RedisServer(binary, port=port, arguments=arguments)
+    of_tls = (*server_options(secure, port), "--tls-replication", "yes", "--tls-cluster", "yes")
+    server = RedisServer(binary, arguments=(*of_tls, *arguments))
+    server.port = port
+    return server
+
+
 class _Sentinel(RedisServer):
     """A sentinel. It keeps what it knows in its configuration file."""
 
-    def __init__(self, binary: Path, lines: tuple[str, ...]) -> None:
+    def __init__(self, binary: Path, secure: Path | None, lines: tuple[str, ...]) -> None:
         super().__init__(binary, port=free_port())
+        assert self.port is not None
         path = self.directory / "sentinel.conf"
-        own = (f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}", f"unixsocket {self.socket}")
+        own: tuple[str, ...] = (f"port {self.port}",)
+        if secure is not None:
+            words = server_options(secure, self.port)
+            own = (
+                "port 0",
+                "tls-replication yes",
+                *(f"{a[2:]} {b}" for a, b in zip(words[::2], words[1::2], strict=True)),
+            )
+        own += ("bind 127.0.0.1", f"dir {self.directory}", f"unixsocket {self.socket}")
         path.write_text("\n".join((*own, f"logfile {self.directory / 'log'}", *lines, "")))
         self._arguments = [str(path), "--sentinel"]
 
@@ -42,21 +63,21 @@ class _Sentinel(RedisServer):
 class SentinelGroup:
     """One primary, two replicas and three sentinels that take a silent primary for dead after `down_ms`."""
 
-    def __init__(self, binary: Path, *, down_ms: int = 1000, password: str = "") -> None:
+    def __init__(self, binary: Path, *, down_ms: int = 1000, password: str = "", secure: Path | None = None) -> None:
         auth = ("--requirepass", password, "--masterauth", password) if password else ()
         self.password = password
-        first = free_port()
-        self.servers = [RedisServer(binary, port=first, arguments=auth)]
+        self.servers = [_server(binary, secure, *auth)]
+        first = self.servers[0].port
         for _ in range(2):
             near = ("--replicaof", f"127.0.0.1 {first}", "--repl-diskless-sync-delay", "0")
-            self.servers.append(RedisServer(binary, port=free_port(), arguments=(*auth, *near)))
+            self.servers.append(_server(binary, secure, *auth, *near))
         lines = (
             f"sentinel monitor {MASTER} 127.0.0.1 {first} 2",
             f"sentinel down-after-milliseconds {MASTER} {down_ms}",
             f"sentinel failover-timeout {MASTER} 6000",
             *((f"sentinel auth-pass {MASTER} {password}",) if password else ()),
         )
-        self.sentinels = [_Sentinel(binary, lines) for _ in range(3)]
+        self.sentinels = [_Sentinel(binary, secure, lines) for _ in range(3)]
 
     @property
     def url(self) -> str:
@@ -119,15 +140,13 @@ class SentinelGroup:
 class Cluster:
     """Three primaries with a replica each; a node that is silent for `down_ms` is taken for dead."""
 
-    def __init__(self, binary: Path, *, down_ms: int = 1000, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, binary: Path, *, down_ms: int = 1000, secure: Path | None = None) -> None:
         self.buses = [free_port() for _ in range(6)]
         self.nodes = [
-            RedisServer(
-                binary, port=free_port(),
-                arguments=(
-                    "--cluster-enabled", "yes", "--cluster-node-timeout", str(down_ms), "--cluster-port", str(bus),
-                    "--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *arguments,
-                ),
+            _server(
+                binary, secure,
+                "--cluster-enabled", "yes", "--cluster-node-timeout", str(down_ms), "--cluster-port", str(bus),
+                "--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0",
             )
             for bus in self.buses
         ]  # fmt: skip

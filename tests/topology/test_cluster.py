@@ -100,6 +100,26 @@ async def test_clients_workers_and_commands_work_on_all_nodes(cluster: Cluster) 
     assert "problem" not in done.stdout.replace("0 problems", "")
 
 
+async def test_a_queue_with_shards_is_one_queue_on_several_nodes(cluster: Cluster) -> None:
+    async with Wheel(cluster.url) as wheel:
+        await wheel.create_queue("big", shards=6)
+
+        @wheel.task(name="work", queue="big", keep=60)
+        async def work(number: int) -> None: ...
+
+        made = [*await wheel.enqueue_many([work.job(number) for number in range(100)])]
+        made += [await work.enqueue(number) for number in range(20)]
+        async with running(wheel, queues=["big"]):
+            for one in made:
+                await wheel.wait(one.job_id, "big", timeout=20)
+        assert await wheel.count("big", JobState.DONE) == 120
+    used = []
+    for node in cluster.nodes[:3]:
+        with node.client() as client:
+            used.append(client.dbsize() > 0)
+    assert used == [True] * 3
+
+
 async def test_one_exchange_asks_several_nodes_and_keeps_its_order(cluster: Cluster) -> None:
     asks: list[tuple[Any, ...]] = []
     for number in range(60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.groups import MASTER, SentinelGroup, wait_until
 from tests.servers import RedisServer, binary_of
 from tests.topology.load import Load, command, kill
 from tests.workers.harness import running
-from zwheel import SyncWheel, Wheel
+from zwheel import JobState, SyncWheel, Wheel
 from zwheel.broker.listener import Listener
 from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Session
@@ -122,6 +123,35 @@ async def test_a_demoted_primary_is_left_at_its_first_refusal(group: SentinelGro
         await stores[0].aclose()
         stores[1].close()
         await listener.aclose()
+
+
+async def test_a_primary_that_lost_its_replicas_takes_no_writes_and_is_asked_for_anew(group: SentinelGroup) -> None:
+    """It may be cut off from a new primary: nothing that it would lose is confirmed, where the servers are told so."""
+    replicas = [server for server in group.servers if server is not group.primary]
+    with group.client(group.primary) as client:
+        client.config_set("min-replicas-to-write", 1)
+        client.config_set("min-replicas-max-lag", 1)
+    async with Wheel(group.url, give_up_s=30) as wheel:
+        with SyncWheel(group.url, give_up_s=0.3) as sync:
+            await wheel.enqueue("work")
+            sync.enqueue("work")
+            for replica in replicas:
+                replica.freeze()
+            try:
+                with group.client(group.primary) as client:
+                    wait_until(lambda: client.info("replication")["min_slaves_good_slaves"] == 0, "they are missed")
+                    came = client.info("stats")["total_connections_received"]
+                with pytest.raises(BrokerUnavailable, match="fewer replicas than its min-replicas-to-write"):
+                    sync.enqueue("work")
+                waiting = asyncio.create_task(wheel.enqueue("work"))
+                await asyncio.sleep(0.3)
+                with group.client(group.primary) as client:
+                    assert client.info("stats")["total_connections_received"] - came > 4
+            finally:
+                for replica in replicas:
+                    replica.thaw()
+            await waiting
+        assert await wheel.count("default", JobState.SCHEDULED) == 3
 
 
 async def test_work_goes_on_after_an_ordered_failover(group: SentinelGroup, tmp_path: Path) -> None:

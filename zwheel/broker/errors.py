@@ -153,8 +153,8 @@ def translate(error: BaseException, url: str, acl: Callable[[], str] = lambda: "
     where = mask_url(url)
     if isinstance(told, Misdirected):
         return BrokerRefused(f"cannot use {where}: {reason}")
-    if code == "READONLY" and "+sentinel:" in url:
-        kind, code = _UNAVAILABLE, "DEMOTED"
+    if code in ("READONLY", "NOREPLICAS") and "+sentinel:" in url:
+        kind, code = _UNAVAILABLE, "DEMOTED" if code == "READONLY" else code
     if code in ("MOVED", "ASK"):
         reason = f"{code} {reason}"
         if "+cluster:" in url:

@@ -35,7 +35,13 @@ _PIECE = 1 << 16
 
 
 def _reader(connection: Any) -> Any:
-    return hiredis.Reader(protocolError=LostError, replyError=connection._parser.parse_error)
+    parse = connection._parser.parse_error
+
+    def error(text: str) -> Exception:
+        # A primary that lost its replicas may be one that was cut off, and another may have its place: as READONLY.
+        return ReadOnlyError(text) if text.startswith("NOREPLICAS") else parse(text)
+
+    return hiredis.Reader(protocolError=LostError, replyError=error)
 
 
 def _watched(sock: Any) -> select.poll:
