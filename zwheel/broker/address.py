@@ -168,7 +168,10 @@ def parse_url(url: str) -> Address:
     hosts = [(host or "", port), *(_host_and_port(url, other) for other in others)]
     for name, _ in hosts:
         if (kind and not name) or (name and _HOST.fullmatch(name) is None):
-            raise _bad(url, "its host must be a name or an address" + (", and a comma between two" if kind else ""))
+            raise _bad(
+                url,
+                "its host must be a name or an address" + (", with a comma and no space between two" if kind else ""),
+            )
     places = tuple((unquote(name) or "localhost", usual if at is None else at) for name, at in hosts)
     return Address(
         scheme=scheme, kind=kind, hosts=places if kind else (), master=master,
@@ -253,6 +256,8 @@ def _options(url: str, scheme: str, kind: str, query: list[tuple[str, str]]) -> 
         known |= {*_TLS_TEXT, _TLS_SWITCH}
     options: dict[str, str | bool] = {}
     for name, value in query:
+        if name.startswith("ssl_") and scheme == "redis" and _PLAIN_OPTION.fullmatch(name):
+            raise _bad(url, f"{name} is for TLS: write rediss{f'+{kind}' if kind else ''}://")
         if name not in known:
             allowed = ", ".join(sorted(known)) or "none"
             told = repr(name) if _PLAIN_OPTION.fullmatch(name) and "@" not in url.partition("?")[2] else "in it"

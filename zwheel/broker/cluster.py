@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import random
-import threading
 from collections.abc import Generator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -120,13 +119,11 @@ def node_of(host: Any, port: Any, asked: Node) -> Node:
 
 
 _topologies: dict[str, Topology] = {}
-_lock = threading.Lock()
 
 
 def topology_of(url: str, address: Address) -> Topology:
     """What this process knows of the cluster of a URL."""
-    with _lock:
-        return _topologies.setdefault(url, Topology(address))
+    return _topologies.get(url) or _topologies.setdefault(url, Topology(address))
 
 
 class Batch(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -74,7 +73,6 @@ class SyncNodes:
         self._timeout_s = timeout_s
         self._most = most
         self._pools: dict[Node, SyncPool] = {}
-        self._lock = threading.Lock()
         self._topology = topology_of(url, address)
 
     @property
@@ -97,11 +95,9 @@ class SyncNodes:
     def _one(self, batch: Batch, ends: float) -> list[Any] | Exception:
         pool = self._pools.get(batch.node)
         if pool is None:
-            with self._lock:
-                pool = self._pools.get(batch.node)
-                if pool is None:
-                    pool = SyncPool(self._address.at(*batch.node), self._timeout_s, self._most)
-                    self._pools[batch.node] = pool
+            # Two threads may make it at the same time: the dict takes the first one, and none has connected yet.
+            made = SyncPool(self._address.at(*batch.node), self._timeout_s, self._most)
+            pool = self._pools.setdefault(batch.node, made)
         try:
             return pool.ask(batch.packed, len(batch.places), max(0.01, ends - time.monotonic()))
         except (RedisError, OSError, TimeoutError) as error:
