@@ -151,6 +151,14 @@ async def test_a_password_comes_from_a_file_also_when_it_changes(short: Path) ->
                     client.client_kill_filter(_type="normal", skipme=True)
                 await wheel.enqueue("task")
                 sync.enqueue("task")
+                path.unlink()
+                with redis.Redis(unix_socket_path=str(server.socket), password="another") as client:
+                    client.client_kill_filter(_type="normal", skipme=True)
+                with pytest.raises(BrokerUnavailable, match="password_file=.* cannot be used: No such file"):
+                    sync.enqueue("task")
+                with pytest.raises(BrokerUnavailable, match="password_file=.* cannot be used: No such file"):
+                    await wheel.enqueue("task")
+                path.write_text("another")
     with RedisServer(binary, arguments=("--requirepass", ESCAPED)) as server:
         await told(f"{server.url}?password_file={path}", Exception, "check the user name and the password in the URL")
     await told(

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from redis import exceptions as client_errors
 
 from zwheel.broker.address import MASK, mask_text, mask_url
-from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, OutcomeUnknown
+from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError, OutcomeUnknown
 from zwheel.plain import as_text
 
 
@@ -246,7 +246,7 @@ def _most_telling(error: BaseException) -> BaseException:
     if not isinstance(error, ConnectFailed):
         return error
     links = [link for link in _chain(error) if isinstance(link, Exception)]
-    ours = [link for link in links if isinstance(link, (NoPrimary, Misdirected))]
+    ours = [link for link in links if isinstance(link, (NoPrimary, Misdirected, ConfigError))]
     if ours:
         return ours[-1]
     refusals = [link for link in links if _class_kind(link) == _REFUSED]
