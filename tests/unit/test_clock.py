@@ -67,6 +67,14 @@ def test_an_answer_that_took_long_makes_nothing_worse(two: Two) -> None:
     assert two.off_us <= two.clock.error_us() <= before + 40 * 500 + 10
 
 
+def test_what_the_clock_is_known_to_within_does_not_outgrow_what_the_answers_say(two: Two) -> None:
+    two.ask(0.00005, 0.00005)
+    for _ in range(1_000):
+        two.passes(0.01, ppm=300)
+        two.ask(0.0002, 0.0002)
+        assert two.off_us <= two.clock.error_us() <= 260
+
+
 @pytest.mark.parametrize("ppm", [500, -500])
 def test_a_slow_drift_of_a_day_is_followed_and_is_no_jump(two: Two, ppm: int) -> None:
     for _ in range(2_000):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 #: How fast two clocks may part at worst, in parts per million: as much as a clock is steered by.
 _DRIFT_PPM = 500
+#: For so long a reading that is less exact than those before it tells nothing: they drift by 50 µs, ns.
+_FRESH_NS = 100_000_000
 #: A reading that is off by more than this, µs, is a jump and no steering.
 _JUMP_US = 500_000
 #: By how much a machine's sleep and what its clock missed may differ, µs.
@@ -53,7 +55,10 @@ class ServerClock:
         high = server_us - sent_ns // 1000 + 1
         known = self._known
         if known is not None:
-            if low <= known.low_us and high >= known.high_us and not known.doubt_us:
+            if (
+                low <= known.low_us and high >= known.high_us and not known.doubt_us
+                and received_ns - known.taken_ns < _FRESH_NS
+            ):  # fmt: skip
                 # The most frequent case: it agrees, and tells nothing more.
                 return
             drift = (received_ns - known.taken_ns) * _DRIFT_PPM // 1_000_000_000
