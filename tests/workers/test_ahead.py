@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -50,6 +51,15 @@ class Still(ServerClock):
 
     def error_us(self) -> int:
         return self.bound_us
+
+
+@pytest.fixture
+async def hands(wheel: Wheel) -> AsyncIterator[Hands]:
+    """A runner with room, that knows the server's clock."""
+    made = Hands(wheel, 10)
+    knows(made.session.clock, within_us=200)
+    yield made
+    made.runner.close()
 
 
 def claim(fire_ms: int, name: str = "a") -> Claim:
@@ -110,11 +120,10 @@ async def test_a_job_that_is_held_starts_at_its_time_and_not_before(wheel: Wheel
     await hands.log.seen("done", count=4)
     due = [fire_ms, fire_ms + 7, fire_ms + 7, fire_ms + 12]
     assert all(start >= fire * 1_000_000 for start, fire in zip(starts, due, strict=True))
+    hands.runner.close()
 
 
-async def test_a_worker_that_stops_gives_back_what_it_holds(wheel: Wheel) -> None:
-    hands = Hands(wheel, 10)
-    knows(hands.session.clock, within_us=200)
+async def test_a_worker_that_stops_gives_back_what_it_holds(hands: Hands) -> None:
     hands.hold(hands.claim("t", fire_ms=now_ms() + 50))
     hands.runner.give_back()
     hands.hold(hands.claim("t", fire_ms=now_ms() + 50))
@@ -122,9 +131,7 @@ async def test_a_worker_that_stops_gives_back_what_it_holds(wheel: Wheel) -> Non
     assert not hands.runner.held
 
 
-async def test_what_is_held_while_a_task_blocks_the_event_loop_goes_back(wheel: Wheel) -> None:
-    hands = Hands(wheel, 10)
-    knows(hands.session.clock, within_us=200)
+async def test_what_is_held_while_a_task_blocks_the_event_loop_goes_back(hands: Hands) -> None:
     hands.hold(hands.claim("t", fire_ms=(fire_ms := now_ms() + 5)))
     hands.rescue()
     let_pass(fire_ms)
@@ -133,9 +140,7 @@ async def test_what_is_held_while_a_task_blocks_the_event_loop_goes_back(wheel: 
     assert (hands.waiting, hands.log.starts()) == (["release"], Counter())
 
 
-async def test_a_job_that_is_lost_while_it_is_held_does_not_start(wheel: Wheel) -> None:
-    hands = Hands(wheel, 10)
-    knows(hands.session.clock, within_us=200)
+async def test_a_job_that_is_lost_while_it_is_held_does_not_start(hands: Hands) -> None:
     lost = hands.claim("t", fire_ms=(fire_ms := now_ms() + 5))
     hands.hold(lost)
     hands.runner.lost(lost)
@@ -145,9 +150,7 @@ async def test_a_job_that_is_lost_while_it_is_held_does_not_start(wheel: Wheel) 
     assert (hands.waiting, hands.log.starts(), hands.slots.held) == ([], Counter(), 0)
 
 
-async def test_a_job_is_released_when_the_servers_clock_is_set_back_while_it_is_held(wheel: Wheel) -> None:
-    hands = Hands(wheel, 10)
-    knows(hands.session.clock, within_us=200)
+async def test_a_job_is_released_when_the_servers_clock_is_set_back_while_it_is_held(hands: Hands) -> None:
     hands.hold(hands.claim("t", fire_ms=now_ms() + 5))
     for _ in range(2):
         knows(hands.session.clock, within_us=200, ahead_us=-HOUR_US)
@@ -155,11 +158,9 @@ async def test_a_job_is_released_when_the_servers_clock_is_set_back_while_it_is_
     assert (hands.waiting, hands.log.starts()) == (["release"], Counter())
 
 
-async def test_a_job_whose_lease_grew_old_while_it_was_held_waits_for_its_renewal(wheel: Wheel) -> None:
+async def test_a_job_whose_lease_grew_old_while_it_was_held_waits_for_its_renewal(hands: Hands) -> None:
     asked: list[str] = []
-    hands = Hands(wheel, 10)
     hands.runner.renew = lambda: asked.append("renew")
-    knows(hands.session.clock, within_us=200)
     frozen = hands.claim("t", age_ms=500, fire_ms=(fire_ms := now_ms() + 1))
     hands.hold(frozen)
     let_pass(fire_ms)
