@@ -14,14 +14,14 @@ from tests.groups import Cluster, wait_until
 from tests.proxy import Proxy
 from tests.servers import RedisServer, binary_of, free_port
 from tests.topology.load import Load, command, kill
-from tests.workers.harness import running
+from tests.workers.harness import eventually, running
 from zwheel import JobState, SyncWheel, Wheel
 from zwheel.broker.cluster import slot_of
 from zwheel.broker.listener import Listener
 from zwheel.broker.store import Store, SyncStore
 from zwheel.calls import Session
 from zwheel.errors import BrokerError, BrokerRefused, BrokerUnavailable
-from zwheel.keys import ShardKeys
+from zwheel.keys import ShardKeys, queues_key
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(180)]
 #: From the death of a primary to the first job after it, seconds. The nodes take 1 s to call it dead.
@@ -181,6 +181,40 @@ async def test_what_lies_on_a_dead_node_hides_nothing_else(own: Cluster) -> None
     finally:
         await store.aclose()
         sync.close()
+
+
+async def test_a_dead_shard_stops_nothing_of_the_others(own: Cluster) -> None:
+    for node in own.nodes:
+        with node.client() as client:
+            client.config_set("cluster-require-full-coverage", "no")
+    ran: set[int] = set()
+    async with Wheel(own.url, give_up_s=1) as wheel:
+        await wheel.create_queue("big", shards=6)
+
+        @wheel.task(name="work", queue="big", keep=60)
+        async def work(number: int) -> None:
+            ran.add(number)
+
+        async def enqueue(number: int) -> bool:
+            try:
+                await work.enqueue(number)
+            except BrokerUnavailable:
+                return False
+            return True
+
+        async def all_ran(numbers: set[int]) -> bool:
+            return numbers <= ran
+
+        async with running(wheel, queues=["big"]):
+            assert all([await enqueue(-number) for number in range(1, 31)])
+            await eventually(lambda: all_ran(set(range(-30, 0))), bool)
+            # The list of queues lies on a node that lives.
+            dead = next(node for node in own.nodes[:3] if node is not own.owner(slot_of(queues_key("zw"))))
+            for node in (dead, own.nodes[own.nodes.index(dead) + 3]):
+                node.kill()
+            stored = await asyncio.gather(*(enqueue(number) for number in range(60)))
+            assert 0 < sum(stored) < 60
+            await eventually(lambda: all_ran({number for number in range(60) if stored[number]}), bool)
 
 
 async def test_a_listener_hears_its_shard_wherever_it_is(own: Cluster) -> None:
