@@ -162,10 +162,11 @@ class Conductor:
     async def _start(self) -> None:
         tame, rate = self._settings.tame, self._settings.rate
         fleet = self._fleet
-        if self._settings.former is None:
-            # A former version knows no shards.
-            async with Wheel(self._target.url, namespace=NAMESPACE) as wheel:
+        async with Wheel(self._target.url, namespace=NAMESPACE) as wheel:
+            # A former version knows no shards, and claims a precise queue as any other.
+            if self._settings.former is None:
                 await wheel.create_queue(QUEUES[1], shards=_SHARDS)
+            await wheel.set_precise(QUEUES[0], True)
         for number in range(4):
             await fleet.worker(proxied=number % 2 == 1, tame=True)
         await fleet.worker(processes=2, tame=True)

@@ -97,6 +97,9 @@ class _Clock(ServerClock):
     def now_us(self) -> int:
         return self._times.us
 
+    def error_us(self) -> int:
+        return 0
+
 
 @dataclass(eq=False)
 class Waiter:
@@ -370,6 +373,8 @@ async def _run(world: World, both: bool) -> None:
         world.workers.append(worker)
         return worker
 
+    for queue in QUEUES if rng.random() < 0.5 else ():
+        world.server.plain([("HSET", ShardKeys.of("zw", queue).meta, "precise", "1")])
     for _ in range(rng.randint(4, 7)):
         make().start()
     others = [asyncio.create_task(producer(world)), asyncio.create_task(trouble(world, make, both))]
