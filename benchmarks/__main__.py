@@ -31,8 +31,11 @@ BENCHMARKS = {
     "flood": "flood",
     "schedules": "schedules",
     "kill": "kill",
+    "budget": "budget",
 }
 
+#: Runs only when it is named: it has many rows and no bar.
+_WHEN_NAMED = {"budget"}
 
 #: A benchmark that takes longer is given up.
 _LONGEST_S = 900.0
@@ -40,13 +43,17 @@ _LONGEST_S = 900.0
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure zwheel on this machine.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(BENCHMARKS)}; default all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which ones: {', '.join(BENCHMARKS)}; default all but {', '.join(_WHEN_NAMED)}",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON document instead of the table")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each figure (default 5)")
     parser.add_argument(
         "--full", action="store_true", help="longer windows, more rounds, and the default lease of 30 s"
     )
-    parser.add_argument("--peers", metavar="PYTHON", help="a Python that has dramatiq 2.x, to measure beside")
     parser.add_argument("--socket", action="store_true", help="reach Redis over a Unix socket, not loopback TCP")
     parser.add_argument("--server", metavar="PATH", help="the redis-server or valkey-server to run")
     parser.add_argument("--no-pin", action="store_true", help="leave the placement on CPUs to the system")
@@ -92,10 +99,10 @@ def main() -> int:
     machine = describe(program, placement)
     bench = Bench(
         program=program, placement=placement, unix=given.socket, rounds=given.rounds, full=given.full,
-        peers=given.peers, say=lambda text: errors.print(text, style="dim"),
+        say=lambda text: errors.print(text, style="dim"),
     )  # fmt: skip
     started = time.time()
-    names = [name for name in BENCHMARKS if not given.names or name in given.names]
+    names = [name for name in BENCHMARKS if name in (given.names or BENCHMARKS.keys() - _WHEN_NAMED)]
     figures, failed = _run(names, bench)
     if given.json:
         document = {

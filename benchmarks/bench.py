@@ -32,8 +32,6 @@ class Bench:
     unix: bool
     rounds: int
     full: bool
-    peers: str | None
-    """A Python with dramatiq, for the comparison."""
     say: Callable[[str], None]
 
     @contextmanager

@@ -19,7 +19,6 @@ from .bench import PAYLOAD, QUEUE, Bench
 from .figures import Bar, Cpu, Figure
 from .floor import bare_drain
 from .machine import CpuMeter, Server, on_cpus
-from .peers import DramatiqDrain
 
 _JOBS = 40_000
 _WARM_JOBS = 5_000
@@ -29,31 +28,27 @@ Job = Callable[[str], NewJob]
 
 
 async def run(bench: Bench) -> list[Figure]:
-    """Measure one worker process, two, and where asked for dramatiq, round by round on the same server."""
+    """Measure one worker process and two, round by round on the same server."""
     bare: list[float] = []
     one: list[float] = []
     two: list[float] = []
-    peer: list[float] = []
     one_cpu: list[Cpu] = []
     two_cpu: list[Cpu] = []
     with bench.server() as server:
         async with Wheel(server.url, namespace="zw") as wheel:
             send = noop_task(wheel)
-            dramatiq = DramatiqDrain(bench, server) if bench.peers else None
             for _ in range(bench.rounds):
                 with on_cpus(bench.placement.measured):
                     bare.append(await bare_drain(server, wheel, _JOBS))
                 rate, used = await _drain(bench, server, wheel, send.job, 1)
                 one.append(rate)
                 one_cpu.append(used)
-                if dramatiq is not None:
-                    peer.append(await asyncio.to_thread(dramatiq.round))
                 rate, used = await _drain(bench, server, wheel, send.job, 2)
                 two.append(rate)
                 two_cpu.append(used)
     floor_title = "bare loop, same scripts"
     shared = bench.placement.measured and len(bench.placement.measured) < 2
-    figures = [
+    return [
         Figure(
             name="drain.1", title="drain, 1 worker process", unit="jobs/s", rounds=tuple(one), floor=tuple(bare),
             floor_title=floor_title, bar=Bar(limit=40_000), cpu=tuple(one_cpu),
@@ -64,19 +59,6 @@ async def run(bench: Bench) -> list[Figure]:
             note="not pinned: more processes than CPUs beside the server's" if shared else "",
         ),
     ]  # fmt: skip
-    if peer:
-        figures.append(
-            Figure(
-                name="drain.dramatiq",
-                title="drain, beside dramatiq",
-                unit="jobs/s",
-                rounds=tuple(one),
-                floor=tuple(peer),
-                floor_title="dramatiq, 1 process",
-                bar=Bar(limit=4.5, of_floor=True),
-            )
-        )
-    return figures
 
 
 async def _drain(bench: Bench, server: Server, wheel: Wheel, job: Job, processes: int) -> tuple[float, Cpu]:

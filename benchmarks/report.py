@@ -45,7 +45,7 @@ def _ratio(figure: Figure) -> str:
 
 def table(figures: Sequence[Figure], machine: dict[str, Any], console: Console) -> None:
     """Print the figures with their floors and bars."""
-    grid = Table(title="zwheel benchmarks", title_justify="left", caption=_caption(machine), caption_justify="left")
+    grid = Table(title="zwheel benchmarks", title_justify="left", caption=caption(machine), caption_justify="left")
     grid.add_column("benchmark")
     for name in ("median", "rounds"):
         grid.add_column(name, justify="right")
@@ -74,7 +74,8 @@ def table(figures: Sequence[Figure], machine: dict[str, Any], console: Console) 
     console.print(grid)
 
 
-def _caption(machine: dict[str, Any]) -> str:
+def caption(machine: dict[str, Any]) -> str:
+    """What the figures depend on, in a line."""
     pinned = "server and measured process pinned apart" if machine["server_cpus"] else "nothing pinned"
     return (
         f"{machine['server']}, Python {machine['python']}, redis-py {machine['redis_py']}, {machine['cpus']} CPUs, "
