@@ -79,6 +79,6 @@ MUTANTS = (
     Mutant("a paused schedule fires", "advance.lua", "string.sub(record, 1, 2) ~= '1a'", "string.sub(record, 1, 1) ~= '1'", promises=("I14",)),
     Mutant("an occurrence overlaps", "advance.lua", "if state == 's' or state == 'p' then", "if state == 's' then", promises=("I14",)),
     Mutant("what is taken back stays on the wheel", "define.lua", "redis.call('ZREM', keys[bucket], unpack(off))", "", promises=("I9", "I2")),
-    Mutant("who held a job that was set aside is not fenced", "repair.lua", "tonumber(string.sub(record, 22, 37)) + 1)", "tonumber(string.sub(record, 22, 37)))", promises=("I5",), mode="damage"),
+    Mutant("who held a job that was set aside is not fenced", "repair.lua", "tonumber(string.sub(record, 22, 37)) + 1)", "tonumber(string.sub(record, 22, 37)))", promises=("I5", "I26"), mode="damage"),
     Mutant("a token comes twice", "include/taken.lua", "if last >= token then", "if false then", ("claim",), promises=("I6",), mode="damage"),
 )  # fmt: skip
