@@ -131,7 +131,7 @@ def own_server(server_kind: str) -> Iterator[MakeServer]:
 def _declared() -> re.Pattern[str]:
     """The keys that may stay for ever: those of `ShardKeys`, the day buckets and those of the namespace."""
     keys = ShardKeys.of("zw", "q")
-    not_keys = {"namespace", "queue", "name", "shard", "tag"}
+    not_keys = {"namespace", "queue", "name", "shard", "shards", "tag"}
     fields = [str(getattr(keys, f.name)) for f in dataclasses.fields(keys) if f.name not in not_keys]
     names = "|".join(re.escape(name.removeprefix(f"{keys.tag}:")) for name in fields)
     return re.compile(

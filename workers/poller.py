@@ -32,6 +32,7 @@ from zwheel.times import DAY_MS
 
 from .ahead import ahead_ms
 from .claims import Claim, Observer, Slots
+from .ear import Ear, own_list
 from .garbage import GARBAGE
 from .looks import Looks, lasts
 from .runner import Runner
@@ -48,8 +49,6 @@ _HAND_ON_S = 0.3
 _HAND_ON_TRIES = 5
 PAUSED_BACKSTOP_S = (1.0, 3.0)
 HALTED_BACKSTOP_S = (1.0, 3.0)
-#: A blocked connection is renewed this often, seconds.
-_LISTEN_S = 30.0
 #: How often an absent Redis is mentioned in the log, seconds.
 _SAY_S = 10.0
 #: So many claims or tokens in a row may be in vain before they are slowed down: such a token came sooner than so.
@@ -69,7 +68,9 @@ class Poller:
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner,
         observer: Observer | None = None, scheduler: Scheduler | None = None,
         jumps_counted: Callable[[str, int | None], None] = lambda queue, jumps: None, group: str = "none",
+        ear: Ear | None = None,
     ) -> None:  # fmt: skip
+        """Take ear: what hears for all shards of the queue; None: it has one of its own."""
         #: The group of the workers that know the same tasks: jobs that are offered to it are claimed first.
         self._group = group
         self._scheduler = scheduler
@@ -85,8 +86,9 @@ class Poller:
         self._observer = observer
         self.founding = Founding(keys, observer)
         self.settler = Settler(store.session, keys, worker, settings.most_dead, self._occurrence_ended, runner.settled)
-        self._listener = Listener(store.url)
-        self._listening: asyncio.Task[None] | None = None
+        self._ear = ear or Ear(store, Listener(store.url), keys.call(own_list()))
+        self._own_ear = self._ear if ear is None else None
+        self._ear.add(self)
         self._kicked = asyncio.Event()
         self._timer = Timer(self._on_time)
         self._due = True
@@ -148,6 +150,13 @@ class Poller:
 
     async def run(self) -> None:
         """Work until `stop`, and until nothing is left to settle. An error here costs this queue alone."""
+        try:
+            await self._go_on()
+        finally:
+            if self._own_ear is not None:
+                await self._own_ear.aclose()
+
+    async def _go_on(self) -> None:
         failures = 0
         while True:
             began = time.monotonic()
@@ -185,11 +194,7 @@ class Poller:
                 else:
                     await self._wait()
         finally:
-            if self._listening is not None:
-                self._listening.cancel()
-                await asyncio.gather(self._listening, return_exceptions=True)
             self._timer.close()
-            await self._listener.aclose()
 
     async def _resign(self) -> None:
         """Leave the role to another at once: jobs may run here for long after the last claim."""
@@ -337,8 +342,7 @@ class Poller:
             else:
                 await self._kicked.wait()
             return
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen())
+        self._ear.listen(self)
         GARBAGE.tidy(self._wake_at - time.monotonic())
         if self._wake_at > time.monotonic():
             self._timer.set(self._wake_at)
@@ -377,41 +381,29 @@ class Poller:
         self._due = not self._peeks
         self.kick()
 
-    async def _listen(self) -> None:
-        """Hold one blocked connection. A token that comes when there is no room is handed on."""
-        failures = 0
-        hears: tuple[str, ...] = (self._keys.wake, self._keys.call(self._group))
-        try:
-            while not self._stopping and not self._due:
-                if self._tokens > _VAIN:
-                    # More tokens than any script pushes: each is still worth a look, but not thousands in a second.
-                    await asyncio.sleep(min(0.25, 0.005 * 2.0 ** min(self._tokens - _VAIN, 10)))
-                began = time.monotonic()
-                try:
-                    token = await self._listener.listen(hears, _LISTEN_S)
-                    failures = 0
-                except BrokerError:
-                    failures += 1
-                    # The key of our group's list may hold another program's data, for which Redis refuses the whole call: listen to
-                    # the first list alone then, and to both again after its next error.
-                    hears = hears[:1] if len(hears) > 1 else (self._keys.wake, self._keys.call(self._group))
-                    await asyncio.sleep(pause_s(failures))
-                    continue
-                if not token:
-                    continue
-                self._tokens = self._tokens + 1 if time.monotonic() - began < _AT_ONCE_S else 0
-                if self._stopping or self._slots.room() <= 0:
-                    await self._store.send([("RPUSH", token, "1")])
-                self._due = True
-                self.kick()
-                if self._scheduler is not None:
-                    self._scheduler.kick()
-        except Exception as error:
-            self._sayer.say(
-                logging.WARNING, "token", "queue %s: a wake-up token could not be handed on: %s", self._queue, error
-            )
-        finally:
-            self._listening = None
+    @property
+    def rests(self) -> bool:
+        """Whether a wake-up token is to wake it."""
+        return not self._stopping and not self._due
+
+    @property
+    def lists(self) -> tuple[str, str]:
+        """Where its wake-up tokens come."""
+        return self._keys.wake, self._keys.call(self._group)
+
+    async def called(self, token: str, waited_s: float) -> float:
+        """A wake-up token came. One that comes when there is no room is handed on. Returns how long to hear none, seconds."""
+        self._tokens = self._tokens + 1 if waited_s < _AT_ONCE_S else 0
+        if self._stopping or self._slots.room() <= 0:
+            await self._store.send([("RPUSH", token, "1")])
+        self._due = True
+        self.kick()
+        if self._scheduler is not None:
+            self._scheduler.kick()
+        if self._tokens <= _VAIN:
+            return 0.0
+        # More tokens than any script pushes: each is still worth a look, but not thousands in a second.
+        return min(0.25, 0.005 * 2.0 ** min(self._tokens - _VAIN, 10))
 
     async def _exchange(self, batch: list[tuple[Call, Read]]) -> None:
         """One round trip, sent again until all is answered; each reply goes to its reader.
@@ -484,5 +476,5 @@ class Poller:
             else:
                 if failures:
                     log.warning("queue %s: Redis answers again", self._queue)
-                    self._listener.interrupt()
+                    self._ear.interrupt()
                 return replies

@@ -52,7 +52,7 @@ class Reaper:
 
     def __init__(
         self, store: Store, shards: Sequence[ShardKeys], settings: WorkerSettings, observer: Observer | None,
-        contact: Contact, idle: Callable[[], bool] = lambda: False,
+        contact: Contact, follows: Callable[[str], bool] = lambda shard: False,
         taken_back: Callable[[str], None] = lambda queue: None,
     ) -> None:  # fmt: skip
         self._store = store
@@ -60,8 +60,8 @@ class Reaper:
         self._settings = settings
         self._observer = observer
         self._contact = contact
-        #: Whether this worker has nothing to do and others keep time: then it looks less often than they.
-        self._idle = idle
+        #: Whether this worker has nothing to do and others keep time for a shard: then it looks less often than they.
+        self._follows = follows
         self._sayer = Sayer(log)
         #: Called with a queue that may have due jobs again: the wake-up token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
@@ -78,6 +78,8 @@ class Reaper:
         self._founded = {keys.name: True for keys in shards}
         #: Who keeps time for each shard, as the last look of an idle worker saw it.
         self._keepers: dict[str, bytes | None] = {}
+        #: The shards that this pass leaves out.
+        self._passed_over: set[str] = set()
         self._kicked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -97,10 +99,20 @@ class Reaper:
             await self._each(self._tell)
             await self._pause()
             rounds += 1
+            self._passed_over = {
+                keys.name for n, keys in enumerate(self._shards) if self._passes_over(keys, rounds + n)
+            }
             await self._each(self._reap)
             await self._each(self._take_back)
             if rounds % _PRUNE_EVERY == 0 and self._contact.calm:
                 await self._each(self._prune)
+
+    def _passes_over(self, keys: ShardKeys, number: int) -> bool:
+        """Whether this pass leaves a shard out. Of a queue with several shards, which others keep time for, it looks at few."""
+        return keys.shards > 1 and self._follows(keys.name) and number % (_IDLE_FACTOR * keys.shards) != 0
+
+    def _idle(self) -> bool:
+        return all(self._follows(keys.name) for keys in self._shards)
 
     async def _pause(self) -> None:
         """Until the next pass: it comes sooner when there is something to tell, or when what held it back is over."""
@@ -211,13 +223,13 @@ class Reaper:
         self._keepers[keys.name] = keeper if lasts(keeper_end, session.clock) else None
         now_ms = session.clock.now_ms()
         lapsed = bool(first) and float(first[1]) <= now_ms
-        if lapsed or not first or self._idle():
+        if lapsed or not first or self._follows(keys.name):
             return lapsed
         (last,) = await self._store.send([("ZRANGE", keys.processing, "-1", "-1", "WITHSCORES")])
         return bool(last) and float(last[1]) > now_ms + self._settings.lease_ms + _AHEAD_MS
 
     async def _reap(self, keys: ShardKeys) -> None:
-        if not await self._something_lapsed(keys):
+        if keys.name in self._passed_over or not await self._something_lapsed(keys):
             return
         if self._contact.wait_s():
             # Something is to be taken back, and not by this worker now: a history shall know that.
@@ -256,9 +268,11 @@ class Reaper:
 
         An idle worker leaves them to a timekeeper that reads the same.
         """
+        if keys.name in self._passed_over:
+            return
         aside, jumps = self._aside[keys.name], self._contact.jumps_in(keys.name)
         mixed = time.monotonic() < self._mixed_until
-        if not mixed and self._idle() and await aside.is_seen_to(self._keepers.get(keys.name)):
+        if not mixed and self._follows(keys.name) and await aside.is_seen_to(self._keepers.get(keys.name)):
             return
         if jumps != self._jumps_then[keys.name]:
             self._jumps_then[keys.name] = jumps

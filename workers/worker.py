@@ -7,14 +7,15 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from zwheel import __version__
 from zwheel.broker.acl import Role, command_for
-from zwheel.broker.address import mask_url
+from zwheel.broker.address import mask_url, parse_url
 from zwheel.broker.connect import check_server
-from zwheel.broker.store import Recording, Store, SyncStore, pause_s
+from zwheel.broker.store import Listener, Recording, Store, SyncStore, pause_s
 from zwheel.calls import Session
 from zwheel.client.registry import Registry
 from zwheel.doctor import info_fields
@@ -29,6 +30,7 @@ from zwheel.errors import (
 )
 from zwheel.ids import _ALPHABET
 from zwheel.job import JobId, QueueName, WorkerId
+from zwheel.keys import ShardKeys
 from zwheel.operations.listing import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.operations.shards import learn_shards
@@ -41,6 +43,7 @@ from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
 from .contact import Contact
 from .declarations import Declarations
+from .ear import Ear, own_list
 from .heartbeat import Heartbeat
 from .isolated import Isolated
 from .newcomer import Newcomer
@@ -135,9 +138,8 @@ class Worker:
 
     async def _serve(self, store: Store, url: str, guard: Watch) -> None:
         session = store.session
-        shards = [
-            session.keys(shard) for queue in dict.fromkeys(self.settings.queues) for shard in session.shards(queue)
-        ]
+        queues = dict.fromkeys(self.settings.queues)
+        shards = [session.keys(shard) for queue in queues for shard in session.shards(queue)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
         declarations, publishing = Declarations(self.wheel, self.id), Publishing(self.wheel, store)
         tasks, allows = self.wheel.tasks, self.wheel.allows
@@ -146,12 +148,18 @@ class Worker:
         runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
         contact = Contact(self.settings, lambda: reaping.kick())
         session.clock.on_jump = contact.jumped
-        schedulers = [Scheduler(store, keys, self.wheel.codec, lambda: _is_idle(slots, pollers)) for keys in shards]
-        observer = _both(self._observer, store.recorder)
-        self._pollers = pollers = [
-            Poller(store, keys, self.settings, self.id, slots, runner, observer, scheduler, contact.counted, group)
-            for keys, scheduler in zip(shards, schedulers, strict=True)
+        schedulers = [
+            Scheduler(store, keys, self.wheel.codec, partial(self._follows, slots, keys.name)) for keys in shards
         ]
+        observer = _both(self._observer, store.recorder)
+        ears = _ears(store, shards)
+        self._pollers = pollers = [
+            Poller(
+                store, keys, self.settings, self.id, slots, runner, observer, scheduler, contact.counted, group,
+                ears.get(keys.queue),
+            )
+            for keys, scheduler in zip(shards, schedulers, strict=True)
+        ]  # fmt: skip
         beat_store = self._beat_store(url, session)
         heartbeat = Heartbeat(
             beat_store, shards, self.settings, self.id, runner, lambda: self._describe(slots), contact, self.on_beat
@@ -159,7 +167,7 @@ class Worker:
         runner.renew = heartbeat.kick
         reaping = Reaper(
             store, shards, self.settings, observer, contact,
-            idle=lambda: _is_idle(slots, pollers), taken_back=lambda queue: _look_again(pollers, queue),
+            follows=partial(self._follows, slots), taken_back=lambda queue: _look_again(pollers, queue),
         )  # fmt: skip
         newcomers = [
             Newcomer(store, p.keys, self.id, self.wheel.tasks, group, p.claim, lambda: contact.breaks) for p in pollers
@@ -175,9 +183,9 @@ class Worker:
             parts["publishing of tasks"] = asyncio.create_task(publishing.run())
             parts["sync of schedules"] = asyncio.create_task(declarations.run(store, synced))
             self.ready.set()
-            queues = ", ".join(self.settings.queues)
-            where = mask_url(store.url)
-            log.info("worker %s: %d tasks, queues %s, at %s", self.id, len(self.wheel.tasks), queues, where)
+            log.info(
+                "worker %s: %d tasks, queues %s, at %s", self.id, len(tasks), ", ".join(queues), mask_url(store.url)
+            )
             try:
                 threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
                 failure = await self._until_stopped({**parts, **threads}, heartbeat)
@@ -192,11 +200,17 @@ class Worker:
             runner.cancel_all(Stop.LOST)
             runner.close()
             await runner.isolated.close()
+            for ear in ears.values():
+                await ear.aclose()
             if heartbeat.ident is not None:
                 within_s = _SIGN_OFF_S if answered else _SILENT_S
                 leaving = self._leave(store, heartbeat, list(dict.fromkeys(keys.workers for keys in shards)), within_s)
                 await asyncio.gather(leaving, *(others.aclose() for others in peers.values()))
             beat_store.close()
+
+    def _follows(self, slots: Slots, shard: str) -> bool:
+        """Whether this worker has nothing to do, and others keep time for this shard: they look more often."""
+        return not slots.held and all(poller.follows for poller in self._pollers if poller.queue == shard)
 
     def _runner(self, store: Store, slots: Slots, occurrences: Occurrences, peers: dict[QueueName, Peers]) -> Runner:
         runner = Runner(
@@ -390,6 +404,14 @@ def _start(
     return loops, parts
 
 
+def _ears(store: Store, shards: Sequence[ShardKeys]) -> dict[str, Ear]:
+    """One for each queue that has several shards on one server. Any other poller hears for itself."""
+    cut = {keys.queue: keys for keys in shards if keys.name != keys.queue}
+    if parse_url(store.url).kind == "cluster":
+        return {}  # A blocking command of a cluster has keys of one slot.
+    return {queue: Ear(store, Listener(store.url), keys.call(own_list())) for queue, keys in cut.items()}
+
+
 def _both(observer: Observer | None, recorder: Recording | None) -> Observer | None:
     """Let the history see what an observer sees."""
     if recorder is None or observer is None:
@@ -401,11 +423,6 @@ def _both(observer: Observer | None, recorder: Recording | None) -> Observer | N
         first(event, facts)
 
     return observe
-
-
-def _is_idle(slots: Slots, pollers: list[Poller]) -> bool:
-    """Whether a worker has nothing to do, and other workers keep time for all its queues: they look more often."""
-    return not slots.held and all(poller.follows for poller in pollers)
 
 
 def _advance(schedulers: list[Scheduler], queue: str) -> None:

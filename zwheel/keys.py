@@ -88,6 +88,8 @@ class ShardKeys:
     #: What the shard is called: as its queue, when the queue has no other shard.
     name: str
     shard: int
+    #: How many shards its queue has.
+    shards: int
     tag: str
     jobs: str
     """HASH job id -> record (see `zwheel/record.py`)."""
@@ -121,16 +123,17 @@ class ShardKeys:
         """Put the keys of a shard together, by its name. Raises: InvalidName."""
         check_name(namespace, "namespace")
         found = _SHARD.match(name)
-        queue, shard, label, first = name, 0, "0", "0"
+        queue, shard, shards, label, first = name, 0, 1, "0", "0"
         if found is not None and int(found[2]) < int(found[3]) <= MOST_SHARDS:
-            queue, shard, label, first = found[1], int(found[2]), f"{found[2]}of{found[3]}", f"0of{found[3]}"
+            queue, shard, shards = found[1], int(found[2]), int(found[3])
+            label, first = f"{shard}of{shards}", f"0of{shards}"
         check_name(queue)
         tag = f"{{{namespace}:{queue}:{label}}}"
         own = {
             key: f"{tag}:{key.replace('dedup_', 'dedup:').replace('schedules_', 'schedules:')}" for key in _OF_A_SHARD
         }
         own["workers"] = f"{{{namespace}:{queue}:{first}}}:workers"
-        return cls(namespace=namespace, queue=queue, name=name, shard=shard, tag=tag, **own)
+        return cls(namespace=namespace, queue=queue, name=name, shard=shard, shards=shards, tag=tag, **own)
 
     def wheel(self, day: str) -> str:
         """ZSET job id -> fire time, ms: the bucket of one UTC day, `yyyymmdd`. Never given a TTL."""

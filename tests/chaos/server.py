@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -34,6 +35,8 @@ local ends = now() + tonumber(ARGV[1])
 while now() < ends do end
 return 'ok'
 """
+
+T = TypeVar("T")
 
 
 def now_us() -> int:
@@ -186,8 +189,9 @@ class Target:
     async def full(self, seconds: float) -> str:
         """Let it be full for a while: whatever grows is refused."""
         began = now_us()
-        used = int((await self._client.info("memory"))["used_memory"])
-        await self._client.config_set("maxmemory", max(1, int(used * 0.8)))
+        # Another fault may hold the server with a script at this moment.
+        used = int((await self._again(lambda: self._client.info("memory")))["used_memory"])
+        await self._again(lambda: self._client.config_set("maxmemory", max(1, int(used * 0.8))))
         try:
             await asyncio.sleep(seconds)
         finally:
@@ -215,13 +219,12 @@ class Target:
         await self.ready()
         await self._again(lambda: self._client.config_set("maxmemory", 0))
 
-    async def _again(self, act: Callable[[], Awaitable[object]]) -> None:
+    async def _again(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do something until it succeeds, 20 s at the most."""
         deadline = time.monotonic() + 20
         while True:
             try:
-                await act()
-                return
+                return await act()
             except (RedisError, OSError):
                 if time.monotonic() > deadline:
                     raise

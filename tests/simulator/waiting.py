@@ -26,7 +26,7 @@ from zwheel.calls import Call, NewJob, Session
 from zwheel.calls.clock import ServerClock
 from zwheel.client.tasks import BaseTask
 from zwheel.job import JobId, QueueName
-from zwheel.keys import ShardKeys
+from zwheel.keys import ShardKeys, queue_of, shard_names
 from zwheel.payload.codec import DEFAULT
 from zwheel.policy import make_policy
 from zwheel.record import record_tail
@@ -34,6 +34,7 @@ from zwheel.times import day_of
 from zwheel.workers import poller as poller_module
 from zwheel.workers import timer
 from zwheel.workers.claims import Slots
+from zwheel.workers.ear import Ear, own_list
 from zwheel.workers.newcomer import Newcomer
 from zwheel.workers.peers import Peers, about_tasks, group_of
 from zwheel.workers.poller import Poller
@@ -50,9 +51,10 @@ LOOK_S = 0.05
 #: From one fault to the next: roles of the dead have lapsed by then.
 CALM_S = 24.0
 #: More exchanges in a second than this fleet has a use for.
-BUSY = 600
+BUSY = 900
 LASTS_S = 60.0
-QUEUES = ("a", "b")
+#: A queue with one shard, and the shards of another.
+QUEUES = ("a", *shard_names("b", 2))
 TASKS = ("red", "blue")
 
 
@@ -259,7 +261,11 @@ class SimWorker:
         self.session.clock = _Clock(self.world.times)
         store: Any = _Store(self.world, self)
         settings = WorkerSettings(
-            queues=self.queues, concurrency=self.concurrency, prefetch=0, lease_ms=3_600_000, unknown_ttl_ms=1
+            queues=tuple(map(queue_of, self.queues)),
+            concurrency=self.concurrency,
+            prefetch=0,
+            lease_ms=3_600_000,
+            unknown_ttl_ms=1,
         )
         self.slots = Slots(self.concurrency, 0)
         group = group_of(self.knows)
@@ -269,9 +275,16 @@ class SimWorker:
             {name: _task(name) for name in self.knows}, DEFAULT, self.session, self.slots, self.name, 600_000,
             settings.lease_ms, peers=peers.get,
         )  # fmt: skip
+        cut = next((shard for shard in keys.values() if shard.name != shard.queue), None)
+        listener: Any = _Listener(self.world, self)
+        self.ear = ear = None if cut is None else Ear(store, listener, cut.call(own_list()))
         self.pollers = [
-            Poller(store, shard, settings, self.name, self.slots, self.runner, group=group) for shard in keys.values()
-        ]
+            Poller(
+                store, shard, settings, self.name, self.slots, self.runner, group=group,
+                ear=None if shard.name == shard.queue else ear,
+            )
+            for shard in keys.values()
+        ]  # fmt: skip
         row = {"beat": self.world.times.us // 1000, "lease": settings.lease_ms, **about_tasks(self.knows)}
         self.world.execute([("HSET", shard.workers, self.name, json.dumps(row)) for shard in keys.values()])
         newcomers = [Newcomer(store, p.keys, self.name, self.knows, group, p.claim) for p in self.pollers]
@@ -294,6 +307,8 @@ class SimWorker:
             if claim.running is not None:
                 claim.running.cancel()
         await asyncio.gather(*self.loops, return_exceptions=True)
+        if self.ear is not None:
+            await self.ear.aclose()
 
     def stop(self) -> None:
         self.runner.close()

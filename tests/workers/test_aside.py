@@ -172,7 +172,7 @@ async def test_an_idle_worker_leaves_it_to_a_timekeeper_that_reads_the_same(
 ) -> None:
     busy = False
     settings = WorkerSettings()
-    reaper = Reaper(stage.store, [stage.keys], settings, Log(), Contact(settings), idle=lambda: not busy)
+    reaper = Reaper(stage.store, [stage.keys], settings, Log(), Contact(settings), follows=lambda shard: not busy)
     lasts_ms = stage.now_ms + 15_000
     stage.client.hset(stage.keys.meta, mapping={"schema": 1, "keeper": "w2", "keeper_end": lasts_ms})
     if keeper is not None:
