@@ -134,12 +134,13 @@ class Target:
             self.losses.append((kept, killed))
             self._note("aof_cut", kept, killed, bytes=cut)
             return f"{cut} bytes cut, up to {(killed - kept) / 1000:.0f} ms lost"
+        # Redis puts a write off while an fsync is under way, and answers nevertheless. What came after the last write that
+        # is known to be kept may be lost by that, though it be a few ms.
+        self.losses.append((kept, killed))
+        self._note("loss", kept, killed, why="a write was put off while an fsync was under way")
         if kept < written:
-            # Redis puts a write off while an fsync is under way, and answers nevertheless.
-            self.losses.append((kept, killed))
-            self._note("loss", kept, killed, why="a write was put off while an fsync was under way")
             return f"away {away_s:.1f} s; it had put off writes of {(killed - kept) / 1000:.0f} ms"
-        return f"away {away_s:.1f} s, nothing lost"
+        return f"away {away_s:.1f} s, nothing lost but perhaps of the last {(killed - kept) / 1000:.0f} ms"
 
     async def _restart(self) -> None:
         """Start it again. An AOF whose tail was torn is written anew before the next kill.

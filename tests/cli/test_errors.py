@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "queue show": ("q",),
     "queue create": ("q",),
     "queue pause": ("q",),
+    "queue precise": ("q", "on"),
     "queue resume": ("q",),
     "queue cap": ("q", "5"),
     "queue purge": ("q", "--state", "dead", "--yes"),
