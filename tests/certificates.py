@@ -29,8 +29,16 @@ def make_expired(directory: Path) -> None:
     """Add `expired.pem`, also for localhost and of the same authority, with `expired.key`."""
     (directory / "names").write_text("subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:false\n")
     _openssl(directory, "req", *_KEY, "-keyout", "expired.key", "-out", "expired.csr", "-subj", "/CN=localhost")
+    # `openssl x509` refuses a certificate that ends before now, from version 3.5 on; `openssl ca` makes it.
+    (directory / "index").write_text("")
+    (directory / "authority").write_text(
+        "[ca]\ndefault_ca=own\n[own]\ndatabase=index\nnew_certs_dir=.\nrand_serial=yes\ndefault_md=sha256\n"
+        "unique_subject=no\npolicy=any\n[any]\ncommonName=supplied\n"
+    )
     _openssl(
-        directory, "x509", "-req", "-in", "expired.csr", *_SIGNED, "-days", "-1", "-extfile", "names", "-out", "expired.pem"
+        directory, "ca", "-batch", "-config", "authority", "-in", "expired.csr", "-cert", "ca.pem", "-keyfile", "ca.key",
+        "-startdate", "20200101000000Z", "-enddate", "20200201000000Z", "-extfile", "names", "-notext", "-out",
+        "expired.pem",
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from zwheel.history import History
 from zwheel.verify import Bounds, Report, check, read, take_snapshot
 
 #: How long Redis may be away for a call, seconds: a failover takes a few.
-GIVE_UP_S = 30.0
+GIVE_UP_S = 90.0
 
 
 def kill(server: RedisServer) -> float:

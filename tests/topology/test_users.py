@@ -31,15 +31,18 @@ async def test_the_printed_rules_are_enough_on_a_cluster(cluster: Cluster) -> No
     async with Wheel(await made(cluster.url, cluster.nodes, "producer")) as producer:
         for queue in queues:
             await producer.enqueue("work", queue=queue, keep=60)
+    jobs = {}
+    async with Wheel(await made(cluster.url, cluster.nodes, "reader")) as reader:
+        for queue in queues:
+            (jobs[queue],) = await reader.jobs(queue)
     async with Wheel(await made(cluster.url, cluster.nodes, "worker")) as wheel:
 
         @wheel.task(name="work", keep=60)
         async def work() -> None: ...
 
         async with Wheel(await made(cluster.url, cluster.nodes, "reader")) as reader, running(wheel, queues=queues):
-            for queue in queues:
-                (job,) = await reader.jobs(queue)
-                await reader.wait(job.id, queue, timeout=20)
+            for queue, job in jobs.items():
+                await reader.wait(job.id, queue, timeout=60)
     for words in (("doctor",), ("queue", "ls")):
         role = "doctor" if words == ("doctor",) else "operator"
         done = await command(await made(cluster.url, cluster.nodes, role), *words)
