@@ -21,8 +21,7 @@ from zwheel.outside import as_text, flat, score_ms, whole
 from .peers import read_peer
 
 BACKSTOP_S = 0.9
-#: All followers of a queue together look about this often, and each of them at least and at most so often, seconds. Each
-#: shard has its part of these looks.
+#: All followers of a shard together look about this often, and each of them at least and at most so often, seconds.
 FOLLOWERS_LOOK_S = 0.15
 FOLLOWER_BACKSTOP_S = (1.5, 15.0)
 #: The second looks this much after the timekeeper's time: by then the role of a dead timekeeper has lapsed.
@@ -64,8 +63,7 @@ class Looks:
             self._answer, self._answered_at = claimed, now
         if claimed.role == "follower":
             least, most = FOLLOWER_BACKSTOP_S
-            often = min(most, max(least, FOLLOWERS_LOOK_S * self._fleet)) * self._keys.shards
-            return often * random.uniform(2 / 3, 4 / 3), True
+            return min(most, max(least, FOLLOWERS_LOOK_S * self._fleet)) * random.uniform(2 / 3, 4 / 3), True
         wait = min(BACKSTOP_S, self._confirm_s)
         if claimed.next_fire_ms is not None:
             until = self._clock.seconds_until(claimed.next_fire_ms)
