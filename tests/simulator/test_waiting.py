@@ -14,7 +14,7 @@ from .conftest import Connect
 from .mutants import Mutant
 from .waiting import run
 
-SEEDS, MUTANT_SEEDS = 20, 40
+SEEDS, MUTANT_SEEDS = 20, 120
 #: What is wrong in a script, and the second look that would make up for it: each alone costs less than a second.
 MUTANTS: tuple[tuple[Mutant, tuple[tuple[Any, str, Any], ...]], ...] = (
     (Mutant("a worker without room keeps its role", "include/roles.lua", "local keeps, seconds = roles.keeper == worker, roles.second == worker", "local keeps, seconds = false, false", ("claim", "step_down"), promises=("I25",)), ()),
@@ -36,7 +36,7 @@ def test_they_do_so_too_when_the_timekeeper_and_its_second_die_together(connect:
         assert run(server, seed, both=True) is None, f"seed {seed}"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("mutant", "patches"), MUTANTS, ids=lambda made: getattr(made, "name", "").replace(" ", "-"))
 def test_a_fault_is_found(mutant: Mutant, patches: tuple[tuple[Any, str, Any], ...], connect: Connect) -> None:
     server = connect("valkey", mutant.made())
