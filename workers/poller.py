@@ -263,7 +263,8 @@ class Poller:
         self._slots.unreserve(self._reserved - taken)
         self._reserved = 0
         now_ns = time.monotonic_ns()
-        self._slots.turn(now_ns / 1e9, (now_ns - sent_ns) / 1e9)
+        job_bytes = sum(map(len, claimed.jobs)) / taken if taken else 0.0
+        self._slots.turn(now_ns / 1e9, (now_ns - sent_ns) / 1e9, job_bytes)
         self._arrived.append((claimed, sent_ns))
         if full and not self._stopping:
             # More is due: the next claim goes out first, and Redis works on it while these jobs are started.
