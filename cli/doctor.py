@@ -54,7 +54,7 @@ async def doctor(
     from zwheel.broker.store import Store
     from zwheel.calls import Session
     from zwheel.config import resolve_url
-    from zwheel.doctor import check_redis, check_rights, known_queues
+    from zwheel.doctor import check_redis, check_rights, check_url, known_queues
     from zwheel.operations.shards import shards_of
 
     names = [check_name(name) for name in dict.fromkeys(queue or ())]
@@ -63,6 +63,7 @@ async def doctor(
     give_up_s = min(GIVE_UP_S, ctx.timeout_s)
     store = Store(url, Session(settings.namespace), timeout_s=ctx.timeout_s, give_up_s=give_up_s)
     try:
+        await store.drive(check_url(url))
         found = await store.drive(check_redis(store.session))
         _tell(ctx, found)
         keyspace = await store.drive(known_queues(store.session))

@@ -14,7 +14,7 @@ from typing import Any
 from zwheel import __version__
 from zwheel.broker.acl import Role, command_for
 from zwheel.broker.address import mask_url, parse_url
-from zwheel.broker.connect import check_server
+from zwheel.broker.connect import check_kind, check_server
 from zwheel.broker.store import Listener, Recording, Store, SyncStore, pause_s
 from zwheel.calls import Session
 from zwheel.client.registry import Registry
@@ -238,7 +238,9 @@ class Worker:
         while not self._stop.is_set():
             try:
                 (info,) = await store.send([("INFO", "server")])
-                check_server(info_fields(info))
+                fields = info_fields(info)
+                check_kind(fields, store.url)
+                check_server(fields)
                 await guard.admit()
                 await self._ask_rights(store, namespace)
                 for queue in self.settings.queues:

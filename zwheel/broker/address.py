@@ -108,8 +108,17 @@ class Address:
         )
 
     def at(self, host: str, port: int) -> Address:
-        """The address of one server that the hosts led to: everything else stays."""
-        return replace(self, kind="", hosts=(), master="", host=host, port=port)
+        """The address of one server that the hosts led to, or may lead to: everything else stays."""
+        return replace(
+            self, kind="", hosts=(), master="", host=host, port=port, sentinel_username=None, sentinel_password=None
+        )
+
+    def instead(self, kind: str) -> str:
+        """How a URL of that kind, `sentinel` or `cluster`, names this one server; its secrets hidden."""
+        if self.scheme == "unix":
+            return f"redis+{kind}://host:port" + ("/mymaster" if kind == "sentinel" else "")
+        master = "mymaster" if kind == "sentinel" else ""
+        return str(replace(self, kind=kind, hosts=((self.host, self.port),), master=master))
 
 
 def place(host: str, port: int) -> str:

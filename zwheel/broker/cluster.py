@@ -293,10 +293,11 @@ def _discover(topology: Topology) -> Generator[list[Batch], list[list[Any] | Exc
             topology.guess(node)
             return
         if isinstance(reply, client_errors.ResponseError) and "cluster support disabled" in str(reply):
-            refusal = Misdirected(f"{place(*node)} is no node of a cluster: write redis://{place(*node)}/0")
+            refusal = Misdirected(f"{place(*node)} is no node of a cluster: write {topology.address.at(*node)}")
             continue
         if isinstance(reply, client_errors.ResponseError) and "unknown command" in str(reply).lower():
-            refusal = Misdirected(f"{place(*node)} does not know CLUSTER: is it a sentinel?")
+            sentinel = topology.address.at(*node).instead("sentinel")
+            refusal = Misdirected(f"{place(*node)} does not know CLUSTER: if it is a sentinel, write {sentinel}")
             continue
         if isinstance(reply, list) and reply:
             topology.learn(reply, node)

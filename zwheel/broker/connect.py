@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONNECT_TIMEOUT_S",
     "MEMORY_BANNER",
+    "check_kind",
     "check_server",
     "connect_async",
     "connect_blocking",
@@ -376,6 +377,17 @@ def _memory_sync(address: Address) -> redis.Redis:
     import fakeredis
 
     return fakeredis.FakeRedis(server=server)
+
+
+def check_kind(info: Mapping[str, Any], url: str) -> None:
+    """See by what `INFO server` answered that the URL of one server does not lead to a node of a cluster.
+
+    Raises: BrokerRefused, with the URL to write instead.
+    """
+    mode = info.get("redis_mode") or info.get("server_mode")
+    address = parse_url(url)
+    if mode == "cluster" and not address.kind:
+        raise BrokerRefused(f"{address} is a node of a Redis Cluster: write {address.instead('cluster')}", "MOVED")
 
 
 def check_server(info: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from redis import exceptions as client_errors
 
-from zwheel.broker.address import MASK, mask_text, mask_url
+from zwheel.broker.address import MASK, mask_text, mask_url, parse_url
 from zwheel.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, ConfigError, OutcomeUnknown
 from zwheel.plain import as_text
 
@@ -105,8 +105,8 @@ _CURES = {
     "MISCONF": "it cannot write to its disk: free space there, then look at its log",
     "NOREPLICAS": "it has fewer replicas than its min-replicas-to-write asks for: bring them back",
     "DENIED": "its protected mode lets nobody in from outside: give it a password or a bind address",
-    "MOVED": "it is a node of a cluster: write redis+cluster://host:port",
-    "ASK": "it is a node of a cluster: write redis+cluster://host:port",
+    "MOVED": "it is a node of a Redis Cluster: write {cluster}",
+    "ASK": "it is a node of a Redis Cluster: write {cluster}",
     "MOVING": "the cluster is moving this queue from node to node",
     "WRONGTYPE": "another program keeps a key of the same name here: use a database or a namespace of its own",
     "BUSY": "a script has been running there for too long: look for it with SCRIPT KILL",
@@ -114,11 +114,11 @@ _CURES = {
     "TLS DATE": "renew its certificate, or set the clock of this machine right where that is wrong",
     "TLS NAME": "write the host by a name that is in its certificate, or have this name put into it",
     "TLS CLIENT": "it wants a certificate that it trusts: name yours with ?ssl_certfile=/path/cert.pem&ssl_keyfile=/path/key.pem",
-    "NO TLS": "its port may be one without TLS: then write redis://",
-    "HUNG UP": "its port may be one without TLS: then write redis://; or it wants a certificate that it trusts: "
+    "NO TLS": "its port may be one without TLS: then write {plain}://",
+    "HUNG UP": "its port may be one without TLS: then write {plain}://; or it wants a certificate that it trusts: "
     "ssl_certfile and ssl_keyfile",
-    "LACKS": "it lacks a command that zwheel needs; if it is a sentinel, write redis+sentinel://host:port/mymaster",
-    "CLOSED": "it hung up at once: if its port wants TLS, write rediss://",
+    "LACKS": "it lacks a command that zwheel needs; if it is a sentinel, write {sentinel}",
+    "CLOSED": "it hung up at once: if its port wants TLS, write {tls}://",
     "ABSENT": "is it running? Start it, or set ZWHEEL_URL to where one runs",
     "NO HOST": "check the name of the host",
     "NO REDIS": "what answers there does not speak Redis's protocol: check the host and the port",
@@ -161,9 +161,7 @@ def translate(error: BaseException, url: str, acl: Callable[[], str] = lambda: "
             kind, code = _UNAVAILABLE, "MOVING"
     if code in ("", "ERR") and reason.startswith("unknown command"):
         code = "LACKS"
-    cure = f": {_CURES[code]}" if code in _CURES else ""
-    if code == "NOPERM":
-        cure = cure.format(acl=acl())
+    cure = f": {_cure(code, url, acl)}" if code in _CURES else ""
     if kind == _UNAVAILABLE:
         return BrokerUnavailable(f"cannot reach Redis at {where} ({reason}){cure}{NOT_CARRIED_OUT}")
     if kind == _FULL:
@@ -175,6 +173,19 @@ def translate(error: BaseException, url: str, acl: Callable[[], str] = lambda: "
     return OutcomeUnknown(
         f"no answer from Redis at {where} ({reason}); the request may or may not have been carried out"
     )
+
+
+def _cure(code: str, url: str, acl: Callable[[], str]) -> str:
+    """What to do about it. A URL that is to be written instead keeps what this one says of TLS and of the login."""
+    cure = _CURES[code]
+    if "{acl}" in cure:
+        return cure.format(acl=acl())
+    if "{" not in cure:
+        return cure
+    address = parse_url(url)
+    kind = f"+{address.kind}" if address.kind else ""
+    other = {name: address.instead(name) for name in ("cluster", "sentinel") if f"{{{name}}}" in cure}
+    return cure.format(plain=f"redis{kind}", tls=f"rediss{kind}", **other)
 
 
 def _why_not_connected(told: BaseException, reason: str, url: str) -> str:

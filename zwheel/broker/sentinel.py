@@ -49,8 +49,9 @@ class Sentinels:
                     f"the sentinel {place(*sentinel)} lets us not in: {answer}; its own password is ?sentinel_password="
                 )
             elif isinstance(answer, client_errors.ResponseError) and "unknown command" in str(answer):
+                plain = self.address.at(*sentinel)
                 other = Misdirected(
-                    f"{place(*sentinel)} is a Redis and no sentinel: name the sentinels, or write redis://{place(*sentinel)}"
+                    f"{place(*sentinel)} is a Redis and no sentinel: name the sentinels, or write {plain}"
                 )
             else:
                 reason = why(answer) if isinstance(answer, Exception) else "no sentinel answers so"

@@ -6,7 +6,7 @@ from zwheel.doctor.finding import Finding, Level
 from zwheel.doctor.keyspace import Keyspace, known_queues
 from zwheel.doctor.probe import info_fields
 from zwheel.doctor.queues import Health, check_queue, mend_queue
-from zwheel.doctor.server import check_redis
+from zwheel.doctor.server import check_redis, check_url
 
 __all__ = [
     "Finding",
@@ -17,6 +17,7 @@ __all__ = [
     "check_queue",
     "check_redis",
     "check_rights",
+    "check_url",
     "eviction_policy",
     "info_fields",
     "known_queues",

@@ -126,6 +126,8 @@ def known_queues(session: Session) -> Steps[Keyspace]:
         found.listed, found.strange = [str(name) for name in listed], listed.unreadable
         found.shards = {name: session.shards(name) for name in found.listed}
     except BrokerRefused as error:
+        if not lacks(error) and error.code != "WRONGTYPE":
+            raise
         found.closed = error
     cursor = 0
     # Keys with a hash tag, and those that begin as this namespace does.

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 
-from zwheel.broker.connect import check_server
+from zwheel.broker.connect import check_kind, check_server
 from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.doctor import eviction, probe
@@ -24,6 +24,15 @@ FRAGMENTED = 1.5
 FRAGMENTED_FROM = 100 * 1024 * 1024
 
 Check = Callable[[], Steps[list[Finding]]]
+
+
+def check_url(url: str) -> Steps[None]:
+    """See whether the server is of the kind that the URL says: else what is found there is not all. Raises: BrokerRefused."""
+    try:
+        fields = yield from probe.info("server")
+    except BrokerRefused:
+        return
+    check_kind(fields, url)
 
 
 def check_redis(session: Session) -> Steps[list[Finding]]:
