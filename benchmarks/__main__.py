@@ -30,12 +30,16 @@ BENCHMARKS = {
     "memory": "memory",
     "flood": "flood",
     "schedules": "schedules",
+    "midnight": "midnight",
+    "pending": "pending",
+    "scripts": "scripts",
+    "nodes": "nodes",
     "kill": "kill",
     "budget": "budget",
 }
 
-#: Runs only when it is named: it has many rows and no bar.
-_WHEN_NAMED = {"budget"}
+#: These run only when they are named: they take minutes and gigabytes, or have many rows.
+_WHEN_NAMED = {"pending", "scripts", "nodes", "budget"}
 
 #: A benchmark that takes longer is given up.
 _LONGEST_S = 900.0
@@ -47,12 +51,15 @@ def _arguments() -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which ones: {', '.join(BENCHMARKS)}; default all but {', '.join(_WHEN_NAMED)}",
+        help=f"which ones: {', '.join(BENCHMARKS)}; default all but {', '.join(sorted(_WHEN_NAMED))}",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON document instead of the table")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each figure (default 5)")
     parser.add_argument(
         "--full", action="store_true", help="longer windows, more rounds, and the default lease of 30 s"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="little of everything, to see that it works; the figures say nothing"
     )
     parser.add_argument("--socket", action="store_true", help="reach Redis over a Unix socket, not loopback TCP")
     parser.add_argument("--server", metavar="PATH", help="the redis-server or valkey-server to run")
@@ -99,6 +106,7 @@ def main() -> int:
     machine = describe(program, placement)
     bench = Bench(
         program=program, placement=placement, unix=given.socket, rounds=given.rounds, full=given.full,
+        short=given.short,
         say=lambda text: errors.print(text, style="dim"),
     )  # fmt: skip
     started = time.time()

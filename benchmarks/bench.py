@@ -14,7 +14,7 @@ from pathlib import Path
 from zwheel import Wheel
 
 from .figures import Figure
-from .machine import Placement, Server, end, spawn
+from .machine import Cluster, Placement, Server, end, spawn
 
 QUEUE = "bench"
 #: The argument of every job: 100 bytes of text; its encoded body is 107 bytes.
@@ -32,17 +32,23 @@ class Bench:
     unix: bool
     rounds: int
     full: bool
+    short: bool
+    """Little of everything, to see that a benchmark works: its figures say nothing."""
     say: Callable[[str], None]
 
+    def amount(self, usual: int, short: int) -> int:
+        """How much to measure."""
+        return short if self.short else usual
+
     @contextmanager
-    def server(self) -> Iterator[Server]:
-        """Start a server of its own for one benchmark."""
-        with Server(self.program, self.placement.server, unix=self.unix) as server:
+    def server(self, *arguments: str) -> Iterator[Server]:
+        """Start a server of its own for one benchmark. arguments: more of them for the server."""
+        with Server(self.program, self.placement.server, unix=self.unix, arguments=arguments) as server:
             yield server
 
     @asynccontextmanager
     async def workers(
-        self, server: Server, wheel: Wheel, *, processes: int = 1, cpus: frozenset[int] | None = None,
+        self, server: Server | Cluster, wheel: Wheel, *, processes: int = 1, cpus: frozenset[int] | None = None,
         env: dict[str, str] | None = None, settings: tuple[str, ...] = (), count: int = 1,
     ) -> AsyncIterator[list[subprocess.Popen[bytes]]]:  # fmt: skip
         """Start `zwheel worker` processes, wait until all have signed on, and stop them at the end.

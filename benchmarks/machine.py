@@ -12,14 +12,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import redis
 
+from zwheel.broker.cluster import slot_of
 from zwheel.embedded.binary import examine, find_binary
 
 from .figures import Cpu
@@ -27,6 +28,7 @@ from .figures import Cpu
 ROOT = Path(__file__).resolve().parent.parent
 _START_S = 10.0
 _STOP_S = 10.0
+_SLOTS = 16_384
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -103,22 +105,26 @@ def server_program(path: str | None) -> Path:
 class Server:
     """A server of our own on a loopback port, or on a Unix socket, without persistence, in a temporary directory."""
 
-    def __init__(self, program: Path, cpus: frozenset[int], *, unix: bool) -> None:
+    def __init__(self, program: Path, cpus: frozenset[int], *, unix: bool, arguments: Sequence[str] = ()) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="zwb-"))
         self._program = program
         self._cpus = cpus
         self._unix = unix
+        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        #: Where it listens; 0 for a Unix socket.
+        self.port = 0
 
     def __enter__(self) -> Self:
         path = self.directory / "s"
-        port = 0 if self._unix else _free_port()
+        self.port = port = 0 if self._unix else _free_port()
         self.url = f"unix://{path}" if self._unix else f"redis://127.0.0.1:{port}/0"
         self._process = spawn(
             [
                 str(self._program), "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(path),
                 "--unixsocketperm", "700", "--dir", str(self.directory), "--save", "", "--appendonly", "no",
+                *self._arguments,
             ],
             self._cpus, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -140,6 +146,11 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of all servers that are meant."""
+        return [self.pid]
+
     def client(self) -> redis.Redis:
         """A plain blocking client, for the caller to close."""
         return redis.Redis.from_url(self.url)
@@ -156,10 +167,71 @@ class Server:
         self.close()
 
 
+class Cluster:
+    """Servers of our own that are a Redis Cluster of primaries. keys: each lies on the next server, in turns."""
+
+    def __init__(self, program: Path, cpus: frozenset[int], count: int, keys: Sequence[str]) -> None:
+        self._stack = ExitStack()
+        self._buses = [_free_port() for _ in range(count)]
+        self._servers = [
+            Server(program, cpus, unix=False, arguments=("--cluster-enabled", "yes", "--cluster-port", str(bus)))
+            for bus in self._buses
+        ]
+        self._keys = keys
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        count = len(self._servers)
+        owners = [slot * count // _SLOTS for slot in range(_SLOTS)]
+        for number, key in enumerate(self._keys):
+            owners[slot_of(key)] = number % count
+        for number, server in enumerate(self._servers):
+            self._stack.enter_context(server)
+            with server.client() as client:
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                client.execute_command(
+                    "CLUSTER", "ADDSLOTS", *(slot for slot in range(_SLOTS) if owners[slot] == number)
+                )
+                for other, bus in zip(self._servers[:number], self._buses, strict=False):
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
+        deadline = time.monotonic() + _START_S
+        while not all(self._is_whole(server) for server in self._servers):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the servers did not become a cluster")
+            time.sleep(0.05)
+
+    def _is_whole(self, server: Server) -> bool:
+        with server.client() as client:
+            told: Any = client.execute_command("CLUSTER INFO")
+        return bool(told["cluster_state"] == "ok" and int(told["cluster_slots_ok"]) == _SLOTS)
+
+    @property
+    def url(self) -> str:
+        """The URL that names all of them."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self._servers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of all of them."""
+        return [server.pid for server in self._servers]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
 class CpuMeter:
     """Adds up the CPU time of some processes and of the server over the stretches between `start` and `stop`."""
 
-    def __init__(self, server: Server, pids: Sequence[int] = ()) -> None:
+    def __init__(self, server: Server | Cluster, pids: Sequence[int] = ()) -> None:
         self._server = server
         self._pids = pids or (os.getpid(),)
         self._began = (0.0, 0.0)
@@ -182,7 +254,7 @@ class CpuMeter:
         return Cpu(measured_us=measured * 1e6 / jobs, server_us=server * 1e6 / jobs)
 
     def _read(self) -> tuple[float, float]:
-        return sum(map(_cpu_s, self._pids)), _cpu_s(self._server.pid)
+        return sum(map(_cpu_s, self._pids)), sum(map(_cpu_s, self._server.pids))
 
 
 def _cpu_s(pid: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from zwheel.calls import NewJob
 from .app import RATES
 from .bench import PAYLOAD, QUEUE, Bench
 from .figures import Bar, Cpu, Figure, percentile
-from .machine import CpuMeter
+from .machine import CpuMeter, Server
 
 _SPREAD_S = 30.0
 #: How many jobs are surely stored in a second, and how long workers take to start, seconds.
@@ -76,24 +76,31 @@ def _figures(rate: int, workers: int, precise: bool, rounds: list[Found]) -> Ite
 
 
 async def measure(
-    bench: Bench, rate: int, workers: int, *, precise: bool = False, spread_s: float = _SPREAD_S
-) -> Found:
-    """Let so many jobs a second come due for a while, and note how late each starts."""
+    bench: Bench, rate: int, workers: int, *, precise: bool = False, spread_s: float = _SPREAD_S,
+    before: Callable[[Server, Wheel], Awaitable[None]] | None = None,
+) -> Found:  # fmt: skip
+    """Let so many jobs a second come due for a while, and note how late each starts.
+
+    before: called first, to store jobs that stay where they are.
+    """
     jobs = int(rate * spread_s)
     with bench.server() as server:
         async with Wheel(server.url, namespace="zw") as wheel:
             await wheel.set_precise(QUEUE, precise)
+            if before is not None:
+                await before(server, wheel)
+            stay = (await wheel.queue(QUEUE)).scheduled
             first = datetime.now(UTC) + timedelta(seconds=_HEAD_S + jobs / _STORED_S)
             await wheel.enqueue_many(_jobs(wheel, first, rate, jobs))
             where = {RATES: str(server.directory)}
             async with bench.workers(server, wheel, processes=workers, env=where) as processes:
-                early = (await wheel.queue(QUEUE)).scheduled < jobs
+                early = (await wheel.queue(QUEUE)).scheduled < stay + jobs
                 meter = CpuMeter(server, [process.pid for process in processes])
                 await asyncio.sleep((first - datetime.now(UTC)).total_seconds())
                 meter.start()
                 await asyncio.sleep((first - datetime.now(UTC)).total_seconds() + spread_s)
                 async with asyncio.timeout(60):
-                    while (info := await wheel.queue(QUEUE)).scheduled or info.processing:  # noqa: ASYNC110 - the end is elsewhere
+                    while (info := await wheel.queue(QUEUE)).scheduled > stay or info.processing:  # noqa: ASYNC110
                         await asyncio.sleep(0.2)
                 meter.stop()
                 memory = max(_memory(process.pid) for process in processes)

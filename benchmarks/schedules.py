@@ -49,7 +49,7 @@ def _skew(number: int) -> dict[str, str]:
     return {"LD_PRELOAD": library, "FAKETIME": _SKEWS[number % len(_SKEWS)], "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-def _read(directory: Path) -> list[tuple[int, float]]:
+def read_occurrences(directory: Path) -> list[tuple[int, float]]:
     """Each occurrence that ran: its nominal time in ms, and how late it started, ms."""
     offset_ms = (time.time_ns() - time.monotonic_ns()) / 1e6
     found = []
@@ -73,7 +73,7 @@ async def _skewed(bench: Bench, server: Server) -> list[Figure]:
         await asyncio.sleep(seconds + 2)
         await wheel.remove_schedule("tick")
         await asyncio.sleep(1)
-    ran = [(nominal, late) for nominal, late in _read(server.directory) if nominal < first + seconds * 1000]
+    ran = [(nominal, late) for nominal, late in read_occurrences(server.directory) if nominal < first + seconds * 1000]
     times = Counter(nominal for nominal, _ in ran)
     lateness = [late for _, late in ran]
     doubled = sum(count - 1 for count in times.values())
@@ -132,7 +132,7 @@ async def _many(bench: Bench, server: Server) -> list[Figure]:
         wanted = 0
         for info in await wheel.schedules(QUEUE):
             wanted += len(info.rhythm().between(int(since_ms), int(until_ms), 1000))
-    lateness = [late for nominal, late in _read(server.directory) if since_ms < nominal <= until_ms]
+    lateness = [late for nominal, late in read_occurrences(server.directory) if since_ms < nominal <= until_ms]
     what = f"{_MANY:,} schedules"
     rate = len(lateness) / _FIRING_S
     return [
