@@ -127,7 +127,7 @@ class Simulator:
             damage=mode == "damage", clock=mode == "clock", marks=self.marks, traced=traced,
         )  # fmt: skip
         try:
-            with _silent():
+            with silent():
                 Fleet(world).run(self._steps)
         except Exception as error:
             return error, [*(world.lines or []), f"broken: {_said(error)}"]
@@ -145,7 +145,7 @@ def _said(error: Exception) -> str:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Lost leases are the daily bread here."""
     log = logging.getLogger("zwheel.worker")
     before = log.disabled

@@ -13,13 +13,13 @@ import random
 import selectors
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
 from tests.simulator.promise import Violation
-from tests.simulator.run import _silent
+from tests.simulator.run import silent
 from tests.simulator.wire import Command, Server
 from zwheel import calls
 from zwheel.calls import Call, NewJob, Session
@@ -153,6 +153,12 @@ class World:
                         waiter.heard.set_result(key)
                     break
         return replies
+
+    def listening(self) -> AbstractContextManager[object]:
+        """Let pollers listen here, and not at a server."""
+        return patch.object(
+            poller_module, "Listener", lambda name: _Listener(self, next(w for w in self.workers if w.name == name))
+        )
 
     def look(self) -> None:
         """I25. Raises: Violation."""
@@ -415,13 +421,11 @@ async def _run(world: World, both: bool) -> None:
 def run(server: Server, seed: int, *, both: bool = False, marks: set[str] | None = None) -> Violation | None:
     """Run one seed; the promise that was broken, if one was. both: the timekeeper and its second die together."""
     times, rng = Times(), random.Random(seed)
-    with _silent(), _in_virtual_time(times, rng) as loop:
+    with silent(), in_virtual_time(times, rng) as loop:
         world = World(server, times, rng)
         world.limit_s = BOTH_S if both else LIMIT_S
         world.queues = CUT if seed % 4 == 3 else QUEUES
-        with patch.object(
-            poller_module, "Listener", lambda name: _Listener(world, next(w for w in world.workers if w.name == name))
-        ):
+        with world.listening():
             try:
                 loop.run_until_complete(_run(world, both))
             except Violation as violation:
@@ -437,7 +441,7 @@ async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 @contextmanager
-def _in_virtual_time(times: Times, rng: random.Random) -> Iterator[asyncio.AbstractEventLoop]:
+def in_virtual_time(times: Times, rng: random.Random) -> Iterator[asyncio.AbstractEventLoop]:
     """A loop whose sleeps take no time, and the same jitter in each run of a seed."""
     loop = asyncio.SelectorEventLoop(_Jumping(times))
     state = random.getstate()
