@@ -92,12 +92,15 @@ async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace
     """Check queues, telling what is found in each as soon as it is known."""
     from zwheel.doctor import check_queue
 
-    healths = []
+    healths: list[Health] = []
+    last = {queue_of(name): name for name in names}
     for name in names:
+        queue = queue_of(name)
+        others = [health for health in healths if queue_of(health.queue) == queue] if last[queue] == name else None
         with ctx.out.progress(f"look at {name}", None) as report:
             steps = check_queue(
                 store.session, name, buckets=keyspace.buckets.get(name, ()), groups=keyspace.groups.get(name, ()),
-                listed=_is_listed(name, keyspace), progress=report,
+                listed=_is_listed(name, keyspace), others=others, progress=report,
             )  # fmt: skip
             health = await store.drive(steps)
         healths.append(health)

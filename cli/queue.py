@@ -29,6 +29,7 @@ app = group("List, show, pause, resume, limit and purge queues.")
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="The queues' names.")]
+Create = Annotated[bool, typer.Option("--create", help="Also for a queue that does not exist yet: make it.")]
 
 
 class Purgeable(StrEnum):
@@ -223,7 +224,7 @@ async def create(
 async def pause(
     ctx: Context,
     queues: QueueNames,
-    create: Annotated[bool, typer.Option("--create", help="Pause also a queue that does not exist yet.")] = False,
+    create: Create = False,
 ) -> None:
     """Stop handing out jobs of these queues. What runs, runs on; enqueueing goes on.
 
@@ -259,15 +260,18 @@ async def cap(
     ctx: Context,
     queue: QueueName,
     most: Annotated[str, typer.Argument(metavar="N", help="The most living jobs it takes; none: no limit.")],
+    create: Create = False,
 ) -> None:
     """Limit how many living jobs a queue takes: an enqueue beyond it is refused, with exit code 6.
 
-    What is there already stays, and a redrive goes beyond it.
+    What is there already stays, and a redrive goes beyond it. Exit code 4 when there is no such queue.
     """
     limit = None if most == "none" else int(most) if most.isascii() and most.isdigit() else 0
     if limit == 0:
         raise InvalidInput(f"{cut(most, 40)!r} is no limit: give a whole number from 1 on, or none")
     async with ctx.wheel() as wheel:
+        if not create:
+            await known_queues(wheel, [queue])
         await wheel.set_cap(check_name(queue), limit)
     if ctx.json:
         ctx.out.value({"queue": queue, "cap": limit})
@@ -282,13 +286,17 @@ async def precise(
     ctx: Context,
     queue: QueueName,
     timing: Annotated[Timing, typer.Argument(metavar="on|off", help="Turn it on or off.")],
+    create: Create = False,
 ) -> None:
     """Start the jobs of a queue within a millisecond of their time: workers claim them a few ms ahead and hold them.
 
-    No job starts early. A job that is held counts as running: it cannot be cancelled or moved any more.
+    No job starts early. A job that is held counts as running: it cannot be cancelled or moved any more. Exit code 4 when
+    there is no such queue.
     """
     on = timing is Timing.ON
     async with ctx.wheel() as wheel:
+        if not create:
+            await known_queues(wheel, [queue])
         await wheel.set_precise(check_name(queue), on)
     if ctx.json:
         ctx.out.value({"queue": queue, "precise": on})

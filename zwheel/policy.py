@@ -69,6 +69,8 @@ class JobOptions(TypedDict, total=False):
     delay: Duration | None
     """Fire that long after the server takes it in."""
     id: str | None
+    """At most one living job of the queue has it. Of a queue with several shards that holds only for jobs without `dedup`:
+    the key decides in which shard a job is, and there another job may have the same id."""
     queue: str | None
     retries: int | None
     timeout: Duration | None

@@ -114,6 +114,9 @@ def test_a_queue_that_cannot_exist_is_a_usage_error(shell: Shell) -> None:
         ("queue", "pause", "q", "nope"),
         ("queue", "resume", "q", "nope"),
         ("queue", "purge", "nope", "--state", "done"),
+        ("queue", "cap", "nope", "5"),
+        ("queue", "cap", "nope", "none"),
+        ("queue", "precise", "nope", "on"),
         ("dead", "redrive", "--queue", "nope", "--yes"),
         ("dead", "purge", "--queue", "nope", "--yes"),
     ],
@@ -162,6 +165,13 @@ def test_a_queue_may_be_paused_before_its_first_job(shell: Shell, hand: Hand) ->
     assert hand.claim("new") == []
     shell.ok("queue", "resume", "new")
     assert hand.claim("new") == ["a"]
+
+
+def test_a_queue_may_be_limited_and_precise_before_its_first_job(shell: Shell) -> None:
+    assert shell.ok("queue", "cap", "new", "5", "--create").out == "new takes 5 living jobs at the most\n"
+    shell.ok("queue", "precise", "bids", "on", "--create")
+    shown = {info["queue"]: (info["cap"], info["precise"]) for info in shell.ok("queue", "ls", "--json").documents}
+    assert shown == {"new": (5, False), "bids": (None, True)}
 
 
 def test_of_many_known_queues_the_most_alike_are_named(shell: Shell) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -172,6 +173,10 @@ async def test_a_queue_is_made_once(wheel: Wheel, fresh: RedisServer) -> None:
     for wrong in (0, -1, 1025):
         with pytest.raises(InvalidInput, match="between 1 and 1,024"):
             await wheel.create_queue("new", shards=wrong)
+    odd: tuple[Any, ...] = ("4", True, 1.5, None)
+    for other in odd:
+        with pytest.raises(InvalidInput, match="is not a whole number"):
+            await wheel.create_queue("new", shards=other)
     for name in ("a/b", "orders/1of4", ""):
         with pytest.raises(InvalidName):
             await wheel.create_queue(name, shards=2)

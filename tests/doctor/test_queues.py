@@ -386,3 +386,14 @@ def test_large_bodies_are_held_against_the_records_that_ask_for_them(
     assert [f["repaired"] for f in mended.findings if "repaired" in f] == [1]
     assert sorted(client.hkeys(keys.bodies)) == [b"cut", b"whole"]
     assert doctor(url).code == 6, "what is gone cannot be brought back"
+
+
+def test_unserved_jobs_are_counted_over_all_shards_of_a_queue(fresh: RedisServer, doctor: Doctor) -> None:
+    with SyncWheel(fresh.url, namespace="zw") as wheel:
+        wheel.create_queue("orders", shards=3)
+        wheel.enqueue_many(wheel.new_job("mail.send", queue="orders", delay=3_600) for _ in range(30))
+    told = doctor(fresh.url)
+    assert (told.of("unserved")["queue"], told.of("unserved")["text"]) == (
+        "orders",
+        "30 jobs on its wheel, and no live worker serves it",
+    )

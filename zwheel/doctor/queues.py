@@ -6,6 +6,7 @@ one step, and only what it confirms is reported or mended.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -63,6 +64,10 @@ class Health:
     """How many wake-up tokens lie there, when they are too many."""
     offers: Offers = field(default_factory=Offers)
     """What is wrong in the notes of jobs that are offered to groups of workers."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """How many jobs of each task are on the wheel."""
+    held: int = 0
+    """How many jobs workers hold."""
 
     @property
     def to_mend(self) -> int:
@@ -74,15 +79,16 @@ class Health:
 
 def check_queue(
     session: Session, queue: str, *, buckets: Iterable[str] = (), groups: Iterable[str] = (), listed: bool = True,
-    progress: Progress | None = None,
+    others: Sequence[Health] | None = (), progress: Progress | None = None,
 ) -> Steps[Health]:  # fmt: skip
-    """Look at every job of a queue, in bounded pages.
+    """Look at every job of a queue or shard, in bounded pages.
 
-    buckets: days that have a bucket, in the index or not. groups: of workers that something is kept for.
+    buckets: days that have a bucket, in the index or not. groups: of workers that something is kept for. others: how the
+    other shards of the queue stand; None while they are still to be looked at: the last one tells of the queue's workers.
     """
     health = Health(queue, listed=listed)
     try:
-        yield from _check(session, session.keys(queue), health, buckets, groups, progress)
+        yield from _check(session, session.keys(queue), health, buckets, groups, others, progress)
     except BrokerRefused as error:
         cure = "see what the server says of them, and that no other program uses these names"
         health.findings.append(problem("places", f"its keys cannot be looked at: {error}", cure, queue))
@@ -108,7 +114,7 @@ def _as_allowed(keys: ShardKeys, health: Health, what: str, steps: Steps[T]) -> 
 
 def _check(
     session: Session, keys: ShardKeys, health: Health, buckets: Iterable[str], groups: Iterable[str],
-    progress: Progress | None,
+    others: Sequence[Health] | None, progress: Progress | None,
 ) -> Steps[None]:  # fmt: skip
     queue = health.queue
     say = health.findings.append
@@ -131,13 +137,17 @@ def _check(
             state = f"schema {SCHEMA}, {counted(suspects.jobs, 'job')}, each in its place" if schema else "not used yet"
             say(ok("places", state, queue))
         _tell_unreadable(health, suspects)
-    waiting = suspects.tasks if suspects is not None else {}
-    held = suspects.held if suspects is not None else 0
-    if keys.shard:
-        return  # Of its queue's workers and of the clock the first shard tells.
-    checked = check_workers(session, keys, waiting, held)
-    health.findings += (yield from _as_allowed(keys, health, "its workers", checked)) or []
-    health.findings += (yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))) or []
+    if suspects is not None:
+        health.waiting, health.held = dict(suspects.tasks), suspects.held
+    if others is not None:
+        shards = [*others, health]
+        waiting = sum((Counter(shard.waiting) for shard in shards), Counter[str]())
+        checked = check_workers(session, keys, waiting, sum(shard.held for shard in shards))
+        health.findings += (yield from _as_allowed(keys, health, "its workers", checked)) or []
+    if not keys.shard:  # Of the clock the first shard tells.
+        health.findings += (
+            yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))
+        ) or []
 
 
 def _check_meta(keys: ShardKeys, health: Health) -> Steps[str]:

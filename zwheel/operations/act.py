@@ -86,8 +86,8 @@ def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
     Raises: InvalidInput, QueueExists when it exists with another number; nothing was changed.
     """
     check_name(queue)
-    if not 1 <= count <= MOST_SHARDS:
-        raise InvalidInput(f"{count:,} shards: a queue has between 1 and {MOST_SHARDS:,}")
+    if not _is_whole(count) or not 1 <= count <= MOST_SHARDS:
+        raise InvalidInput(f"shards: {count!r} is not a whole number between 1 and {MOST_SHARDS:,}")
     listing = queues_key(session.namespace)
     made, raw = yield (("HSETNX", listing, queue, count), ("HGET", listing, queue))
     session.counts.pop(queue, None)
@@ -107,6 +107,11 @@ def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
             yield (("HSET", listing, queue, 1), ("HDEL", keys.meta, "shards"))
             raise QueueExists(queue, 1)
     session.counts[queue] = count
+
+
+def _is_whole(number: object) -> bool:
+    """Whether a caller's number is an int; True is none."""
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def pause(session: Session, queue: str) -> Steps[None]:
@@ -132,11 +137,11 @@ def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
 
     Each shard has its part of it, rounded up.
     """
+    if cap is not None and (not _is_whole(cap) or cap < 1):
+        raise InvalidInput(f"cap: {cap!r} is not a whole number from 1 on, or None")
     shards = yield from shards_of(session, queue)
     if cap is None:
         yield [("HDEL", session.keys(shard).meta, "cap") for shard in shards]
-    elif cap < 1:
-        raise InvalidInput(f"a cap of {cap} is not a positive number of jobs")
     else:
         yield from may_join(session, queue)
         yield [("HSET", session.keys(shard).meta, "cap", -(-cap // len(shards))) for shard in shards]
