@@ -39,6 +39,10 @@ def acl(
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", help="The user's name; else zwheel-ROLE.")
     ] = None,
+    fsynced: Annotated[
+        bool,
+        typer.Option("--fsynced", help="With what durable=fsynced takes; Redis before 7.2 refuses such rules."),
+    ] = False,
 ) -> None:
     """Print the least rules of a Redis user, as a command for redis-cli. Nothing is sent.
 
@@ -50,7 +54,7 @@ def acl(
     queues = [check_name(name) for name in dict.fromkeys(queue or ())]
     name = check_name(user or "zwheel-" + "-".join(dict.fromkeys(str(role) for role in roles)), "user name")
     kind = "" if settings.url is None else parse_url(settings.url).kind
-    found = rules(roles, settings.namespace, queues, kind)
+    found = rules(roles, settings.namespace, queues, kind, fsynced=fsynced)
     if ctx.json:
         ctx.out.value(
             {

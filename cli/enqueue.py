@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from zwheel.errors import InvalidInput
-from zwheel.job import DEFAULT_QUEUE, Enqueued
+from zwheel.errors import InvalidInput, NotDurable
+from zwheel.job import DEFAULT_QUEUE, Durability, Enqueued
 from zwheel.keys import check_job_id, check_name, check_task
 from zwheel.shell import SHELL_TASK, shell_kwargs
 
@@ -114,6 +114,14 @@ Within = Annotated[
 Headers = Annotated[
     list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A header beside the arguments.")
 ]
+Durable = Annotated[
+    str | None,
+    typer.Option(
+        "--durable",
+        metavar="LEVEL",
+        help="Return when the server has confirmed that: fsynced (on its disk) or replicated(N) (on N replicas); else exit 5.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show everything, send nothing.")]
 Wait = Annotated[
     str | None,
@@ -132,7 +140,7 @@ Jsonl = Annotated[
         "--jsonl",
         metavar="FILE",
         help="Enqueue a job for each line of a file, of stdin with -: an object with task and, as needed, args, "
-        "kwargs, in, at, queue, id, replace, retries, timeout, keep, unique, within, headers. Options given here are "
+        "kwargs, in, at, queue, id, replace, retries, timeout, keep, unique, within, headers, durable. Options given here are "
         "the defaults of all lines.",
     ),
 ]
@@ -168,6 +176,7 @@ async def enqueue(
     unique: Unique = None,
     within: Within = None,
     header: Headers = None,
+    durable: Durable = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     shell: ShellLine = None,
@@ -198,6 +207,7 @@ async def enqueue(
         "keep": duration(keep, "--keep"),
         "headers": headers(header) if header else None,
         "replace": replace or None,
+        "durable": None if durable is None else str(Durability.of(durable)),
     }
     if jsonl is not None:
         own = {"TASK": task, "--id": job_id, "--unique": unique, "--wait": wait, "--shell": shell}
@@ -260,15 +270,21 @@ async def _enqueue_one(
         if strict:
             found, held = await standing(wheel, queue, call.task, call.command)
             say(ctx, found, strict=True)
-        answer = await wheel.enqueue(call.task, args=call.args, kwargs=call.kwargs, **options)
+        lacking: NotDurable | None = None
+        try:
+            answer = await wheel.enqueue(call.task, args=call.args, kwargs=call.kwargs, **options)
+        except NotDurable as error:
+            answer, lacking = error.answers[0], error
         if not answer.existed:
             ctx.done = f"job {answer.job_id} was stored in queue {answer.queue}"
         if not strict:
             found, held = await standing(wheel, answer.queue, call.task, call.command)
         if held:
             ctx.out.note(f"note: {held}")
-        if wait is None or not ctx.json:
+        if wait is None or lacking or not ctx.json:
             _announce(ctx, answer, options, call.command, [] if answer.existed else found)
+        if lacking:
+            raise lacking
         if wait is not None:
             ctx.out.flush()
             code = ended(ctx, await wheel.wait(answer.job_id, answer.queue, timeout=limit))
@@ -292,7 +308,8 @@ def _announce(
     fires = f"fires {moment(ctx, answer.fire_at_ms)}"
     if not answer.existed:
         place = " in the place of the job that had ended" if answer.replaced else ""
-        ctx.out.line(f"{answer.job_id} enqueued in {answer.queue}{place}, {fires}{_runs(command)}")
+        safely = "" if answer.receipt is None else f", {answer.receipt}"
+        ctx.out.line(f"{answer.job_id} enqueued in {answer.queue}{place}, {fires}{safely}{_runs(command)}")
     elif answer.job_id == options["id"]:
         ctx.out.line(f"{answer.job_id} exists in {answer.queue}: {answer.state}, {fires}; nothing was changed")
     else:

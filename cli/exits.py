@@ -12,6 +12,7 @@ from zwheel.errors import (
     InvalidInput,
     JobNotFound,
     LeaseLost,
+    NotDurable,
     OutcomeUnknown,
     QueueExists,
     QueueFull,
@@ -37,7 +38,7 @@ class ExitCode(IntEnum):
     """Redis did not answer: not reachable, or no answer arrived to what was sent."""
     NOT_FOUND = 4
     PARTLY = 5
-    """A bulk command did some of its work; the rest is listed."""
+    """A bulk command did some of its work; the rest is listed. Or a job was stored, and not confirmed as `--durable` asks."""
     REFUSED = 6
     """Wrong state, an id that has a job, a held unique key, a full queue, a missing `--yes`, permissions, a read-only server, a record that
     cannot be read."""
@@ -68,6 +69,7 @@ _BY_ERROR: tuple[tuple[type[ZwheelError], ExitCode], ...] = (
     (QueueExists, ExitCode.REFUSED),
     (QueueFull, ExitCode.REFUSED),
     (LeaseLost, ExitCode.REFUSED),
+    (NotDurable, ExitCode.PARTLY),
     (BrokerError, ExitCode.REFUSED),
     (UndecodableJob, ExitCode.REFUSED),
 )

@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zwheel.errors import BrokerError, BrokerUnavailable, InvalidInput, OutcomeUnknown, QueueFull, ZwheelError
+from zwheel.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    InvalidInput,
+    NotDurable,
+    OutcomeUnknown,
+    QueueFull,
+    ZwheelError,
+)
 from zwheel.keys import check_task
 
 from .context import Context, Refused
@@ -55,6 +63,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "unique": (str, "a text"),
     "within": (str, 'a duration such as "10m"'),
     "headers": (dict, "an object of texts"),
+    "durable": (str, "fsynced or replicated(N)"),
     "replace": (bool, "true or false"),
 }
 
@@ -66,6 +75,8 @@ class Tally:
     enqueued: int = 0
     existed: int = 0
     failed: int = 0
+    unconfirmed: int = 0
+    """Lines that were answered, and not confirmed as safely stored as was asked."""
     last_line: int = 0
     """The number of the last line that was dealt with: what follows was not sent."""
 
@@ -263,6 +274,10 @@ class Feed:
             elif not full:
                 raise
             return
+        except NotDurable as error:
+            answers = error.answers
+            self.tally.unconfirmed += len(batch)
+            self._ctx.out.error(str(error), kind=type(error).__name__)
         for line, answer in zip(batch, answers, strict=True):
             mine = answer.job_id == line.job.id and not line.own_id
             if answer.existed and not mine:
@@ -339,7 +354,7 @@ async def feed(ctx: Context, path: str, defaults: Mapping[str, Any], *, dry_run:
     _summary(ctx, stream.tally, asyncio.get_running_loop().time() - started, whole=not got, dry_run=dry_run)
     if got:
         raise ctx.fail(got[0])
-    if stream.tally.failed:
+    if stream.tally.failed or stream.tally.unconfirmed:
         raise ctx.fail(ExitCode.PARTLY)
     if stream.tally.existed and not stream.tally.enqueued:
         ctx.out.error(
@@ -352,6 +367,8 @@ async def feed(ctx: Context, path: str, defaults: Mapping[str, Any], *, dry_run:
 def _summary(ctx: Context, tally: Tally, seconds: float, *, whole: bool, dry_run: bool = False) -> None:
     if ctx.json:
         counts = {"enqueued": tally.enqueued, "existed": tally.existed, "failed": tally.failed}
+        if tally.unconfirmed:
+            counts["unconfirmed"] = tally.unconfirmed
         summary = {**counts, "last_line": tally.last_line, "whole": whole, "seconds": round(seconds, 3)}
         if not ctx.quiet:
             ctx.out.tell_json({"summary": summary})
@@ -359,6 +376,8 @@ def _summary(ctx: Context, tally: Tally, seconds: float, *, whole: bool, dry_run
     counted = [f"{tally.enqueued:,} {'checked, nothing sent' if dry_run else 'enqueued'}"]
     if tally.existed:
         counted.append(f"{tally.existed:,} existed")
+    if tally.unconfirmed:
+        counted.append(f"{tally.unconfirmed:,} not confirmed as durable")
     if tally.failed:
         counted.append(f"{tally.failed:,} failed")
     rate = f" ({tally.jobs / seconds:,.0f} a second)" if tally.jobs >= 1000 and seconds > 0 else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from zwheel.errors import UndecodableJob
-from zwheel.job import Enqueued, Failure, Job, JobState
+from zwheel.job import Durability, Enqueued, Failure, Job, JobState
 from zwheel.outside import Unreadable, cut
 from zwheel.times import MAX_MS, to_datetime
 
@@ -219,7 +219,12 @@ def enqueued_document(answer: Enqueued) -> dict[str, Any]:
         "fire_at": iso(answer.fire_at_ms),
         "fire_at_ms": answer.fire_at_ms,
         **({"replaced": True} if answer.replaced else {}),
+        **({"receipt": _receipt(answer.receipt)} if answer.receipt is not None else {}),
     }
+
+
+def _receipt(receipt: Durability) -> dict[str, Any]:
+    return {"replicas": receipt.replicas, "fsynced": receipt.fsynced}
 
 
 def state_of(job: Job, now: int) -> Cell:

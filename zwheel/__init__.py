@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         InvalidTime,
         JobNotFound,
         LeaseLost,
+        NotDurable,
         OutcomeUnknown,
         PayloadError,
         PayloadTooLarge,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         ZwheelError,
     )
     from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
-    from zwheel.job import CancelOutcome, Enqueued, Failure, Job, JobState, Reason, RescheduleOutcome
+    from zwheel.job import CancelOutcome, Durability, Enqueued, Failure, Job, JobState, Reason, RescheduleOutcome
     from zwheel.operations.schedules import SyncReport
     from zwheel.payload.codec import Cipher, Codec
     from zwheel.retry import Backoff, Discard, Retry
@@ -70,6 +71,7 @@ _HOME = {
         "InvalidTime",
         "JobNotFound",
         "LeaseLost",
+        "NotDurable",
         "OutcomeUnknown",
         "PayloadError",
         "PayloadTooLarge",
@@ -85,7 +87,16 @@ _HOME = {
         "ZwheelError",
     ],
     "zwheel.info": ["DayInfo", "QueueInfo", "WorkerInfo", "WorkerState"],
-    "zwheel.job": ["CancelOutcome", "Enqueued", "Failure", "Job", "JobState", "Reason", "RescheduleOutcome"],
+    "zwheel.job": [
+        "CancelOutcome",
+        "Durability",
+        "Enqueued",
+        "Failure",
+        "Job",
+        "JobState",
+        "Reason",
+        "RescheduleOutcome",
+    ],
     "zwheel.retry": ["Backoff", "Discard", "Retry"],
     "zwheel.operations.schedules": ["SyncReport"],
     "zwheel.schedules.calendars": ["Calendar"],
@@ -115,6 +126,7 @@ __all__ = [
     "DayInfo",
     "Definition",
     "Discard",
+    "Durability",
     "EmbeddedServerError",
     "Enqueued",
     "Every",
@@ -128,6 +140,7 @@ __all__ = [
     "JobState",
     "LeaseLost",
     "NewJob",
+    "NotDurable",
     "OutcomeUnknown",
     "Past",
     "PayloadError",

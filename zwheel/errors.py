@@ -17,6 +17,7 @@ ZwheelError
 │   ├── BrokerRefused       authentication, permissions, a read-only replica, an unsupported server
 │   └── SchemaMismatch      the keys were written by an incompatible version, or vanished under a running worker
 ├── QueueFull               the queue reached its length cap
+├── NotDurable              the job is stored, and how safely it was to be stored was not confirmed in time
 ├── LeaseLost               the claim is no longer valid: another worker may hold the job
 ├── JobNotFound             no such job
 ├── ScheduleNotFound        no such schedule
@@ -27,6 +28,9 @@ ZwheelError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from zwheel.plain import counted, cut, escape
 
@@ -154,6 +158,24 @@ class QueueExists(ZwheelError):
         super().__init__(f"queue {queue!r} exists already, with {counted(shards, 'shard')}")
         self.queue = queue
         self.shards = shards
+
+
+class NotDurable(ZwheelError):
+    """Jobs are stored, and the server did not confirm in time that they are stored as safely as was asked (`durable`).
+
+    Nothing is lost so far, and nothing is taken back. To enqueue such a job again with the same id is as safe as after
+    OutcomeUnknown: it makes no second job, and asks the server once more.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.answers = list(answers)
+        """The answers (`Enqueued`) to all jobs of the call, or of its chunk; `receipt` says what was reached."""
+
+    @property
+    def job_id(self) -> str:
+        """The id of the job, or of the first job of the chunk."""
+        return str(self.answers[0].job_id)
 
 
 class LeaseLost(ZwheelError):

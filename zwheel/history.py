@@ -21,6 +21,7 @@ from typing import Any
 from zwheel.calls.call import UNCHANGED, Call, clock_us
 from zwheel.calls.session import Session
 from zwheel.calls.traces import request_of
+from zwheel.calls.waits import WAITS, reached
 from zwheel.errors import (
     BrokerFull,
     BrokerRefused,
@@ -35,8 +36,6 @@ from zwheel.keys import TAG, shard_named
 #: The environment variable that names the directory, and the one that asks for an fsync after each handler's line.
 VARIABLE = "ZWHEEL_HISTORY"
 FSYNC_VARIABLE = "ZWHEEL_HISTORY_FSYNC"
-#: How durable an enqueue that was answered is: in the memory of the server.
-RECEIPT = "memory"
 
 _TAG = re.compile(f"{TAG}:")
 #: Events of a worker that last from one time to another, monotonic seconds, and the words for them in a history.
@@ -150,10 +149,11 @@ class Recorder:
 class Span:
     """The changes of one round trip, under way."""
 
-    __slots__ = ("_changes", "_recorder")
+    __slots__ = ("_changes", "_commands", "_recorder")
 
     def __init__(self, recorder: Recorder, commands: Sequence[Call | tuple[Any, ...]]) -> None:
         self._recorder = recorder
+        self._commands = commands
         self._changes: list[tuple[int, int, Call | tuple[Any, ...], dict[str, Any]]] = []
         lines = []
         stamps: dict[str, int] = {}
@@ -185,6 +185,8 @@ class Span:
             if error is not None and _is_missing(reply):
                 reply = error
             phase, told = _outcome(command, reply)
+            if common["op"] == "enqueue" and told.get("word") == "ok":
+                told |= _receipt(told["args"], self._commands, replies)
             lines.append(self._recorder._line(seq, common["op"], phase) | common | told | stamps)
         if lines:
             self._recorder._history.write(lines)
@@ -234,9 +236,17 @@ def _outcome(command: Call | tuple[Any, ...], reply: Any) -> tuple[str, dict[str
         return "ok", {"args": {}, "jobs": []}
     told = command.trace(reply)
     facts: dict[str, Any] = {"word": told.word, "redis_us": clock_us(reply), "args": told.args, "jobs": told.jobs}
-    if command.script.name == "enqueue" and told.word == "ok":
-        facts["receipt"] = RECEIPT
     return ("fail" if told.word in UNCHANGED else "ok"), facts
+
+
+def _receipt(args: dict[str, Any], commands: Sequence[Any], replies: Sequence[Any]) -> dict[str, Any]:
+    """How safely an enqueue was stored, and what the server answered to who waited for that."""
+    answers = {
+        command[0].lower(): reply if command[0] == "WAIT" else reply[0]
+        for command, reply in zip(commands, replies, strict=True)
+        if command[0] in WAITS and not isinstance(reply, BaseException)
+    }
+    return {"receipt": str(reached(commands, replies)), "args": args | answers}
 
 
 def _known_undone(error: BaseException) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
+from zwheel.errors import InvalidInput
 from zwheel.times import to_datetime
 
 JobId = NewType("JobId", str)
@@ -150,6 +152,42 @@ class Job:
         return str(self.failures[-1].reason) if self.failures else None
 
 
+_DURABLE = re.compile(r"memory|fsynced|replicated\(([1-9]\d?)\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durability:
+    """How safely a job is stored: what an enqueue asks for, and what its server confirmed."""
+
+    replicas: int = 0
+    """How many replicas have it, in memory."""
+    fsynced: bool = False
+    """Whether it is on the disk of the server that took it, in its append-only file."""
+
+    @classmethod
+    def of(cls, text: str) -> Durability:
+        """Read `memory`, `fsynced` or `replicated(N)`. Raises: InvalidInput."""
+        found = _DURABLE.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise InvalidInput(f"durable: {text!r} is none of memory, fsynced and replicated(N) with N from 1 to 99")
+        return cls(replicas=int(found[1] or 0), fsynced=text == "fsynced")
+
+    def __bool__(self) -> bool:
+        return self.fsynced or self.replicas > 0
+
+    def __or__(self, other: Durability) -> Durability:
+        """What satisfies both."""
+        return Durability(replicas=max(self.replicas, other.replicas), fsynced=self.fsynced or other.fsynced)
+
+    def covers(self, asked: Durability) -> bool:
+        """Whether it is at least as much as was asked for."""
+        return self | asked == self
+
+    def __str__(self) -> str:
+        words = ["fsynced"] if self.fsynced else []
+        return ", ".join([*words, f"replicated({self.replicas})"] if self.replicas else words) or "memory"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueued:
     """The answer to an enqueue: which job now stands for it."""
@@ -165,6 +203,8 @@ class Enqueued:
     """When it is (or was) due, ms since the epoch."""
     replaced: bool = False
     """Whether an ended job of this id gave way to it: a cancelled job, or with `replace` a job that was done or dead."""
+    receipt: Durability | None = None
+    """How safely the job is stored, as the server confirmed it; None: nobody asked (`durable`)."""
 
     @property
     def fire_at(self) -> datetime:

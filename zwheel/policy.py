@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypedDict, Unpack
 
 from zwheel.errors import InvalidInput, InvalidTime
-from zwheel.job import DEFAULT_QUEUE, QueueName
+from zwheel.job import DEFAULT_QUEUE, Durability, QueueName
 from zwheel.keys import check_name
 from zwheel.record import MAX_ATTEMPTS
 from zwheel.retry import Backoff
@@ -41,6 +41,8 @@ class TaskPolicy:
     """Exceptions after which no attempt follows."""
     process: bool = False
     """Run in a process of its own instead of a thread; for functions that hold the CPU."""
+    durable: Durability | None = None
+    """How safely a job is to be stored before its enqueue returns; None: as the wheel is set. Known where the code is."""
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -59,6 +61,8 @@ class PolicyOptions(TypedDict, total=False):
     """Exceptions after which the job is dead at once."""
     process: bool
     """Run the function in a process of its own."""
+    durable: str | None
+    """How safely a job is to be stored before its enqueue returns; who enqueues by name says it himself."""
 
 
 class JobOptions(TypedDict, total=False):
@@ -80,6 +84,8 @@ class JobOptions(TypedDict, total=False):
     within: Duration | None
     """Hold the dedup key for at least that long, also when the job ended before."""
     headers: Mapping[str, str] | None
+    durable: str | None
+    """How safely it is to be stored before the answer: `fsynced`, `replicated(N)` or `memory`."""
     replace: bool | None
     """Whether a done or dead job of the same id gives way to this one; a cancelled one always does."""
 
@@ -134,7 +140,7 @@ def make_policy(**options: Unpack[PolicyOptions]) -> TaskPolicy:
     process = options.get("process", False)
     if not isinstance(process, bool):
         raise InvalidInput(f"process: {process!r} is neither True nor False")
-    timeout, keep = options.get("timeout"), options.get("keep")
+    timeout, keep, durable = options.get("timeout"), options.get("keep"), options.get("durable")
     return TaskPolicy(
         queue=QueueName(check_name(options.get("queue", DEFAULT_QUEUE))),
         retries=retries,
@@ -143,4 +149,5 @@ def make_policy(**options: Unpack[PolicyOptions]) -> TaskPolicy:
         backoff=backoff or Backoff(),
         give_up_on=gives_up,
         process=process,
+        durable=None if durable is None else Durability.of(durable),
     )

@@ -3,6 +3,8 @@
 local function replay(key, request)
   local saved = redis.call('GET', key)
   if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then
+    -- A WAIT behind a repeat waits for the last write of its own connection: there has to be one.
+    redis.call('SET', key, saved, 'EX', 300)
     return string.sub(saved, #request + 2)
   end
   -- A request that a later one of its lane overtook was answered long ago, or given up: nobody waits for it any more.

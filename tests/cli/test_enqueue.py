@@ -167,6 +167,7 @@ def test_a_dry_run_needs_no_server_and_sends_nothing(bare: Shell) -> None:
         (("--jsonl", "-", "--wait"), "--wait belongs to one job"),
         (("t", "--tz", "Mars/Olympus"), "--tz: 'Mars/Olympus' is not the name of a time zone"),
         (("t", "--redis-timeout", "0s"), "--redis-timeout must be longer than nothing"),
+        (("t", "--durable", "disk"), "'disk' is none of memory, fsynced and replicated(N)"),
         (("t", "--nonsense"), "No such option: --nonsense"),
     ],
 )
@@ -272,3 +273,23 @@ def test_shared_options_stand_before_and_after_the_command(shell: Shell) -> None
 def test_what_stands_nearer_to_the_command_wins(shell: Shell) -> None:
     shell.ok("-n", "one", "enqueue", "t", "-n", "zw")
     assert json.loads(shell.ok("queue", "ls", "--json").out)["scheduled"] == 1
+
+
+def test_a_job_that_is_not_confirmed_is_told_with_its_receipt(shell: Shell, tmp_path: Path) -> None:
+    asked = ("enqueue", "t", "--durable", "replicated(9)", "--redis-timeout", "2s")
+    done = shell(*asked, "--id", "a")
+    assert (done.code, done.out.splitlines()[0].split(" in ")[0]) == (5, "a enqueued")
+    assert "job a of queue default: stored, but not confirmed as replicated(9) in time, only as memory" in done.said
+    told = shell(*asked, "--id", "b", "--json")
+    assert (told.code, told.document["existed"], told.document["receipt"]) == (
+        5,
+        False,
+        {"replicas": 0, "fsynced": False},
+    )
+    assert told.errors[0]["kind"] == "NotDurable"
+    file = tmp_path / "jobs"
+    file.write_text('{"task": "t", "id": "c", "durable": "replicated(9)"}\n{"task": "t", "id": "d", "queue": "e"}\n')
+    done = shell("enqueue", "--jsonl", str(file), "--redis-timeout", "2s")
+    assert done.code == 5
+    assert "2 enqueued, 2 not confirmed as durable" in done.out
+    assert {job["id"] for job in shell.ok("job", "ls", "--json").documents} == {"a", "b", "c", "d"}

@@ -132,6 +132,7 @@ def test_errors_with_fields_have_theirs_too() -> None:
     assert exit_code(PayloadTooLarge(2, 1)) == 2
     assert exit_code(zwheel.errors.QueueFull("q", 1)) == 6
     assert exit_code(zwheel.errors.LeaseLost("a", 1)) == 6
+    assert exit_code(zwheel.errors.NotDurable("stored", [])) == 5
     assert exit_code(zwheel.errors.JobNotFound("a")) == 4
     assert exit_code(zwheel.errors.ScheduleNotFound("a")) == 4
     assert exit_code(zwheel.errors.ScheduleExists("a", "q")) == 6
@@ -202,7 +203,7 @@ def test_output_that_the_encoding_cannot_hold_is_escaped(shell: Shell) -> None:
 
 def test_every_error_class_is_mapped_on_purpose() -> None:
     """A new class of error must be given its code in the table above."""
-    known = {"LeaseLost", "JobNotFound", "QueueExists", "QueueFull", "PayloadTooLarge"}
+    known = {"LeaseLost", "NotDurable", "JobNotFound", "QueueExists", "QueueFull", "PayloadTooLarge"}
     known |= {"ScheduleExists", "ScheduleNotFound", "ScheduleChanged"}
     (marker,) = [mark for mark in test_each_error_has_its_exit_code.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     known |= {name for name, _ in marker.args[1]}

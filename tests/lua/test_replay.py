@@ -42,3 +42,12 @@ def test_a_job_that_could_not_be_moved_is_not_moved_by_a_late_copy(shard: Shard)
     shard.put({"jobs": {"a": record()}, f"wheel:{TODAY}": {"a": NOW}})
     assert shard.run(call) == told
     assert shard.keyspace()["jobs"] == {"a": record()}
+
+
+def test_a_repeat_writes_so_that_a_wait_behind_it_waits(shard: Shard) -> None:
+    """A WAIT on a connection that wrote nothing is over at once."""
+    call = cancel(KEYS, ["nobody"], day=TODAY, lane=LANE)
+    told = shard.run(call)
+    shard.client.expire(LANE.key(KEYS), 5)
+    assert shard.run(call)[2:] == told[2:]
+    assert shard.client.ttl(LANE.key(KEYS)) > 5

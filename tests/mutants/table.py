@@ -120,6 +120,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # Repeats.
     _mutant("a repeat is done again", "include/replay.lua", "if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then",
             "if false then", "settle", "enqueue"),
+    _mutant("a repeat writes nothing", "include/replay.lua", "    redis.call('SET', key, saved, 'EX', 300)\n", "", "replay", first="tables"),
     _mutant("any request is a repeat", "include/replay.lua", "if saved and string.sub(saved, 1, #request + 1) == request .. ' ' then",
             "if saved then", "settle"),
     _mutant("enqueue writes over an id", "enqueue.lua", "local record = seen[id] or here[i]", "local record = seen[id]"),

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from zwheel.broker.acl import NEEDS, Role, commands, commands_of, patterns, rules
+from zwheel.broker.acl import FSYNCED, NEEDS, Role, commands, commands_of, patterns, rules
 from zwheel.calls.scripts import NAMES
 
 from .tree import ROOT
 
 #: The modules that send plain commands for a role. A module that sends one and stands nowhere here fails the test.
 MODULES: dict[Role, tuple[str, ...]] = {
-    Role.PRODUCER: ("zwheel/operations/shards.py", "zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
+    Role.PRODUCER: ("zwheel/operations/shards.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
     Role.WORKER: (
         "zwheel/operations/shards.py", "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/aside.py", "workers/renewer.py", "workers/poller.py", "workers/ear.py", "workers/looks.py",
         "workers/peers.py", "workers/newcomer.py",
@@ -27,7 +27,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
         "zwheel/verify/snapshot.py",
     ),
     Role.OPERATOR: (
-        "zwheel/operations/act.py", "zwheel/operations/shards.py", "zwheel/operations/schedules.py", "zwheel/operations/past.py", "zwheel/operations/produce.py",
+        "zwheel/operations/act.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/shards.py", "zwheel/operations/schedules.py", "zwheel/operations/past.py", "zwheel/operations/produce.py",
         "zwheel/operations/listing.py",
         "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
     ),
@@ -43,8 +43,11 @@ BESIDES: dict[Role, frozenset[str]] = {
     Role.WORKER: frozenset({"blpop", "hget"}),
     Role.DOCTOR: frozenset({"hgetall", "zrange"}),
 }
-#: Optional for a worker: a server that does not tell its settings is warned about.
-OPTIONAL = {Role.WORKER: frozenset({"config|get"})}
+#: Optional for a worker: a server that does not tell its settings is warned about. For who enqueues: an option of `acl`.
+OPTIONAL = {
+    Role.WORKER: frozenset({"config|get"}),
+    **dict.fromkeys((Role.PRODUCER, Role.OPERATOR), frozenset({FSYNCED})),
+}
 #: They are carried by everything that sends scripts, or are no part of a role: verifying a history is a test's work.
 SHARED = {
     "zwheel/broker/store.py", "zwheel/operations/rights.py", "zwheel/broker/acl.py", "zwheel/embedded/server.py", "zwheel/calls/call.py",
@@ -55,7 +58,7 @@ WORDS = {
     "ACL", "BLPOP", "CONFIG", "DEL", "EVALSHA", "EXISTS", "EXPIRE", "GET", "GETDEL", "HDEL", "HEXISTS", "HGET", "HGETALL",
     "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET", "HSETNX", "HSTRLEN", "HVALS", "INCR", "INFO", "KEYS", "LLEN",
     "LPOP", "LPUSH", "LRANGE", "LREM", "LTRIM", "MEMORY", "PING", "PTTL", "PUBLISH", "RPOP", "RPUSH", "SADD", "SCAN",
-    "SCARD", "SCRIPT", "SET", "SETNX", "SMEMBERS", "SREM", "SUBSCRIBE", "TIME", "TTL", "TYPE", "UNLINK", "WAIT", "ZADD",
+    "SCARD", "SCRIPT", "SET", "SETNX", "SMEMBERS", "SREM", "SUBSCRIBE", "TIME", "TTL", "TYPE", "UNLINK", "WAIT", "WAITAOF", "ZADD",
     "ZCARD", "ZCOUNT", "ZMSCORE", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREVRANGE", "ZSCAN", "ZSCORE",
 }  # fmt: skip
 SUBCOMMANDS = {("CONFIG", "GET"), ("ACL", "WHOAMI"), ("ACL", "GETUSER"), ("SCRIPT", "LOAD")}

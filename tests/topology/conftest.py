@@ -37,3 +37,12 @@ def group() -> Iterator[SentinelGroup]:
     assert binary is not None
     with SentinelGroup(binary) as made:
         yield made
+
+
+@pytest.fixture
+def own() -> Iterator[Cluster]:
+    """A cluster of the test's own."""
+    binary = binary_of("redis") or binary_of("valkey")
+    assert binary is not None
+    with Cluster(binary) as made:
+        yield made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,6 @@ QUEUES = ("a", "b", "c", "d", "g", "j")
 
 def slot(queue: str) -> int:
     return slot_of(ShardKeys.of("zw", queue).tag)
-
-
-@pytest.fixture
-def own() -> Iterator[Cluster]:
-    """A cluster of the test's own."""
-    binary = binary_of("redis") or binary_of("valkey")
-    assert binary is not None
-    with Cluster(binary) as made:
-        yield made
 
 
 async def told(url: str, kind: type[Exception], words: str) -> None:

@@ -30,7 +30,7 @@ async def test_the_printed_rules_are_enough_on_a_cluster(cluster: Cluster) -> No
     queues = ("a", "c", "g")
     async with Wheel(await made(cluster.url, cluster.nodes, "producer")) as producer:
         for queue in queues:
-            await producer.enqueue("work", queue=queue, keep=60)
+            await producer.enqueue("work", queue=queue, keep=60, durable="replicated(1)")
     jobs = {}
     async with Wheel(await made(cluster.url, cluster.nodes, "reader")) as reader:
         for queue in queues:
@@ -52,7 +52,7 @@ async def test_the_printed_rules_are_enough_on_a_cluster(cluster: Cluster) -> No
 async def test_the_printed_rules_are_enough_behind_sentinels(group: SentinelGroup) -> None:
     url = await made(group.url, group.servers, "producer")
     async with Wheel(url) as producer:
-        await producer.enqueue("work")
+        await producer.enqueue("work", durable="replicated(2)")
     # Without the right to ask, a server is believed.
     with group.primary.client() as client:
         client.execute_command("ACL", "SETUSER", "producer", "-role")

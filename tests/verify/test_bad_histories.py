@@ -277,6 +277,24 @@ def receipt_without_an_answer(book: Book) -> None:
     book.enqueue("a", fire=60_000, receipt="fsynced")
 
 
+def on_a_replica_and_lost_with_the_primary(book: Book) -> None:
+    book.enqueue("a", 100, fire=60_000, receipt="replicated(1)", args={"wait": 1})
+    book.fault("failover", 50, 200, replicas=1)
+    book.snapshot(5_000)
+
+
+def gone_while_another_queue_lost_writes(book: Book) -> None:
+    book.enqueue("a", 100, fire=60_000)
+    book.fault("failover", 50, 200, queues=["other"])
+    book.snapshot(5_000)
+
+
+def on_the_disk_and_lost_with_the_memory(book: Book) -> None:
+    book.enqueue("a", 100, fire=60_000, receipt="fsynced", args={"waitaof": 1})
+    book.fault("loss", 50, 200)
+    book.snapshot(5_000)
+
+
 def late_recovery(book: Book) -> None:
     book.enqueue("a")
     book.claim("a", 10)
@@ -426,8 +444,11 @@ BAD: dict[str, Bad] = {
     "unknown key": ({"I20"}, 1, unknown_key),
     "key for ever": ({"I20"}, 1, key_for_ever),
     "key that goes": ({"I20"}, 1, key_that_goes),
-    "false receipt": ({"I21"}, 1, false_receipt),
-    "receipt without an answer": ({"I21"}, 1, receipt_without_an_answer),
+    "false receipt": ({"I21"}, 2, false_receipt),
+    "receipt without an answer": ({"I21"}, 2, receipt_without_an_answer),
+    "on a replica and lost with the primary": ({"I21"}, 2, on_a_replica_and_lost_with_the_primary),
+    "gone while another queue lost writes": ({"I1"}, 2, gone_while_another_queue_lost_writes),
+    "on the disk and lost with the memory": ({"I21"}, 2, on_the_disk_and_lost_with_the_memory),
     "late recovery": ({"I23"}, 2, late_recovery),
     "never recovered": ({"I23"}, 2, never_recovered),
     "late": ({"I24"}, 1, late),

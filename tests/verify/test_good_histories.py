@@ -325,8 +325,33 @@ def buried_with_a_reason(book: Book) -> None:
 
 
 def kept_promise_of_a_receipt(book: Book) -> None:
-    book.enqueue("a", fire=60_000, receipt="replicated(2)", args={"wait": 2})
+    book.enqueue("a", 100, fire=60_000, receipt="replicated(2)", args={"wait": 2})
+    book.fault("failover", 50, 200, replicas=2)
     book.snapshot(5_000, {"a": on_wheel(60_000)})
+
+
+def lost_beyond_what_its_receipt_stands_for(book: Book) -> None:
+    """On one replica of two, on a replica when the file was cut, on the disk when another node took over."""
+    book.enqueue("a", 100, fire=60_000, receipt="replicated(1)", args={"wait": 1})
+    book.fault("failover", 50, 200, replicas=2)
+    book.enqueue("b", 300, fire=60_000, receipt="replicated(1)", args={"wait": 1})
+    book.fault("aof_cut", 250, 400)
+    book.enqueue("c", 500, fire=60_000, receipt="fsynced", args={"waitaof": 1})
+    book.fault("failover", 450, 600, replicas=1)
+    book.snapshot(5_000)
+
+
+def lost_in_its_own_queue(book: Book) -> None:
+    book.enqueue("a", 100, fire=60_000)
+    book.fault("failover", 50, 200, replicas=1, queues=["q"])
+    book.snapshot(5_000)
+
+
+def ended_although_it_had_a_receipt(book: Book) -> None:
+    book.enqueue("a", 100, receipt="replicated(1)", args={"wait": 1})
+    book.fault("failover", 50, 200, replicas=1)
+    book.run("a", 500, fire=100)
+    book.snapshot(5_000)
 
 
 def scheduled(book: Book) -> None:
@@ -399,7 +424,8 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_a_worker_that_gets_no_answer, waits_for_a_worker_that_stepped_down_since_it_had_no_room,
     waits_for_a_worker_whose_claim_hangs, waits_for_a_worker_that_died, waits_for_one_that_listens_since_two_are_dead,
     waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full, buried_with_a_reason,
-    kept_promise_of_a_receipt, scheduled, changed_anew_after_a_loss, waited_through_an_edit,
+    kept_promise_of_a_receipt, lost_beyond_what_its_receipt_stands_for, lost_in_its_own_queue, ended_although_it_had_a_receipt,
+    scheduled, changed_anew_after_a_loss, waited_through_an_edit,
     taken_off_by_a_pause_and_before_the_new_start, advanced_without_an_answer,
 )  # fmt: skip
 

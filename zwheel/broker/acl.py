@@ -56,7 +56,9 @@ _READS = frozenset(
 )  # fmt: skip
 
 NEEDS: dict[Role, Needs] = {
-    Role.PRODUCER: Needs(scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set"}), queues="RW"),
+    Role.PRODUCER: Needs(
+        scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set", "wait"}), queues="RW"
+    ),
     Role.WORKER: Needs(
         scripts=(
             "claim", "step_down", "settle", "offer", "extend", "reap", "prune",
@@ -73,7 +75,7 @@ NEEDS: dict[Role, Needs] = {
     Role.READER: Needs(scripts=(), plain=_READS | {"hstrlen", "llen", "pttl", "scan", "type"}, queues="R"),
     Role.OPERATOR: Needs(
         scripts=("enqueue", "cancel", "reschedule", "redrive", "purge", "define"),
-        plain=_READS | {"del", "exists", "get", "hdel", "hexists", "hset", "hsetnx", "rpush", "set"},
+        plain=_READS | {"del", "exists", "get", "hdel", "hexists", "hset", "hsetnx", "rpush", "set", "wait"},
         queues="RW",
     ),
     Role.DOCTOR: Needs(
@@ -89,6 +91,8 @@ NEEDS: dict[Role, Needs] = {
 }  # fmt: skip
 
 
+#: What `durable="fsynced"` takes. Redis before 7.2 refuses all rules of a user when one names it.
+FSYNCED = "waitaof"
 #: What finding the server takes, for every role, by the kind of the address.
 WAY = {"cluster": frozenset({"asking", "cluster|slots"}), "sentinel": frozenset({"role"})}
 
@@ -134,13 +138,20 @@ def patterns(role: Role, namespace: str, queues: Sequence[str]) -> list[str]:
     return found
 
 
-def rules(roles: Iterable[Role], namespace: str, queues: Sequence[str], kind: str = "") -> list[str]:
+def rules(
+    roles: Iterable[Role], namespace: str, queues: Sequence[str], kind: str = "", *, fsynced: bool = False
+) -> list[str]:
     """The least rules of a user with these roles, ready for `ACL SETUSER`. Raises: InvalidName.
 
     The user's former rights end, its password and whether it is on stay. kind: that of the address, as in `Address`.
+    fsynced: the server is 7.2 or newer, and who enqueues may ask whether a job is on its disk.
     """
     chosen = list(dict.fromkeys(roles))
-    allowed = sorted({command for role in chosen for command in commands(role)} | WAY.get(kind, frozenset()))
+    allowed = sorted(
+        {command for role in chosen for command in commands(role)}
+        | WAY.get(kind, frozenset())
+        | ({FSYNCED} if fsynced else set())
+    )
     keys = dict.fromkeys(pattern for role in chosen for pattern in patterns(role, namespace, queues))
     # A key with the right to read and write needs no rule of its own for reading.
     kept = [key for key in keys if not (key.startswith("%") and f"~{key.partition('~')[2]}" in keys)]
@@ -166,6 +177,8 @@ def command_after(sent: str, words: Iterable[object]) -> str:
     sent: the name of the command, or of the script; words: its other words, the keys among them.
     """
     name = sent.lower()
+    if name == FSYNCED:
+        return "zwheel acl producer --fsynced"
     role = next((role for role in _TELLING if name in NEEDS[role].plain or name in NEEDS[role].scripts), None)
     found = next((match for word in words if isinstance(word, str) and (match := _TAG.match(word)) is not None), None)
     return command_for(role, "zw" if found is None else found[1], () if found is None else [found[2]])

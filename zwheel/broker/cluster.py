@@ -18,6 +18,7 @@ from redis import exceptions as client_errors
 from zwheel.broker.address import Address, place
 from zwheel.broker.errors import ConnectFailed, Misdirected, NoPrimary, why
 from zwheel.calls.call import Call
+from zwheel.calls.waits import WAITS
 
 SLOTS = 16_384
 Node = tuple[str, int]
@@ -187,6 +188,8 @@ def routed(topology: Topology, commands: Sequence[Command]) -> Routed:
                     left += [again] if again else []
         if not left:
             break
+        # They speak of what is sent before them, on the same connection.
+        left += [_Item(at, left[-1].node) for at, command in enumerate(commands) if command[0] in WAITS]
     if failed and not answered:
         # Where one request may have been carried out, that is what the caller must know.
         raise next((error for error in failed if not isinstance(error, (NoPrimary, ConnectFailed))), failed[0])

@@ -25,6 +25,7 @@ from zwheel.broker.wire import LONGEST
 from zwheel.calls.call import Call, clock_us
 from zwheel.calls.scripts import Script
 from zwheel.calls.session import Session
+from zwheel.calls.waits import WAITS
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
 from zwheel.failpoints import FAILPOINTS
 
@@ -79,7 +80,15 @@ def _words(command: Call | tuple[Any, ...]) -> Sequence[Any]:
 def _missing(commands: Commands, replies: list[Any]) -> list[int]:
     if len(replies) == 1 and type(replies[0]) is list:
         return []
-    return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    found = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    # A wait speaks of what is sent before it.
+    return found and found + [i for i, command in enumerate(commands) if command[0] in WAITS]
+
+
+def _any_answered(commands: Commands, replies: list[Any]) -> bool:
+    """Whether something was carried out. To wait is nothing."""
+    pairs = zip(commands, replies, strict=True)
+    return any(not isinstance(reply, BaseException) and command[0] not in WAITS for command, reply in pairs)
 
 
 def _scripts(commands: Iterable[Call | tuple[Any, ...]]) -> list[Script]:
@@ -191,10 +200,10 @@ class _Carrier:
         for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, BaseException):
                 error = self._translate(reply, command)
-                if isinstance(error, BrokerUnavailable) and not all(isinstance(r, BaseException) for r in replies):
+                if isinstance(error, BrokerUnavailable) and _any_answered(commands, replies):
                     error = self._in_doubt(error)
                 error.__cause__ = reply
-                if not each:
+                if not each and command[0] not in WAITS:
                     raise error
                 replies[i] = error
             elif isinstance(command, Call) and not self.session.now:

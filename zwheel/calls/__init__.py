@@ -29,6 +29,7 @@ from zwheel.calls.reschedule import read_reschedule, reschedule
 from zwheel.calls.session import Session
 from zwheel.calls.settle import Ending, settle
 from zwheel.calls.step_down import step_down
+from zwheel.calls.waits import WAITS, reached, waits, with_receipt
 
 __all__ = [
     "BATCH_LIMIT",
@@ -36,6 +37,7 @@ __all__ = [
     "OFFER_MS",
     "REPAIR_DAYS",
     "REPAIR_JOBS",
+    "WAITS",
     "Advance",
     "After",
     "Call",
@@ -66,6 +68,7 @@ __all__ = [
     "offer",
     "prune",
     "purge",
+    "reached",
     "read_advance",
     "read_claim",
     "read_count",
@@ -82,5 +85,7 @@ __all__ = [
     "reschedule",
     "settle",
     "step_down",
+    "waits",
+    "with_receipt",
     "word",
 ]  # fmt: skip

@@ -104,9 +104,17 @@ class Doubts:
             return None
         return doubt
 
-    def settle(self, doubt: Doubt, asked: Sequence[NewJob], answers: Sequence[Enqueued]) -> None:
-        """A request was found out about. asked: those of its jobs that were carried out; answers: theirs."""
-        doubt.loan.back()
+    def settle(
+        self, doubt: Doubt, asked: Sequence[NewJob], answers: Sequence[Enqueued], *, confirmed: bool = True
+    ) -> None:
+        """A request was found out about. asked: those of its jobs that were carried out; answers: theirs.
+
+        confirmed: whether the server confirmed all that was asked of it; else it can be asked for again.
+        """
+        if confirmed:
+            doubt.loan.back()
+        else:
+            self.keep(doubt)
         # The first of several of one id is the one that made the job.
         for job, answer in zip(reversed(asked), reversed(answers), strict=True):
             if job.id not in doubt.freed:

@@ -11,7 +11,7 @@ from zwheel.calls.call import Arg, Call, Facts, Lane, Reply, Trace, buckets, for
 from zwheel.calls.scripts import script
 from zwheel.calls.traces import answered, fire_of, in_tail, lettered, when
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
-from zwheel.job import Enqueued, JobId, JobState, QueueName
+from zwheel.job import Durability, Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
 from zwheel.outside import whole
 from zwheel.payload.codec import MOST
@@ -22,7 +22,19 @@ from zwheel.times import MAX_MS
 class NewJob:
     """A job that is checked and encoded, ready to be enqueued. Made by `Task.job` and `Wheel.new_job`."""
 
-    __slots__ = ("at_ms", "body", "dedup", "delay_ms", "id", "queue", "replace", "tail", "unsettled", "window_ms")
+    __slots__ = (
+        "at_ms",
+        "body",
+        "dedup",
+        "delay_ms",
+        "durable",
+        "id",
+        "queue",
+        "replace",
+        "tail",
+        "unsettled",
+        "window_ms",
+    )
 
     def __init__(
         self,
@@ -36,6 +48,7 @@ class NewJob:
         dedup: str = "",
         window_ms: int | None = None,
         replace: bool | None = False,
+        durable: Durability | None = None,
     ) -> None:
         self.id = job_id
         self.queue = queue
@@ -50,6 +63,8 @@ class NewJob:
         self.window_ms = window_ms
         #: Which job of its id gives way to it: True any that has ended, False a cancelled one, None not even that.
         self.replace = replace
+        #: How safely it is to be stored; None: as its client is set.
+        self.durable = durable
         #: What it was made from, when it was not known what its task asks for (`zwheel/client/by_name.py`); else None.
         self.unsettled: Any = None
 
@@ -149,6 +164,7 @@ _set_queue = _fields["queue"].__set__
 _set_state = _fields["state"].__set__
 _set_fire_at_ms = _fields["fire_at_ms"].__set__
 _set_replaced = _fields["replaced"].__set__
+_set_receipt = _fields["receipt"].__set__
 
 
 def _created(job: NewJob, queue: QueueName, fire_at_ms: int) -> Enqueued:
@@ -159,6 +175,7 @@ def _created(job: NewJob, queue: QueueName, fire_at_ms: int) -> Enqueued:
     _set_state(made, JobState.SCHEDULED)
     _set_fire_at_ms(made, fire_at_ms)
     _set_replaced(made, False)
+    _set_receipt(made, None)
     return made
 
 

@@ -28,6 +28,10 @@ class Session:
         self.counts: dict[str, int] = {}
         #: Whether this user was seen to have the right to put a queue on the list of queues.
         self.may_list = False
+        #: How long a server may take to confirm how safely it stored something, ms (`calls/waits.py`).
+        self.confirm_ms = 1500
+        #: Shards whose server is known to be able to, each with the command.
+        self.confirms: set[tuple[str, str]] = set()
         #: Enqueues whose outcome the caller was not told.
         self.doubts = Doubts()
 

@@ -12,7 +12,7 @@ from zwheel import operations as ops
 from zwheel.broker.store import Store
 from zwheel.calls import BATCH_LIMIT, NewJob
 from zwheel.errors import PayloadTooLarge, QueueFull
-from zwheel.job import Enqueued
+from zwheel.job import Durability, Enqueued
 from zwheel.published.catalogue import Catalogue
 
 #: How many bytes of single enqueues are gathered for one call: a script that stores so much takes a few ms.
@@ -22,10 +22,11 @@ _BATCH_BYTES = 1024 * 1024
 class Batcher:
     """Gathers the single enqueues of one shard: what arrives while a round trip is under way goes into the next."""
 
-    __slots__ = ("_busy", "_client", "_idle", "_waiting")
+    __slots__ = ("_busy", "_client", "_durable", "_idle", "_waiting")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, durable: Durability | None) -> None:
         self._client = client
+        self._durable = durable
         self._busy = False
         #: Told when no enqueue is under way any more; None: nobody waits for that.
         self._idle: asyncio.Future[None] | None = None
@@ -42,7 +43,7 @@ class Batcher:
 
     async def _first(self, job: NewJob) -> Enqueued:
         try:
-            return (await self._client.store_batch([job]))[0]
+            return (await self._client.store_batch([job], self._durable))[0]
         finally:
             self._next()
 
@@ -75,7 +76,7 @@ class Batcher:
             if not batch:
                 return
             try:
-                answers = await self._client.store_batch(jobs)
+                answers = await self._client.store_batch(jobs, self._durable)
             except (QueueFull, PayloadTooLarge) as refusal:
                 await self._one_by_one(batch, refusal)
             except BaseException as error:
@@ -99,7 +100,7 @@ class Batcher:
             answer: Enqueued | Exception = refusal
             if len(batch) > 1 and not future.done():
                 try:
-                    answer = (await self._client.store_batch([job]))[0]
+                    answer = (await self._client.store_batch([job], self._durable))[0]
                 except Exception as error:
                     answer = error
             if future.done():
@@ -150,11 +151,12 @@ class Client:
             self._forget()
             await self.store.aclose()
 
-    def batcher(self, shard: str) -> Batcher:
-        """What gathers the single enqueues of a shard."""
-        batcher = self._batchers.get(shard)
+    def batcher(self, shard: str, durable: Durability | None = None) -> Batcher:
+        """What gathers the single enqueues of a shard, those with something to confirm apart: they take long."""
+        name = f"{shard}, {durable}" if durable else shard
+        batcher = self._batchers.get(name)
         if batcher is None:
-            batcher = self._batchers[shard] = Batcher(self)
+            batcher = self._batchers[name] = Batcher(self, durable)
         return batcher
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -194,9 +196,9 @@ class Client:
         found, others = await self.store.drive(ops.learn(self.store.session, names))
         self._catalogue.learn(names, found, others)
 
-    def store_batch(self, batch: Sequence[NewJob]) -> Coroutine[Any, Any, list[Enqueued]]:
+    def store_batch(self, batch: Sequence[NewJob], durable: Durability | None) -> Coroutine[Any, Any, list[Enqueued]]:
         """Store up to 1000 jobs of one queue in one call, all or none."""
-        return self.store.drive(ops.enqueue_batch(self.store.session, batch, self.known))
+        return self.store.drive(ops.enqueue_batch(self.store.session, batch, self.known, None, durable))
 
     async def aclose(self) -> None:
         """Let what is under way end, then close every connection."""

@@ -14,7 +14,7 @@ from zwheel.broker.store import Steps, Store
 from zwheel.calls import NewJob, Session
 from zwheel.client.connection import Client
 from zwheel.client.registry import Registry
-from zwheel.job import Enqueued
+from zwheel.job import Durability, Enqueued
 from zwheel.keys import check_task
 from zwheel.operations.act import Progress
 
@@ -60,7 +60,7 @@ class Drive(Registry):
                 if (gone := self._clients.pop(other, None)) is not None:
                     gone.abandon()
             url, namespace = self.resolve()
-            store = Store(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
+            store = Store(url, self.session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
             store.recorder = self.recorder(store.session)
             clients = self._clients
             client = clients[loop] = Client(store, self.catalogue, lambda: clients.pop(loop, None))
@@ -73,7 +73,12 @@ class Drive(Registry):
 
     def _store(self, job: NewJob) -> Awaitable[Enqueued]:
         client = self._connect()
-        return client.batcher(client.store.session.shard_of(job.queue, job.id, job.dedup)).submit(job)
+        durable = self.durable if job.durable is None else job.durable
+        batcher = client.batcher(client.store.session.shard_of(job.queue, job.id, job.dedup), durable)
+        return self._confirmed(batcher.submit(job), durable) if durable else batcher.submit(job)
+
+    async def _confirmed(self, answer: Awaitable[Enqueued], durable: Durability) -> Enqueued:
+        return ops.confirmed([await answer], durable)[0]
 
     async def learn(self, *tasks: str) -> None:
         """Read what workers publish of these tasks, so that `new_job` and `new_schedule` know it: queue, policy, signature.
@@ -83,17 +88,23 @@ class Drive(Registry):
         await self._connect().learn([check_task(task) for task in tasks if task not in self.tasks])
 
     async def enqueue_many(
-        self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        chunk: int = 250,
+        progress: Progress | None = None,
+        durable: str | None = None,
     ) -> list[Enqueued]:
         """Store many jobs, `chunk` at a time (or 8 MiB); the jobs of one chunk and queue are stored all or none.
 
         When it raises, earlier chunks are stored. The same call again within an hour, with the same `chunk`, completes
         the rest and makes no job twice, also from another process, and also where jobs have ended and left nothing.
-        Raises: QueueFull, BrokerError.
+        durable: how safely those are to be stored that do not say it themselves; None: as the wheel is set.
+        Raises: QueueFull, NotDurable, BrokerError.
         """
         client = self._connect()
         store = client.store
-        bulk = ops.Bulk(jobs, chunk)
+        bulk = ops.Bulk(jobs, chunk, self.durable if durable is None else Durability.of(durable))
         answers: list[Enqueued] = []
         under_way: deque[asyncio.Task[list[Enqueued]]] = deque()
         try:

@@ -14,6 +14,7 @@ from zwheel.client.declare import ScheduleOptions, make_definition
 from zwheel.client.functions import described, same_function
 from zwheel.client.tasks import BaseTask, make_job
 from zwheel.errors import ConfigError
+from zwheel.job import Durability
 from zwheel.keys import check_name
 from zwheel.payload.codec import DEFAULT, MOST, Codec
 from zwheel.payload.travel import check_travel
@@ -45,6 +46,7 @@ class Registry:
         include: Sequence[str] = (),
         owner: str | None = None,
         strict: bool = False,
+        durable: str = "memory",
     ) -> None:
         """Keep the settings.
 
@@ -60,8 +62,11 @@ class Registry:
             owner: Whose the schedules are that are declared here; None: of the application's name and their queue.
                 Services that share both need an owner each.
             strict: Refuse to enqueue by name what no worker has published (UnknownTask); else that is logged.
+            durable: How safely jobs are to be stored before an enqueue returns, where the job does not say it: `memory`,
+                `fsynced` (in the append-only file of the server) or `replicated(N)` (on N replicas). The server has a third
+                of `give_up_s` to confirm it, then NotDurable is raised.
 
-        Raises: ConfigError, InvalidName.
+        Raises: ConfigError, InvalidName, InvalidInput.
         """
         if codec.limit > MOST:
             raise ConfigError(f"a payload limit of {codec.limit:,} bytes is too large: use at most {MOST:,}")
@@ -78,6 +83,8 @@ class Registry:
         #: Whose they are, when that was said; else see `owner_of`.
         self.owner = owner or ""
         self.strict = strict
+        #: None: as the server takes it, with nothing asked.
+        self.durable = Durability.of(durable) or None
         #: Digests of what its workers let commands be, where they run commands at all.
         self.allows: frozenset[str] = frozenset()
         #: What workers published of tasks whose code is not here.
@@ -96,6 +103,13 @@ class Registry:
 
         settings = load_settings(url=self._url, namespace=self._namespace)
         return resolve_url(settings, start_embedded=False), settings.namespace
+
+    def session(self, namespace: str) -> Session:
+        """Make the session of one connection."""
+        session = Session(namespace)
+        # Two of them have to fit in: behind a script that is not loaded yet, and behind it when it is.
+        session.confirm_ms = max(100, int(333 * min(self.give_up_s, self.timeout_s)))
+        return session
 
     def recorder(self, session: Session) -> Recorder | None:
         """Make what writes the history of one session; None when none is kept. Raises: ConfigError."""

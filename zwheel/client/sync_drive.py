@@ -12,7 +12,7 @@ from zwheel import operations as ops
 from zwheel.broker.store import Steps, SyncStore
 from zwheel.calls import NewJob, Session
 from zwheel.client.registry import Registry
-from zwheel.job import Enqueued
+from zwheel.job import Durability, Enqueued
 from zwheel.keys import check_task
 from zwheel.operations.act import Progress
 
@@ -54,13 +54,17 @@ class SyncDrive(Registry):
             if self._connected is None or self._pid != os.getpid():
                 url, namespace = self.resolve()
                 self._pid = os.getpid()
-                self._connected = SyncStore(url, Session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s)
+                self._connected = SyncStore(
+                    url, self.session(namespace), timeout_s=self.timeout_s, give_up_s=self.give_up_s
+                )
                 self._connected.recorder = self.recorder(self._connected.session)
             store = self._connected
         return store.drive(steps(store.session), give_up_s=give_up_s)
 
     def _store(self, job: NewJob) -> Enqueued:
-        return self._drive(lambda session: ops.enqueue_batch(session, [job], self._known))[0]
+        durable = self.durable if job.durable is None else job.durable
+        answers = self._drive(lambda session: ops.enqueue_batch(session, [job], self._known, None, durable))
+        return answers[0] if not durable else ops.confirmed(answers, durable)[0]
 
     def learn(self, *tasks: str) -> None:
         """Read what workers publish of these tasks; see `Wheel.learn`. Raises: InvalidName, BrokerError."""
@@ -71,10 +75,15 @@ class SyncDrive(Registry):
             self.catalogue.learn(wanted, found, others)
 
     def enqueue_many(
-        self, jobs: Iterable[NewJob], *, chunk: int = 250, progress: Progress | None = None
+        self,
+        jobs: Iterable[NewJob],
+        *,
+        chunk: int = 250,
+        progress: Progress | None = None,
+        durable: str | None = None,
     ) -> list[Enqueued]:
         """Store many jobs, `chunk` at a time; see `Wheel.enqueue_many`."""
-        bulk = ops.Bulk(jobs, chunk)
+        bulk = ops.Bulk(jobs, chunk, self.durable if durable is None else Durability.of(durable))
         answers: list[Enqueued] = []
         for part in bulk.chunks():
             if names := part.unsettled:

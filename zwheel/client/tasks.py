@@ -13,7 +13,7 @@ from zwheel.calls import NewJob
 from zwheel.client.functions import check_function, check_process, described, is_async, module_of
 from zwheel.errors import ConfigError, InvalidInput, InvalidTime
 from zwheel.ids import new_job_id
-from zwheel.job import JobId, QueueName
+from zwheel.job import Durability, JobId, QueueName
 from zwheel.keys import check_job_id, check_name, check_task
 from zwheel.payload.arguments import Signature
 from zwheel.payload.codec import DEFAULT, Codec, body_context
@@ -66,6 +66,7 @@ def make_job(
             job_id=job_id, queue=policy.queue, at_ms=None, delay_ms=0,
             tail=_cached_tail(task, policy.retries, policy.keep_ms or 0),
             body=codec.encode(args, kwargs, context=body_context(task, job_id) if codec.binds else b""),
+            durable=policy.durable,
         )  # fmt: skip
     at_ms, delay_ms = fire_time(options.get("at"), options.get("delay"))
     chosen_id, keep, retries, queue = (
@@ -77,7 +78,7 @@ def make_job(
     keep_ms = policy.keep_ms if keep is None else duration_ms(keep, what="keep")
     if keep_ms is None:
         keep_ms = KEEP_CHOSEN_ID_MS if chosen_id is not None else 0
-    dedup, within = options.get("dedup"), options.get("within")
+    dedup, within, durable = options.get("dedup"), options.get("within"), options.get("durable")
     digest = "" if dedup is None else dedup_digest(dedup)
     window_ms = None
     if within is not None:
@@ -102,6 +103,7 @@ def make_job(
         dedup=digest,
         window_ms=window_ms,
         replace=replace,
+        durable=policy.durable if durable is None else Durability.of(durable),
     )
 
 

@@ -13,6 +13,7 @@ from zwheel.operations.act import (
     set_cap,
     set_precise,
 )
+from zwheel.operations.durable import confirmed
 from zwheel.operations.learn import learn, published, published_rows, task_names
 from zwheel.operations.overview import days, hours, queue_info, queue_infos, workers
 from zwheel.operations.produce import Bulk, enqueue_batch
@@ -30,6 +31,7 @@ from zwheel.operations.tasks import next_tasks, serving, tasks
 __all__ = [
     "Bulk",
     "cancel",
+    "confirmed",
     "count",
     "create_queue",
     "days",

@@ -16,7 +16,10 @@ from zwheel.calls import (
     ShardsChanged,
     enqueue,
     letters_repeated,
+    reached,
     read_enqueue,
+    waits,
+    with_receipt,
 )
 from zwheel.errors import (
     BrokerError,
@@ -27,7 +30,8 @@ from zwheel.errors import (
     QueueFull,
     SchemaMismatch,
 )
-from zwheel.job import Enqueued
+from zwheel.job import Durability, Enqueued
+from zwheel.operations.durable import confirmed, may_confirm
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.shards import learn_shards
 
@@ -45,12 +49,13 @@ class Bulk:
     gets the first answers for the chunks that were stored, though their jobs may have ended and left nothing.
     """
 
-    def __init__(self, jobs: Iterable[NewJob], most: int) -> None:
-        """Take the jobs of a call. Raises: InvalidInput."""
+    def __init__(self, jobs: Iterable[NewJob], most: int, durable: Durability | None = None) -> None:
+        """Take the jobs of a call. durable: of those that do not say it themselves. Raises: InvalidInput."""
         if not 1 <= most <= BATCH_LIMIT:
             raise InvalidInput(f"chunk: {most} is not between 1 and {BATCH_LIMIT}")
         self._jobs = jobs
         self._most = most
+        self.durable = durable
         self._keys: list[str] = []
 
     def chunks(self) -> Iterator[Chunk]:
@@ -92,6 +97,11 @@ class Chunk:
     def __init__(self, jobs: list[NewJob], bulk: Bulk, *, alone: bool) -> None:
         self.jobs = jobs
         self._bulk = bulk
+        #: How safely the whole chunk is stored: what satisfies each of its jobs.
+        self._durable = bulk.durable
+        for job in jobs:
+            if job.durable is not None:
+                self._durable = job.durable | (self._durable or job.durable)
         one = len({job.queue for job in jobs}) == 1
         #: The places of the jobs of each queue.
         self._places = [range(len(jobs))] if one else _grouped(jobs, lambda job: job.queue)
@@ -107,14 +117,14 @@ class Chunk:
         return Chunk(jobs, self._bulk, alone=self._sole)
 
     def store(self, session: Session, known: set[str]) -> Steps[list[Enqueued]]:
-        """Store the chunk; answers in its order. Raises: QueueFull, PayloadTooLarge."""
+        """Store the chunk; answers in its order. Raises: QueueFull, PayloadTooLarge, NotDurable."""
         answers: list[Any] = [None] * len(self.jobs)
         for places in self._places:
             batch = [self.jobs[i] for i in places]
-            stored = yield from enqueue_batch(session, batch, known, None if self._alone else self._bulk)
+            stored = yield from enqueue_batch(session, batch, known, None if self._alone else self._bulk, self._durable)
             for i, answer in zip(places, stored, strict=True):
                 answers[i] = answer
-        return answers
+        return confirmed(answers, self._durable) if self._durable else answers
 
 
 def _grouped(jobs: Sequence[NewJob], group_of: Callable[[NewJob], str]) -> list[list[int]]:
@@ -126,27 +136,34 @@ def _grouped(jobs: Sequence[NewJob], group_of: Callable[[NewJob], str]) -> list[
 
 
 def enqueue_batch(
-    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None = None
+    session: Session,
+    batch: Sequence[NewJob],
+    known: set[str],
+    bulk: Bulk | None = None,
+    durable: Durability | None = None,
 ) -> Steps[list[Enqueued]]:
     """Store up to 1000 jobs of one queue, those of each shard all or none; answers in the batch's order.
 
     known: queues that are already in the list of queues; this one joins it once the jobs are stored.
     bulk: what this is a chunk of; Redis then keeps the answer for the same chunk of another call.
+    durable: how safely they are to be stored; the answers have receipts then, which may say less.
     Raises: QueueFull, PayloadTooLarge.
     """
     # Not a generator itself: one less to pass through for every job.
     if session.counts.get(batch[0].queue) != 1:
-        return _by_shard(session, batch, known, bulk)
-    return (_after_doubts if session.doubts else _store)(session, batch, known, bulk)
+        return _by_shard(session, batch, known, bulk, durable)
+    return (_after_doubts if session.doubts else _store)(session, batch, known, bulk, durable)
 
 
-def _by_shard(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None) -> Steps[list[Enqueued]]:
+def _by_shard(
+    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
+) -> Steps[list[Enqueued]]:
     """The same where the queue has several shards, or the session does not know how many: one call for each shard."""
     yield from learn_shards(session, [batch[0].queue])
     answers: list[Any] = [None] * len(batch)
     for places in _grouped(batch, lambda job: _shard_of(session, job)):
         part = [batch[place] for place in places]
-        stored = yield from (_after_doubts if session.doubts else _store)(session, part, known, bulk)
+        stored = yield from (_after_doubts if session.doubts else _store)(session, part, known, bulk, durable)
         for place, answer in zip(places, stored, strict=True):
             answers[place] = answer
     return answers
@@ -156,11 +173,15 @@ def _shard_of(session: Session, job: NewJob) -> str:
     return session.shard_of(job.queue, job.id, job.dedup)
 
 
-def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None) -> Steps[list[Enqueued]]:
+def _store(
+    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
+) -> Steps[list[Enqueued]]:
     queue = batch[0].queue
     keys = session.keys(_shard_of(session, batch[0]))
     if queue not in known:
         yield from may_join(session, queue)
+    if durable:
+        yield from may_confirm(session, keys, durable)
     loan = session.lane()
     with loan as lane:
         for _ in range(_MOVES):
@@ -169,12 +190,13 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
             )
             began = time.monotonic()
             try:
-                (reply,) = yield (sent.call,)
+                commands = (sent.call, *waits(durable, session.confirm_ms)) if durable else (sent.call,)
+                replies = yield commands
             except (OutcomeUnknown, GeneratorExit):
                 session.doubts.keep(Doubt(loan, sent, began))
                 raise
             try:
-                answers = read_enqueue(sent, reply)
+                answers = read_enqueue(sent, replies[0])
             except ShardsChanged as error:
                 session.counts[queue] = error.count
                 break
@@ -183,6 +205,11 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
                     bulk.remember(sent.call.keys[-1])
                 if queue not in known and (yield from joined(session, queue)):
                     known.add(queue)
+                if durable:
+                    receipt = reached(commands, replies)
+                    if not receipt.covers(durable):
+                        session.doubts.keep(Doubt(loan, sent, began))  # Who asks again gets this answer, confirmed.
+                    answers = with_receipt(answers, receipt)
                 return answers
             # The jobs are laid out for other days now, so the next call has a request id of its own. Under the old id Redis
             # has remembered the answer 'the day changed', and gives it to late copies of this call.
@@ -191,37 +218,37 @@ def _store(session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bul
             raise BrokerRefused(
                 f"queue {queue}: the server's clock and this machine's estimate of it do not come together"
             )
-    return (yield from _by_shard(session, batch, known, bulk))
+    return (yield from _by_shard(session, batch, known, bulk, durable))
 
 
 def _after_doubts(
-    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None
+    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
 ) -> Steps[list[Enqueued]]:
     """Store a batch of which some jobs were asked for before, and their caller was not told what became of them."""
     doubts, queue = session.doubts, batch[0].queue
     own = doubts.take_own(queue, batch)
     if own is not None:
-        yield from _find_out(session, own, batch, bulk)
+        yield from _find_out(session, own, batch, bulk, durable)
     elif bulk is not None and (yield from _is_repeat(session, batch)):
         # A part of it would not be known as the chunk that it is.
-        return (yield from _store(session, batch, known, bulk))
+        return (yield from _store(session, batch, known, bulk, durable))
     found: dict[str, Enqueued] = {}
     for job in batch:
         if job.id in found:
             continue
         answer = doubts.answer(queue, job)
         if answer is None and (doubt := doubts.take(queue, job.id)) is not None:
-            yield from _find_out(session, doubt, batch, bulk)
+            yield from _find_out(session, doubt, batch, bulk, durable)
             answer = doubts.answer(queue, job)
         if answer is not None:
             found[job.id] = answer
     rest = [job for job in batch if job.id not in found]
     if len(rest) == len(batch):
-        return (yield from _store(session, batch, known, bulk))
+        return (yield from _store(session, batch, known, bulk, durable))
     made: list[Enqueued] = []
     if rest:
         # When this raises, the answers that were found stay: the callers of the batch are asked for one by one.
-        made = yield from _store(session, rest, known, None)
+        made = yield from _store(session, rest, known, None, durable)
     elif queue not in known and (yield from joined(session, queue)):
         known.add(queue)
     doubts.told(queue, found)
@@ -254,7 +281,7 @@ def _is_repeat(session: Session, batch: Sequence[NewJob]) -> Steps[bool]:
 
 
 def _find_out(
-    session: Session, doubt: Doubt, batch: Sequence[NewJob], bulk: Bulk | None
+    session: Session, doubt: Doubt, batch: Sequence[NewJob], bulk: Bulk | None, durable: Durability | None
 ) -> Generator[Any, list[Any], None]:
     """Ask for jobs of an earlier request once more, on its lane and by its name.
 
@@ -269,8 +296,9 @@ def _find_out(
         session.keys(doubt.sent.shard), again, now_ms=session.clock.now_ms(), lane=doubt.loan.lane, now=session.now,
         chunk=whole,
     )  # fmt: skip
+    commands = (sent.call, *waits(durable, session.confirm_ms))
     try:
-        (reply,) = yield (sent.call,)
+        replies = yield commands
     except (OutcomeUnknown, GeneratorExit):
         doubt.again = again
         session.doubts.keep(doubt)
@@ -278,9 +306,9 @@ def _find_out(
     except BrokerError:
         session.doubts.keep(doubt)
         raise
-    first = letters_repeated(reply) == len(doubt.ids)
+    first = letters_repeated(replies[0]) == len(doubt.ids)
     try:
-        answers = read_enqueue(doubt.sent if first else sent, reply)
+        answers = read_enqueue(doubt.sent if first else sent, replies[0])
     except (QueueFull, PayloadTooLarge, SchemaMismatch, ShardsChanged):
         # Not carried out, and a late copy will not be either: they are asked for anew.
         answers = None
@@ -288,4 +316,10 @@ def _find_out(
         bulk.remember(sent.call.keys[-1])
     if not first:
         doubt.freed.clear()  # The job stored now is not the job that was cancelled or purged.
-    session.doubts.settle(doubt, (doubt.sent.batch if first else again) if answers is not None else (), answers or ())
+    receipt = reached(commands, replies)
+    if durable and answers is not None:
+        answers = with_receipt(answers, receipt)
+    session.doubts.settle(
+        doubt, (doubt.sent.batch if first else again) if answers is not None else (), answers or (),
+        confirmed=answers is None or not durable or receipt.covers(durable),
+    )  # fmt: skip

@@ -315,9 +315,12 @@ class Runs:
         found = [snapshot for snapshot in self.snapshots if snapshot.queue == queue]
         return max(found, key=lambda snapshot: snapshot.us) if found else None
 
-    def lost_in(self, since: int, until: int) -> bool:
-        """Whether confirmed writes of that time may be gone."""
-        return any(f.kind in LOSSES and f.span[0] <= until and f.span[1] >= since for f in self.faults)
+    def losses(self, queue: str, since: int, until: int) -> list[Fault]:
+        """The faults for which confirmed writes of that time may be gone. queue: its name, or that of its shard."""
+        return [
+            f for f in self.faults
+            if f.kind in LOSSES and f.span[0] <= until and f.span[1] >= since and queue in f.args.get("queues", (queue,))
+        ]  # fmt: skip
 
     def disturbed(self) -> list[Span]:
         """When something was done to the server, the network or the whole run."""

@@ -13,6 +13,7 @@ from zwheel.outside import shown
 from zwheel.verify.events import (
     ACCEPTED,
     LONG_TRIP_US,
+    LOSSES,
     NEVER,
     SETTLES,
     CallLine,
@@ -422,9 +423,10 @@ def _settle(runs: Runs) -> None:
         queue.holds = _holds(queue)
         resumes = sorted(queue.resumes)
         queue.pauses = [(s, next((r for r in resumes if r >= s), NEVER)) for s, _ in queue.pauses]
-    if runs.lost_in(0, NEVER):
+    if any(fault.kind in LOSSES for fault in runs.faults):
         for job in runs.jobs.values():
-            job.shaky = any(runs.lost_in(event.since, event.us) for event in (*job.moves, *job.extends))
+            events = (*job.moves, *job.extends)
+            job.shaky = any(runs.losses(job.queue, event.since, event.us) for event in events)
     for job in runs.jobs.values():
         job.settle()
     for snapshot in runs.snapshots:

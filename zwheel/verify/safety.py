@@ -34,7 +34,7 @@ def i1_no_loss(runs: Runs, bounds: Bounds, found: Findings) -> None:
             unseen += not ended
             continue
         seen = final.jobs.get(job.id)
-        if seen is None and not _may_be_gone(runs, job, after, final):
+        if seen is None and not job.shaky and not may_be_gone(runs, job, after, final):
             last = after[-1]
             found.add("the job is gone and nothing ended it", last, _absent(final), job=name_of(job))
         elif seen is not None and bounds.drained and not job.shaky and _unfinished(seen, final):
@@ -56,11 +56,9 @@ def _present(final: Snapshot, seen: dict[str, Any]) -> Clue:
     return Clue(f"{clock(final.us)} snapshot: state {seen.get('state')}, listed in {seen.get('in')}", final.source)
 
 
-def _may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) -> bool:
-    """Whether the job's absence is explained: it ended, or someone removed it, or confirmed writes were lost."""
+def may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) -> bool:
+    """Whether the job's absence is explained: it ended, or someone removed it."""
     last = moves[-1]
-    if job.shaky:
-        return True
     if job.may_have({"complete", "purge", "cancel", "repair"}, NEVER):
         return True
     queue = runs.queue(job.queue)

@@ -89,7 +89,7 @@ def _hidden(queue: QueueLine, since: int, until: int) -> bool:
 def _chain(runs: Runs, queue: QueueLine, line: list[Change], found: Findings) -> None:
     for before, change in pairwise(line):
         name = f"{change.queue}/{change.name}"
-        if runs.lost_in(before.call.since, change.call.us):
+        if runs.losses(change.queue, before.call.since, change.call.us):
             continue
         if change.facts["stamp"] and change.facts["stamp"] == before.facts["stamp"]:
             found.add("two changes were built on the same record", before.clue, change.clue, job=name)

@@ -12,12 +12,12 @@ from zwheel.times import day_of
 from zwheel.verify.bounds import Bounds
 from zwheel.verify.events import NEVER, Event, JobLine, Runs, Snapshot
 from zwheel.verify.report import Clue, Findings, clock
-from zwheel.verify.safety import name_of
+from zwheel.verify.safety import may_be_gone, name_of
 
 _NO_SNAPSHOT = "there is no snapshot: write one with zwheel verify --snapshot"
 #: The set that a job of each state is in; '?' is a record that this version cannot read.
 _PLACES = {"s": "wheel", "p": "processing", "x": "dead", "d": "done", "c": "done", "?": "dead"}
-_RECEIPT = re.compile(r"(memory|fsynced|replicated)(?:\((\d+)\))?\Z")
+_RECEIPT = re.compile(r"(?:memory|(fsynced)?(?:, )?(?:replicated\((\d+)\))?)\Z")
 
 
 def _seen(snapshot: Snapshot, job_id: str, seen: dict[str, Any]) -> Clue:
@@ -243,15 +243,32 @@ def i20_keys(runs: Runs, bounds: Bounds, found: Findings) -> None:
 
 
 def i21_receipts(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """A receipt claims no more than what the server confirmed."""
+    """A receipt claims no more than what the server confirmed, and its jobs survive what it stands for."""
     for receipt, line, source in runs.receipts:
         parsed = _RECEIPT.fullmatch(receipt)
         args = line.get("args", {})
-        wanted = int(parsed[2] or 1) if parsed else NEVER
-        answer = args.get("waitaof") if parsed and parsed[1] == "fsynced" else args.get("wait")
-        got = answer if isinstance(answer, int) else 0
-        if got < wanted:
-            shown = Clue(
-                f"{clock(int(line['redis_us']))} enqueue with receipt {receipt}, the server answered {answer}", source
-            )
-            found.add("a receipt claims more than the server confirmed", shown)
+        replicas, fsynced = (int(parsed[2] or 0), bool(parsed[1])) if parsed else (NEVER, True)
+        shown = Clue(f"{clock(int(line['redis_us']))} enqueue with receipt {receipt}", source)
+        if (whole(args.get("wait")) or 0) < replicas or (whole(args.get("waitaof")) or 0) < fsynced:
+            told = Clue(f"the server answered {args.get('wait')} to WAIT and {args.get('waitaof')} to WAITAOF", source)
+            found.add("a receipt claims more than the server confirmed", shown, told)
+            continue
+        for facts in line["jobs"]:
+            job = runs.jobs.get((line["queue"], facts.get("held", facts["id"])))
+            if job is not None and (proof := _lost(runs, job, int(line["redis_us"]), replicas, fsynced)) is not None:
+                found.add(f"a job whose receipt says {receipt} is gone", shown, proof, job=name_of(job))
+
+
+def _lost(runs: Runs, job: JobLine, asked: int, replicas: int, fsynced: bool) -> Clue | None:
+    """What proves that a job with a receipt is gone, although nobody ended it and the receipt survives what was lost."""
+    final = runs.final(job.queue)
+    born = next((move for move in reversed(job.moves) if move.op == "enqueue"), None)
+    if final is None or born is None or not born.since <= asked <= final.us or job.id in final.jobs:
+        return None
+    survived = all(
+        fsynced if fault.kind == "loss" else fault.kind == "failover" and replicas >= fault.args.get("replicas", NEVER)
+        for fault in runs.losses(job.queue, born.since, born.us)
+    )
+    if not survived or may_be_gone(runs, job, job.generation(born), final):
+        return None
+    return Clue(f"{clock(final.us)} snapshot: the job is not there", final.source)
