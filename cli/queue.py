@@ -220,6 +220,29 @@ async def create(
         ctx.out.line(f"{queue} has {human_count(shards, 'shard')}")
 
 
+@command(app, "rm", examples=["zwheel queue rm old-orders", "zwheel queue rm old-orders --yes"])
+async def remove(ctx: Context, queue: QueueName) -> None:
+    """Remove a queue: its jobs and schedules, its settings, and its place in the list of queues.
+
+    Counts first what is in it and asks; without a terminal it needs --yes, else exit code 6. Exit code 6 also while workers
+    serve it or jobs run, 4 when there is no such queue.
+    """
+    async with ctx.wheel() as wheel:
+        await known_queues(wheel, [queue])
+        info = await wheel.queue(queue)
+        schedules = len(await wheel.schedules(queue))
+        count = info.scheduled + info.dead + info.done
+        if count or schedules:
+            also = f" and {human_count(schedules, 'schedule')}" if schedules else ""
+            ctx.confirm(f"delete {queue} with {human_count(count, 'job')}{also}", count)
+        with ctx.out.progress(f"remove {queue}", count) as report:
+            deleted = await wheel.remove_queue(queue, jobs=bool(count or schedules), progress=report)
+    if ctx.json:
+        ctx.out.value({"queue": queue, "jobs": deleted, "schedules": schedules})
+    else:
+        ctx.out.line(f"{queue} removed" + (f", with {human_count(deleted, 'job')}" if deleted else ""))
+
+
 @command(app, "pause", examples=["zwheel queue pause emails", "zwheel queue pause reports --create"])
 async def pause(
     ctx: Context,

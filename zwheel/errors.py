@@ -18,6 +18,8 @@ ZwheelError
 │   └── SchemaMismatch      the keys were written by an incompatible version, or vanished under a running worker
 ├── QueueFull               the queue reached its length cap
 ├── NotDurable              the job is stored, and how safely it was to be stored was not confirmed in time
+├── QueueExists             the queue exists already, with another number of shards
+├── QueueInUse              a queue that is to be removed is served, or has jobs
 ├── LeaseLost               the claim is no longer valid: another worker may hold the job
 ├── JobNotFound             no such job
 ├── ScheduleNotFound        no such schedule
@@ -176,6 +178,14 @@ class NotDurable(ZwheelError):
     def job_id(self) -> str:
         """The id of the job, or of the first job of the chunk."""
         return str(self.answers[0].job_id)
+
+
+class QueueInUse(ZwheelError):
+    """A queue that is to be removed is served by workers, or has jobs or schedules; it stays."""
+
+    def __init__(self, queue: str, why: str) -> None:
+        super().__init__(f"queue {queue!r} is not removed: {why}")
+        self.queue = queue
 
 
 class LeaseLost(ZwheelError):

@@ -114,6 +114,7 @@ def test_a_queue_that_cannot_exist_is_a_usage_error(shell: Shell) -> None:
         ("queue", "pause", "q", "nope"),
         ("queue", "resume", "q", "nope"),
         ("queue", "purge", "nope", "--state", "done"),
+        ("queue", "rm", "nope", "--yes"),
         ("queue", "cap", "nope", "5"),
         ("queue", "cap", "nope", "none"),
         ("queue", "precise", "nope", "on"),
@@ -216,3 +217,27 @@ def test_doctor_looks_at_each_shard_and_repairs_it(shell: Shell, hand: Hand) -> 
     repaired = shell.ok("doctor", "--repair", "--yes")
     assert "repaired orders/1of3: 1 thing" in repaired.out
     assert "ghost" not in shell.ok("doctor").out
+
+
+def test_a_queue_is_removed_with_what_is_in_it_after_a_yes(shell: Shell, hand: Hand) -> None:
+    for name in ("a", "b"):
+        shell.ok("enqueue", "t", "--id", name, "--queue", "q", "--in", "1h")
+    shell.ok("schedule", "add", "s", "@daily", "t", "--queue", "q")
+    refused = shell("queue", "rm", "q")
+    what = "this would delete q with 2 jobs and 1 schedule; nothing was changed, repeat it with --yes to do it"
+    assert (refused.code, refused.err) == (6, f"zwheel: {what}\n")
+    done = shell.ok("queue", "rm", "q", "--yes", "--json").document
+    assert (done["queue"], done["schedules"]) == ("q", 1)
+    assert done["jobs"] >= 2
+    assert shell.ok("queue", "ls", "--json").documents == []
+    assert shell("queue", "rm", "q").code == 4
+    shell.ok("queue", "create", "q", "--shards", "2")
+    assert shell.ok("queue", "rm", "q").out == "q removed\n"
+
+
+def test_a_queue_with_jobs_that_are_held_is_not_removed(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "--id", "a", "--queue", "q")
+    assert hand.claim("q") == ["a"]
+    done = shell("queue", "rm", "q", "--yes")
+    held = "1 job of it is held by workers that are gone: start a worker, which takes them back"
+    assert (done.code, done.err) == (6, f"zwheel: queue 'q' is not removed: {held}\n")

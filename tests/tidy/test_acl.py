@@ -27,7 +27,7 @@ MODULES: dict[Role, tuple[str, ...]] = {
         "zwheel/verify/snapshot.py",
     ),
     Role.OPERATOR: (
-        "zwheel/operations/act.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/shards.py", "zwheel/operations/schedules.py", "zwheel/operations/past.py", "zwheel/operations/produce.py",
+        "zwheel/operations/act.py", "zwheel/operations/remove.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/shards.py", "zwheel/operations/schedules.py", "zwheel/operations/past.py", "zwheel/operations/produce.py",
         "zwheel/operations/listing.py",
         "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
     ),

@@ -132,6 +132,7 @@ async def reading_and_acting_on_queues() -> None:
     info = await wheel.queue("emails")
     assert_type(info, QueueInfo)
     assert_type(info.oldest_due_ms, int | None)
+    assert_type(await wheel.remove_queue("emails", jobs=True), int)
     await wheel.pause("emails")
     await wheel.resume("emails")
     await wheel.set_cap("emails", None)

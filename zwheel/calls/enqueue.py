@@ -83,7 +83,10 @@ class EnqueueCall(NamedTuple):
 
 
 class ShardsChanged(Exception):
-    """The queue has another number of shards than the caller believed: nothing was stored, and the batch is to be cut anew."""
+    """The queue has another number of shards than the caller believed: nothing was stored, and the batch is to be cut anew.
+
+    count: how many; 0: the queue was removed, or is being removed.
+    """
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
@@ -196,7 +199,7 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     if answer == "foreign":
         raise foreign_schema(sent.call.keys[0], text(reply[2]))
     if answer == "shards":
-        raise ShardsChanged(whole(reply[2], 1) or 1)
+        raise ShardsChanged(whole(reply[2]) or 0)
     if answer == "oversized":
         raise PayloadTooLarge(max(len(job.body) for job in sent.batch), MOST)
     if answer != "ok":

@@ -159,6 +159,16 @@ class Wheel(WheelSchedules):
         """
         await self._drive(lambda session: ops.create_queue(session, queue, shards))
 
+    async def remove_queue(self, queue: str, *, jobs: bool = False, progress: Progress | None = None) -> int:
+        """Remove an empty queue; with `jobs=True` also one with jobs and schedules, which are deleted. Returns how many jobs.
+
+        Settings such as its cap go with it. A job that is enqueued at this moment is stored before, and the queue stays, or
+        makes the queue anew. Raises: QueueInUse, while workers serve it, or when there are jobs.
+        """
+        from zwheel.operations.remove import remove_queue
+
+        return await self._drive(lambda session: remove_queue(session, queue, jobs=jobs, progress=progress))
+
     async def pause(self, queue: str) -> None:
         """Stop claims of a queue; running jobs go on. After this returns, no new claim succeeds."""
         await self._drive(lambda session: ops.pause(session, queue))

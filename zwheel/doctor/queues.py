@@ -118,6 +118,8 @@ def _check(
 ) -> Steps[None]:  # fmt: skip
     queue = health.queue
     say = health.findings.append
+    if not health.listed and (yield from _was_removed(keys)):
+        return
     if not health.listed:
         text = "it has keys and is not in the list of queues: commands that look at every queue leave it out"
         say(warning("listed", text, _CURE.format(queue_of(queue)), queue))
@@ -148,6 +150,12 @@ def _check(
         health.findings += (
             yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))
         ) or []
+
+
+def _was_removed(keys: ShardKeys) -> Steps[bool]:
+    """Whether this is a shard of a removed queue, of which only the mark is left that it takes no jobs."""
+    (shards,), jobs = yield (("HMGET", keys.meta, "shards"), ("EXISTS", keys.jobs))
+    return shards is not None and as_text(shards) == "0" and not jobs
 
 
 def _check_meta(keys: ShardKeys, health: Health) -> Steps[str]:

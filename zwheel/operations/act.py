@@ -9,7 +9,7 @@ from zwheel.broker.store import Steps
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerError, BrokerRefused, InvalidInput, QueueExists
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
-from zwheel.keys import MOST_SHARDS, ShardKeys, check_job_id, check_name, queues_key
+from zwheel.keys import MOST_SHARDS, ShardKeys, check_job_id, check_name, queues_key, shard_names
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.read import bucket_days, find, snapshot
 from zwheel.operations.shards import shards_of
@@ -97,6 +97,8 @@ def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
         # A producer that stores its first job right now may still believe that the queue has one shard. From here on
         # that shard takes no job.
         keys = session.keys(queue)
+        if made:  # Shards of a queue of this name that was removed are closed.
+            yield [("HDEL", session.keys(shard).meta, "shards") for shard in shard_names(queue, count)]
         try:
             _, jobs = yield (("HSET", keys.meta, "shards", count), ("EXISTS", keys.jobs))
         except BrokerError:

@@ -198,7 +198,7 @@ def _store(
             try:
                 answers = read_enqueue(sent, replies[0])
             except ShardsChanged as error:
-                session.counts[queue] = error.count
+                yield from _follow(session, batch[0], error.count, known)
                 break
             if answers is not None:
                 if bulk is not None:
@@ -219,6 +219,21 @@ def _store(
                 f"queue {queue}: the server's clock and this machine's estimate of it do not come together"
             )
     return (yield from _by_shard(session, batch, known, bulk, durable))
+
+
+def _follow(session: Session, job: NewJob, count: int, known: set[str]) -> Steps[None]:
+    """Learn how many shards the queue of a job has by now. Raises: BrokerRefused, while it is being removed."""
+    queue, shard = job.queue, _shard_of(session, job)
+    if count:
+        session.counts[queue] = count
+        return
+    known.discard(queue)
+    session.counts.pop(queue, None)
+    yield from learn_shards(session, [queue])
+    if _shard_of(session, job) == shard:
+        raise BrokerRefused(
+            f"queue {queue} is being removed, and nothing was stored; if that was cut off: `zwheel queue rm {queue}`"
+        )
 
 
 def _after_doubts(
