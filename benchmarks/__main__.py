@@ -34,12 +34,13 @@ BENCHMARKS = {
     "pending": "pending",
     "scripts": "scripts",
     "nodes": "nodes",
+    "scale": "scale",
     "kill": "kill",
     "budget": "budget",
 }
 
 #: These run only when they are named: they take minutes and gigabytes, or have many rows.
-_WHEN_NAMED = {"pending", "scripts", "nodes", "budget"}
+_WHEN_NAMED = {"pending", "scripts", "nodes", "scale", "budget"}
 
 #: A benchmark that takes longer is given up.
 _LONGEST_S = 900.0

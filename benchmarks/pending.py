@@ -5,6 +5,7 @@ The ten million are due over 30 days, in no order, and are stored by `enqueue_ma
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,10 @@ async def run(bench: Bench) -> list[Figure]:
             await wheel.enqueue_many(_jobs(bench, wheel, pending))
             spent["seconds"] = time.perf_counter() - started
             spent["bytes"] = (int(client.info("memory")["used_memory"]) - before) / pending
+            client.bgsave()
+            while client.info("persistence")["rdb_bgsave_in_progress"]:  # noqa: ASYNC110 - the end is elsewhere
+                await asyncio.sleep(0.1)
+            spent["fork"] = int(client.info("stats")["latest_fork_usec"]) / 1000
 
     found = await measure(bench, rate, 1, spread_s=bench.amount(_SPREAD_S, _SHORT_SPREAD_S), before=store)
     what = f"{pending:,} pending"
@@ -63,6 +68,7 @@ async def run(bench: Bench) -> list[Figure]:
             name="pending.memory", title=f"{what}, Redis memory of each", unit="bytes", rounds=(spent["bytes"],),
             bar=Bar(limit=350.0, at_least=False),
         ),
+        Figure(name="pending.fork", title=f"{what}, the fork of a snapshot", unit="ms", rounds=(spent["fork"],)),
         Figure(
             name="pending.store", title=f"{what}, stored in bulk", unit="jobs/s", rounds=(pending / spent["seconds"],),
             note=f"{spent['seconds']:.1f} s in all",

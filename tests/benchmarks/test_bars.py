@@ -49,3 +49,9 @@ def test_the_time_of_each_script_is_told_apart_from_that_of_its_neighbours() -> 
 def test_a_queue_of_several_shards_is_measured_on_several_servers() -> None:
     figures = measured("nodes")
     assert {"nodes.1.1.drain", "nodes.4.3.drain", "nodes.4.3.bulk"} <= figures.keys()
+
+
+def test_what_the_model_says_is_measured_beside_it() -> None:
+    figures = measured("scale")
+    assert figures["scale.connections.20.1"]["value"] == figures["scale.connections.20.1"]["floor"]["value"]
+    assert all(figure["value"] > 0 for figure in figures.values())

@@ -4,7 +4,7 @@
 `include/roles.lua`, the tokens of `include/wake.lua`, the rests of `workers/looks.py`. Workers always have room, and a
 job ends at once: so a job that is late found nobody awake. That both agree is a test (`test_crowd.py`).
 
-    python -m tests.simulator.crowd --workers 10000 --shards 1000 --waits 3
+    python -m tests.simulator.crowd --workers 10000 --queues 50 --shards 1000
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ class Plan:
 
     workers: int
     shards: int
+    queues: int = 1
+    """How many queues these shards belong to. A worker serves one of them."""
     waits: int
-    """On how many shards a worker waits; all of them where there are no more."""
+    """On how many shards a worker waits; on all of its queue where there are no more. Today's workers wait on all."""
     jobs_s: float
     """Jobs enqueued each second, over all shards."""
     seconds: float = 120.0
@@ -100,16 +102,17 @@ class Crowd:
         self._join()
 
     def _join(self) -> None:
-        """Each worker waits on its shards: those that come first for it."""
-        waits = min(self.plan.waits, self.plan.shards)
-        if waits == self.plan.shards:
-            everyone = list(self.alive)
-            for shard in self.shards:
-                shard.waiting = everyone
-            return
-        for worker in range(self.plan.workers):
-            for number in self.rng.sample(range(self.plan.shards), waits):
-                self.shards[number].waiting.append(worker)
+        """Each worker waits on shards of its queue."""
+        for queue in range(self.plan.queues):
+            shards, workers = self.shards[queue :: self.plan.queues], range(queue, self.plan.workers, self.plan.queues)
+            if self.plan.waits >= len(shards):
+                everyone = list(workers)
+                for shard in shards:
+                    shard.waiting = everyone
+                continue
+            for worker in workers:
+                for shard in self.rng.sample(shards, self.plan.waits):
+                    shard.waiting.append(worker)
 
     def run(self) -> Found:
         """Run it to its end."""
@@ -245,7 +248,8 @@ def summary(plan: Plan, found: Found) -> dict[str, object]:
         return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))] * 1000, 2)
 
     return {
-        "workers": plan.workers, "shards": plan.shards, "waits": min(plan.waits, plan.shards), "jobs_s": plan.jobs_s,
+        "workers": plan.workers, "queues": plan.queues, "shards": plan.shards,
+        "waits": min(plan.waits, plan.shards // plan.queues), "jobs_s": plan.jobs_s,
         "a second": {kind: round(count / plan.seconds, 1) for kind, count in sorted(found.commands.items())},
         "jobs": len(found.late) + len(found.late_after), "fewest waiting": found.fewest, "unserved": found.unserved,
         "late before, ms": {"p99": ms(found.late, 0.99), "max": ms(found.late, 1.0)},
@@ -258,14 +262,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator.crowd")
     parser.add_argument("--workers", type=int, default=10_000)
     parser.add_argument("--shards", type=int, default=1_000)
-    parser.add_argument("--waits", type=int, default=3)
+    parser.add_argument("--queues", type=int, default=50, help="the shards belong to so many queues")
+    parser.add_argument(
+        "--waits", type=int, default=1_024, help="on how many shards of its queue a worker waits at the most"
+    )
     parser.add_argument("--jobs", type=float, default=2_000.0, help="jobs a second")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--kill", type=float, default=0.01, help="the part of the workers that die half way")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     plan = Plan(
-        workers=given.workers, shards=given.shards, waits=given.waits, jobs_s=given.jobs, seconds=given.seconds,
+        workers=given.workers, queues=given.queues, shards=given.shards, waits=given.waits, jobs_s=given.jobs, seconds=given.seconds,
         kill_at_s=given.seconds / 2, kill_part=given.kill, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(json.dumps(summary(plan, Crowd(plan).run()), indent=2) + "\n")
