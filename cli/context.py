@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 REDIS_TIMEOUT_S = 10.0
 #: How long a command goes on trying to reach Redis: a person is waiting.
 GIVE_UP_S = 1.0
+#: The same for a cluster: a node that gives no answer is passed over first.
+CLUSTER_GIVE_UP_S = 3.0
 #: The same for a command that waits for a job anyway, and may outlast a restart of Redis.
 PATIENT_GIVE_UP_S = 30.0
 #: What the system says of a stream that is closed or has no room: nothing for us to mend.
@@ -106,9 +108,15 @@ class Context:
         named = settings.url is not None and not settings.url.startswith("memory:")
         say = self.out.note if not named or self.out.stderr.isatty() else None
         url = resolve_url(settings, start_embedded=self.shared.embedded, say=say)
-        give_up_s = PATIENT_GIVE_UP_S if patient else min(GIVE_UP_S, self.timeout_s)
+        give_up_s = PATIENT_GIVE_UP_S if patient else self.give_up_s(url)
         async with Wheel(url, namespace=settings.namespace, timeout_s=self.timeout_s, give_up_s=give_up_s) as wheel:
             yield wheel
+
+    def give_up_s(self, url: str) -> float:
+        """How long a command goes on trying to reach what is at a URL, seconds."""
+        from zwheel.broker.address import parse_url
+
+        return min(CLUSTER_GIVE_UP_S if parse_url(url).kind == "cluster" else GIVE_UP_S, self.timeout_s)
 
     def now(self) -> datetime:
         """The time of this machine, in UTC: only to show durations and to read `--at 09:00`, never to fire a job."""

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zwheel.errors import BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import check_name, queue_of
 
 from .app import command, single
-from .context import GIVE_UP_S, Context
+from .context import Context
 from .exits import ExitCode
 from .output import Cell
 from .when import human_count
@@ -47,9 +48,10 @@ async def doctor(
 
     The server: version and known faults, role, eviction policy, persistence, memory, clock, rights, access. Each queue:
     its schema, and whether every job is in the one place where its record says. What a managed server does not show is
-    said to be unseen. With --repair entries without a record go, and jobs in no set or the wrong one return to theirs;
-    it counts first, and without a terminal it needs --yes. Exit code 6 when a problem is left, 5 when a queue was not
-    looked at in full, since this Redis user lacks a right, 0 with warnings only.
+    said to be unseen, and so is what lies on a node of a cluster that gives no answer. With --repair entries without a
+    record go, and jobs in no set or the wrong one return to theirs; it counts first, and without a terminal it needs
+    --yes. Exit code 6 when a problem is left, 5 when a queue was not
+    looked at in full, since this Redis user lacks a right or a node gives no answer, 0 with warnings only.
     """
     from zwheel.broker.store import Store
     from zwheel.calls import Session
@@ -60,8 +62,7 @@ async def doctor(
     names = [check_name(name) for name in dict.fromkeys(queue or ())]
     settings = ctx.settings()
     url = resolve_url(settings, start_embedded=ctx.shared.embedded, say=ctx.out.note)
-    give_up_s = min(GIVE_UP_S, ctx.timeout_s)
-    store = Store(url, Session(settings.namespace), timeout_s=ctx.timeout_s, give_up_s=give_up_s)
+    store = Store(url, Session(settings.namespace), timeout_s=ctx.timeout_s, give_up_s=ctx.give_up_s(url))
     try:
         await store.drive(check_url(url))
         found = await store.drive(check_redis(store.session))
@@ -84,16 +85,18 @@ async def doctor(
     ctx.out.note(f"{human_count(problems, 'problem')}, {human_count(warnings, 'warning')}")
     if problems:
         raise ctx.fail(ExitCode.REFUSED)
-    if keyspace.closed or any(health.unseen for health in healths):
+    if not keyspace.in_full or any(health.unseen for health in healths):
         raise ctx.fail(ExitCode.PARTLY)
 
 
 async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace) -> list[Health]:
     """Check queues, telling what is found in each as soon as it is known."""
-    from zwheel.doctor import check_queue
+    from zwheel.broker.store import LEAST_TRY_S
+    from zwheel.doctor import check_queue, unanswered_queue
 
     healths: list[Health] = []
     last = {queue_of(name): name for name in names}
+    give_up_s: float | None = None
     for name in names:
         queue = queue_of(name)
         others = [health for health in healths if queue_of(health.queue) == queue] if last[queue] == name else None
@@ -102,7 +105,13 @@ async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace
                 store.session, name, buckets=keyspace.buckets.get(name, ()), groups=keyspace.groups.get(name, ()),
                 listed=_is_listed(name, keyspace), others=others, progress=report,
             )  # fmt: skip
-            health = await store.drive(steps)
+            try:
+                health = await store.drive(steps, give_up_s=give_up_s)
+            except (BrokerUnavailable, OutcomeUnknown) as error:
+                if not store.in_parts:
+                    raise
+                # Its other shards need not be waited for as long again.
+                give_up_s, health = LEAST_TRY_S, unanswered_queue(name, error)
         healths.append(health)
         _tell(ctx, health.findings)
     return healths

@@ -12,11 +12,12 @@ from zwheel.errors import InvalidInput
 from zwheel.info import QueueInfo
 from zwheel.job import JobState
 from zwheel.job import QueueName as Name
-from zwheel.keys import check_name
+from zwheel.keys import check_name, shard_names
 from zwheel.plain import cut
 
 from .app import command, group
 from .context import Context
+from .exits import ExitCode
 from .output import Cell, Column, Row
 from .show import iso, moment, now_ms, relative, shorten, unreadable_document, unreadable_row
 from .values import known_queues, note_unknown
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from zwheel import Wheel
 
 app = group("List, show, pause, resume, limit and purge queues.")
+
+#: So many shards that gave no answer are named.
+_NAMED = 8
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.")]
 QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="The queues' names.")]
@@ -89,7 +93,8 @@ async def ls(
 ) -> None:
     """List the queues with what is in them, by name.
 
-    When there are more than --limit, it says how many, and from which name on the next page begins.
+    When there are more than --limit, it says how many, and from which name on the next page begins. Exit code 5 when a node
+    of a cluster gives no answer: what lies there is not counted.
     """
     async with ctx.wheel() as wheel:
         listed = await wheel.queues()
@@ -104,6 +109,7 @@ async def ls(
         for one in strange:
             ctx.out.value(unreadable_document(one, "queue"))
         _tell_more(ctx, names, limit, len(listed))
+        _tell_unanswered(ctx, infos)
         return
     now = now_ms(ctx)
     numbers = ("scheduled", "due", "processing", "done", "dead", "workers")
@@ -121,6 +127,7 @@ async def ls(
     rows += [unreadable_row(columns, one) for one in strange]
     ctx.out.table(columns, rows, empty="no queues yet: the first enqueue makes one")
     _tell_more(ctx, names, limit, len(listed))
+    _tell_unanswered(ctx, infos)
 
 
 async def _unserved(wheel: Wheel, infos: Sequence[QueueInfo]) -> dict[str, str]:
@@ -132,7 +139,9 @@ async def _unserved(wheel: Wheel, infos: Sequence[QueueInfo]) -> dict[str, str]:
         if served.nobody:
             found[queue] = f"no live worker knows {cut(task, 60)}" if served.workers else "no live worker"
     for info in infos:
-        if info.processing and not info.workers + info.workers_silent:
+        # The list of workers is in the first shard.
+        unknown = info.unanswered[:1] in ((info.name,), (shard_names(info.name, info.shards)[0],))
+        if info.processing and not info.workers + info.workers_silent and not unknown:
             found[info.name] = "no live worker"  # Nobody takes back what those held that are gone.
     return found
 
@@ -165,15 +174,27 @@ def _tell_more(ctx: Context, names: list[Name], limit: int, count: int) -> None:
         )
 
 
+def _tell_unanswered(ctx: Context, infos: Sequence[QueueInfo]) -> None:
+    """Say what is not in the numbers, and end with the code of a partial answer, when a node of a cluster is silent."""
+    if names := [name for info in infos for name in info.unanswered]:
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        ctx.out.error(f"a node of the cluster gives no answer; not counted: {', '.join(names[:_NAMED])}{more}")
+        raise ctx.fail(ExitCode.PARTLY)
+
+
 @command(app, "show", examples=["zwheel queue show emails"])
 async def show(ctx: Context, queue: QueueName) -> None:
-    """Show one queue in detail. A queue that does not exist is shown as empty, with a note."""
+    """Show one queue in detail. A queue that does not exist is shown as empty, with a note.
+
+    Exit code 5 when a node of a cluster gives no answer: what lies there is not counted.
+    """
     async with ctx.wheel() as wheel:
         await note_unknown(ctx, wheel, queue)
         info = await wheel.queue(check_name(queue))
         unserved = (await _unserved(wheel, [info])).get(info.name, "")
     if ctx.json:
         ctx.out.value(queue_document(info) | ({"unserved": unserved} if unserved else {}))
+        _tell_unanswered(ctx, [info])
         return
     oldest, following = info.oldest_due_ms, info.next_fire_ms
     ctx.out.fields(
@@ -195,6 +216,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             *([("unreadable", Cell(info.unreadable, "red"))] if info.unreadable else []),
         ]
     )
+    _tell_unanswered(ctx, [info])
 
 
 @command(app, "create", examples=["zwheel queue create orders --shards 8"])

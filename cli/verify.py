@@ -59,7 +59,8 @@ def verify(
     """Decide whether the promises held in a recorded run.
 
     Record one with ZWHEEL_HISTORY=DIR in the environment of producers and workers. Ends with 9 when a promise was
-    broken; the events that prove it are shown.
+    broken; the events that prove it are shown. With --snapshot it ends with 5 when a node of a cluster gives no answer:
+    what lies there is left out.
     """
     if snapshot:
         if history:
@@ -101,10 +102,15 @@ def _snapshot(ctx: Context, queues: list[str] | None) -> None:
     url = resolve_url(settings, start_embedded=ctx.shared.embedded)
     store = SyncStore(url, Session(settings.namespace), timeout_s=ctx.timeout_s)
     try:
+        away: list[str] = []
         for line in take_snapshot(store, queues):
+            away += line["args"].get("away", ())
             ctx.out.verbatim(json.dumps(line, separators=(",", ":")))
     finally:
         store.close()
+    if away:
+        ctx.out.error(f"a node of the cluster gives no answer; left out: {', '.join(away)}")
+        raise ctx.fail(ExitCode.PARTLY)
 
 
 def _show(ctx: Context, report: Any) -> None:

@@ -140,13 +140,15 @@ class SentinelGroup:
 class Cluster:
     """Three primaries with a replica each; a node that is silent for `down_ms` is taken for dead."""
 
-    def __init__(self, binary: Path, *, down_ms: int = 1000, secure: Path | None = None) -> None:
+    def __init__(
+        self, binary: Path, *, down_ms: int = 1000, secure: Path | None = None, arguments: tuple[str, ...] = ()
+    ) -> None:  # fmt: skip
         self.buses = [free_port() for _ in range(6)]
         self.nodes = [
             _server(
                 binary, secure,
                 "--cluster-enabled", "yes", "--cluster-node-timeout", str(down_ms), "--cluster-port", str(bus),
-                "--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0",
+                "--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *arguments,
             )
             for bus in self.buses
         ]  # fmt: skip

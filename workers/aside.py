@@ -17,7 +17,7 @@ from typing import Any
 
 from zwheel import calls
 from zwheel.broker.store import Store
-from zwheel.errors import UndecodableJob
+from zwheel.errors import BrokerError, UndecodableJob
 from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys
 from zwheel.outside import as_text, flat, score_ms
@@ -63,7 +63,10 @@ class Aside:
         keeper: its worker id; None when no worker keeps time.
         """
         if keeper is not None and keeper != self._alike:
-            (row,) = await self._store.send([("HGET", self._keys.workers, keeper)])
+            try:
+                (row,) = await self._store.send([("HGET", self._keys.workers, keeper)])
+            except BrokerError:
+                return False  # The list may be on another node, whose trouble is not that of this shard.
             if _reads(row) == READS:
                 self._alike = keeper
         return keeper is not None and keeper == self._alike

@@ -25,7 +25,8 @@ class Beside:
         self._store = store
         self._runner = runner
         self._loop = loop
-        self._under_way: list[tuple[Call, Read]] = []
+        #: What was sent and got no answer yet, by the shard that it belongs to: the others go on.
+        self._under_way: dict[str, list[tuple[Call, Read]]] = {}
         #: Set when the process is about to end: one element, the claim that blocks the loop, or None.
         self._leaving: tuple[Claim | None, ...] = ()
         self._left = False
@@ -50,14 +51,16 @@ class Beside:
 
     def settle(self) -> None:
         """Send what ended, what has not started and what is past its timeout, in one round trip. Raises: BrokerError."""
-        if not self._under_way:
-            for claim, settler in self._runner.held.copy().items():
+        for claim, settler in self._runner.held.copy().items():
+            if claim.queue not in self._under_way:
                 self._runner.rescue(claim, settler)
-            if self._leaving and not self._left:
-                self._abandon(self._leaving[0])
-                self._left = True
-            for settler in dict.fromkeys(self._runner.held.copy().values()):
-                self._under_way += settler.take(_LANES)
+        if self._leaving and not self._left:
+            self._abandon(self._leaving[0])
+            self._left = True
+        settlers = {claim.queue: settler for claim, settler in self._runner.held.copy().items()}
+        for queue, settler in settlers.items():
+            if queue not in self._under_way and (taken := settler.take(_LANES)):
+                self._under_way[queue] = taken
         if self._under_way:
             self._exchange()
         if self._left:
@@ -75,13 +78,14 @@ class Beside:
                 settler.release(claim, GONE_MS if claim.in_thread else None)
 
     def _exchange(self) -> None:
-        replies = self._store.send([call for call, _ in self._under_way], each=True)
-        batch, self._under_way = self._under_way, []
+        batch = [(queue, call, read) for queue, sent in self._under_way.items() for call, read in sent]
+        replies = self._store.send([call for _, call, _ in batch], each=True)
+        self._under_way = {}
         refused: BrokerError | None = None
-        for (call, read), reply in zip(batch, replies, strict=True):
+        for (queue, call, read), reply in zip(batch, replies, strict=True):
             if isinstance(reply, BrokerError):
                 refused = reply
-                self._under_way.append((call, read))
+                self._under_way.setdefault(queue, []).append((call, read))
             elif word(reply) == "moved":
                 # The day changed: it waits in the settler again, and goes out with the next round trip.
                 read(reply)

@@ -1,4 +1,6 @@
-"""What a worker knows of its contact with Redis: since when it is steady, and how the server's clock jumped.
+"""What a worker knows of its contact with one shard: since when it is steady, and how the server's clock jumped.
+
+Each shard has its own: on a cluster one may be on a node that is dead or slow, and nothing of that concerns the others.
 
 A reaper takes jobs from workers that it believes dead. They may live and have had no chance to renew a lease: Redis was
 away, or its clock jumped ahead. So nothing is taken back by a worker that was itself cut off or slow a moment ago, or
@@ -12,11 +14,12 @@ lease either, by its own clock, and `reap` takes nothing for a worker that knows
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 
-from zwheel.outside import escaped
+from zwheel.outside import Sayer, escaped
 
 from .settings import WorkerSettings
 
@@ -31,20 +34,27 @@ _SAME_NS = 60_000_000_000
 _CALM_NS = 600_000_000_000
 
 
+def say_jumps() -> Sayer:
+    """What the contacts of one worker share: a jump of the server's clock, which concerns all its shards, is said once."""
+    return Sayer(log, every_s=_SAME_NS / 1e9)
+
+
 class Contact:
-    """How steady the contact with Redis is, and how its clock jumped. The heartbeat (in its thread) and the reaper report
-    here; the reaper asks whether it may take jobs back.
+    """How steady the contact with a shard is, and how the clock of its server jumped. The heartbeat (in its thread) and
+    the shard's reaper report here; the reaper asks whether it may take jobs back.
     """
 
     def __init__(
-        self, settings: WorkerSettings, news: Callable[[], None] = lambda: None,
+        self, settings: WorkerSettings, queue: str = "default", sayer: Sayer | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:  # fmt: skip
-        """news: called from any thread when there is something to tell the queues at once."""
+        self._queue = queue
+        self._sayer = sayer or say_jumps()
         self._now_ns = now_ns
         self._beat_ns = settings.beat_ms * 1_000_000
         self._lease_ns = settings.lease_ms * 1_000_000
-        self._news = news
+        #: Called from any thread when there is something to tell the shard at once.
+        self.news: Callable[[], None] = lambda: None
         #: Until when this worker takes no job back, monotonic ns; and for how long it does not after its start, ns.
         self._until_ns = 0
         self._first_ns = int(max(settings.reap_ms, settings.beat_ms / 2) * _MARGIN) * 1_000_000
@@ -53,15 +63,16 @@ class Contact:
         #: How long an answer takes as a rule: a long way is no trouble, a longer one than usual is.
         self._usual_ns = 0
         self._jumped_ns = self._now_ns() - _CALM_NS
-        self._counted: dict[str, int] = {}
-        #: The longest lease in use in each queue, ns, as its reaper saw it last.
-        self._leases: dict[str, int] = {}
+        #: How often the clock was seen to jump, as an answer said last; -1: none did yet.
+        self.counted = -1
+        #: The longest lease in use, ns, as the reaper saw it last.
+        self._used_ns = 0
         self._most_lease_ns = settings.longest_ms * 1_000_000
         #: Which of the heartbeat's connections the last answer came on, counted from 1; 0: none did.
         self.line = 0
         #: How often the contact was lost so far.
         self.breaks = 0
-        #: Jumps of the server's clock that the reaper did not take in yet, ms. Any thread adds to them.
+        #: Jumps of the server's clock that the shard was not told yet, ms. Any thread adds to them.
         self.jumps: deque[int] = deque()
 
     def heard(self, sent_ns: int, line: int = 0) -> None:
@@ -72,26 +83,27 @@ class Contact:
         now_ns = self._now_ns()
         took_ns = now_ns - sent_ns
         if self._heard_ns is None:
-            self._until_ns, self._usual_ns = now_ns + self._first_ns, took_ns
+            self._hold(self._first_ns)
+            self._usual_ns = took_ns
         elif took_ns - self._usual_ns > self._beat_ns // 2 or sent_ns - self._heard_ns > self._beat_ns * 3 // 2:
             self.lost()
         self._usual_ns = min(took_ns, self._usual_ns * 5 // 4 + 1000)
         self._heard_ns = sent_ns
         if line != self.line:
             self.line = line
-            self._news()
+            self.news()
 
     def lost(self) -> None:
         """A call got no answer: Redis is away, for this worker or for all. One lease of steady contact comes next."""
         self.breaks += 1
         self._hold(self._longest_ns())
 
-    def in_use(self, queue: str, lease_ms: int) -> None:
-        """Take in the longest lease in use in a queue, ms. A worker with that lease renews as seldom as it allows."""
-        self._leases[queue] = min(lease_ms * 1_000_000, self._most_lease_ns)
+    def in_use(self, lease_ms: int) -> None:
+        """Take in the longest lease in use, ms. A worker with that lease renews as seldom as it allows."""
+        self._used_ns = min(lease_ms * 1_000_000, self._most_lease_ns)
 
     def _longest_ns(self) -> int:
-        return max(self._lease_ns, *self._leases.values(), 0)
+        return max(self._lease_ns, self._used_ns)
 
     def _hold(self, ns: int) -> None:
         """Take nothing back for so long from now on: every worker that lives has its turn meanwhile."""
@@ -110,26 +122,26 @@ class Contact:
         return not self.jumps and not self.wait_s() and self._now_ns() - self._jumped_ns > _CALM_NS
 
     def jumped(self, by_us: int) -> None:
-        """The server's clock jumped, as a reading of it showed: say it, and have the queues told."""
-        log.warning(
+        """The server's clock jumped, as a reading of it showed: say it, and have the shard told."""
+        self._sayer.say(
+            logging.WARNING, by_us,
             "the server's clock jumped %s by %.1f s, or this machine stood still: jobs follow the server's clock as it is",
             "ahead" if by_us > 0 else "back", abs(by_us) / 1e6,
         )  # fmt: skip
         self._jumped_ns = self._now_ns()
         self.jumps.append(by_us // 1000)
-        self._news()
+        self.news()
 
-    def jumps_in(self, queue: str) -> int:
-        """How often the clock was seen to jump in a queue, as an answer said last; -1: none did yet."""
-        return self._counted.get(queue, -1)
-
-    def counted(self, queue: str, jumps: int | None) -> None:
-        """A queue told how often the clock was seen to jump, by any worker; None: it did not tell. Say it when it is news."""
-        before = self.jumps_in(queue)
+    def count(self, jumps: int | None) -> None:
+        """An answer told how often the clock was seen to jump, by any worker; None: it did not tell. Say it when it is news."""
+        before = self.counted
         if jumps is None or jumps == before:
             return
-        self._counted[queue] = jumps
+        self.counted = jumps
         self._hold(self._first_ns if before < 0 else self._longest_ns())
         if jumps > before >= 0 and self._now_ns() - self._jumped_ns > _SAME_NS:
             self._jumped_ns = self._now_ns()
-            log.warning("queue %s: a worker saw the server's clock jump; `zwheel doctor` says how far", queue)
+            self._sayer.say(
+                logging.WARNING, "seen", "queue %s: a worker saw the server's clock jump; `zwheel doctor` says how far",
+                self._queue,
+            )  # fmt: skip

@@ -15,6 +15,8 @@ from zwheel.outside import Sayer, escaped
 
 log = escaped("zwheel.worker")
 
+#: How long the start of a worker waits for this at the most, seconds.
+_START_S = 2.0
 #: After how long, and how often, to try again what could not be done, seconds: a service that restarts is back by then.
 AGAIN_S = 60.0
 
@@ -69,8 +71,15 @@ class Declarations:
             if names:
                 log.info("schedules of %s: %s %s", whose, what, ", ".join(names))
 
-    async def run(self, store: Store, report: SyncReport | None) -> None:
+    async def start(self, store: Store) -> asyncio.Task[SyncReport | None]:
+        """Begin to sync. What takes long goes on while the worker serves its queues: a node of a cluster may be away."""
+        first = asyncio.create_task(self.sync(store))
+        await asyncio.wait({first}, timeout=_START_S)
+        return first
+
+    async def run(self, store: Store, first: asyncio.Task[SyncReport | None]) -> None:
         """Try again what could not be done, until all is; then there is nothing more to do."""
+        report = await first
         while report is None or report.kept or report.refused:
             await asyncio.sleep(AGAIN_S * random.uniform(0.8, 1.2))
             report = await self.sync(store, report)

@@ -68,6 +68,10 @@ class Ear:
         """Hear for this poller too, from its next `listen` on."""
         self._hearers.append(hearer)
 
+    def remove(self, hearer: Hearer) -> None:
+        """Hear for this poller no more: it has stopped."""
+        self._hearers.remove(hearer)
+
     def listen(self, hearer: Hearer) -> None:
         """Hear for a poller that rests from now on."""
         self._asked.set()

@@ -1,6 +1,9 @@
 """The heartbeat: a thread with a connection of its own that renews every lease, also while a task blocks the event loop.
 
 A claim is renewed until Redis has acknowledged its outcome: a job that ended and is not settled yet is still ours.
+
+Each node of a cluster is beaten by itself, at the same time as the others: one that is dead or slow costs its own shards
+their leases, and no other.
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from zwheel import calls
 from zwheel.broker.address import parse_url
 from zwheel.broker.store import SyncStore
-from zwheel.calls import BATCH_LIMIT, Call, Reply
+from zwheel.calls import BATCH_LIMIT, Reply
 from zwheel.errors import BrokerError, BrokerFull, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.outside import Sayer, escaped
@@ -34,6 +38,8 @@ log = escaped("zwheel.worker")
 
 #: A lease is given up this much before it ends, as a part of it, when Redis cannot be asked.
 _MARGIN = 0.1
+#: How long a beat waits for the slowest of several nodes, as a part of the time between two beats.
+_WAITS = 0.2
 #: How often in a lease the event loop looks for claims that were not renewed.
 _LOOKS = 20
 
@@ -44,29 +50,33 @@ class Heartbeat(PartThread):
     def __init__(
         self,
         store: SyncStore,
-        shards: Sequence[ShardKeys],
+        contacts: Callable[[], Mapping[ShardKeys, Contact]],
         settings: WorkerSettings,
         worker: str,
         runner: Runner,
         describe: Callable[[], dict[str, object]],
-        contact: Contact,
         on_beat: Callable[[], None] | None = None,
     ) -> None:
+        """contacts: gives the shards that are served now, and what is known of the contact with each."""
         super().__init__("zwheel-heartbeat")
         self._store = store
-        self._shards = shards
+        self._contacts = contacts
         self._settings = settings
         self._worker = worker
         self._runner = runner
         self._describe = describe
-        self._contact = contact
+        #: The shards that got no good answer to the last beat: they are tried again sooner than the next beat of all is due.
+        self._troubled: set[str] = set()
+        self._due_ns = 0
+        #: The shards whose node did not answer the last beat yet: nobody waits for it.
+        self._under_way: set[str] = set()
         self._on_beat = on_beat
         self._woken = threading.Event()
         self._ending = False
         #: Whether the runner waits for the next beat.
         self._asked = False
-        #: When the server was last seen to be away, monotonic ns.
-        self._away_ns = 0
+        #: When the server of each shard was last seen to be away, monotonic ns.
+        self._away_ns: dict[str, int] = {}
         #: Whether a task has blocked the event loop for so long that its outcomes are settled here.
         self.is_stuck: Callable[[], bool] = lambda: False
         self._sayer = Sayer(log)
@@ -81,22 +91,15 @@ class Heartbeat(PartThread):
             if self._ending:
                 return
             self._woken.clear()
-            started_ns = time.monotonic_ns()
             if self._on_beat is not None:
                 self._on_beat()
             try:
-                self._beat()
-                self._contact.heard(started_ns, self._store.opened)
-                if self.beside.owes or self.is_stuck():
+                if self._beat() and (self.beside.owes or self.is_stuck()):
                     self.beside.settle()
-                pause = interval * random.uniform(0.9, 1.0) - (time.monotonic_ns() - started_ns) / 1e9
-            except BrokerError as error:
-                if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
-                    self._contact.lost()
-                else:
-                    self._contact.heard(started_ns)
-                if server_is_away(error, self._store.url):
-                    self._away_ns = time.monotonic_ns()
+                pause = (self._due_ns - time.monotonic_ns()) / 1e9
+                if self._troubled:
+                    pause = min(1.0, interval / 5) * random.uniform(0.5, 1.0)
+            except BrokerError:
                 pause = min(1.0, interval / 5) * random.uniform(0.5, 1.0)
             except Exception as error:
                 self._sayer.say(
@@ -110,21 +113,91 @@ class Heartbeat(PartThread):
         self._asked = True
         self._woken.set()
 
-    def _beat(self) -> None:
-        settings = self._settings
-        started_ns = time.monotonic_ns()
+    def _beat(self) -> bool:
+        """Beat every node; between two beats of all, those that gave no good answer. Returns whether any answered well."""
+        now_ns = time.monotonic_ns()
         asked, self._asked = self._asked, False
-        claims = self._young(started_ns)
+        every = asked or not self._troubled or now_ns >= self._due_ns
+        if every:
+            self._due_ns = now_ns + int(self._settings.beat_ms * random.uniform(0.9, 1.0) * 1e6)
+        claims = self._young(now_ns)
         info = self._describe()
         info["beat"] = self._store.session.clock.now_ms()
         news = json.dumps(info)
+        nodes: dict[object, tuple[list[ShardKeys], dict[str, None]]] = {}
+        contacts = self._contacts()
+        self._troubled.intersection_update([keys.name for keys in contacts])
+        for keys in contacts:
+            if keys.name not in self._under_way and (every or keys.name in self._troubled):
+                nodes.setdefault(self._store.node_of(keys.meta), ([], {}))[0].append(keys)
+                if every or keys.shard == 0:
+                    nodes.setdefault(self._store.node_of(keys.workers), ([], {}))[1][keys.workers] = None
+        beats = [
+            partial(
+                self._beat_node,
+                {keys: contacts[keys] for keys in shards},
+                claims,
+                [("HSET", key, self._worker, news) for key in lists],
+            )
+            for shards, lists in nodes.values()
+        ]
+        if self._store.in_parts:
+            self._side_by_side(beats)
+        else:
+            for one in beats:
+                one()
+        if asked:
+            self._tell(self._runner.fill)
+        return len(self._troubled) < len(contacts)
+
+    def _side_by_side(self, beats: Sequence[Callable[[], None]]) -> None:
+        """Beat several nodes. A node that takes its time is not waited for: the next beat of the others would be late."""
+        threads = [threading.Thread(target=beat, name="zwheel-beat", daemon=True) for beat in beats]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + self._settings.beat_ms / 1000 * _WAITS
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _beat_node(
+        self, contacts: Mapping[ShardKeys, Contact], claims: Sequence[Claim], told: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Renew what is held in shards of one node, and tell it of this worker; take in whether it answered."""
+        names = [keys.name for keys in contacts]
+        self._under_way.update(names)
+        started_ns = time.monotonic_ns()
+        error: BrokerError | None = None
+        try:
+            self._renew(list(contacts), claims, told)
+        except BrokerError as trouble:
+            error = trouble
+        except Exception as fault:
+            error = BrokerError(repr(fault))
+            self._sayer.say(logging.ERROR, repr(fault)[:200], "the heartbeat failed; it goes on: %r", fault, trace=True)
+        for contact in contacts.values():
+            if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
+                contact.lost()
+            else:
+                contact.heard(started_ns, 0 if error else self._store.opened)
+        if server_is_away(error, self._store.url):
+            self._away_ns.update(dict.fromkeys(names, time.monotonic_ns()))
+        if error is None:
+            self._troubled.difference_update(names)
+        else:
+            self._troubled.update(names)
+        self._under_way.difference_update(names)
+
+    def _renew(self, shards: Sequence[ShardKeys], claims: Sequence[Claim], told: Sequence[tuple[Any, ...]]) -> None:
+        """Renew what is held in these shards, in as many round trips as it takes. Raises: BrokerError."""
+        settings = self._settings
         batches: list[tuple[ShardKeys, Sequence[Claim]]] = []
-        for keys in self._shards:
+        for keys in shards:
             mine = [claim for claim in claims if claim.queue == keys.name]
             # A worker with nothing to renew sends no extend: the claims of waiting workers show that workers reach Redis.
             batches += [(keys, mine[start : start + BATCH_LIMIT]) for start in range(0, len(mine), BATCH_LIMIT)]
-        lists = dict.fromkeys(keys.workers for keys in self._shards)
-        told: list[Call | tuple[Any, ...]] = [("HSET", listed, self._worker, news) for listed in lists]
+        if shards and not batches and not told:
+            # Whether a node answers is known of each of them.
+            told = [("HGET", shards[0].meta, "schema")]
         refused: BrokerError | None = None
         while told or batches:
             sent_ns = time.monotonic_ns()
@@ -147,8 +220,6 @@ class Heartbeat(PartThread):
                 if not isinstance(reply, BrokerError) and (left := self._read(batch, reply, sent_ns))
             ]
             told = []
-        if asked:
-            self._tell(self._runner.fill)
         if refused is not None:
             raise refused
 
@@ -209,7 +280,7 @@ class Heartbeat(PartThread):
             for claim in list(self._runner.held):
                 if claim.running is None or claim.ended or claim.stop is not None or claim.thread:
                     continue
-                silent_ns = now_ns - max(claim.leased_ns, self._away_ns)
+                silent_ns = now_ns - max(claim.leased_ns, self._away_ns.get(claim.queue, 0))
                 if silent_ns > limit_ns:
                     log.warning(
                         "job %s: Redis has not renewed its lease for %.1f s of %.1f s: it is stopped, since others may "

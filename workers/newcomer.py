@@ -22,6 +22,7 @@ from zwheel.keys import ShardKeys
 from zwheel.outside import Sayer, escaped, flat, score_ms
 from zwheel.record import task_and_body
 
+from .contact import Contact
 from .peers import FRESH_S, NOBODY, read_peer
 
 log = escaped("zwheel.worker")
@@ -43,16 +44,16 @@ class Newcomer:
 
     def __init__(
         self, store: Store, keys: ShardKeys, worker: str, tasks: Iterable[str], group: str,
-        found: Callable[[], None], breaks: Callable[[], int] = lambda: 0,
+        found: Callable[[], None], contact: Contact | None = None,
     ) -> None:  # fmt: skip
-        """found: called when there is something to claim. breaks: how often contact with Redis was lost so far."""
+        """found: called when there is something to claim. contact: that with this shard."""
         self._store = store
         self._keys = keys
         self._worker = worker
         self._tasks = frozenset(tasks)
         self._group = group
         self._found = found
-        self._breaks = breaks
+        self._contact = contact
         self._sayer = Sayer(log)
 
     @property
@@ -63,13 +64,17 @@ class Newcomer:
     async def run(self) -> None:
         """Look now and once more, and again after each time away, until cancelled."""
         while True:
-            breaks = self._breaks()
+            breaks = self._breaks
             await self._arrive()
             away = False
             while not away:
                 before = time.monotonic()
                 await asyncio.sleep(_WATCH_S)
-                away = time.monotonic() - before > _WATCH_S + _AWAY_S or self._breaks() != breaks
+                away = time.monotonic() - before > _WATCH_S + _AWAY_S or self._breaks != breaks
+
+    @property
+    def _breaks(self) -> int:
+        return 0 if self._contact is None else self._contact.breaks
 
     async def _arrive(self) -> None:
         failures = looks = 0

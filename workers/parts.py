@@ -74,6 +74,8 @@ def failed_part(parts: Mapping[str, asyncio.Future[Any]]) -> PartEnded | None:
 async def end_parts(parts: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks and wait for their end; once more what swallowed its cancellation, and not for ever."""
     left = set(parts)
+    if not left:
+        return
     for _ in range(_CANCELS):
         for part in left:
             part.cancel()

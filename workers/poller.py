@@ -67,7 +67,7 @@ class Poller:
     def __init__(
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner,
         observer: Observer | None = None, scheduler: Scheduler | None = None,
-        jumps_counted: Callable[[str, int | None], None] = lambda queue, jumps: None, group: str = "none",
+        jumps_counted: Callable[[int | None], None] = lambda jumps: None, group: str = "none",
         ear: Ear | None = None,
     ) -> None:  # fmt: skip
         """Take ear: what hears for all shards of the queue; None: it has one of its own."""
@@ -275,7 +275,7 @@ class Poller:
         if claimed.word in ("ok", "empty"):
             self._laid_down, self._seen_free = (self._role, 0) if self._keeps_a_role() and full else ("", 0)
             self._role = claimed.role
-            self._jumps_counted(self._queue, claimed.jumps)
+            self._jumps_counted(claimed.jumps)
         if taken or claimed.day:
             self.founding.met_jobs()
         if claimed.word in ("flushed", "foreign"):

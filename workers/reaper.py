@@ -1,4 +1,7 @@
-"""The reaper: takes back jobs whose lease ran out, and deletes what is past its retention. It never reads a body."""
+"""The reaper of one shard: takes back jobs whose lease ran out, and deletes what is past its retention.
+
+It never reads a body. Each shard has its own: one on a node that is dead or slow holds up no other.
+"""
 
 from __future__ import annotations
 
@@ -47,41 +50,44 @@ _FORGET_MS = 3_600_000
 class Reaper:
     """Runs in every worker, jittered; each pass is bounded, and a pass that found much is followed by the next at once.
 
-    It also tells the queues what only a worker can know: that the server's clock jumped.
+    It also tells the shard what only a worker can know: that the server's clock jumped.
     """
 
     def __init__(
-        self, store: Store, shards: Sequence[ShardKeys], settings: WorkerSettings, observer: Observer | None,
-        contact: Contact, follows: Callable[[str], bool] = lambda shard: False,
-        taken_back: Callable[[str], None] = lambda queue: None,
+        self, store: Store, keys: ShardKeys, settings: WorkerSettings, observer: Observer | None, contact: Contact,
+        follows: Callable[[], bool] = lambda: False, taken_back: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        """follows: whether this worker has nothing to do and others keep time: then it looks less often than they.
+
+        taken_back: called when there may be due jobs again: the wake-up token for them may have gone to a worker that sleeps.
+        """
         self._store = store
-        self._shards = shards
+        self._keys = keys
         self._settings = settings
         self._observer = observer
         self._contact = contact
-        #: Whether this worker has nothing to do and others keep time for a shard: then it looks less often than they.
+        contact.news = self.kick
         self._follows = follows
         self._sayer = Sayer(log)
-        #: Called with a queue that may have due jobs again: the wake-up token for them may have gone to a worker that sleeps.
         self._taken_back = taken_back
-        #: For each queue, the jumps of the clock that Redis was not told there yet, ms. Until then nothing is taken back.
-        self._untold: dict[str, list[int]] = {keys.name: [] for keys in shards}
-        #: What each queue's dead set held when it was last looked at, with the count of jumps then; and until when another
-        #: version is thought to set jobs aside, monotonic seconds.
-        self._aside = {keys.name: Aside(store, keys) for keys in shards}
-        self._jumps_then = {keys.name: -1 for keys in shards}
+        #: What the dead set held when it was last looked at, with the count of jumps then; and until when another version is
+        #: thought to set jobs aside, monotonic seconds.
+        self._aside = Aside(store, keys)
+        self._jumps_then = -1
         self._mixed_until, self._found_aside = 0.0, False
-        #: The heartbeat's connection at whose end a queue knows the process of the server.
-        self._lines = {keys.name: 0 for keys in shards}
-        #: Whether a queue was there at the last look: a queue that nobody founded has nothing to be told.
-        self._founded = {keys.name: True for keys in shards}
-        #: Who keeps time for each shard, as the last look of an idle worker saw it.
-        self._keepers: dict[str, bytes | None] = {}
-        #: The shards that this pass leaves out.
-        self._passed_over: set[str] = set()
+        #: The heartbeat's connection at whose end the shard knows the process of the server.
+        self._line = 0
+        #: Whether the queue was there at the last look: a queue that nobody founded has nothing to be told.
+        self._founded = True
+        #: Who keeps time, as the last look of an idle worker saw it.
+        self._keeper: bytes | None = None
         self._kicked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def queue(self) -> str:
+        """The shard that it tends."""
+        return self._keys.name
 
     def kick(self) -> None:
         """Look now; from any thread."""
@@ -90,33 +96,24 @@ class Reaper:
 
     async def run(self) -> None:
         """Reap until cancelled."""
-        rounds = random.randrange(_PRUNE_EVERY)
+        rounds = random.randrange(_PRUNE_EVERY * self._keys.shards)
         while True:
-            while self._contact.jumps:
-                jumped_ms = self._contact.jumps.popleft()
-                for untold in self._untold.values():
-                    untold.append(jumped_ms)
-            await self._each(self._tell)
+            await self._try(self._tell)
             await self._pause()
             rounds += 1
-            self._passed_over = {
-                keys.name for n, keys in enumerate(self._shards) if self._passes_over(keys, rounds + n)
-            }
-            await self._each(self._reap)
-            await self._each(self._take_back)
+            if not self._passes_over(rounds):
+                await self._try(self._reap)
+                await self._try(self._take_back)
             if rounds % _PRUNE_EVERY == 0 and self._contact.calm:
-                await self._each(self._prune)
+                await self._try(self._prune)
 
-    def _passes_over(self, keys: ShardKeys, number: int) -> bool:
-        """Whether this pass leaves a shard out. Of a queue with several shards, which others keep time for, it looks at few."""
-        return keys.shards > 1 and self._follows(keys.name) and number % (_IDLE_FACTOR * keys.shards) != 0
-
-    def _idle(self) -> bool:
-        return all(self._follows(keys.name) for keys in self._shards)
+    def _passes_over(self, number: int) -> bool:
+        """Whether this pass does not look. Of a queue with several shards, which others keep time for, it looks at few."""
+        return self._keys.shards > 1 and self._follows() and number % (_IDLE_FACTOR * self._keys.shards) != 0
 
     async def _pause(self) -> None:
         """Until the next pass: it comes sooner when there is something to tell, or when what held it back is over."""
-        often = _IDLE_FACTOR if self._idle() else 1
+        often = _IDLE_FACTOR if self._follows() else 1
         pause = often * self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0)
         if time.monotonic() < self._mixed_until:
             pause = min(pause, _AGAIN_S if self._found_aside else _MIXED_PAUSE_S)
@@ -130,58 +127,54 @@ class Reaper:
         finally:
             self._kicked.clear()
 
-    async def _each(self, act: Callable[[ShardKeys], Awaitable[None]]) -> None:
-        """Do it for every shard; the trouble of one is not that of the others."""
-        for keys in self._shards:
-            try:
-                await act(keys)
-            except BrokerError as error:
-                if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
-                    self._contact.lost()
-                    log.debug("queue %s: reaping waits for Redis: %s", keys.name, error)
-                    continue
-                self._sayer.say(
-                    logging.WARNING, (keys.name, str(error)), "queue %s: reaping waits: %s", keys.name, error
-                )
-            except Exception as error:
-                self._sayer.say(
-                    logging.ERROR, (keys.name, repr(error)[:200]), "queue %s: the reaper failed; it goes on: %r",
-                    keys.name, error, trace=True,
-                )  # fmt: skip
+    async def _try(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do it; trouble is said, and the next pass comes."""
+        try:
+            await act()
+        except BrokerError as error:
+            if isinstance(error, (BrokerUnavailable, OutcomeUnknown)):
+                self._contact.lost()
+                log.debug("queue %s: reaping waits for Redis: %s", self.queue, error)
+                return
+            self._sayer.say(logging.WARNING, str(error), "queue %s: reaping waits: %s", self.queue, error)
+        except Exception as error:
+            self._sayer.say(
+                logging.ERROR, repr(error)[:200], "queue %s: the reaper failed; it goes on: %r", self.queue, error,
+                trace=True,
+            )  # fmt: skip
 
-    async def _tell(self, keys: ShardKeys) -> None:
+    async def _tell(self) -> None:
         """Take nothing, but tell of jumps of the server's clock, and that it is another process of the server.
 
         What could not be told is told in the next pass.
         """
-        untold = self._untold[keys.name]
-        while untold:
-            await self._call(keys, limit=0, jumped_ms=untold[0])
-            jumped_ms = untold.pop(0)
+        jumps = self._contact.jumps
+        while jumps:
+            await self._call(limit=0, jumped_ms=jumps[0])
+            jumped_ms = jumps.popleft()
             # Jobs may be due by the new clock, and the worker that sleeps until the next job reckons with the old clock.
-            self._taken_back(keys.name)
+            self._taken_back()
             if self._observer is not None:
-                self._observer("jumped", {"queue": keys.name, "by_ms": jumped_ms})
-        if self._contact.line != self._lines[keys.name] and self._founded[keys.name]:
-            await self._meet(keys, self._contact.line)
+                self._observer("jumped", {"queue": self.queue, "by_ms": jumped_ms})
+        if self._contact.line != self._line and self._founded:
+            await self._meet(self._contact.line)
 
-    async def _meet(self, keys: ShardKeys, line: int) -> None:
+    async def _meet(self, line: int) -> None:
         """Let a queue know the process of the server at the end of a new connection.
 
         When it is another one the grace begins now, and not when this worker may take something back again.
         """
-        asks = [("HMGET", keys.meta, "schema", "server"), ("INFO", "server")]
+        asks = [("HMGET", self._keys.meta, "schema", "server"), ("INFO", "server")]
         (schema, known), info = await self._store.send(asks)
-        self._founded[keys.name] = schema is not None
+        self._founded = schema is not None
         if schema is None:
             return  # There is no such queue yet. When a pass finds it founded, this is asked again.
         if known != info_fields(info).get("run_id", "").encode():
-            await self._call(keys, limit=0)
-        self._lines[keys.name] = line
+            await self._call(limit=0)
+        self._line = line
 
     async def _call(
         self,
-        keys: ShardKeys,
         *,
         limit: int,
         expected_us: int | None = None,
@@ -191,17 +184,17 @@ class Reaper:
         session = self._store.session
         while True:
             call = calls.reap(
-                keys, limit=limit, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,
+                self._keys, limit=limit, lease_ms=self._settings.lease_ms, most_dead=self._settings.most_dead,
                 now_ms=session.clock.now_ms(), expected_us=expected_us,
                 jumped_ms=jumped_ms, jumps=jumps, now=session.now,
             )  # fmt: skip
             (reply,) = await self._store.send([call])
             reaped = calls.read_reap(reply)
             if reaped is not None:
-                self._contact.counted(keys.name, reaped.jumps)
+                self._contact.count(reaped.jumps)
                 return reaped
 
-    async def _something_lapsed(self, keys: ShardKeys) -> bool:
+    async def _something_lapsed(self) -> bool:
         """Whether a lease ran out, or ends later than one of ours could; takes a reading of the server's clock, of the
         longest lease in use, and of who keeps time.
 
@@ -211,90 +204,88 @@ class Reaper:
         sent_ns = time.monotonic_ns()
         first, (lease, schema, keeper, keeper_end), (seconds, micros) = await self._store.send(
             [
-                ("ZRANGE", keys.processing, "0", "0", "WITHSCORES"),
-                ("HMGET", keys.meta, "lease", "schema", "keeper", "keeper_end"),
+                ("ZRANGE", self._keys.processing, "0", "0", "WITHSCORES"),
+                ("HMGET", self._keys.meta, "lease", "schema", "keeper", "keeper_end"),
                 ("TIME",),
             ]
         )
-        self._contact.in_use(keys.name, whole(lease) or 0)
-        self._founded[keys.name] = schema is not None
+        self._contact.in_use(whole(lease) or 0)
+        self._founded = schema is not None
         if not session.now:
             session.clock.observe(int(seconds) * 1_000_000 + int(micros), sent_ns, time.monotonic_ns())
-        self._keepers[keys.name] = keeper if lasts(keeper_end, session.clock) else None
+        self._keeper = keeper if lasts(keeper_end, session.clock) else None
         now_ms = session.clock.now_ms()
         lapsed = bool(first) and float(first[1]) <= now_ms
-        if lapsed or not first or self._follows(keys.name):
+        if lapsed or not first or self._follows():
             return lapsed
-        (last,) = await self._store.send([("ZRANGE", keys.processing, "-1", "-1", "WITHSCORES")])
+        (last,) = await self._store.send([("ZRANGE", self._keys.processing, "-1", "-1", "WITHSCORES")])
         return bool(last) and float(last[1]) > now_ms + self._settings.lease_ms + _AHEAD_MS
 
-    async def _reap(self, keys: ShardKeys) -> None:
-        if keys.name in self._passed_over or not await self._something_lapsed(keys):
+    async def _reap(self) -> None:
+        if not await self._something_lapsed():
             return
         if self._contact.wait_s():
             # Something is to be taken back, and not by this worker now: a history shall know that.
             if self._observer is not None:
-                self._observer("held", {"queue": keys.name})
+                self._observer("held", {"queue": self.queue})
             return
         named = 0
         while True:
             # First what the clock should show, then the look for jumps. A jump that Redis was not told yet ends this pass.
-            expected_us, jumps = self._expected_us(), self._contact.jumps_in(keys.name)
-            if self._contact.jumps or self._untold[keys.name]:
+            expected_us, jumps = self._expected_us(), self._contact.counted
+            if self._contact.jumps:
                 self.kick()
                 return
-            reaped = await self._call(keys, limit=_BATCH, expected_us=expected_us, jumps=jumps)
+            reaped = await self._call(limit=_BATCH, expected_us=expected_us, jumps=jumps)
             if reaped.back or reaped.dead:
                 log.warning(
                     "queue %s: took back jobs whose lease ran out: %d, %d of them dead",
-                    keys.name, len(reaped.back) + len(reaped.dead), len(reaped.dead),
+                    self.queue, len(reaped.back) + len(reaped.dead), len(reaped.dead),
                 )  # fmt: skip
-                named += await self._say_dead(keys, reaped.dead, _NAMED - named)
+                named += await self._say_dead(reaped.dead, _NAMED - named)
                 if self._observer is not None:
                     self._observer("reaped", {"back": reaped.back, "dead": reaped.dead})
             if reaped.shortened:
                 log.warning(
                     "queue %s: shortened %s that ended later than any can: the server's clock was ahead when it was "
-                    "given", keys.name, counted(reaped.shortened, "lease"),
+                    "given", self.queue, counted(reaped.shortened, "lease"),
                 )  # fmt: skip
             if reaped.back:
-                self._taken_back(keys.name)
+                self._taken_back()
             # Not only a full batch has others behind it: large jobs come in smaller ones.
             if not reaped.looked_at and reaped.shortened < _BATCH:
                 return
 
-    async def _take_back(self, keys: ShardKeys) -> None:
+    async def _take_back(self) -> None:
         """Put back jobs that a version which cannot read them set aside.
 
         An idle worker leaves them to a timekeeper that reads the same.
         """
-        if keys.name in self._passed_over:
-            return
-        aside, jumps = self._aside[keys.name], self._contact.jumps_in(keys.name)
+        aside, jumps = self._aside, self._contact.counted
         mixed = time.monotonic() < self._mixed_until
-        if not mixed and self._follows(keys.name) and await aside.is_seen_to(self._keepers.get(keys.name)):
+        if not mixed and self._follows() and await aside.is_seen_to(self._keeper):
             return
-        if jumps != self._jumps_then[keys.name]:
-            self._jumps_then[keys.name] = jumps
+        if jumps != self._jumps_then:
+            self._jumps_then = jumps
             aside.forget()
         back = await aside.look(mixed=mixed)
         if back:
             self._mixed_until, self._found_aside = time.monotonic() + _MIXED_S, True
-            log.info("queue %s: took back %s that another version set aside", keys.name, counted(back, "job"))
-            self._taken_back(keys.name)
+            log.info("queue %s: took back %s that another version set aside", self.queue, counted(back, "job"))
+            self._taken_back()
             # Jobs that were held come back with a lease that is over: an older version would set them aside once more.
-            await self._reap(keys)
+            await self._reap()
 
-    async def _say_dead(self, keys: ShardKeys, ids: Sequence[str], most: int) -> int:
+    async def _say_dead(self, ids: Sequence[str], most: int) -> int:
         """Log each of these dead jobs as any other that died, `most` of them at most. Returns how many."""
         for job_id in ids[:most]:
             # One at a time: a record may be large.
             try:
-                (raw,) = await self._store.send([("HGET", keys.jobs, job_id)])
-                job = read_record(JobId(job_id), QueueName(keys.name), raw or b"")
+                (raw,) = await self._store.send([("HGET", self._keys.jobs, job_id)])
+                job = read_record(JobId(job_id), QueueName(self.queue), raw or b"")
                 last = job.failures[-1]
             except (BrokerError, UndecodableJob, IndexError):
-                unknown = dict(zip(FIELDS, (job_id, "", keys.name, 0), strict=True))
+                unknown = dict(zip(FIELDS, (job_id, "", self.queue, 0), strict=True))
                 log.error("job %s (?): dead: its record cannot be read", job_id, extra=unknown)
                 continue
             log.error(
@@ -302,31 +293,33 @@ class Reaper:
                 job_id, job.task, counted(job.attempt, "attempt"), last.reason, last.worker, extra=job_fields(job),
             )  # fmt: skip
         if len(ids) > most:
-            log.error("queue %s: more dead jobs than are named: %d; see zwheel dead ls", keys.name, len(ids) - most)
+            log.error("queue %s: more dead jobs than are named: %d; see zwheel dead ls", self.queue, len(ids) - most)
         return min(len(ids), most)
 
     def _expected_us(self) -> int | None:
         session = self._store.session
         return None if session.now else session.clock.now_us()
 
-    async def _prune(self, keys: ShardKeys) -> None:
+    async def _prune(self) -> None:
         session = self._store.session
         taken = 1
         # Not only a full batch has others behind it: large jobs come in smaller ones.
         while taken:
             call = calls.prune(
-                keys, limit=_BATCH, dead_age_ms=self._settings.dead_age_ms,
+                self._keys, limit=_BATCH, dead_age_ms=self._settings.dead_age_ms,
                 expected_us=self._expected_us(), now=session.now,
             )  # fmt: skip
             (reply,) = await self._store.send([call])
             taken = calls.read_count(reply)
-        (entries,) = await self._store.send([("HGETALL", keys.workers)])
+        if self._keys.shard:
+            return  # The list of workers is in the first shard.
+        (entries,) = await self._store.send([("HGETALL", self._keys.workers)])
         now_ms = session.clock.now_ms()
         gone = [
             name for name, value in flat(entries) if not now_ms - _FORGET_MS <= _beat_of(value) <= now_ms + _FORGET_MS
         ]
         if gone:
-            await self._store.send([("HDEL", keys.workers, *gone)])
+            await self._store.send([("HDEL", self._keys.workers, *gone)])
 
 
 def _beat_of(value: bytes) -> int:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from zwheel import calls
 from zwheel.broker.store import SyncStore
 from zwheel.calls import BATCH_LIMIT, Session
-from zwheel.errors import BrokerError
+from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
 from zwheel.operations.shards import learn_shards
 from zwheel.outside import escaped
@@ -230,6 +230,8 @@ class Renewal:
         #: The timeout of each claim, ms, read once: for a large job its body must be fetched.
         self._limits: dict[tuple[bytes, bytes], int | None] = {}
         self._overdue = 0
+        #: The shards whose node gave no answer.
+        self._silent: set[str] = set()
         #: The jobs that the worker held in this silence.
         self.held: dict[str, None] = {}
 
@@ -241,11 +243,21 @@ class Renewal:
             )
             self._store.recorder = None if self._recorder is None else self._recorder(self._store.session)
         self._overdue = 0
-        for shard in self._shards():
+        silent: set[object] = set()
+        # A fault of one queue must not keep the leases of the others from being renewed. A node that gave no answer is asked
+        # once, and the next time after all the others.
+        for shard in sorted(self._shards(), key=lambda shard: shard in self._silent):
             keys = self._store.session.keys(shard)
-            # A fault of one queue must not keep the leases of the others from being renewed.
+            node = self._store.node_of(keys.meta)
             with contextlib.suppress(BrokerError, ValueError, LookupError, TypeError):
-                renew(self._store, keys, self._worker, self._settings, self._known, partial(self._may, keys))
+                if node not in silent:
+                    try:
+                        renew(self._store, keys, self._worker, self._settings, self._known, partial(self._may, keys))
+                        self._silent.discard(shard)
+                        continue
+                    except (BrokerUnavailable, OutcomeUnknown):
+                        silent.update((node, self._store.node_of(keys.meta)))
+                self._silent.add(shard)
         return self._overdue > 0
 
     def _shards(self) -> list[str]:

@@ -7,15 +7,14 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from zwheel import __version__
 from zwheel.broker.acl import Role, command_for
-from zwheel.broker.address import mask_url, parse_url
+from zwheel.broker.address import mask_url
 from zwheel.broker.connect import check_kind, check_server
-from zwheel.broker.store import Listener, Recording, Store, SyncStore, pause_s
+from zwheel.broker.store import Recording, Store, SyncStore, pause_s
 from zwheel.calls import Session
 from zwheel.client.registry import Registry
 from zwheel.doctor import info_fields
@@ -30,7 +29,6 @@ from zwheel.errors import (
 )
 from zwheel.ids import _ALPHABET
 from zwheel.job import JobId, QueueName, WorkerId
-from zwheel.keys import ShardKeys
 from zwheel.operations.listing import join
 from zwheel.operations.rights import missing_rights, refusal_of_rights
 from zwheel.operations.shards import learn_shards
@@ -41,21 +39,17 @@ from .app import module_of
 from .aside import READS
 from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
-from .contact import Contact
 from .declarations import Declarations
-from .ear import Ear, own_list
 from .heartbeat import Heartbeat
 from .isolated import Isolated
-from .newcomer import Newcomer
 from .occurrences import Occurrences
 from .parts import PartEnded, end_parts, failed_part
-from .peers import Peers, about_tasks, group_of
+from .peers import about_tasks, group_of
 from .poller import Poller
 from .publishing import Publishing
-from .reaper import Reaper
 from .runner import Runner
-from .scheduler import Scheduler
 from .settings import WorkerSettings, refuse_memory
+from .shards import Shards
 from .watch import Watch
 from .watchdog import Watchdog
 
@@ -100,7 +94,8 @@ class Worker:
         self.ready = asyncio.Event()
         #: How many jobs did not stop although they were cancelled.
         self.stuck = 0
-        self._pollers: list[Poller] = []
+        #: What it has for each shard that it serves; None before it serves any.
+        self.shards: Shards | None = None
         self._isolated: Isolated | None = None
         #: What it publishes of its tasks and schedules.
         self._tasks: dict[str, object] = {}
@@ -108,7 +103,12 @@ class Worker:
     @property
     def halted(self) -> dict[QueueName, SchemaMismatch]:
         """The queues of which nothing is claimed although this worker serves them, with the reason."""
-        return {p.queue: p.founding.halted for p in self._pollers if p.founding.halted is not None}
+        return {p.queue: p.founding.halted for p in self.pollers if p.founding.halted is not None}
+
+    @property
+    def pollers(self) -> list[Poller]:
+        """Those of the shards that it serves now."""
+        return [] if self.shards is None else self.shards.pollers
 
     def descriptors(self) -> list[int]:
         """What leads to the processes of its tasks."""
@@ -139,84 +139,63 @@ class Worker:
     async def _serve(self, store: Store, url: str, guard: Watch) -> None:
         session = store.session
         queues = dict.fromkeys(self.settings.queues)
-        shards = [session.keys(shard) for queue in queues for shard in session.shards(queue)]
+        served = [session.keys(shard) for queue in queues for shard in session.shards(queue)]
         slots = Slots(self.settings.concurrency, self.settings.prefetch)
         declarations, publishing = Declarations(self.wheel, self.id), Publishing(self.wheel, store)
         tasks, allows = self.wheel.tasks, self.wheel.allows
         self._tasks, group = about_tasks(tasks, allows) | declarations.about(), group_of(tasks, allows)
-        peers = {QueueName(keys.name): Peers(store, keys, self.id, group) for keys in shards}
-        runner = self._runner(store, slots, Occurrences(store, lambda queue: _advance(schedulers, queue)), peers)
-        contact = Contact(self.settings, lambda: reaping.kick())
-        session.clock.on_jump = contact.jumped
-        schedulers = [
-            Scheduler(store, keys, self.wheel.codec, partial(self._follows, slots, keys.name)) for keys in shards
-        ]
         observer = _both(self._observer, store.recorder)
-        ears = _ears(store, shards)
-        self._pollers = pollers = [
-            Poller(
-                store, keys, self.settings, self.id, slots, runner, observer, scheduler, contact.counted, group,
-                ears.get(keys.queue),
-            )
-            for keys, scheduler in zip(shards, schedulers, strict=True)
-        ]  # fmt: skip
+        self.shards = shards = Shards(store, self.wheel, self.settings, self.id, group, slots, observer)
+        shards.runner = runner = self._runner(store, slots, Occurrences(store, shards.advance), shards)
+        for keys in served:
+            shards.add(keys)
         beat_store = self._beat_store(url, session)
         heartbeat = Heartbeat(
-            beat_store, shards, self.settings, self.id, runner, lambda: self._describe(slots), contact, self.on_beat
+            beat_store, shards.contacts, self.settings, self.id, runner, lambda: self._describe(slots), self.on_beat
         )
         runner.renew = heartbeat.kick
-        reaping = Reaper(
-            store, shards, self.settings, observer, contact,
-            follows=partial(self._follows, slots), taken_back=lambda queue: _look_again(pollers, queue),
-        )  # fmt: skip
-        newcomers = [
-            Newcomer(store, p.keys, self.id, self.wheel.tasks, group, p.claim, lambda: contact.breaks) for p in pollers
-        ]
         watchdog = self._watchdog(runner, heartbeat, observer)
         answered = True
         try:
             heartbeat.start()
             watchdog.start()
-            synced = await declarations.sync(store)
+            synced = await declarations.start(store)
             await publishing.start()
-            loops, parts = _start(pollers, reaping, heartbeat, guard, schedulers, newcomers)
-            parts["publishing of tasks"] = asyncio.create_task(publishing.run())
-            parts["sync of schedules"] = asyncio.create_task(declarations.run(store, synced))
+            shards.start()
+            parts = {
+                "watch over leases": asyncio.create_task(heartbeat.watch()),
+                "watch over Redis": asyncio.create_task(guard.run()),
+                "publishing of tasks": asyncio.create_task(publishing.run()),
+                "sync of schedules": asyncio.create_task(declarations.run(store, synced)),
+            }
             self.ready.set()
             log.info(
                 "worker %s: %d tasks, queues %s, at %s", self.id, len(tasks), ", ".join(queues), mask_url(store.url)
             )
             try:
                 threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
-                failure = await self._until_stopped({**parts, **threads}, heartbeat)
-                answered = await self._drain(pollers, loops, runner)
+                failure = await self._until_stopped({**parts, **threads}, shards, heartbeat)
+                answered = await self._drain(shards, runner)
                 if failure is not None:
                     raise failure
             finally:
-                await end_parts(parts.values())
+                await end_parts([*parts.values(), *shards.parts.values()])
         finally:
             watchdog.stop()
             heartbeat.stop()
             runner.cancel_all(Stop.LOST)
             runner.close()
             await runner.isolated.close()
-            for ear in ears.values():
-                await ear.aclose()
+            await shards.aclose()
             if heartbeat.ident is not None:
-                within_s = _SIGN_OFF_S if answered else _SILENT_S
-                leaving = self._leave(store, heartbeat, list(dict.fromkeys(keys.workers for keys in shards)), within_s)
-                await asyncio.gather(leaving, *(others.aclose() for others in peers.values()))
+                await self._leave(store, heartbeat, shards, _SIGN_OFF_S if answered else _SILENT_S)
             beat_store.close()
 
-    def _follows(self, slots: Slots, shard: str) -> bool:
-        """Whether this worker has nothing to do, and others keep time for this shard: they look more often."""
-        return not slots.held and all(poller.follows for poller in self._pollers if poller.queue == shard)
-
-    def _runner(self, store: Store, slots: Slots, occurrences: Occurrences, peers: dict[QueueName, Peers]) -> Runner:
+    def _runner(self, store: Store, slots: Slots, occurrences: Occurrences, shards: Shards) -> Runner:
         runner = Runner(
             self.wheel.tasks, self.wheel.codec, store.session, slots, self.id, self.settings.unknown_ttl_ms,
             self.settings.lease_ms, _both(self._observer, store.recorder), self.settings.task_processes, occurrences,
-            peers.get, self.settings.log_done,
+            shards.peers_of, self.settings.log_done,
         )  # fmt: skip
         self._isolated = runner.isolated
         self._isolated.app = module_of(self.wheel.app)
@@ -279,13 +258,21 @@ class Worker:
         heartbeat.is_stuck = watchdog.stuck
         return watchdog
 
-    async def _until_stopped(self, parts: Mapping[str, asyncio.Future[Any]], heartbeat: Heartbeat) -> PartEnded | None:
+    async def _until_stopped(
+        self, parts: Mapping[str, asyncio.Future[Any]], shards: Shards, heartbeat: Heartbeat
+    ) -> PartEnded | None:
         """Wait for a stop. Returns the failure of a part that ended before, which is said here."""
         stopped = asyncio.create_task(self._stop.wait())
+        failure = None
         try:
-            ends: list[asyncio.Future[Any]] = [stopped, *parts.values()]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            failure = None if self._stop.is_set() else failed_part(parts)
+            while failure is None and not self._stop.is_set():
+                shards.changed.clear()
+                changed = asyncio.create_task(shards.changed.wait())
+                ends = [stopped, changed, *parts.values(), *shards.parts.values()]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                # A shard that is dropped takes its parts along.
+                failure = None if self._stop.is_set() else failed_part({**parts, **shards.parts})
             if failure is not None and failure.at_once:
                 self.abort()
                 # Without a poller outcomes have no other way.
@@ -295,13 +282,11 @@ class Worker:
         finally:
             stopped.cancel()
 
-    async def _drain(self, pollers: list[Poller], loops: list[asyncio.Task[None]], runner: Runner) -> bool:
+    async def _drain(self, shards: Shards, runner: Runner) -> bool:
         """Wait for the jobs, then stop them; every wait has an end. Returns whether Redis heard of all that ended."""
         runner.give_back()
-        for poller in pollers:
-            poller.stop()
+        everything = shards.stop()
         aborted = asyncio.create_task(self._abort.wait())
-        everything = asyncio.gather(*loops, return_exceptions=True)
         try:
             grace = self.settings.drain_ms / 1000
             if not runner.held:
@@ -354,9 +339,10 @@ class Worker:
                 self.id, counted(len(ids), "job"), ", ".join(ids[:_NAMED]), more,
             )  # fmt: skip
 
-    async def _leave(self, store: Store, heartbeat: Heartbeat, lists: list[str], within_s: float) -> None:
+    async def _leave(self, store: Store, heartbeat: Heartbeat, shards: Shards, within_s: float) -> None:
         """Sign off after the last beat, which would sign on again: to others a worker that left would seem to live."""
         await asyncio.to_thread(heartbeat.join, within_s)
+        lists = dict.fromkeys(shard.keys.workers for shard in shards)
         try:
             async with asyncio.timeout(_SILENT_S if heartbeat.is_alive() else within_s):
                 await store.send([("HDEL", name, self.id) for name in lists])
@@ -389,31 +375,6 @@ def _server_of(wheel: Registry) -> tuple[str, str]:
     return url, namespace
 
 
-def _start(
-    pollers: list[Poller], reaping: Reaper, heartbeat: Heartbeat, guard: Watch, schedulers: list[Scheduler],
-    newcomers: list[Newcomer],
-) -> tuple[list[asyncio.Task[None]], dict[str, asyncio.Task[None]]]:  # fmt: skip
-    """Start what runs in the event loop. Returns the pollers' tasks, and all tasks by their names."""
-    loops = [asyncio.create_task(poller.run()) for poller in pollers]
-    parts: dict[str, asyncio.Task[None]] = {
-        "reaper": asyncio.create_task(reaping.run()),
-        "watch over leases": asyncio.create_task(heartbeat.watch()),
-        "watch over Redis": asyncio.create_task(guard.run()),
-        **{f"newcomer to {n.queue}": asyncio.create_task(n.run()) for n in newcomers},
-        **{f"scheduler of {s.queue}": asyncio.create_task(s.run()) for s in schedulers},
-        **{f"poller of {p.queue}": loop for p, loop in zip(pollers, loops, strict=True)},
-    }
-    return loops, parts
-
-
-def _ears(store: Store, shards: Sequence[ShardKeys]) -> dict[str, Ear]:
-    """One for each queue that has several shards on one server. Any other poller hears for itself."""
-    cut = {keys.queue: keys for keys in shards if keys.name != keys.queue}
-    if parse_url(store.url).kind == "cluster":
-        return {}  # A blocking command of a cluster has keys of one slot.
-    return {queue: Ear(store, Listener(store.url), keys.call(own_list())) for queue, keys in cut.items()}
-
-
 def _both(observer: Observer | None, recorder: Recording | None) -> Observer | None:
     """Let the history see what an observer sees."""
     if recorder is None or observer is None:
@@ -425,15 +386,3 @@ def _both(observer: Observer | None, recorder: Recording | None) -> Observer | N
         first(event, facts)
 
     return observe
-
-
-def _advance(schedulers: list[Scheduler], queue: str) -> None:
-    for scheduler in schedulers:
-        if scheduler.queue == queue:
-            scheduler.kick()
-
-
-def _look_again(pollers: list[Poller], queue: str) -> None:
-    for poller in pollers:
-        if poller.queue == queue:
-            poller.claim()

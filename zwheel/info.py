@@ -46,6 +46,8 @@ class QueueInfo:
     """How many shards it has."""
     unreadable: str = ""
     """What of it could not be read, and why; '' when all could. A number that could not be read is 0 or None."""
+    unanswered: tuple[str, ...] = ()
+    """The shards on nodes of a cluster that give no answer: what is in them is not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

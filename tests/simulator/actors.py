@@ -278,7 +278,7 @@ class Hands:
 
     def _claimed(self, claimed: Claimed) -> None:
         self._day = claimed.day
-        self.contact.counted(QUEUE, claimed.jumps)
+        self.contact.count(claimed.jumps)
         if claimed.jobs or claimed.day:
             self.founding.met_jobs()
         if claimed.word == "flushed":

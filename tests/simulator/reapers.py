@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.simulator.former import take_back
-from tests.simulator.world import KEYS, LEASE_MS, QUEUE, Acting, Process, World
+from tests.simulator.world import KEYS, LEASE_MS, Acting, Process, World
 from zwheel import calls
 from zwheel.calls import Call
 from zwheel.errors import BrokerError
@@ -60,7 +60,7 @@ def _read(replies: list[Any], contact: Contact) -> bool:
     """Whether a reap was carried out; what it told of jumps is taken in."""
     reaped = calls.read_reap(replies[0])
     if reaped is not None:
-        contact.counted(QUEUE, reaped.jumps)
+        contact.count(reaped.jumps)
     return reaped is not None
 
 
@@ -69,5 +69,5 @@ def _reap(process: Process, most_dead: int, limit: int, jumped_ms: int) -> Call:
     assert contact is not None, "it reaps"
     return calls.reap(
         KEYS, limit=limit, lease_ms=LEASE_MS, most_dead=most_dead, now_ms=max(0, clock.now_ms()),
-        expected_us=clock.now_us(), jumped_ms=jumped_ms, jumps=None if jumped_ms else contact.jumps_in(QUEUE),
+        expected_us=clock.now_us(), jumped_ms=jumped_ms, jumps=None if jumped_ms else contact.counted,
     )  # fmt: skip

@@ -127,16 +127,16 @@ async def test_a_death_at_a_time_that_cannot_be_hides_no_other(stage: Stage) -> 
 
 async def test_after_a_jump_of_the_clock_all_of_it_is_looked_at_again(stage: Stage) -> None:
     contact = Contact(WorkerSettings())
-    looked: list[str] = []
-    reaper = Reaper(stage.store, [stage.keys], WorkerSettings(), Log(), contact, taken_back=looked.append)
+    looked: list[bool] = []
+    reaper = Reaper(stage.store, stage.keys, WorkerSettings(), Log(), contact, taken_back=lambda: looked.append(True))
     stage.put({"job-x": record("x")})
-    await reaper._take_back(stage.keys)
+    await reaper._take_back()
     stage.put({"job-a": record(fire=stage.now_ms)}, stage.now_ms - 3_600_000)
-    await reaper._take_back(stage.keys)
+    await reaper._take_back()
     assert (len(stage.dead()), looked) == (2, []), "it came in a time that the clock went back to"
-    contact.counted("default", 1)
-    await reaper._take_back(stage.keys)
-    assert (len(stage.dead()), looked) == (1, ["default"]), "and the poller looks at once"
+    contact.count(1)
+    await reaper._take_back()
+    assert (len(stage.dead()), looked) == (1, [True]), "and the poller looks at once"
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -172,30 +172,30 @@ async def test_an_idle_worker_leaves_it_to_a_timekeeper_that_reads_the_same(
 ) -> None:
     busy = False
     settings = WorkerSettings()
-    reaper = Reaper(stage.store, [stage.keys], settings, Log(), Contact(settings), follows=lambda shard: not busy)
+    reaper = Reaper(stage.store, stage.keys, settings, Log(), Contact(settings), follows=lambda: not busy)
     lasts_ms = stage.now_ms + 15_000
     stage.client.hset(stage.keys.meta, mapping={"schema": 1, "keeper": "w2", "keeper_end": lasts_ms})
     if keeper is not None:
         stage.client.hset(stage.keys.workers, "w2", keeper)
     for name in ("job-a", "job-b"):
         stage.put({name: record(fire=stage.now_ms)})
-        await reaper._reap(stage.keys)
-        await reaper._take_back(stage.keys)
+        await reaper._reap()
+        await reaper._take_back()
         assert bool(stage.dead()) is left
     if left:
         stage.client.hset(stage.keys.meta, "keeper_end", stage.now_ms - 1)
-        await reaper._reap(stage.keys)
-        await reaper._take_back(stage.keys)
+        await reaper._reap()
+        await reaper._take_back()
         assert stage.dead() == set(), "nobody keeps time"
         stage.client.hset(stage.keys.meta, "keeper_end", lasts_ms)
         stage.put({"job-c": record(fire=stage.now_ms)})
-        await reaper._reap(stage.keys)
-        await reaper._take_back(stage.keys)
+        await reaper._reap()
+        await reaper._take_back()
         assert stage.dead() == set(), "for a minute after it found some it looks itself"
         reaper._mixed_until, busy = 0.0, True
         stage.put({"job-d": record(fire=stage.now_ms)})
-        await reaper._reap(stage.keys)
-        await reaper._take_back(stage.keys)
+        await reaper._reap()
+        await reaper._take_back()
         assert stage.dead() == set(), "it is not idle"
 
 
@@ -239,4 +239,4 @@ async def test_what_was_set_aside_comes_back_although_the_timekeeper_was_killed(
 
 
 async def _follows(handle: Running) -> bool:
-    return all(poller.follows for poller in handle.worker._pollers)
+    return all(poller.follows for poller in handle.worker.pollers)

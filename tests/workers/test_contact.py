@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zwheel.workers.contact import Contact
+from zwheel.workers.contact import Contact, say_jumps
 from zwheel.workers.settings import WorkerSettings
 
 LEASE_S, BEAT_S, REAP_S = 30.0, 10.0, 5.0
@@ -17,7 +17,12 @@ class Played:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.news = 0
-        self.contact = Contact(WorkerSettings(), self._told, now_ns=lambda: int(self.now_s * 1e9))
+        self.sayer = say_jumps()
+        self.contact, self.other = self._made("q"), self._made("other")
+        self.contact.news = self._told
+
+    def _made(self, queue: str) -> Contact:
+        return Contact(WorkerSettings(), queue, self.sayer, now_ns=lambda: int(self.now_s * 1e9))
 
     def _told(self) -> None:
         self.news += 1
@@ -75,29 +80,28 @@ def test_after_trouble_comes_one_lease_of_steady_contact(played: Played, how: st
     assert played.contact.wait_s() == 0
 
 
-def test_it_holds_back_for_the_longest_lease_that_a_queue_knows(played: Played) -> None:
+def test_it_holds_back_for_the_longest_lease_that_the_queue_knows(played: Played) -> None:
     """A worker with that lease renews as seldom as that lets it: it may need all of it to be heard again."""
     contact = played.contact
-    contact.in_use("q", int(3 * LEASE_S * 1000))
-    contact.in_use("other", 1_000)
+    contact.in_use(int(3 * LEASE_S * 1000))
     played.beat()
     played.beats(60)
     contact.lost()
     assert contact.wait_s() == 3 * LEASE_S
     played.beats(3 * LEASE_S)
-    contact.counted("q", 1)
+    contact.count(1)
     played.beats(10)
-    contact.counted("q", 2)
+    contact.count(2)
     assert contact.wait_s() == 3 * LEASE_S
     # Nobody uses it any more.
-    contact.in_use("q", 0)
+    contact.in_use(0)
     played.beats(3 * LEASE_S)
     contact.lost()
     assert contact.wait_s() == LEASE_S
 
 
 def test_a_lease_that_is_longer_than_any_claim_may_last_is_damage(played: Played) -> None:
-    played.contact.in_use("q", 10**15)
+    played.contact.in_use(10**15)
     played.contact.lost()
     assert played.contact.wait_s() <= WorkerSettings().longest_ms / 1000 or played.contact.wait_s() == NEVER
     played.beat()
@@ -127,16 +131,16 @@ def test_a_jump_is_kept_for_the_queues_and_they_are_told_at_once(played: Played)
 
 def test_a_jump_that_was_seen_elsewhere_holds_it_back_for_one_lease(played: Played) -> None:
     contact = played.contact
-    assert contact.jumps_in("q") == -1, "which no queue says: nothing is taken back before it is known"
-    contact.counted("q", 3)
+    assert contact.counted == -1, "which no queue says: nothing is taken back before it is known"
+    contact.count(3)
     played.beat()
     played.beats(60)
     for known in (None, 3):
-        contact.counted("q", known)
+        contact.count(known)
         assert contact.wait_s() == 0
     for other in (4, 0):
-        contact.counted("q", other)
-        assert contact.jumps_in("q") == other
+        contact.count(other)
+        assert contact.counted == other
         assert contact.wait_s() == LEASE_S
         played.beats(LEASE_S)
         assert contact.wait_s() == 0
@@ -145,7 +149,7 @@ def test_a_jump_that_was_seen_elsewhere_holds_it_back_for_one_lease(played: Play
 def test_a_queue_that_tells_its_jumps_for_the_first_time_waits_as_one_that_just_began(played: Played) -> None:
     played.beat()
     played.beats(60)
-    played.contact.counted("late", 7)
+    played.contact.count(7)
     assert REAP_S <= played.contact.wait_s() <= 1.2 * REAP_S
 
 
@@ -162,11 +166,11 @@ def test_nothing_is_deleted_for_its_age_soon_after_a_jump(played: Played) -> Non
 
 
 def test_a_jump_that_a_claim_tells_of_is_said_when_it_is_news(played: Played, caplog: pytest.LogCaptureFixture) -> None:
-    played.contact.counted("q", 3)
+    played.contact.count(3)
     assert caplog.messages == [], "it was before this worker"
-    played.contact.counted("q", 4)
+    played.contact.count(4)
     assert len(caplog.messages) == 1
-    played.contact.counted("q", 4)
-    played.contact.counted("other", 4)
-    played.contact.counted("other", 5)
+    played.contact.count(4)
+    played.other.count(4)
+    played.other.count(5)
     assert len(caplog.messages) == 1, "the same jump, in another queue of the server"

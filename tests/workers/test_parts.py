@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.anyio, one_kind]
 @pytest.mark.parametrize(
     ("part", "method", "name"),
     [
-        (Reaper, "run", "reaper"),
+        (Reaper, "run", "reaper of default"),
         (Watch, "run", "watch over Redis"),
         (Scheduler, "run", "scheduler of default"),
     ],

@@ -30,10 +30,10 @@ class Stage:
         self.now_s = 100.0
         self.contact = Contact(SETTINGS, now_ns=lambda: int(self.now_s * 1e9))
         # A claim told so.
-        self.contact.counted("default", 0)
+        self.contact.count(0)
         self.store = Store(server.url, Session("zw", "w1"))
         self.keys = self.store.session.keys("default")
-        self.reaper = Reaper(self.store, [self.keys], SETTINGS, log, self.contact)
+        self.reaper = Reaper(self.store, self.keys, SETTINGS, log, self.contact)
         self.client = server.client()
         seconds, _ = self.client.time()
         self.client.hset(self.keys.jobs, "a", held(int(seconds) * 1_000_000))
@@ -60,7 +60,7 @@ async def stage(fresh: RedisServer, log: Log, anyio_backend: str) -> AsyncIterat
 
 async def test_a_lease_that_ran_out_is_taken_back_in_steady_contact(stage: Stage, log: Log) -> None:
     stage.steady()
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     assert not stage.is_held
     assert log.of("reaped") == [{"back": ["a"], "dead": []}]
 
@@ -73,7 +73,7 @@ async def test_each_job_that_dies_of_its_last_lease_has_a_record_of_its_own_up_t
         stage.client.zadd(stage.keys.processing, {f"d{n:02}": 1})
     stage.client.hset(stage.keys.jobs, "d01", b"not a record")
     stage.steady()
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [vars(record).get("job_id") for record in told] == [*(f"d{n:02}" for n in range(20)), None]
     first, damaged, *_, last = told
@@ -87,7 +87,7 @@ async def test_each_job_that_dies_of_its_last_lease_has_a_record_of_its_own_up_t
 async def test_one_that_was_cut_off_takes_nothing_and_says_so(stage: Stage, log: Log) -> None:
     stage.steady()
     stage.contact.lost()
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     assert stage.is_held
     assert log.of("held") == [{"queue": "default"}]
 
@@ -96,13 +96,13 @@ async def test_nothing_is_taken_for_one_lease_after_a_jump_that_only_others_saw(
     """The clock was set back, a worker renewed by it, and it is right again: here a lease seems to have ended."""
     stage.steady()
     stage.client.hset(stage.keys.meta, "jumps", 1)
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     assert stage.is_held
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     assert stage.is_held
     assert log.of("held") == [{"queue": "default"}]
     stage.steady()
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     assert not stage.is_held
 
 
@@ -110,14 +110,11 @@ async def test_nothing_is_taken_before_a_jump_was_told_and_one_lease_of_grace_fo
     """The heartbeat sees the jump, and the estimate is the new one already, when the reaper's turn comes."""
     stage.steady()
     stage.contact.jumped(HOUR_MS * 1000)
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     assert stage.is_held
-    stage.reaper._untold["default"].append(stage.contact.jumps.popleft())
-    await stage.reaper._reap(stage.keys)
-    assert stage.is_held, "it is not told yet"
-    await stage.reaper._tell(stage.keys)
+    await stage.reaper._tell()
     assert log.of("jumped") == [{"queue": "default", "by_ms": HOUR_MS}]
-    await stage.reaper._reap(stage.keys)
+    await stage.reaper._reap()
     assert stage.is_held, "one lease of grace"
     assert stage.client.hget(stage.keys.meta, "jumps") == b"1"
 
@@ -127,7 +124,7 @@ async def test_one_that_was_cut_off_holds_back_for_the_longest_lease_that_the_qu
 ) -> None:
     stage.client.hset(stage.keys.meta, "lease", 3 * SETTINGS.lease_ms)
     stage.steady()
-    await stage.reaper._something_lapsed(stage.keys)
+    await stage.reaper._something_lapsed()
     stage.contact.lost()
     stage.contact.heard(int(stage.now_s * 1e9))
     assert stage.contact.wait_s() == 3 * SETTINGS.lease_ms / 1000
@@ -145,23 +142,23 @@ async def test_the_grace_after_a_restart_begins_when_the_server_answers_again(
     stage.steady()
     stage.contact.lost()
     stage.contact.heard(int(stage.now_s * 1e9), 1)
-    await stage.reaper._tell(stage.keys)
+    await stage.reaper._tell()
     assert stage.contact.wait_s() > 0
     assert stage.is_held
     grace = stage.client.hget(stage.keys.meta, "grace")
     assert (grace is not None) is given
     assert stage.client.hget(stage.keys.meta, "server") == run.encode()
     # The same process answers again: its grace is as long as it was.
-    await stage.reaper._tell(stage.keys)
+    await stage.reaper._tell()
     stage.contact.heard(int(stage.now_s * 1e9), 2)
-    await stage.reaper._tell(stage.keys)
+    await stage.reaper._tell()
     assert stage.client.hget(stage.keys.meta, "grace") == grace
 
 
 async def test_a_queue_that_somebody_emptied_is_not_written_to(stage: Stage) -> None:
     stage.client.flushall()
     stage.contact.heard(int(stage.now_s * 1e9), 1)
-    await stage.reaper._tell(stage.keys)
+    await stage.reaper._tell()
     assert stage.client.keys() == []
 
 
@@ -172,13 +169,13 @@ async def test_a_queue_that_nobody_uses_yet_is_asked_once_and_meets_the_server_w
 
     stage.client.flushall()
     stage.contact.heard(int(stage.now_s * 1e9), 1)
-    await stage.reaper._tell(stage.keys)
+    await stage.reaper._tell()
     before = asked()
     for _ in range(3):
-        await stage.reaper._something_lapsed(stage.keys)
-        await stage.reaper._tell(stage.keys)
+        await stage.reaper._something_lapsed()
+        await stage.reaper._tell()
     assert asked() == before + 1, "which is the question of this test"
     stage.client.hset(stage.keys.meta, "schema", 1)
-    await stage.reaper._something_lapsed(stage.keys)
-    await stage.reaper._tell(stage.keys)
+    await stage.reaper._something_lapsed()
+    await stage.reaper._tell()
     assert stage.client.hget(stage.keys.meta, "server") == str(stage.client.info("server")["run_id"]).encode()

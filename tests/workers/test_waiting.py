@@ -117,7 +117,7 @@ async def test_tokens_that_bring_work_are_never_slowed_down(wheel: Wheel, log: L
         pass
 
     async with running(wheel, log) as handle:
-        (poller,) = handle.worker._pollers
+        (poller,) = handle.worker.pollers
         for n in range(1, 61):
             await waiting_workers(wheel, fresh, 1)
             await work.enqueue()

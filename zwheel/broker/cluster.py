@@ -58,6 +58,8 @@ class Topology:
         self._nodes: tuple[Node, ...] = ()
         #: Nodes that did not answer lately: they are asked last.
         self._silent: set[Node] = set()
+        #: The nodes that answer, the last one last: it is asked first, and gets what any node can answer.
+        self._heard: dict[Node, None] = {}
         #: Where commands go while nobody may ask for the slots: this user lacks the right.
         self._guess: Node | None = None
         #: Whether slots were seen to move, or nodes to vanish, since `learn`.
@@ -71,8 +73,20 @@ class Topology:
         """Whom to ask about the cluster, in this order: known nodes, the hosts of the URL, those that were silent."""
         known = list(self._nodes)
         random.shuffle(known)
-        places = list(dict.fromkeys([*known, *self.address.hosts]))
+        places = list(dict.fromkeys([*reversed(list(self._heard)), *known, *self.address.hosts]))
         return sorted(places, key=lambda node: node in self._silent)
+
+    def any_primary(self) -> Node | None:
+        """A primary for what any node can answer: the one that answered last."""
+        primaries = self.primaries
+        heard = [node for node in reversed(list(self._heard)) if node in primaries]
+        return next(iter([*heard, *(node for node in primaries if node not in self._silent), *primaries]), None)
+
+    def heard(self, node: Node) -> None:
+        """A node answered."""
+        self._heard.pop(node, None)
+        self._heard[node] = None
+        self._silent.discard(node)
 
     def learn(self, reply: Sequence[Any], asked: Node) -> None:
         """Take in the answer to CLUSTER SLOTS."""
@@ -85,7 +99,7 @@ class Topology:
         self._guess, self.stale = None, False
         self._own(owners)
         self._nodes = tuple(dict.fromkeys(nodes))
-        self._silent.discard(asked)
+        self.heard(asked)
 
     def guess(self, node: Node) -> None:
         """Send everything there first: this user may not ask for the slots, and each MOVED tells of one."""
@@ -106,6 +120,7 @@ class Topology:
         self._guess = None if self._guess == node else self._guess
         self._own([None if owner == node else owner for owner in self._owners])
         self._silent.add(node)
+        self._heard.pop(node, None)
         self.stale = True
 
     def _own(self, owners: list[Node | None]) -> None:
@@ -160,10 +175,15 @@ def routed(topology: Topology, commands: Sequence[Command]) -> Routed:
     if topology.stale:
         yield from _discover(topology)
     replies: list[Any] = [None] * len(commands)
-    left = [_Item(at) for at in range(len(commands))]
+    left = []
+    for at, command in enumerate(commands):
+        if _is_past(topology, command):
+            replies[at] = [0, []]
+        else:
+            left.append(_Item(at))
     failed: list[Exception] = []
     answered = False
-    for hop in range(MOST_HOPS + 1):
+    for hop in range(MOST_HOPS + 1) if left else ():
         batches = _batches(topology, commands, left)
         if batches is None:
             yield from _discover(topology)
@@ -181,6 +201,7 @@ def routed(topology: Topology, commands: Sequence[Command]) -> Routed:
                 result = [error] * len(batch.places)
             else:
                 answered = True
+                topology.heard(batch.node)
             for at, reply in zip(batch.places, result, strict=True):
                 if at >= 0:
                     replies[at] = reply
@@ -237,12 +258,29 @@ def _key(command: Command) -> str | bytes | None:
 def _goes_to(topology: Topology, command: Command, usual: str | bytes | None) -> Node | None:
     key = _key(command)
     if key is None and command[0] == "SCAN":
-        primaries = topology.primaries
-        return primaries[min(int(command[1]) % _PRIMARIES, len(primaries) - 1)] if primaries else None
+        primaries, number = topology.primaries, place_of(int(command[1]))
+        return primaries[number] if number < len(primaries) else None
     key = usual if key is None else key
     if key is None:
-        return next(iter(topology.primaries), None)
+        return topology.any_primary()
     return topology.owner(slot_of(key))
+
+
+def _is_past(topology: Topology, command: Command) -> bool:
+    """Whether it is a SCAN behind the last node."""
+    if isinstance(command, Call) or command[0] != "SCAN" or not topology.primaries:
+        return False
+    return place_of(int(command[1])) >= len(topology.primaries)
+
+
+def place_of(cursor: int) -> int:
+    """Which of the nodes a SCAN with this cursor goes to, counted from 0."""
+    return cursor % _PRIMARIES
+
+
+def next_node(cursor: int) -> int:
+    """The cursor of a SCAN that passes over the node where this cursor is, since that gives no answer."""
+    return place_of(cursor) + 1
 
 
 def _words(command: Command) -> Sequence[Any]:
@@ -257,7 +295,7 @@ def _whole(command: Command, reply: Any, topology: Topology) -> Any:
     """A reply as one server would give it: SCAN goes on with the next primary where one has no more."""
     if isinstance(command, Call) or command[0] != "SCAN" or isinstance(reply, Exception):
         return reply
-    cursor, number = int(reply[0]), int(command[1]) % _PRIMARIES
+    cursor, number = int(reply[0]), place_of(int(command[1]))
     if cursor == 0:
         number = number + 1 if number + 1 < len(topology.primaries) else 0
     return [cursor * _PRIMARIES + number, reply[1]]

@@ -16,6 +16,7 @@ from hiredis import pack_command
 from redis.exceptions import NoScriptError, RedisError
 
 from zwheel.broker.address import mask_url, parse_url
+from zwheel.broker.cluster import slot_of, topology_of
 from zwheel.broker.connect import connect_async, connect_sync, translate
 from zwheel.broker.errors import NOT_CARRIED_OUT
 from zwheel.broker.listener import Listener as Listener
@@ -66,6 +67,12 @@ FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 #: A last try is given at least so long, seconds.
 LEAST_TRY_S = 0.25
+
+
+class Apart(list[Any]):
+    """Commands of an operation that are answered each for itself: what is refused, or lies on a node of a cluster that gives
+    no answer, is answered by its BrokerError. When nothing is answered, that is raised as for any others.
+    """
 
 
 def pause_s(failures: int) -> float:
@@ -128,6 +135,19 @@ class _Carrier:
         #: The command that prints the rules which this user needs; '' when each refused command is to tell.
         self.acl = ""
         self._in_memory = url.startswith("memory:")
+        address = parse_url(url)
+        self._topology = topology_of(url, address) if address.kind == "cluster" else None
+        #: Whether some of it may answer while the rest does not: it has several nodes.
+        self.in_parts = self._topology is not None
+
+    def node_of(self, key: str) -> object:
+        """Which node has a key, for comparison: what lies on one node shares its fate. One server is one for all keys; while
+        it is not known who has a slot, that is a node of its own.
+        """
+        if self._topology is None:
+            return None
+        slot = slot_of(key)
+        return self._topology.owner(slot) or slot
 
     def _known(self, commands: Commands) -> Commands:
         """The commands as this server knows them: fakeredis wants its scripts plain."""
@@ -200,7 +220,7 @@ class _Carrier:
         for i, (command, reply) in enumerate(zip(commands, replies, strict=True)):
             if isinstance(reply, BaseException):
                 error = self._translate(reply, command)
-                if isinstance(error, BrokerUnavailable) and _any_answered(commands, replies):
+                if not each and isinstance(error, BrokerUnavailable) and _any_answered(commands, replies):
                     error = self._in_doubt(error)
                 error.__cause__ = reply
                 if not each and command[0] not in WAITS:
@@ -242,18 +262,25 @@ class _Carrier:
         ends = deadline if give_up_s > 0 else None
         failures = 0
         doubtful = False
+        each = type(commands) is Apart
         while True:
             try:
                 if self.recorder is not None or self._in_memory or FAILPOINTS.active:
-                    return (yield from self._sending(commands, ends))
-                # The same without its further generator, which costs as much as all that this does.
-                sent = time.monotonic_ns()
-                replies = yield commands, ends
-                missing = _missing(commands, replies)
-                if missing:
-                    yield from self._loading(commands, missing, replies, ends)
-                self._observe(commands, replies, sent, False)
-                return replies
+                    replies = yield from self._sending(commands, ends, each)
+                else:
+                    # The same without its further generator, which costs as much as all that this does.
+                    sent = time.monotonic_ns()
+                    replies = yield commands, ends
+                    missing = _missing(commands, replies)
+                    if missing:
+                        yield from self._loading(commands, missing, replies, ends)
+                    self._observe(commands, replies, sent, each)
+                if not each or not any(isinstance(reply, (BrokerUnavailable, OutcomeUnknown)) for reply in replies):
+                    return replies
+                failures += 1
+                pause = pause_s(failures)
+                if time.monotonic() + pause >= deadline:
+                    return replies
             except (BrokerUnavailable, OutcomeUnknown) as error:
                 failures += 1
                 doubtful = doubtful or isinstance(error, OutcomeUnknown)

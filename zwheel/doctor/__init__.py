@@ -5,7 +5,7 @@ from zwheel.doctor.eviction import Policy, eviction_policy, refusal
 from zwheel.doctor.finding import Finding, Level
 from zwheel.doctor.keyspace import Keyspace, known_queues
 from zwheel.doctor.probe import info_fields
-from zwheel.doctor.queues import Health, check_queue, mend_queue
+from zwheel.doctor.queues import Health, check_queue, mend_queue, unanswered_queue
 from zwheel.doctor.server import check_redis, check_url
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "known_queues",
     "mend_queue",
     "refusal",
+    "unanswered_queue",
 ]

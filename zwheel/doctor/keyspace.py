@@ -9,9 +9,9 @@ from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
-from zwheel.errors import BrokerRefused
+from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.keys import namespace_keys, shard_named
-from zwheel.operations.read import queues
+from zwheel.operations.read import is_away, queues
 from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
 from zwheel.plain import counted
@@ -51,10 +51,15 @@ class Keyspace:
     """Keys under the prefix of this namespace that are of no kind which this version knows; many are cut short."""
     cut: bool = False
     """Whether there are so many keys that not all were looked at."""
-    closed: BrokerRefused | None = None
+    closed: BrokerError | None = None
     """Why that list cannot be read."""
-    unseen: BrokerRefused | None = None
+    unseen: BrokerError | None = None
     """Why the keys could not be seen."""
+
+    @property
+    def in_full(self) -> bool:
+        """Whether every queue on the list and every node was looked at."""
+        return self.closed is None and not is_away(self.unseen)
 
     @property
     def names(self) -> list[str]:
@@ -67,7 +72,10 @@ class Keyspace:
     def findings(self) -> list[Finding]:
         """What is worth a word about the keys as a whole."""
         found = []
-        if self.closed and (right := lacks(self.closed)):
+        if is_away(self.closed):
+            text = f"the list of queues cannot be read, only queues are looked at that are named: {self.closed}"
+            found.append(warning("keyspace", text, "see why that node of the cluster gives no answer"))
+        elif isinstance(self.closed, BrokerRefused) and (right := lacks(self.closed)):
             text = f"the list of queues cannot be seen: this user lacks {right}; queues are looked at that are named, or that have keys"
             found.append(warning("keyspace", text, f"check as {doctor_user()}"))
         elif self.closed:
@@ -77,7 +85,10 @@ class Keyspace:
             few = ", ".join(shown(one.name, 60) for one in self.strange[:3])
             text = f"in the list of queues, {counted(len(self.strange), 'name')} that no queue can have ({few})"
             found.append(warning("keyspace", text, "see which program wrote them, and HDEL them"))
-        if self.unseen:
+        if is_away(self.unseen):
+            text = f"keys that nobody listed cannot be seen: {self.unseen}"
+            found.append(warning("keyspace", text, "see why that node of the cluster gives no answer"))
+        elif self.unseen:
             found.append(unseen("keyspace", "keys that nobody listed", self.unseen))
         if self.cut:
             text = (
@@ -119,14 +130,18 @@ class Keyspace:
 
 
 def known_queues(session: Session) -> Steps[Keyspace]:
-    """Find the queues of this namespace. Walks over the keys once, in steps and so many at the most, where SCAN is allowed."""
+    """Find the queues of this namespace. Walks over the keys once, in steps and so many at the most, where SCAN is allowed.
+
+    A node of a cluster that gives no answer hides what lies there. Raises: BrokerUnavailable, OutcomeUnknown, when no node
+    gives any.
+    """
     found = Keyspace()
     try:
         listed = yield from queues(session)
         found.listed, found.strange = [str(name) for name in listed], listed.unreadable
         found.shards = {name: session.shards(name) for name in found.listed}
-    except BrokerRefused as error:
-        if not lacks(error) and error.code != "WRONGTYPE":
+    except BrokerError as error:
+        if isinstance(error, BrokerRefused) and not lacks(error) and error.code != "WRONGTYPE":
             raise
         found.closed = error
     cursor = 0
@@ -135,7 +150,9 @@ def known_queues(session: Session) -> Steps[Keyspace]:
     for _ in range(_MOST_STEPS):
         try:
             (reply,) = yield (("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN),)
-        except BrokerRefused as error:
+        except BrokerError as error:
+            if is_away(error) and is_away(found.closed):
+                raise
             found.unseen = error
             return found
         for raw in reply[1]:

@@ -19,7 +19,7 @@ from zwheel.doctor.jumps import check_jumps
 from zwheel.doctor.offers import Offers, groups_of, look_at_offers, mend_offers
 from zwheel.doctor.places import Suspects, look_around
 from zwheel.doctor.workers import check_workers
-from zwheel.errors import BrokerRefused
+from zwheel.errors import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import SCHEMA, ShardKeys, queue_of, queues_key
 from zwheel.operations.read import bucket_days
 from zwheel.operations.rights import lacks
@@ -31,6 +31,7 @@ T = TypeVar("T")
 _SHOWN = 3
 #: More wake-up tokens than this are none that a script pushed.
 _MOST_TOKENS = 100
+_UNANSWERED = "see why that node of the cluster gives no answer; until then what lies there waits"
 _CURE = "run `zwheel doctor --repair --queue {}`"
 
 
@@ -100,6 +101,12 @@ def check_queue(
     return health
 
 
+def unanswered_queue(queue: str, error: BrokerError) -> Health:
+    """A queue or shard on a node of a cluster that gives no answer."""
+    told = warning("places", f"not looked at: {error}", _UNANSWERED, queue)
+    return Health(queue, findings=[told], unseen=[("all of it", "")])
+
+
 def _as_allowed(keys: ShardKeys, health: Health, what: str, steps: Steps[T]) -> Steps[T | None]:
     """Take steps of the check; None when this user lacks a right for them, which is noted."""
     try:
@@ -145,7 +152,11 @@ def _check(
         shards = [*others, health]
         waiting = sum((Counter(shard.waiting) for shard in shards), Counter[str]())
         checked = check_workers(session, keys, waiting, sum(shard.held for shard in shards))
-        health.findings += (yield from _as_allowed(keys, health, "its workers", checked)) or []
+        try:
+            health.findings += (yield from _as_allowed(keys, health, "its workers", checked)) or []
+        except (BrokerUnavailable, OutcomeUnknown) as error:
+            # The list of workers, or what they publish of their tasks, may be on another node, which gives no answer.
+            say(warning("workers", f"not looked at: {error}", _UNANSWERED, keys.queue))
     if not keys.shard:  # Of the clock the first shard tells.
         health.findings += (
             yield from _as_allowed(keys, health, "jumps of the clock", check_jumps(session, keys))
@@ -205,7 +216,12 @@ def _tell_unreadable(health: Health, suspects: Suspects) -> None:
 
 def _check_offers(keys: ShardKeys, health: Health, groups: Iterable[str]) -> Steps[None]:
     """Look at what is offered to the groups that have keys, and to those of the workers."""
-    known = yield from groups_of(keys)
+    try:
+        known = yield from groups_of(keys)
+    except (BrokerUnavailable, OutcomeUnknown):
+        if not keys.shard:
+            raise
+        known = set()  # The list of workers is on another node, which gives no answer.
     ((seconds, _),) = yield (("TIME",),)
     found = yield from look_at_offers(keys, {*known, *groups}, int(seconds) * 1000, _MOST_TOKENS)
     health.offers = found
@@ -229,10 +245,12 @@ def _check_offers(keys: ShardKeys, health: Health, groups: Iterable[str]) -> Ste
 def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
     """Whether a key is kept by another program under our name: then nothing here can be looked at or mended."""
     wanted = {
-        "hash": (keys.jobs, keys.bodies, keys.dedup, keys.meta, keys.workers, keys.schedules), "list": (keys.wake,),
+        "hash": (keys.jobs, keys.bodies, keys.dedup, keys.meta, keys.schedules), "list": (keys.wake,),
         "zset": (keys.days, keys.processing, keys.dead, keys.done, keys.dedup_expiry, keys.schedules_due),
     }  # fmt: skip
     pairs = [(key, kind) for kind, names in wanted.items() for key in names]
+    if not keys.shard:
+        pairs.append((keys.workers, "hash"))
     kinds = yield [("TYPE", key) for key, _ in pairs]
     found = False
     for (key, kind), there in zip(pairs, kinds, strict=True):

@@ -10,11 +10,11 @@ from typing import Any
 
 from zwheel.broker.store import Steps
 from zwheel.calls import Session
-from zwheel.errors import BrokerRefused
+from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
 from zwheel.job import QueueName, WorkerId
 from zwheel.keys import NAME_LIMIT, ShardKeys, check_name, queue_of
-from zwheel.operations.read import bucket_days, each_alone, queues, sorted_days
+from zwheel.operations.read import bucket_days, each_alone, is_away, queues, sorted_days, time_ms
 from zwheel.operations.shards import learn_shards, shards_of, workers_key
 from zwheel.outside import Listing, Unreadable, as_text, flat, is_text, score_ms, shown, whole
 from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
@@ -134,8 +134,18 @@ def _info_of_all(infos: Sequence[QueueInfo]) -> QueueInfo:
         orphans=total("orphans"), paused=any(info.paused for info in infos), cap=sum(caps) if caps else None, precise=any(info.precise for info in infos),
         oldest_due_ms=min((info.oldest_due_ms for info in infos if info.oldest_due_ms is not None), default=None),
         next_fire_ms=soonest.next_fire_ms, next_job=soonest.next_job,
-        unreadable="; ".join(f"{info.name}: {info.unreadable}" for info in infos if info.unreadable),
+        unreadable="; ".join(f"{', '.join(names)}: {reason}" for reason, names in _by_reason(infos).items()),
+        unanswered=tuple(name for info in infos for name in info.unanswered),
     )  # fmt: skip
+
+
+def _by_reason(infos: Sequence[QueueInfo]) -> dict[str, list[str]]:
+    """Why something could not be read -> the shards in which."""
+    found: dict[str, list[str]] = {}
+    for info in infos:
+        if info.unreadable:
+            found.setdefault(info.unreadable, []).append(info.name)
+    return found
 
 
 def _shard_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo]]:
@@ -153,10 +163,10 @@ def _shard_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo
                 ("HMGET", keys.meta, "paused", "cap", "trimmed", "orphans", "schema", "precise"),
                 ("HGETALL", keys.workers),
             ]
-        first = yield from each_alone([*asks, ("TIME",)])
-        now_ms = int(first[-1][0]) * 1000 + int(first[-1][1]) // 1000
+        first = yield from each_alone([*asks, ("TIME",)], away=True)
+        now_ms = yield from time_ms(first[-1])
         seen = [_Seen(name, first[6 * i : 6 * i + 6]) for i, name in enumerate(part)]
-        second = yield from each_alone([ask for one in seen for ask in one.asks(session, now_ms)])
+        second = yield from each_alone([ask for one in seen for ask in one.asks(session, now_ms)], away=True)
         for one in seen:
             count = len(one.asks(session, now_ms))
             result.append(one.info(second[:count], now_ms))
@@ -170,8 +180,10 @@ class _Seen:
     def __init__(self, name: str, replies: Sequence[Any]) -> None:
         self.name = name
         self.wrong: list[str] = []
-        #: The right that this user lacks -> the keys for which Redis refused it.
+        #: The right that this user lacks, or why there was no answer -> the keys that could not be read for that.
         self.refused: dict[str, list[str]] = {}
+        #: Why its node gave no answer. The list of workers may be on another node, that of the first shard.
+        self.away = str(replies[0]) if is_away(replies[0]) else ""
         what = ("days", "processing", "dead", "done", "meta", "workers")
         days_raw, self.processing, self.dead, self.done, meta, workers_raw = (
             self._good(key, reply, [] if key in ("days", "meta", "workers") else 0)
@@ -183,19 +195,24 @@ class _Seen:
         self.workers = workers_raw
 
     def _good(self, what: str, reply: Any, otherwise: Any) -> Any:
-        if isinstance(reply, BrokerRefused):
-            self.refused.setdefault(str(reply), []).append(what)
+        if isinstance(reply, BrokerError):
+            if not (what == "workers" and is_away(reply)):
+                self.refused.setdefault(str(reply), []).append(what)
             return otherwise
         return reply
 
     def asks(self, session: Session, now_ms: int) -> list[tuple[Any, ...]]:
         """The commands of the second round: the head of the wheel, how much is due today, how much lies in each day."""
         keys, today = session.keys(self.name), day_of(now_ms)
-        return [
-            ("ZRANGE", keys.wheel(self.days[0] if self.days else today), 0, 0, "WITHSCORES"),
-            ("ZCOUNT", keys.wheel(today), "-inf", now_ms),
-            *(("ZCARD", keys.wheel(day)) for day in self.days),
-        ]
+        return (
+            []
+            if self.away
+            else [
+                ("ZRANGE", keys.wheel(self.days[0] if self.days else today), 0, 0, "WITHSCORES"),
+                ("ZCOUNT", keys.wheel(today), "-inf", now_ms),
+                *(("ZCARD", keys.wheel(day)) for day in self.days),
+            ]
+        )
 
     def _number(self, what: str, raw: Any, least: int = 0) -> int | None:
         number = None if raw is None else whole(raw, least)
@@ -205,6 +222,11 @@ class _Seen:
 
     def info(self, replies: Sequence[Any], now_ms: int) -> QueueInfo:
         """Put it together."""
+        if self.away:
+            return QueueInfo(
+                name=QueueName(self.name), scheduled=0, due=0, processing=0, dead=0, done=0, paused=False, oldest_due_ms=None,
+                next_fire_ms=None, workers=0, cap=None, unreadable=self.away, unanswered=(self.name,),
+            )  # fmt: skip
         head, due_today = self._good("wheel", replies[0], []), self._good("wheel", replies[1], 0)
         sizes = [self._good(f"wheel:{day}", size, 0) for day, size in zip(self.days, replies[2:], strict=True)]
         today = day_of(now_ms)
@@ -293,10 +315,10 @@ def workers(session: Session, queue: str | None) -> Steps[Listing[WorkerInfo]]:
         part = names[start : start + 1000]
         yield from learn_shards(session, part)
         asks: list[tuple[Any, ...]] = [("HGETALL", workers_key(session, name)) for name in part]
-        *replies, clock = yield from each_alone([*asks, ("TIME",)])
-        now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        *replies, clock = yield from each_alone([*asks, ("TIME",)], away=True)
+        now_ms = yield from time_ms(clock)
         for name, raw in zip(part, replies, strict=True):
-            if isinstance(raw, BrokerRefused):
+            if isinstance(raw, BrokerError):
                 result.unreadable.append(Unreadable(name="(all)", queue=name, reason=str(raw)))
                 continue
             listed = read_workers(raw, now_ms, name)

@@ -6,10 +6,18 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from zwheel.broker.store import Steps
+from zwheel.broker.store import Apart, Steps
 from zwheel.calls import Session
 from zwheel.calls.cancel import LEAST_KEPT_MS
-from zwheel.errors import BrokerRefused, InvalidInput, InvalidName, JobNotFound, UndecodableJob, WaitTimeout
+from zwheel.errors import (
+    BrokerError,
+    BrokerRefused,
+    InvalidInput,
+    InvalidName,
+    JobNotFound,
+    UndecodableJob,
+    WaitTimeout,
+)
 from zwheel.job import UNREADABLE, Failure, Job, JobId, JobState, QueueName, Reason
 from zwheel.keys import ShardKeys, check_job_id, check_name, queues_key
 from zwheel.operations.shards import learn_shards, note_count, shards_of
@@ -21,20 +29,33 @@ from zwheel.times import is_day
 _BODY_BYTES, _BODY_TRIES = 2_097_152, 3
 
 
-def each_alone(asks: Sequence[tuple[Any, ...]]) -> Steps[list[Any]]:
+def each_alone(asks: Sequence[tuple[Any, ...]], *, away: bool = False) -> Steps[list[Any]]:
     """Ask for several things in one round trip, each for itself: what is refused is answered by its BrokerRefused.
 
-    So a key of another type, or a key that this user may not read, hides only what it holds.
+    So a key of another type, or a key that this user may not read, hides only what it holds. away: what lies on a node that
+    gives no answer is answered by its BrokerError too, as long as another node answers.
     """
     if not asks:
         return []
     try:
-        return list((yield list(asks)))
+        return list((yield Apart(asks) if away else list(asks)))
     except BrokerRefused as error:
         if len(asks) == 1:
             return [error]
     half = len(asks) // 2
-    return [*(yield from each_alone(asks[:half])), *(yield from each_alone(asks[half:]))]
+    return [*(yield from each_alone(asks[:half], away=away)), *(yield from each_alone(asks[half:], away=away))]
+
+
+def is_away(reply: object) -> bool:
+    """Whether a reply of `each_alone` says that there was no answer."""
+    return isinstance(reply, BrokerError) and not isinstance(reply, BrokerRefused)
+
+
+def time_ms(reply: Any) -> Steps[int]:
+    """The answer to TIME as ms. Where the node that was asked gives none, another is asked."""
+    if isinstance(reply, BrokerError):
+        (reply,) = yield (("TIME",),)
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
 
 def queues(session: Session) -> Steps[Listing[QueueName]]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from zwheel.broker.store import Steps
 from zwheel.calls import Session
-from zwheel.errors import BrokerRefused
+from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.info import QueueInfo, Serving, WorkerState
 from zwheel.job import UNREADABLE
 from zwheel.keys import tasks_key
 from zwheel.operations.overview import read_workers
-from zwheel.operations.read import each_alone, snapshot
+from zwheel.operations.read import each_alone, snapshot, time_ms
 from zwheel.operations.shards import learn_shards
 from zwheel.outside import Listing, Unreadable, as_text, flat
 from zwheel.published.task import PublishedTask, read_row
@@ -43,7 +43,7 @@ def tasks(session: Session) -> Steps[Listing[PublishedTask]]:
 
 
 def serving(session: Session, pairs: Iterable[tuple[str, str]]) -> Steps[dict[tuple[str, str], Serving]]:
-    """Tell who serves a task in a queue, for pairs of both. A queue that this user may not look at is left out."""
+    """Tell who serves a task in a queue, for pairs of both. A queue that cannot be looked at is left out."""
     wanted: dict[str, list[str]] = {}
     for queue, task in pairs:
         wanted.setdefault(queue, []).append(task)
@@ -55,14 +55,14 @@ def serving(session: Session, pairs: Iterable[tuple[str, str]]) -> Steps[dict[tu
         first = [session.keys(session.shards(queue)[0]) for queue in part]
         asks: list[tuple[Any, ...]] = [("HGETALL", keys.workers) for keys in first]
         asks += [("HMGET", keys.meta, "paused") for keys in first]
-        *replies, clock = yield from each_alone([*asks, ("TIME",)])
+        *replies, clock = yield from each_alone([*asks, ("TIME",)], away=True)
         if isinstance(clock, BrokerRefused):
             return result
-        now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        now_ms = yield from time_ms(clock)
         for queue, raw, meta in zip(part, replies[: len(part)], replies[len(part) :], strict=True):
-            if isinstance(raw, BrokerRefused):
+            if isinstance(raw, BrokerError):
                 continue
-            paused = not isinstance(meta, BrokerRefused) and meta[0] is not None
+            paused = not isinstance(meta, BrokerError) and meta[0] is not None
             living = [info for info in read_workers(raw, now_ms, queue) if info.state is not WorkerState.DEAD]
             for task in wanted[queue]:
                 result[queue, task] = Serving(
@@ -81,7 +81,8 @@ def next_tasks(session: Session, infos: Sequence[QueueInfo]) -> Steps[dict[str, 
     for start in range(0, len(asked), _PAGE):
         part = asked[start : start + _PAGE]
         records = yield from each_alone(
-            [("HGET", session.keys(session.shard_of(info.name, info.next_job)).jobs, info.next_job) for info in part]
+            [("HGET", session.keys(session.shard_of(info.name, info.next_job)).jobs, info.next_job) for info in part],
+            away=True,
         )
         for info, raw in zip(part, records, strict=True):
             if isinstance(raw, bytes):

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from zwheel.broker.cluster import next_node, place_of
 from zwheel.broker.store import SyncStore
-from zwheel.errors import BrokerRefused, UndecodableJob
+from zwheel.errors import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown, UndecodableJob
 from zwheel.job import JobId, QueueName
 from zwheel.keys import TAG, ShardKeys, namespace_keys
 from zwheel.operations.read import queues as listed_queues
@@ -39,17 +40,44 @@ _BUCKET = re.compile(r"wheel:[0-9]{8}")
 _HINTS = re.compile(r"(offered|call):[0-9a-f]{16}")
 
 
+class _Away:
+    """What gave no answer, so that nobody waits for the same node of a cluster again and again."""
+
+    def __init__(self) -> None:
+        self.shards: list[str] = []
+        self.nodes: set[object] = set()
+        #: The places of such nodes in a SCAN.
+        self.places: set[int] = set()
+
+
 def take_snapshot(store: SyncStore, queues: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Give the `final` lines of these queues, of all queues when none is named. Raises: BrokerError."""
+    """Give the `final` lines of these queues, of all queues when none is named. Raises: BrokerError.
+
+    What lies on a node of a cluster that gives no answer is left out; the last line names the shards.
+    """
     session = store.session
     listed = store.drive(listed_queues(session), give_up_s=0) if queues is None else None
-    number = secrets.token_hex(4)
-    for name in queues or listed or ():
-        for shard in store.drive(shards_of(session, name), give_up_s=0):
-            yield from _queue(store, session.keys(shard), number)
+    number, away = secrets.token_hex(4), _Away()
+    shards = [shard for name in queues or listed or () for shard in store.drive(shards_of(session, name), give_up_s=0)]
+    owners = {shard: store.node_of(session.keys(shard).meta) for shard in shards}
+    for shard in shards:
+        lines = _queue(store, session.keys(shard), number, away)
+        yield from _answered(lines, shard, owners[shard], away) if store.in_parts else lines
     strange = [] if listed is None else [shown(one.name, _CHARACTERS) for one in listed.unreadable]
-    found = {"strange": strange, **_keyspace(store, session.namespace)}
-    yield _line(None, _clock(store), {"part": "keys", **found}, [])
+    found = {"strange": strange, **_keyspace(store, session.namespace, away)}
+    left_out = {"away": away.shards} if away.shards else {}
+    yield _line(None, _clock(store), {"part": "keys", **found, **left_out}, [])
+
+
+def _answered(lines: Iterator[dict[str, Any]], shard: str, node: object, away: _Away) -> list[dict[str, Any]]:
+    """All lines of a shard, or none: half of them would tell of jobs that are lost."""
+    if node not in away.nodes:
+        try:
+            return list(lines)
+        except (BrokerUnavailable, OutcomeUnknown):
+            away.nodes.add(node)
+    away.shards.append(shard)
+    return []
 
 
 def _line(queue: str | None, us: int, args: dict[str, Any], jobs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -94,8 +122,8 @@ def _ask(store: SyncStore, asks: Sequence[tuple[Any, ...]]) -> list[Any]:
     return replies
 
 
-def _queue(store: SyncStore, keys: ShardKeys, number: str) -> Iterator[dict[str, Any]]:
-    buckets = [key for key in _scan(store, keys.tag) if _BUCKET.fullmatch(key.removeprefix(f"{keys.tag}:"))]
+def _queue(store: SyncStore, keys: ShardKeys, number: str, away: _Away) -> Iterator[dict[str, Any]]:
+    buckets = [key for key in _scan(store, keys.tag, away) if _BUCKET.fullmatch(key.removeprefix(f"{keys.tag}:"))]
     places: dict[bytes, list[tuple[str, int | str]]] = {}
     for key in (*sorted(buckets), keys.processing, keys.dead, keys.done):
         name = key.removeprefix(f"{keys.tag}:")
@@ -160,12 +188,20 @@ def _facts(keys: ShardKeys, job_id: str, raw: bytes | None, there: int | None) -
     }  # fmt: skip
 
 
-def _scan(store: SyncStore, prefix: str) -> Iterator[str]:
+def _scan(store: SyncStore, prefix: str, away: _Away) -> Iterator[str]:
     pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
     cursor: Any = 0
     seen = set()
     while True:
-        ((cursor, keys),) = store.send([("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)])
+        while place_of(int(cursor)) in away.places:
+            cursor = next_node(int(cursor))
+        try:
+            ((cursor, keys),) = store.send([("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)])
+        except (BrokerUnavailable, OutcomeUnknown):
+            if not store.in_parts:
+                raise
+            away.places.add(place_of(int(cursor)))
+            cursor, keys = next_node(int(cursor)), ()
         for key in map(as_text, keys):
             if key not in seen:
                 seen.add(key)
@@ -174,17 +210,19 @@ def _scan(store: SyncStore, prefix: str) -> Iterator[str]:
             return
 
 
-def _keyspace(store: SyncStore, namespace: str) -> dict[str, list[str]]:
+def _keyspace(store: SyncStore, namespace: str, away: _Away) -> dict[str, list[str]]:
     """Sort the keys below the prefix that ought not to be, or not as they are."""
     tagged = re.compile(f"{TAG}:(.+)", re.DOTALL)
     found: dict[str, list[str]] = {"unknown": [], "no_ttl": [], "ttl": [], "type": []}
     own = namespace_keys(namespace)
-    keys = [*_scan(store, f"{{{namespace}:"), *_scan(store, f"{namespace}:")]
+    keys = [*_scan(store, f"{{{namespace}:", away), *_scan(store, f"{namespace}:", away)]
     for start in range(0, len(keys), _PART):
         part = keys[start : start + _PART]
-        ttls = store.send([("PTTL", key) for key in part])
-        kinds = store.send([("TYPE", key) for key in part])
+        ttls = store.send([("PTTL", key) for key in part], each=store.in_parts)
+        kinds = store.send([("TYPE", key) for key in part], each=store.in_parts)
         for key, ttl, kind in zip(part, ttls, kinds, strict=True):
+            if isinstance(kind, BrokerError) or isinstance(ttl, BrokerError):
+                continue  # Its node went away meanwhile.
             match = tagged.fullmatch(key)
             name = match[4] if match and match[1] == namespace else ""
             right = "hash" if key in own else _type_of(name)

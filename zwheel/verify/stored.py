@@ -31,7 +31,15 @@ def _seen(snapshot: Snapshot, job_id: str, seen: dict[str, Any]) -> Clue:
 def _each(runs: Runs, found: Findings) -> Iterator[Snapshot]:
     if not runs.snapshots:
         found.undecided(_NO_SNAPSHOT)
+    _say_left_out(runs, found)
     yield from runs.snapshots
+
+
+def _say_left_out(runs: Runs, found: Findings) -> None:
+    """Of what was not read nothing can be decided."""
+    if names := [str(name) for args, _ in runs.keyspaces for name in args.get("away", ())]:
+        few = ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+        found.undecided(f"the snapshot lacks {few}: a node of the cluster gave no answer")
 
 
 def i9_one_place(runs: Runs, bounds: Bounds, found: Findings) -> None:
@@ -230,6 +238,7 @@ def i20_keys(runs: Runs, bounds: Bounds, found: Findings) -> None:
     """Every key is declared and of its type; keys that must stay have no time to live, all others have one."""
     if not runs.keyspaces:
         found.undecided(_NO_SNAPSHOT)
+    _say_left_out(runs, found)
     for args, source in runs.keyspaces:
         for kind, text in (
             ("unknown", "a key that no version declares"),
