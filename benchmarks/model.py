@@ -9,12 +9,13 @@ when is calculated, from how Redis keeps a hash and a sorted set and from the ru
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from zwheel.record import record_tail
-from zwheel.workers import looks
+from zwheel.workers import fleet, looks
 from zwheel.workers.settings import WorkerSettings
 
 #: Characters of an id that zwheel makes, and what of a record comes before its tail: version, state, attempt, time, token.
@@ -38,8 +39,8 @@ class Costs:
     """Of the server, for a job that is claimed and settled among many."""
     worker_us: float = 7.4
     """Of the worker, for a job that does nothing."""
-    look_us: float = 25.0
-    """Of the server, for one look at a shard: up to four plain reads in one round trip."""
+    look_us: float = 15.0
+    """Of the server, for one look at a shard: six reads, in a script that looks at many."""
     connections: int = 6
     """Of a worker to one server. On a cluster one more for each shard."""
     busy: float = 0.6
@@ -87,11 +88,26 @@ def job_bytes(jobs: int, text: int = 100, *, task: str = "noop", days: int = 1) 
 
 
 def looks_s(workers: int, shards: int) -> float:
-    """How often idle workers look at a queue, a second: all of them at all of its shards."""
-    followers = max(0, workers - 2)
+    """How often idle workers look at a shard of a queue, a second: all of them at all of its shards."""
+    often = min(workers, 2 + fleet.WATCHERS)
+    return shards * ((workers - often) / _follower_s(workers) + often / looks.BACKSTOP_S)
+
+
+def _follower_s(workers: int) -> float:
+    """How long a follower rests that watches no shard: until the last beat before its time, so half a beat less."""
     least, most = looks.FOLLOWER_BACKSTOP_S
-    each = min(most, max(least, looks.FOLLOWERS_LOOK_S * max(1, workers)))
-    return shards * (followers / each + min(2, workers) / looks.BACKSTOP_S)
+    return min(most, max(least, looks.FOLLOWERS_LOOK_S * max(1, workers))) - looks.BACKSTOP_S / 2
+
+
+def look_commands_s(workers: int, shards: int) -> float:
+    """How many commands a second these looks are: a worker sends one for all shards that it looks at on one beat."""
+    keepers = min(2, workers)
+    others = workers - keepers
+    if not others:
+        return keepers / looks.BACKSTOP_S
+    watching = min(others, fleet.WATCHERS)
+    seen = shards * (watching + (others - watching) * looks.BACKSTOP_S / _follower_s(workers)) / others
+    return (keepers + others * (1 - math.exp(-seen))) / looks.BACKSTOP_S
 
 
 def beats_s(workers: int) -> float:
@@ -166,13 +182,17 @@ def waiting_table() -> str:
 
     def row(workers: int, queues: int, shards: int) -> list[str]:
         asked = queues * looks_s(workers // queues, shards)
+        sent = queues * look_commands_s(workers // queues, shards)
         return [
-            f"{workers:,}", f"{queues:,}, {shards:,}", f"{asked:,.0f}", f"{beats_s(workers):,.0f}",
+            f"{workers:,}", f"{queues:,}, {shards:,}", f"{sent:,.0f}", f"{asked:,.0f}", f"{beats_s(workers):,.0f}",
             f"{asked * COSTS.look_us / 1e6:,.2f}", f"{workers * COSTS.connections:,}",
         ]  # fmt: skip
 
     return _table(
-        ["workers", "queues, shards of each", "looks a second", "rows written a second", "CPUs for looks", "connections, one server"],
+        [
+            "workers", "queues, shards of each", "looks sent a second", "shards seen by them", "rows written a second",
+            "CPUs for looks", "connections, one server",
+        ],
         (row(*case) for case in cases),
     )  # fmt: skip
 

@@ -75,15 +75,17 @@ class Aside:
         """Look at all of it again: the server's clock jumped, so newer deaths may have earlier times."""
         self._from_ms = self._skip = 0
 
-    async def look(self, *, mixed: bool = False) -> int:
+    async def look(self, *, mixed: bool = False, newest: tuple[bytes | None] | None = None) -> int:
         """Put back what can be read. Returns how many jobs these were. Most looks end with the newest death: it was seen.
 
-        mixed: a former version is known to set jobs aside.
+        mixed: a former version is known to set jobs aside. newest: when the last job died; None: that was not seen yet.
         """
-        (newest,) = await self._store.send([("ZRANGE", self._keys.dead, -1, -1, "WITHSCORES")])
+        if newest is None:
+            (last,) = await self._store.send([("ZRANGE", self._keys.dead, -1, -1, "WITHSCORES")])
+            newest = (next((score for _, score in flat(last)), None),)
         back = 0
         for _ in range(_PAGES):
-            if not newest or _ms(flat(newest)[0][1]) < self._from_ms:
+            if newest[0] is None or _ms(newest[0]) < self._from_ms:
                 return back
             (now, reply) = await self._store.send(
                 [

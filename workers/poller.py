@@ -17,11 +17,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from zwheel import calls
 from zwheel.broker.store import Listener, Store, pause_s
-from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, Reply, day_name, read_claim
+from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, day_name, read_claim
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName
@@ -34,6 +36,7 @@ from .ahead import ahead_ms
 from .claims import Claim, Observer, Slots
 from .ear import Ear, own_list
 from .garbage import GARBAGE
+from .lookout import Lookout
 from .looks import Looks, lasts
 from .runner import Runner
 from .scheduler import Scheduler
@@ -43,6 +46,7 @@ from .timer import Timer
 from .watch import Founding
 
 log = escaped("zwheel.worker")
+T = TypeVar("T")
 
 #: How soon, and how often, a worker without room looks whether the role that it laid down was taken.
 _HAND_ON_S = 0.3
@@ -68,9 +72,9 @@ class Poller:
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, worker: str, slots: Slots, runner: Runner,
         observer: Observer | None = None, scheduler: Scheduler | None = None,
         jumps_counted: Callable[[int | None], None] = lambda jumps: None, group: str = "none",
-        ear: Ear | None = None,
+        ear: Ear | None = None, lookout: Lookout | None = None,
     ) -> None:  # fmt: skip
-        """Take ear: what hears for all shards of the queue; None: it has one of its own."""
+        """Take ear: what hears for all shards of the queue, and lookout: what looks for all parts; None: it has its own."""
         #: The group of the workers that know the same tasks: jobs that are offered to it are claimed first.
         self._group = group
         self._scheduler = scheduler
@@ -96,7 +100,7 @@ class Poller:
         self._wake_at = 0.0
         #: Whether the next look at the clock is a peek at the wheel, and not a claim.
         self._peeks = False
-        self._looks = Looks(keys, store.session.clock, settings.beat_ms)
+        self._looks = Looks(keys, store.session.clock, settings.beat_ms, worker, lookout or Lookout(store))
         self._stopping = False
         #: The most jobs of the next claim: half as many after an answer that did not come, then ever more again; and how
         #: many the last one asked for.
@@ -219,7 +223,7 @@ class Poller:
 
     async def _see_founding(self) -> None:
         """See whether the queue is still the queue that was served; while it is not, look again now and then."""
-        replies = await self._persist(self.founding.asks(), settles=False)
+        replies = await self._persist(partial(self._store.send, self.founding.asks()), settles=False)
         if replies and self.founding.read(replies):
             try:
                 # An emptied database lost the list of queues too, and producers believe that the queue is on it.
@@ -274,6 +278,8 @@ class Poller:
         self._day = claimed.day
         if claimed.word in ("ok", "empty"):
             self._laid_down, self._seen_free = (self._role, 0) if self._keeps_a_role() and full else ("", 0)
+            if claimed.role != self._role and claimed.role in ("timekeeper", "second") and self._scheduler is not None:
+                self._scheduler.kick()
             self._role = claimed.role
             self._jumps_counted(claimed.jumps)
         if taken or claimed.day:
@@ -317,12 +323,12 @@ class Poller:
     async def _look_at_wheel(self) -> None:
         """Look, and claim when it is not as the last claim told, else rest on."""
         asked_at = time.monotonic()
-        replies = await self._persist(self._looks.asks(), settles=False)
+        seen = await self._persist(self._looks.look, settles=False)
         if self._observer is not None:
             self._observer("looked", {"queue": self._queue, "since": asked_at, "until": time.monotonic()})
-        if not replies or self._due:
+        if seen is None or self._due:
             return
-        answer = self._looks.read(replies)
+        answer = self._looks.read(seen)
         if answer is None:
             self._due = True
         else:
@@ -415,7 +421,8 @@ class Poller:
         left = batch
         failures = 0
         while left:
-            replies = await self._persist([call for call, _ in left], settles, each=True)
+            sending = partial(self._store.send, [call for call, _ in left], each=True)
+            replies = await self._persist(sending, settles) or []
             refused: list[tuple[Call, Read]] = []
             for (call, read), reply in zip(left, replies, strict=False):
                 if isinstance(reply, BrokerError):
@@ -454,24 +461,19 @@ class Poller:
         # Outcomes of jobs wait here too. After an outage Redis must hear of them well within the grace.
         await asyncio.sleep(min(pause_s(failures), self._settings.beat_ms / 2000))
 
-    async def _persist(
-        self, commands: Sequence[Call | tuple[str, ...]], settles: bool, *, each: bool = False
-    ) -> list[Reply]:
-        """Send until Redis answers. A worker that stops and holds no job gives up on a claim: then there are no replies.
-
-        each: a refused command has its BrokerError as its reply.
-        """
+    async def _persist(self, send: Callable[[], Awaitable[T]], settles: bool) -> T | None:
+        """Send until Redis answers. A worker that stops and holds no job gives up on a claim: None."""
         failures = 0
         while True:
             try:
-                replies = await self._store.send(commands, each=each)
+                replies = await send()
             except BrokerError as error:
                 failures += 1
                 if isinstance(error, OutcomeUnknown) and self._reserved:
                     self._most = max(1, self._asked // 2)
                 self._give_room_back()
                 if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
-                    return []
+                    return None
                 self._say_waiting(error)
                 await self._pause(failures)
             else:

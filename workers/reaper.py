@@ -27,6 +27,7 @@ from zwheel.record import read_record
 from .aside import Aside
 from .claims import Observer
 from .contact import Contact
+from .lookout import Lookout
 from .looks import lasts
 from .settings import WorkerSettings
 
@@ -56,12 +57,14 @@ class Reaper:
     def __init__(
         self, store: Store, keys: ShardKeys, settings: WorkerSettings, observer: Observer | None, contact: Contact,
         follows: Callable[[], bool] = lambda: False, taken_back: Callable[[], None] = lambda: None,
+        lookout: Lookout | None = None,
     ) -> None:  # fmt: skip
         """follows: whether this worker has nothing to do and others keep time: then it looks less often than they.
 
         taken_back: called when there may be due jobs again: the wake-up token for them may have gone to a worker that sleeps.
         """
         self._store = store
+        self._lookout = lookout or Lookout(store)
         self._keys = keys
         self._settings = settings
         self._observer = observer
@@ -79,8 +82,9 @@ class Reaper:
         self._line = 0
         #: Whether the queue was there at the last look: a queue that nobody founded has nothing to be told.
         self._founded = True
-        #: Who keeps time, as the last look of an idle worker saw it.
+        #: Who keeps time, and when the last job died, as the last look saw it.
         self._keeper: bytes | None = None
+        self._newest: tuple[bytes | None] | None = None
         self._kicked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -104,8 +108,8 @@ class Reaper:
             if not self._passes_over(rounds):
                 await self._try(self._reap)
                 await self._try(self._take_back)
-            if rounds % _PRUNE_EVERY == 0 and self._contact.calm:
-                await self._try(self._prune)
+                if rounds % _PRUNE_EVERY == 0 and self._contact.calm:
+                    await self._try(self._prune)
 
     def _passes_over(self, number: int) -> bool:
         """Whether this pass does not look. Of a queue with several shards, which others keep time for, it looks at few."""
@@ -114,7 +118,7 @@ class Reaper:
     async def _pause(self) -> None:
         """Until the next pass: it comes sooner when there is something to tell, or when what held it back is over."""
         often = _IDLE_FACTOR if self._follows() else 1
-        pause = often * self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0)
+        pause = self._lookout.until_beat(often * self._settings.reap_ms / 1000 * random.uniform(0.6, 1.0))
         if time.monotonic() < self._mixed_until:
             pause = min(pause, _AGAIN_S if self._found_aside else _MIXED_PAUSE_S)
         self._found_aside = False
@@ -201,25 +205,17 @@ class Reaper:
         An idle worker leaves leases that end too late to the timekeeper and the second.
         """
         session = self._store.session
-        sent_ns = time.monotonic_ns()
-        first, (lease, schema, keeper, keeper_end), (seconds, micros) = await self._store.send(
-            [
-                ("ZRANGE", self._keys.processing, "0", "0", "WITHSCORES"),
-                ("HMGET", self._keys.meta, "lease", "schema", "keeper", "keeper_end"),
-                ("TIME",),
-            ]
-        )
-        self._contact.in_use(whole(lease) or 0)
-        self._founded = schema is not None
-        if not session.now:
-            session.clock.observe(int(seconds) * 1_000_000 + int(micros), sent_ns, time.monotonic_ns())
-        self._keeper = keeper if lasts(keeper_end, session.clock) else None
+        seen = await self._lookout.look(self._keys)
+        self._contact.in_use(whole(seen.lease) or 0)
+        self._founded = seen.schema is not None
+        self._keeper = seen.keeper if lasts(seen.keeper_end, session.clock) else None
+        self._newest = (seen.newest_dead,)
+        if seen.first_lease is None or seen.last_lease is None:
+            return False
         now_ms = session.clock.now_ms()
-        lapsed = bool(first) and float(first[1]) <= now_ms
-        if lapsed or not first or self._follows():
-            return lapsed
-        (last,) = await self._store.send([("ZRANGE", self._keys.processing, "-1", "-1", "WITHSCORES")])
-        return bool(last) and float(last[1]) > now_ms + self._settings.lease_ms + _AHEAD_MS
+        return (
+            float(seen.first_lease) <= now_ms or float(seen.last_lease) > now_ms + self._settings.lease_ms + _AHEAD_MS
+        )
 
     async def _reap(self) -> None:
         if not await self._something_lapsed():
@@ -268,7 +264,8 @@ class Reaper:
         if jumps != self._jumps_then:
             self._jumps_then = jumps
             aside.forget()
-        back = await aside.look(mixed=mixed)
+        newest, self._newest = self._newest, None
+        back = await aside.look(mixed=mixed, newest=newest)
         if back:
             self._mixed_until, self._found_aside = time.monotonic() + _MIXED_S, True
             log.info("queue %s: took back %s that another version set aside", self.queue, counted(back, "job"))

@@ -68,9 +68,7 @@ _TIME = ("TIME",)
 class Scheduler:
     """One shard's loop. It owes nothing when it stops: whatever it did not do, another does."""
 
-    def __init__(
-        self, store: Store, keys: ShardKeys, codec: Codec, idle: Callable[[], bool] = lambda: False
-    ) -> None:  # fmt: skip
+    def __init__(self, store: Store, keys: ShardKeys, codec: Codec, idle: Callable[[], bool] = lambda: False) -> None:
         """idle: whether this worker has nothing to do, and other workers keep time."""
         self._store = store
         self._keys = keys
@@ -159,7 +157,7 @@ class Scheduler:
         """Look at all schedules when it is time to; once a minute is enough for all workers together."""
         self._watch_clock()
         loop_time = asyncio.get_running_loop().time()
-        if loop_time < self._check_at:
+        if loop_time < self._check_at or (self._leaves_it() and not self._own):
             return
         meta = self._keys.meta
         last, clock = await self._store.send([("HGET", meta, "rechecked"), _TIME])
@@ -291,7 +289,12 @@ class Scheduler:
         return until
 
     def _backstop(self, between: tuple[float, float]) -> float:
-        return random.uniform(*between) * (_IDLE_FACTOR if self._idle() else 1)
+        often = _IDLE_FACTOR * self._keys.shards if self._leaves_it() else _IDLE_FACTOR if self._idle() else 1
+        return random.uniform(*between) * often
+
+    def _leaves_it(self) -> bool:
+        """Whether this worker leaves a shard to those that keep time for it, since it has several and nothing to do."""
+        return self._keys.shards > 1 and self._idle()
 
     async def _look_for_lost(self, any_due: bool) -> None:
         """Nothing is due, ever: where there are schedules all the same, somebody may have deleted the list of them."""

@@ -17,6 +17,7 @@ from zwheel.keys import ShardKeys
 from .claims import Observer, Slots
 from .contact import Contact, say_jumps
 from .ear import Ear, own_list
+from .lookout import Lookout
 from .newcomer import Newcomer
 from .parts import end_parts
 from .peers import Peers
@@ -78,6 +79,7 @@ class Shards:
         self.parts: dict[str, asyncio.Task[None]] = {}
         self.changed = asyncio.Event()
         self._runs = False
+        self._lookout = Lookout(store)
         store.session.clock.on_jump = self._jumped
 
     def __iter__(self) -> Iterator[Shard]:
@@ -104,7 +106,7 @@ class Shards:
 
     def follows(self, name: str) -> bool:
         """Whether this worker has nothing to do, and others keep time for this shard: they look more often."""
-        return not self._slots.held and name in self._shards and self._shards[name].poller.follows
+        return not self._slots.running and name in self._shards and self._shards[name].poller.follows
 
     def add(self, keys: ShardKeys) -> None:
         """Serve a shard from now on, or from `start` on."""
@@ -115,12 +117,12 @@ class Shards:
         scheduler = Scheduler(store, keys, self._wheel.codec, follows)
         poller = Poller(
             store, keys, settings, self._worker, self._slots, runner, self._observer, scheduler, contact.count,
-            self._group, self._ear_of(keys),
+            self._group, self._ear_of(keys), self._lookout,
         )  # fmt: skip
         shard = self._shards[keys.name] = Shard(
             keys=keys, contact=contact, scheduler=scheduler, poller=poller,
             peers=Peers(store, keys, self._worker, self._group),
-            reaper=Reaper(store, keys, settings, self._observer, contact, follows, poller.claim),
+            reaper=Reaper(store, keys, settings, self._observer, contact, follows, poller.claim, self._lookout),
             newcomer=Newcomer(store, keys, self._worker, self._wheel.tasks, self._group, poller.claim, contact),
         )  # fmt: skip
         if self._runs:
@@ -176,7 +178,8 @@ class Shards:
             contact.jumped(by_us)
 
     async def aclose(self) -> None:
-        """Hear no more. Whatever runs is to be ended before."""
+        """Hear and look no more. Whatever runs is to be ended before."""
+        await self._lookout.aclose()
         for ear in self._ears.values():
             await ear.aclose()
         await asyncio.gather(*(shard.peers.aclose() for shard in self))

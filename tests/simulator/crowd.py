@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.workers import looks
+from zwheel.workers.fleet import KEPT, WATCHERS
+from zwheel.workers.lookout import BEAT_S as LOOK_BEAT_S
 from zwheel.workers.settings import WorkerSettings
 
 TRIP_S = 0.0004
@@ -58,6 +60,8 @@ class Shard:
 
     #: The living workers that wait for it.
     waiting: list[int] = field(default_factory=list)
+    #: Those of them that come first for it in the ranking on which all agree.
+    first: list[int] = field(default_factory=list)
     keeper: int = -1
     keeper_at: float = 0.0
     keeper_end: float = 0.0
@@ -97,6 +101,8 @@ class Crowd:
         self.now = 0.0
         self.shards = [Shard() for _ in range(plan.shards)]
         self.alive = set(range(plan.workers))
+        #: When each worker's looks have a beat.
+        self._phases = [self.rng.uniform(0, LOOK_BEAT_S) for _ in range(plan.workers)]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._join()
@@ -122,6 +128,9 @@ class Crowd:
             for worker in shard.waiting[:2]:
                 self._at(self.rng.uniform(0, 0.5), self._claiming(worker, shard))
             self._followers_look(shard)
+            shard.first = self.rng.sample(shard.waiting, min(KEPT, len(shard.waiting)))
+            for worker in shard.first:
+                self._watch(worker, shard)
         self._at(0.5, self._produce)
         self._at(plan.kill_at_s, self._kill)
         while self._events and self._events[0][0] < plan.seconds:
@@ -205,28 +214,52 @@ class Crowd:
                 self.found.commands["look"] += 1
                 self._rest(worker, shard, answered, wanted, later=later)
 
-        self._at(max(self.now, min(until, self.now + wait)), act)
+        self._at(max(self.now, min(until, self.now + self._until_beat(worker, wait))), act)
+
+    def _until_beat(self, worker: int, within: float) -> float:
+        """How long until the last beat of a worker's looks within a time, as `workers/lookout.py` says."""
+        phase = self._phases[worker]
+        until = phase + math.floor((self.now + within - phase) / LOOK_BEAT_S) * LOOK_BEAT_S - self.now
+        return until if until > 0 else within
+
+    def _watchers(self, shard: Shard) -> list[int]:
+        """Who looks on each beat beside those that keep time. The dead stay among them until the list is read again."""
+        return [worker for worker in shard.first if worker not in (shard.keeper, shard.second)][:WATCHERS]
+
+    def _watch(self, worker: int, shard: Shard) -> None:
+        """One of the first of a shard looks on each beat while it is a watcher."""
+
+        def act() -> None:
+            if worker in self.alive and worker in self._watchers(shard):
+                self._follower_looks(worker, shard, self.now - LOOK_BEAT_S)
+            self._watch(worker, shard)
+
+        self._at(self.now + self._until_beat(worker, LOOK_BEAT_S), act)
+
+    def _follower_looks(self, worker: int, shard: Shard, before: float) -> None:
+        """Claim when things are not as they were before."""
+        self.found.commands["follower's look"] += 1
+        overdue = bool(shard.jobs) and shard.jobs[0] < self.now - OVERDUE_S
+        roles = self._lasts(shard.keeper_end) and self._lasts(shard.second_end)
+        if overdue or shard.changed > before or not roles:
+            self._claim(worker, shard)
 
     def _other_head(self, shard: Shard, wanted: float) -> bool:
         head = shard.jobs[0] if shard.jobs else math.inf
         return head != wanted or head < self.now - OVERDUE_S
 
     def _followers_look(self, shard: Shard) -> None:
-        """All followers of a shard together: each looks at a moment of its own, so that their looks are spread evenly."""
+        """The other followers of a shard together: each looks at a moment of its own, so that their looks are spread evenly."""
         count = max(1, len(shard.waiting))
         least, most = looks.FOLLOWER_BACKSTOP_S
-        each = min(most, max(least, looks.FOLLOWERS_LOOK_S * count))
+        # It looks on the last beat before its time.
+        each = min(most, max(least, looks.FOLLOWERS_LOOK_S * count)) - LOOK_BEAT_S / 2
 
         def act() -> None:
             if shard.waiting:
                 worker = self.rng.choice(shard.waiting)
-                if worker not in (shard.keeper, shard.second):
-                    self.found.commands["follower's look"] += 1
-                    before = self.now - each * self.rng.uniform(2 / 3, 4 / 3)
-                    overdue = bool(shard.jobs) and shard.jobs[0] < self.now - OVERDUE_S
-                    roles = self._lasts(shard.keeper_end) and self._lasts(shard.second_end)
-                    if overdue or shard.changed > before or not roles:
-                        self._claim(worker, shard)
+                if worker not in (shard.keeper, shard.second, *self._watchers(shard)):
+                    self._follower_looks(worker, shard, self.now - each * self.rng.uniform(2 / 3, 4 / 3))
             self._followers_look(shard)
 
         self._at(self.now + self.rng.expovariate(count / each), act)

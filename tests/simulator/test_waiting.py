@@ -9,15 +9,23 @@ from unittest.mock import patch
 import pytest
 
 from zwheel.workers import looks, peers
+from zwheel.workers.fleet import Fleet
 
 from .conftest import Connect
 from .mutants import Mutant
 from .waiting import run
 
 SEEDS, MUTANT_SEEDS = 20, 120
+
+
+def _nobody(fleet: Fleet, shard: str, worker: bytes, keepers: object) -> bool:
+    """Nobody watches beside those that keep time."""
+    return False
+
+
 #: What is wrong in a script, and the second look that would make up for it: each alone costs less than a second.
 MUTANTS: tuple[tuple[Mutant, tuple[tuple[Any, str, Any], ...]], ...] = (
-    (Mutant("a worker without room keeps its role", "include/roles.lua", "local keeps, seconds = roles.keeper == worker, roles.second == worker", "local keeps, seconds = false, false", ("claim", "step_down"), promises=("I25",)), ()),
+    (Mutant("a worker without room keeps its role", "include/roles.lua", "local keeps, seconds = roles.keeper == worker, roles.second == worker", "local keeps, seconds = false, false", ("claim", "step_down"), promises=("I25",)), ((Fleet, "watches", _nobody), (looks, "FOLLOWER_BACKSTOP_S", (4.0, 15.0)))),
     (Mutant("a new job calls nobody", "include/wake.lua", "redis.call('RPUSH', list, '1')", "local _ = list", ("enqueue",), promises=("I25",)), ((looks, "BACKSTOP_S", 4.0),)),
     (Mutant("what is offered calls nobody", "offer.lua", "push_token(KEYS[k + 1])", "local _ = k", promises=("I25",)), ((peers, "_LOOK_S", (20.0,)),)),
 )  # fmt: skip
@@ -34,6 +42,20 @@ def test_they_do_so_too_when_the_timekeeper_and_its_second_die_together(connect:
     server = connect("valkey")
     for seed in range(SEEDS // 2):
         assert run(server, seed, both=True) is None, f"seed {seed}"
+
+
+def test_a_shard_that_nobody_keeps_time_for_any_more_is_found_within_a_second(connect: Connect) -> None:
+    server = connect("valkey")
+    for seed in range(SEEDS):
+        assert run(server, seed, both=True, roomy=True) is None, f"seed {seed}"
+
+
+@pytest.mark.timeout(300)
+def test_it_is_not_when_nobody_watches_beside_those_that_keep_time(connect: Connect) -> None:
+    server = connect("valkey")
+    with patch.object(Fleet, "watches", _nobody):
+        found = (run(server, seed, both=True, roomy=True) for seed in range(MUTANT_SEEDS))
+        assert str(next((broken for broken in found if broken), None)).startswith("I25")
 
 
 @pytest.mark.timeout(300)

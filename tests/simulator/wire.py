@@ -10,7 +10,7 @@ import hiredis
 
 from tests.lua.shard import Keyspace
 from zwheel.calls import Call
-from zwheel.calls.scripts import Script, all_scripts
+from zwheel.calls.scripts import Script, all_scripts, reading
 
 Command = Call | tuple[Any, ...]
 
@@ -58,7 +58,7 @@ class Server:
         """Empty it; what scripts it knows is the same for each run."""
         self.plain([("FLUSHALL",)])
         if not self._knows_all:
-            self.load(all_scripts())
+            self.load([*all_scripts(), reading("look")])
             self._knows_all = True
 
     def load(self, scripts: Sequence[Script]) -> None:

@@ -26,6 +26,7 @@ from zwheel.calls.reap import Reaped, read_reap, reap
 from zwheel.calls.redrive import redrive
 from zwheel.calls.repair import REPAIR_DAYS, REPAIR_JOBS, Repaired, read_repair, repair
 from zwheel.calls.reschedule import read_reschedule, reschedule
+from zwheel.calls.scripts import reading
 from zwheel.calls.session import Session
 from zwheel.calls.settle import Ending, settle
 from zwheel.calls.step_down import step_down
@@ -79,6 +80,7 @@ __all__ = [
     "read_reap",
     "read_repair",
     "read_reschedule",
+    "reading",
     "reap",
     "redrive",
     "repair",

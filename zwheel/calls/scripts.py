@@ -65,6 +65,12 @@ def _text(path: str) -> str:
 
 
 @cache
+def reading(name: str) -> Script:
+    """Load a script that only reads, and so is no transition."""
+    return _made(name, _text(f"reading/{name}.lua"))
+
+
+@cache
 def _plain(original: Script) -> Script:
     return _made(original.name, "--" + original.source)
 
