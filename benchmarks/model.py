@@ -29,20 +29,23 @@ _MIB, _GIB = 2**20, 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """CPU time of one job, µs, and what a worker holds. See `python -m benchmarks nodes budget` for those of a machine."""
+    """CPU time of one job, µs, and what a worker holds. `python -m benchmarks nodes budget` measures those of a machine.
+
+    These are of six shards on three servers, where batches are smaller and a job costs more than with one server.
+    """
 
     alone_us: float = 53.0
     """Of the server, for a job that is enqueued alone."""
-    bulk_us: float = 3.5
+    bulk_us: float = 5.0
     """Of the server, for a job that is enqueued with many others in one call."""
-    drain_us: float = 4.7
+    drain_us: float = 7.0
     """Of the server, for a job that is claimed and settled among many."""
-    worker_us: float = 7.4
+    worker_us: float = 8.4
     """Of the worker, for a job that does nothing."""
     look_us: float = 15.0
     """Of the server, for one look at a shard: six reads, in a script that looks at many."""
     connections: int = 6
-    """Of a worker to one server. On a cluster one more for each shard."""
+    """Of a worker to one server. On a cluster four to each node, and one for each shard."""
     busy: float = 0.6
     """How much of a CPU may be used, so that jobs that come together are no later than they have to be."""
 
