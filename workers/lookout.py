@@ -11,7 +11,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from zwheel.broker.store import Store
 from zwheel.calls import Call, reading
 from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.keys import ShardKeys
-from zwheel.outside import as_text
+from zwheel.outside import as_text, flat
 
 from .fleet import Fleet
 
@@ -69,6 +69,8 @@ class Lookout:
         self._began = time.monotonic() - random.uniform(0, BEAT_S)
         self._asked: dict[str, _Asked] = {}
         self._fleets: dict[str, Fleet] = {}
+        #: Reads of a list of workers that are not sent yet, and who waits for them.
+        self._lists: dict[str, asyncio.Future[dict[bytes, bytes]]] = {}
         self._soon: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,6 +98,29 @@ class Lookout:
         asked.day = asked.day or day
         return await asyncio.shield(asked.answer)
 
+    async def rows(self, keys: ShardKeys) -> dict[bytes, bytes]:
+        """Read the list of a queue's workers, once for all its shards that ask in one moment. Raises: BrokerError."""
+        answer = self._lists.get(keys.workers)
+        if answer is None:
+            answer = self._lists[keys.workers] = asyncio.get_running_loop().create_future()
+            answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+            self._start(self._list(keys.workers, answer))
+        return await asyncio.shield(answer)
+
+    async def _list(self, key: str, answer: asyncio.Future[dict[bytes, bytes]]) -> None:
+        await asyncio.sleep(_GATHER_S)
+        del self._lists[key]
+        try:
+            (reply,) = await self._store.send([("HGETALL", key)])
+            answer.set_result(dict(flat(reply)))
+        except Exception as error:
+            answer.set_exception(error)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _send(self) -> None:
         """Send what was asked: what lies on one node goes together, so that no node waits for another."""
         groups: dict[tuple[str, object], list[_Asked]] = {}
@@ -104,9 +129,7 @@ class Lookout:
         self._asked = {}
         for group in groups.values():
             for start in range(0, len(group), _MOST):
-                task = asyncio.get_running_loop().create_task(self._ask(group[start : start + _MOST]))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start(self._ask(group[start : start + _MOST]))
 
     async def _ask(self, group: Sequence[_Asked]) -> None:
         parts = [[one] for one in group] if self._store.in_parts else [group]

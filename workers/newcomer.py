@@ -23,6 +23,7 @@ from zwheel.outside import Sayer, escaped, flat, score_ms
 from zwheel.record import task_and_body
 
 from .contact import Contact
+from .lookout import Lookout
 from .peers import FRESH_S, NOBODY, read_peer
 
 log = escaped("zwheel.worker")
@@ -44,9 +45,9 @@ class Newcomer:
 
     def __init__(
         self, store: Store, keys: ShardKeys, worker: str, tasks: Iterable[str], group: str,
-        found: Callable[[], None], contact: Contact | None = None,
+        found: Callable[[], None], contact: Contact | None = None, lookout: Lookout | None = None,
     ) -> None:  # fmt: skip
-        """found: called when there is something to claim. contact: that with this shard."""
+        """found: called when there is something to claim. contact: that with this shard. lookout: what reads for all shards."""
         self._store = store
         self._keys = keys
         self._worker = worker
@@ -54,6 +55,7 @@ class Newcomer:
         self._group = group
         self._found = found
         self._contact = contact
+        self._lookout = lookout or Lookout(store)
         self._sayer = Sayer(log)
 
     @property
@@ -108,8 +110,7 @@ class Newcomer:
         """The groups of living workers that know some task of ours."""
         rows: dict[bytes, bytes] = {}
         for _ in range(_LISTED_TRIES):
-            (reply,) = await self._store.send([("HGETALL", self._keys.workers)])
-            rows = dict(flat(reply))
+            rows = await self._lookout.rows(self._keys)
             if self._worker.encode() in rows:
                 break
             await asyncio.sleep(_LISTED_S)

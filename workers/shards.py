@@ -123,7 +123,7 @@ class Shards:
             keys=keys, contact=contact, scheduler=scheduler, poller=poller,
             peers=Peers(store, keys, self._worker, self._group),
             reaper=Reaper(store, keys, settings, self._observer, contact, follows, poller.claim, self._lookout),
-            newcomer=Newcomer(store, keys, self._worker, self._wheel.tasks, self._group, poller.claim, contact),
+            newcomer=Newcomer(store, keys, self._worker, self._wheel.tasks, self._group, poller.claim, contact, self._lookout),
         )  # fmt: skip
         if self._runs:
             self._begin(shard)
