@@ -80,7 +80,8 @@ class Watchdog(PartThread):
         while not self._end.is_set():
             now = time.monotonic()
             if now - looked > self._look_s + _STALL_S and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._stalled, looked, now)
+                # The loop may have been blocked before that: it is asked anew below, and would tell of the rest only.
+                self._loop.call_soon_threadsafe(self._stalled, self._asked_at or looked, now)
             if now - looked > 4 * self._look_s and self._asked_at:
                 # This thread did not run either: the process stood still, or a task held the GIL. Count anew.
                 self._asked_at = now

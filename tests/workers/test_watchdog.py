@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +104,30 @@ async def test_a_worker_that_was_stopped_for_long_goes_on_and_writes_no_stacks(
         worker.signal(signal.SIGTERM)
         assert await worker.ended() == 0
     assert not [line for line in worker.lines if "hread 0x" in line]
+
+
+async def test_a_history_tells_of_a_block_from_its_beginning_although_the_process_was_stopped_meanwhile(
+    wheel: Wheel, stage: Stage, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZWHEEL_HISTORY", str(tmp_path))
+    async with worker_process(url, stage.path, lease="2s", module=IMPATIENT) as worker:
+        answer = await wheel.enqueue("block", args=["blocks"], keep=60)
+        blocked = await stage.nth(1)
+        await worker.says("task block, job .* blocks the event loop for more than")
+        worker.signal(signal.SIGSTOP)
+        stopped_us = time.time_ns() // 1000
+        # The fault itself: the watchdog has missed four looks.
+        await asyncio.sleep(1.5)
+        worker.signal(signal.SIGCONT)
+        blocked.go()
+        await wheel.wait(answer.job_id, timeout=20)
+    assert min(_stalls_us(tmp_path)) < stopped_us - 500_000
+
+
+def _stalls_us(directory: Path) -> list[int]:
+    """When the stalls of a history began."""
+    lines = [json.loads(line) for path in directory.iterdir() for line in path.read_text().splitlines()]
+    return [line["args"]["window"][0] for line in lines if line["op"] == "stall"]
 
 
 async def test_a_short_block_is_said_once_for_each_task_and_changes_nothing(
