@@ -174,8 +174,30 @@ class Cluster:
         for node, primary in zip(self.nodes[3:], self.nodes[:3], strict=True):
             with node.client() as client:
                 client.execute_command("CLUSTER", "REPLICATE", self.id_of(primary))
-        wait_until(lambda: all(self._is_whole(node) for node in self.nodes), "the replicas follow and all is covered")
+        self.wait_whole()
         return self
+
+    def wait_whole(self, within_s: float = _WITHIN_S) -> None:
+        """Wait until each node knows that all nodes live, that the replicas follow and that all slots are covered."""
+        wait_until(lambda: all(self._is_whole(node) for node in self.nodes), "the cluster is whole", within_s)
+
+    def agree(self, slot: int, target: RedisServer) -> bool:
+        """Whether all nodes say that a slot is with a primary, and its replicas have all that it has."""
+        own = self.id_of(target)
+        with target.client() as client:
+            sent = client.info("replication")["master_repl_offset"]
+            wait_until(lambda: _acknowledged(client) >= sent, "the replicas have what was moved")
+        return all(slot in self._slots(line) for node in self.nodes for line in self.known(node) if line[0] == own)
+
+    @staticmethod
+    def _slots(line: list[str]) -> set[int]:
+        """The slots of a node, by a line of CLUSTER NODES."""
+        found: set[int] = set()
+        for word in line[8:]:
+            first, _, last = word.partition("-")
+            if first.isdigit():
+                found |= set(range(int(first), int(last or first) + 1))
+        return found
 
     def known(self, node: RedisServer) -> list[list[str]]:
         """What a node says of all nodes: the words of CLUSTER NODES."""
@@ -209,10 +231,8 @@ class Cluster:
             (own,) = (line for line in self.known(node) if "myself" in line[2])
             if "master" not in own[2]:
                 continue
-            for word in own[8:]:
-                first, _, last = word.partition("-")
-                if first.isdigit() and int(first) <= slot <= int(last or first):
-                    return node
+            if slot in self._slots(own):
+                return node
         raise LookupError(f"nobody has slot {slot}")
 
     def move(self, slot: int, target: RedisServer, *, pause_s: float = 0.0) -> None:
@@ -258,3 +278,9 @@ class Cluster:
 
 def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _acknowledged(client: redis.Redis) -> int:
+    """Up to where all replicas of a primary have its writes, as they told it last."""
+    about: Any = client.info("replication")
+    return min(int(about[f"slave{n}"]["offset"]) for n in range(about["connected_slaves"]))

@@ -19,8 +19,8 @@ from zwheel.cli.output import Output
 from .conductor import Conductor, Outcome, Settings
 from .fleet import LEASE_S, REAP_S
 from .judge import BOTH_MS, SLACK_MS, Judgement, judge
+from .plan import CLUSTER_KINDS, draw
 from .plan import KINDS as FAULTS
-from .plan import draw
 from .report import document, show
 
 #: A longer run makes no more jobs than this unless it is told to: its history is checked in memory.
@@ -37,27 +37,31 @@ def _arguments() -> argparse.Namespace:
         "--jobs-per-second",
         type=float,
         metavar="N",
-        help="of all producers (default 1200, less in a run over 5 minutes)",
+        help="of all producers (default 1200, of a cluster 400, less in a run over 5 minutes)",
     )
     parser.add_argument("--server", choices=KINDS, help="which kind of server (default: redis where there is one)")
     parser.add_argument("--faults", metavar="NAME[=N],...", help=f"only these: {', '.join(FAULTS)}")
     parser.add_argument(
         "--former", action="store_true", help="half of the workers and producers are of the version before records v2"
     )
+    parser.add_argument(
+        "--cluster", action="store_true", help="on a cluster of three primaries with a replica each, and its own faults"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the history, the logs and the data there")
     parser.add_argument("--json", action="store_true", help="print a JSON document instead of the tables")
     given = parser.parse_args()
     if given.jobs_per_second is None:
-        given.jobs_per_second = min(1200.0, _MOST_JOBS / given.duration)
-    if given.jobs_per_second is None:
-        given.jobs_per_second = min(1200.0, _MOST_JOBS / given.duration)
+        given.jobs_per_second = min(400.0 if given.cluster else 1200.0, _MOST_JOBS / given.duration)
+    given.kinds = CLUSTER_KINDS if given.cluster else FAULTS
+    if given.cluster and given.former:
+        parser.error("--cluster --former: a former version knows no cluster")
     given.wanted = None
     if given.faults is not None:
         given.wanted = {}
         for word in filter(None, given.faults.split(",")):
             name, _, count = word.partition("=")
-            if name not in FAULTS or not (count or "1").isdigit():
-                parser.error(f"--faults {word}: choose from {', '.join(FAULTS)}")
+            if name not in given.kinds or not (count or "1").isdigit():
+                parser.error(f"--faults {word}: choose from {', '.join(given.kinds)}")
             given.wanted[name] = int(count or 1)
     if given.keep is not None and given.keep.exists() and any(given.keep.iterdir()):
         parser.error(f"--keep {given.keep}: there is something already")
@@ -77,11 +81,11 @@ def main() -> None:
     settings = Settings(
         seed=seed, duration_s=given.duration, rate=given.jobs_per_second, binary=binary, directory=directory,
         tame=given.wanted is not None and "failpoints" not in given.wanted,
-        former=directory / "former" if given.former else None, drain_s=240.0 if given.former else 90.0,
+        cluster=given.cluster, former=directory / "former" if given.former else None, drain_s=240.0 if given.former else 90.0,
     )  # fmt: skip
     if settings.former is not None:
         unpack(settings.former)
-    plan = draw(seed, given.duration, given.wanted)
+    plan = draw(seed, given.duration, given.wanted, given.kinds)
     out.note(f"seed {seed}, {given.duration:g} s, {len(plan)} faults planned, {binary.name}; everything in {directory}")
     keep = True
     try:
@@ -127,7 +131,8 @@ def _say_how(out: Output, settings: Settings) -> None:
     out.note(f"history:  {settings.history}")
     out.note(f"logs:     {settings.logs}  (conductor.log has the faults in their order)")
     out.note(f"check it: .venv/bin/python -m zwheel.cli verify {settings.history} {options}")
-    out.note(f"again:    make chaos DURATION={settings.duration_s:g} SEED={settings.seed}  (lease {LEASE_S:g} s)")
+    more = " ARGS=--cluster" if settings.cluster else ""
+    out.note(f"again:    make chaos DURATION={settings.duration_s:g} SEED={settings.seed}{more}  (lease {LEASE_S:g} s)")
 
 
 if __name__ == "__main__":

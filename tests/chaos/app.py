@@ -10,6 +10,8 @@ import time
 from zwheel import Backoff, Discard, Retry, Wheel, current_job
 
 QUEUES = ("orders", "mail", "reports")
+#: How many shards a queue has, where it has several.
+SHARDS = {"mail": 3}
 NAMESPACE = "zw"
 SOON = Backoff(first=0.05, factor=2, longest=1.0)
 

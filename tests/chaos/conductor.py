@@ -21,7 +21,8 @@ from zwheel.calls import Session
 from zwheel.history import History
 from zwheel.verify import take_snapshot
 
-from .app import NAMESPACE, QUEUES
+from .app import NAMESPACE, QUEUES, SHARDS
+from .cluster import ClusterTarget
 from .faults import Faults
 from .fleet import Fleet, Member, Role
 from .plan import Planned
@@ -33,8 +34,6 @@ _SAY_EVERY_S = 5.0
 _REPLACE_WITHIN_S = 0.8
 _START_S = 30.0
 _CHILD_KILLED = re.compile(r"worker process (\d+) ended: SIGKILL")
-#: So many shards has one of the queues.
-_SHARDS = 3
 #: A worker looks for what a former version set aside every second for a minute after it found some.
 _ASIDE_S = 3.0
 
@@ -54,6 +53,8 @@ class Settings:
     """How long the healthy workers may take to bring every job to its end."""
     tame: bool = False
     """No process has failpoints."""
+    cluster: bool = False
+    """The server is a cluster of six nodes."""
     former: Path | None = None
     """The tree of a former version, of which half of the workers and producers are; None: all are of this one."""
 
@@ -109,11 +110,12 @@ class Conductor:
         settings.history.mkdir(parents=True)
         settings.logs.mkdir()
         self._history = History(settings.history)
-        self._target = Target(settings.binary, settings.directory / "server", self.note)
+        kind = ClusterTarget if settings.cluster else Target
+        self._target = kind(settings.binary, settings.directory / "server", self.note)
         self._replacing: set[asyncio.Task[None]] = set()
         self._log = (settings.logs / "conductor.log").open("w", encoding="utf-8")
         self._began = time.monotonic()
-        self._proxy = Proxy(self._target.socket)
+        self._proxy = Proxy(self._target.socket) if isinstance(self._target, Target) else None
 
     def note(self, kind: str, since_us: int, until_us: int, **facts: Any) -> None:
         """Write a fault to the history, with the window in which it was felt."""
@@ -137,10 +139,11 @@ class Conductor:
             stack.callback(self._log.close)
             await self._target.start()
             stack.push_async_callback(self._target.close)
+            url = self._target.url
+            far = url if self._proxy is None else stack.enter_context(self._proxy).url
             self._fleet = Fleet(
-                run, settings.seed, self._target.url, stack.enter_context(self._proxy).url, settings.history,
-                settings.logs, self._on_death, settings.former,
-            )  # fmt: skip
+                run, settings.seed, url, far, settings.history, settings.logs, self._on_death, settings.former
+            )
             self._fleet.on_stop = self._on_stop
             stack.push_async_callback(self._close)
             nurse = asyncio.create_task(self._fleet.nurse())
@@ -165,7 +168,8 @@ class Conductor:
         async with Wheel(self._target.url, namespace=NAMESPACE) as wheel:
             # A former version knows no shards, and claims a precise queue as any other.
             if self._settings.former is None:
-                await wheel.create_queue(QUEUES[1], shards=_SHARDS)
+                for queue, shards in SHARDS.items():
+                    await wheel.create_queue(queue, shards=shards)
             await wheel.set_precise(QUEUES[0], True)
         for number in range(4):
             await fleet.worker(proxied=number % 2 == 1, tame=True)
@@ -230,7 +234,7 @@ class Conductor:
         how = member.fate or self._cause(member, code)
         self._tell(f"{member.name} {member.pid} ended with {code}: {how}")
         self.outcome.deaths[f"{member.role} {how}"] += 1
-        if member.proxied:
+        if member.proxied and self._proxy is not None:
             self.outcome.proxied.add(member.pid)
         if member.fate == "term":
             self.outcome.drained.add(member.pid)
@@ -288,10 +292,11 @@ class Conductor:
         self._tell("healing")
         for task in list(self._replacing):
             await task
-        for undo in (self._proxy.thaw, self._proxy.unmute):
-            await asyncio.to_thread(undo)
-        self._proxy.slow(None)
-        self._proxy.accept()
+        if self._proxy is not None:
+            for undo in (self._proxy.thaw, self._proxy.unmute):
+                await asyncio.to_thread(undo)
+            self._proxy.slow(None)
+            self._proxy.accept()
         await self._target.heal()
         self._fleet.wake_all()
         leaving = (Role.PRODUCER, Role.OPERATOR)

@@ -11,30 +11,40 @@ from contextlib import suppress
 
 from tests.proxy import Fault, Proxy
 
+from .cluster import ClusterTarget
 from .fleet import LEASE_S, Fleet, Member, Role
 from .plan import Planned, Where
-from .server import Note, Target, cut_size, now_us
+from .server import Note, Target, now_us
 
 #: What a worker asks for most, and so what is lost on the way most.
 _SCRIPTS = ("claim", "complete", "retry", "extend", "reap", "enqueue", "bury")
+
+
+Act = Callable[[random.Random], Awaitable[str | None]]
 
 
 class Faults:
     """Everything that can be done to a run. Faults of the server, and those of the network, wait for each other."""
 
     def __init__(
-        self, target: Target, proxy: Proxy, fleet: Fleet, note: Note, said: Callable[[str, str], None]
+        self,
+        target: Target | ClusterTarget,
+        proxy: Proxy | None,
+        fleet: Fleet,
+        note: Note,
+        said: Callable[[str, str], None],
     ) -> None:
-        """said: called for each fault that was carried out, with its kind and how it went."""
-        self._target = target
-        self._proxy = proxy
+        """proxy: what half of the processes reach the server through, if there is one.
+
+        said: called for each fault that was carried out, with its kind and how it went.
+        """
         self._fleet = fleet
         self._note = note
         self._said = said
         #: Whether what has not begun is let be.
         self.over = False
         self._locks = {Where.SERVER: asyncio.Lock(), Where.NETWORK: asyncio.Lock(), Where.PROCESS: None}
-        self._acts: dict[str, Callable[[random.Random], Awaitable[str | None]]] = {
+        self._acts: dict[str, Act] = {
             "worker-kill": self._kill_worker,
             "worker-stop": self._stop_worker,
             "worker-drain": lambda rng: self._drain_worker(rng, 1),
@@ -42,20 +52,18 @@ class Faults:
             "supervisor-kill": lambda rng: self._kill(rng, Role.SUPERVISOR),
             "producer-kill": lambda rng: self._kill(rng, Role.PRODUCER),
             "operator-kill": lambda rng: self._kill(rng, Role.OPERATOR),
-            "redis-kill": lambda rng: target.kill(rng.uniform(0.0, 1.0)),
-            "redis-away": lambda rng: target.kill(rng.uniform(2.2, 2.8) * LEASE_S),
-            "redis-stop": lambda rng: target.stop(rng.uniform(0.3, 2.0) * LEASE_S),
-            "redis-cut": lambda rng: target.kill(rng.uniform(0.0, 0.5), cut_size(rng)),
-            "redis-busy": lambda rng: target.busy(rng.uniform(0.3, 1.5)),
-            "redis-full": lambda rng: target.full(rng.uniform(0.3, 1.5)),
-            "script-flush": lambda rng: target.flush_scripts(),
-            "client-kill": lambda rng: target.kill_clients(),
-            "net-cut": self._cut,
-            "net-lost-request": lambda rng: self._lose(rng, Fault.BEFORE),
-            "net-lost-reply": lambda rng: self._lose(rng, Fault.AFTER),
-            "net-half-reply": lambda rng: self._lose(rng, Fault.MIDDLE),
+            **target.acts(),
+            **({} if proxy is None else self._of_network(proxy)),
+        }
+
+    def _of_network(self, proxy: Proxy) -> dict[str, Act]:
+        return {
+            "net-cut": lambda rng: self._cut(proxy),
+            "net-lost-request": lambda rng: self._lose(proxy, rng, Fault.BEFORE),
+            "net-lost-reply": lambda rng: self._lose(proxy, rng, Fault.AFTER),
+            "net-half-reply": lambda rng: self._lose(proxy, rng, Fault.MIDDLE),
             "net-refuse": lambda rng: self._while(rng.uniform(0.2, 3.0) * LEASE_S, proxy.refuse, proxy.accept),
-            "net-slow": self._slow,
+            "net-slow": lambda rng: self._slow(proxy, rng),
             "net-one-way": lambda rng: self._while(rng.uniform(0.1, 3.0) * LEASE_S, proxy.mute, proxy.unmute),
             "net-freeze": lambda rng: self._while(rng.uniform(0.1, 3.0) * LEASE_S, proxy.freeze, proxy.thaw),
         }
@@ -120,26 +128,26 @@ class Faults:
             os.kill(pid, number)
         self._note(kind, at, at, pid=pid, role=str(member.role))
 
-    async def _cut(self, rng: random.Random) -> str:
+    async def _cut(self, proxy: Proxy) -> str:
         at = now_us()
-        await asyncio.to_thread(self._proxy.cut)
+        await asyncio.to_thread(proxy.cut)
         self._note("net_cut", at, at)
         return ""
 
-    async def _lose(self, rng: random.Random, fault: Fault) -> str | None:
+    async def _lose(self, proxy: Proxy, rng: random.Random, fault: Fault) -> str | None:
         name, times = rng.choice(_SCRIPTS), rng.randrange(1, 3)
         at = now_us()
-        done = self._proxy.arm(fault, name, times=times)
+        done = proxy.arm(fault, name, times=times)
         met = await asyncio.to_thread(done.wait, 1.0)
         self._note(f"net_{fault.name.lower()}", at, now_us(), script=name)
         return f"{times} × {name}" if met else None
 
-    async def _slow(self, rng: random.Random) -> str:
+    async def _slow(self, proxy: Proxy, rng: random.Random) -> str:
         longest, dice = rng.uniform(0.05, 0.4), random.Random(rng.random())
         return await self._while(
             rng.uniform(1.0, 4.0),
-            lambda: self._proxy.slow(lambda: dice.uniform(0, longest)),
-            lambda: self._proxy.slow(None),
+            lambda: proxy.slow(lambda: dice.uniform(0, longest)),
+            lambda: proxy.slow(None),
         )
 
     async def _while(self, seconds: float, begin: Callable[[], None], end: Callable[[], None]) -> str:

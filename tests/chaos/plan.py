@@ -58,6 +58,22 @@ KINDS: Mapping[str, Kind] = {
     )
 }
 
+#: The same for a cluster: its nodes have no proxy before them, and a node that is stopped is a cut network.
+CLUSTER_KINDS: Mapping[str, Kind] = {
+    **{kind.name: kind for kind in KINDS.values() if kind.where is Where.PROCESS},
+    **{
+        kind.name: kind
+        for kind in (
+            Kind("primary-kill", Where.SERVER, 2, "SIGKILL of a primary, its replica takes over", "L-03 S-06"),
+            Kind("replica-kill", Where.SERVER, 1, "SIGKILL of a replica", "S-07"),
+            Kind("node-stop", Where.SERVER, 3, "SIGSTOP of a primary for up to two leases", "L-03 Z-07"),
+            Kind("slot-move", Where.SERVER, 4, "the slot of a shard moves to another primary", "L-01 L-02"),
+            Kind("script-flush", Where.SERVER, 2, "SCRIPT FLUSH on all nodes", "S-09"),
+            Kind("client-kill", Where.SERVER, 2, "CLIENT KILL of all connections", "S-18"),
+        )
+    },
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -70,7 +86,9 @@ class Planned:
     """What its own choices are drawn from: the victim, how long."""
 
 
-def draw(seed: int, duration_s: float, wanted: Mapping[str, int] | None = None) -> list[Planned]:
+def draw(
+    seed: int, duration_s: float, wanted: Mapping[str, int] | None = None, kinds: Mapping[str, Kind] = KINDS
+) -> list[Planned]:
     """Draw the faults of a run, in the order of their times.
 
     wanted: how many of each kind, and none of the others; None: as often as each kind says, and kills of workers at
@@ -78,7 +96,7 @@ def draw(seed: int, duration_s: float, wanted: Mapping[str, int] | None = None) 
     """
     rng = random.Random(f"plan {seed}")
     planned = []
-    for kind in KINDS.values():
+    for kind in kinds.values():
         count = rng_round(rng, kind.per_minute * duration_s / 60) if wanted is None else wanted.get(kind.name, 0)
         if wanted is None and kind.name == "worker-kill":
             count = max(count, int(duration_s / 2.4))

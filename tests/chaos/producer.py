@@ -10,6 +10,7 @@ the client itself: the history tells what became of it.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -59,6 +60,7 @@ class Producer:
         self.maker = Maker(self.wheel, self.rng, run)
         self.pace = pace
         self.stopping = asyncio.Event()
+        self.replicas = os.environ["ZWHEEL_URL"].startswith("redis+cluster")
         self.recent: deque[NewJob] = deque(maxlen=300)
 
     async def run(self) -> None:
@@ -83,7 +85,9 @@ class Producer:
     async def bulk(self) -> None:
         count = min(max(self.pace.owed, 1), self.rng.randrange(300, 1200) if self.pace.behind else 100)
         self.pace.made += count
-        await self.wheel.enqueue_many(self.maker.plain(count), chunk=self.rng.choice((50, 250, 500)))
+        # Where there are replicas, a part of them has receipts.
+        durable = "replicated(1)" if self.replicas and self.rng.random() < 0.3 else None
+        await self.wheel.enqueue_many(self.maker.plain(count), chunk=self.rng.choice((50, 250, 500)), durable=durable)
 
     async def mixed(self) -> None:
         jobs = self.maker.mixed(self.rng.randrange(5, 60))

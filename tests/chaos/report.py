@@ -10,7 +10,7 @@ from zwheel.cli.output import Output
 
 from .conductor import Outcome, Settings
 from .judge import Judgement
-from .plan import KINDS
+from .plan import CLUSTER_KINDS, KINDS
 
 _GOOD, _BAD = "green", "bold red"
 
@@ -23,7 +23,7 @@ def kills(outcome: Outcome) -> int:
 def show(out: Output, settings: Settings, outcome: Outcome, judgement: Judgement) -> None:
     """Print the tables."""
     out.line("")
-    _faults(out, outcome)
+    _faults(out, settings, outcome)
     _jobs(out, settings, outcome, judgement)
     _again(out, judgement)
     _promises(out, judgement)
@@ -45,9 +45,10 @@ def _zero(count: int) -> Cell:
     return Cell(f"{count:,}", _BAD if count else _GOOD)
 
 
-def _faults(out: Output, outcome: Outcome) -> None:
+def _faults(out: Output, settings: Settings, outcome: Outcome) -> None:
+    kinds = CLUSTER_KINDS if settings.cluster else KINDS
     rows = [
-        (f"{outcome.faults[kind.name]:,}", kind.told, kind.rows) for kind in KINDS.values() if outcome.faults[kind.name]
+        (f"{outcome.faults[kind.name]:,}", kind.told, kind.rows) for kind in kinds.values() if outcome.faults[kind.name]
     ]
     died = sum(outcome.failpoints.values())
     if died:

@@ -19,6 +19,8 @@ from redis.exceptions import RedisError
 
 from tests.servers import RedisServer
 
+from .fleet import LEASE_S
+
 Note = Callable[..., None]
 """Writes a fault with its window to the history: kind, from µs, to µs, and further facts."""
 
@@ -68,6 +70,19 @@ class Target:
         self._may_probe.set()
         #: Windows in which confirmed writes were lost, µs.
         self.losses: list[tuple[int, int]] = []
+
+    def acts(self) -> dict[str, Callable[[random.Random], Awaitable[str | None]]]:
+        """What can be done to it, by the name of the fault."""
+        return {
+            "redis-kill": lambda rng: self.kill(rng.uniform(0.0, 1.0)),
+            "redis-away": lambda rng: self.kill(rng.uniform(2.2, 2.8) * LEASE_S),
+            "redis-stop": lambda rng: self.stop(rng.uniform(0.3, 2.0) * LEASE_S),
+            "redis-cut": lambda rng: self.kill(rng.uniform(0.0, 0.5), cut_size(rng)),
+            "redis-busy": lambda rng: self.busy(rng.uniform(0.3, 1.5)),
+            "redis-full": lambda rng: self.full(rng.uniform(0.3, 1.5)),
+            "script-flush": lambda rng: self.flush_scripts(),
+            "client-kill": lambda rng: self.kill_clients(),
+        }
 
     async def start(self) -> None:
         """Start it and the probe."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .fleet import MARK, ROOT
-from .plan import KINDS, Where, draw
+from .plan import CLUSTER_KINDS, KINDS, Where, draw
 from .server import cut_size
 
 RUN_S = 6
@@ -48,6 +48,7 @@ def test_a_minute_has_every_kind_of_fault_and_at_least_20_kills() -> None:
         names = [planned.kind.name for planned in draw(seed, 60)]
         assert set(names) == set(KINDS)
         assert names.count("worker-kill") >= 20
+        assert {planned.kind.name for planned in draw(seed, 60, kinds=CLUSTER_KINDS)} == set(CLUSTER_KINDS)
 
 
 def test_faults_lie_within_the_run_in_the_order_of_their_times() -> None:
