@@ -61,6 +61,8 @@ _AT_ONCE_S = 0.25
 #: A poller that failed waits at the most so long, and counts as well again after it worked for so long, seconds.
 _LONGEST_S = 5.0
 _CALM_S = 60.0
+#: How long a claim may hold room without an answer, where other nodes may answer meanwhile, seconds.
+_SILENT_S = 0.25
 #: How often a worker that stops with nothing in its hands repeats a claim that gets no answer.
 _LAST_TRIES = 5
 
@@ -464,20 +466,28 @@ class Poller:
     async def _persist(self, send: Callable[[], Awaitable[T]], settles: bool) -> T | None:
         """Send until Redis answers. A worker that stops and holds no job gives up on a claim: None."""
         failures = 0
-        while True:
-            try:
-                replies = await send()
-            except BrokerError as error:
-                failures += 1
-                if isinstance(error, OutcomeUnknown) and self._reserved:
-                    self._most = max(1, self._asked // 2)
-                self._give_room_back()
-                if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
-                    return None
-                self._say_waiting(error)
-                await self._pause(failures)
-            else:
-                if failures:
-                    log.warning("queue %s: Redis answers again", self._queue)
-                    self._ear.interrupt()
-                return replies
+        claims = self._reserved > 0
+        # Where there are several nodes, this one may be silent alone: what it keeps waiting keeps no room from other shards.
+        apart = claims and self._store.in_parts
+        silent = asyncio.get_running_loop().call_later(_SILENT_S, self._give_room_back) if apart else None
+        try:
+            while True:
+                try:
+                    replies = await send()
+                except BrokerError as error:
+                    failures += 1
+                    if isinstance(error, OutcomeUnknown) and claims:
+                        self._most = max(1, self._asked // 2)
+                    self._give_room_back()
+                    if self._stopping and failures > _LAST_TRIES and not settles and not self._owes():
+                        return None
+                    self._say_waiting(error)
+                    await self._pause(failures)
+                else:
+                    if failures:
+                        log.warning("queue %s: Redis answers again", self._queue)
+                        self._ear.interrupt()
+                    return replies
+        finally:
+            if silent is not None:
+                silent.cancel()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.topology.load import command
 from tests.workers.harness import eventually, running
 from zwheel import JobState, Wheel, current_job
 from zwheel.broker.cluster import slot_of
+from zwheel.broker.store import Store
 from zwheel.keys import ShardKeys, queues_key, shard_names, shard_number
 from zwheel.verify import check, read
 
@@ -189,3 +191,33 @@ async def test_a_history_whose_snapshot_lacks_a_part_is_not_decided_there(tmp_pa
     report = check(read([tmp_path]))
     for number in ("I9", "I10", "I11", "I20"):
         assert "lacks big/1of6" in report.verdict(number).why
+
+
+async def test_a_claim_that_a_silent_node_does_not_answer_keeps_no_room_from_the_others(
+    own: Cluster, lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker asks for as many jobs as it has room for, just when the node falls silent."""
+    ran: set[str] = set()
+    # A call of the worker waits so long for a silent node.
+    monkeypatch.setattr("zwheel.workers.worker.Store", partial(Store, timeout_s=60))
+    async with Wheel(own.url) as wheel:
+        await wheel.create_queue("big", shards=SHARDS)
+
+        @wheel.task(name="work", queue="big", keep=60)
+        async def work() -> None:
+            ran.add(current_job().id)
+
+        there = [job for job in (work.options(delay=1.5).job() for _ in range(24)) if lost.has(job.id)]
+        elsewhere = [job for job in (work.job() for _ in range(24)) if not lost.has(job.id)]
+        async with running(wheel, queues=("big",), concurrency=4):
+            await wheel.enqueue_many(there)
+            lost.go("silent")
+            # The claims of its shards go out meanwhile, and get no answer.
+            await asyncio.sleep(2.0)
+            await wheel.enqueue_many(elsewhere)
+            await eventually(
+                lambda: asyncio.sleep(0, len(ran)), lambda count: count == len(elsewhere), within=2 * SOON_S
+            )
+            lost.come_back("silent")
+            everything = len(there + elsewhere)
+            await eventually(lambda: asyncio.sleep(0, len(ran)), lambda count: count == everything, within=60)
