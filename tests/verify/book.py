@@ -207,13 +207,12 @@ class Book:
         listed: dict[str, Any] = {"id": "", "attempt": 0, "most": 3, "digest": None, "reason": ""}
         full = [listed | {"id": name} | facts for name, facts in (jobs or {}).items()]
         filled = {name.removeprefix("wheel:") for job in full for name, _ in job["in"] if name.startswith("wheel:")}
-        keys = more.pop("keys", {})
+        keys, queue = more.pop("keys", {}), more.pop("queue", "q")
         head = {"part": "queue", "snapshot": str(t), "days": sorted(filled) if days is None else days, "wake": 0,
-                "dedup": more.pop("dedup", []), "meta": more.pop("meta", {})}  # fmt: skip
-        self._line("final", "ok", 0, "snapshot", redis_us=self.us(t), args=head, jobs=[])
-        self._line(
-            "final", "ok", 0, "snapshot", redis_us=self.us(t), args={"part": "jobs", "snapshot": str(t)}, jobs=full
-        )
+                "dedup": more.pop("dedup", []), "meta": more.pop("meta", {}), "leaving": more.pop("leaving", [])}  # fmt: skip
+        self._line("final", "ok", 0, "snapshot", redis_us=self.us(t), args=head, jobs=[], queue=queue)
+        part = {"part": "jobs", "snapshot": str(t)}
+        self._line("final", "ok", 0, "snapshot", redis_us=self.us(t), args=part, jobs=full, queue=queue)
         whole = {"part": "keys", "unknown": [], "no_ttl": [], "ttl": []} | keys
         self._line("final", "ok", 0, "snapshot", redis_us=self.us(t), args=whole, jobs=[])
 

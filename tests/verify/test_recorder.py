@@ -90,9 +90,11 @@ async def test_a_repeat_after_a_lost_answer_is_a_pair_of_its_own(url: str, tmp_p
 
 async def test_what_was_never_sent_has_failed(tmp_path: Path) -> None:
     async with Wheel("redis://127.0.0.1:1", namespace="zw", history=tmp_path, give_up_s=0) as wheel:
-        wheel._connect().store.session.counts["default"] = 1
+        client = wheel._connect()
+        client.store.session.counts["default"] = 1
+        client.known.add("default")
         with pytest.raises(BrokerUnavailable):
-            await wheel.resume("default")
+            await client.store_batch([wheel.new_job("t")], None)
     assert [line["phase"] for line in lines(tmp_path)] == ["invoke", "fail"]
 
 

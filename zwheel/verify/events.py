@@ -6,6 +6,9 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
+from zwheel.keys import queue_of
+from zwheel.outside import whole
+
 Span = tuple[int, int]
 """A time from, a time to, in µs of the server's clock."""
 
@@ -88,7 +91,20 @@ class Event:
 class JobLine:
     """Everything about one job, in the order of the server's clock."""
 
-    __slots__ = ("ends", "extends", "id", "kept", "maybe", "moves", "queue", "refused", "shaky", "starts")
+    __slots__ = (
+        "carried",
+        "ends",
+        "extends",
+        "id",
+        "kept",
+        "maybe",
+        "moved",
+        "moves",
+        "queue",
+        "refused",
+        "shaky",
+        "starts",
+    )
 
     def __init__(self, queue: str, job_id: str) -> None:
         self.queue = queue
@@ -107,6 +123,10 @@ class JobLine:
         self.shaky = False
         #: Whether it is listed by a snapshot before anything was heard of it.
         self.kept = False
+        #: When it was on its way to another shard of its queue, as far as is known.
+        self.carried: list[Span] = []
+        #: Whether it was in shards of several cuts of its queue: it has no place in the times of one of them.
+        self.moved = False
 
     def settle(self) -> None:
         """Sort what was gathered."""
@@ -266,11 +286,33 @@ class Snapshot:
     """By how much `us` is later than what the server's clock showed, µs."""
 
 
+class Times:
+    """Times that are asked about very often: none of its parts touches another, and they are in order."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self.parts: list[Span] = []
+        for first, last in sorted(spans):
+            if self.parts and first <= self.parts[-1][1]:
+                self.parts[-1] = self.parts[-1][0], max(last, self.parts[-1][1])
+            else:
+                self.parts.append((first, last))
+        self._ends = [last for _, last in self.parts]
+
+    def touch(self, since: int, until: int) -> bool:
+        """Whether any moment from `since` to `until` belongs to them."""
+        at = bisect_left(self._ends, since)
+        return at < len(self.parts) and self.parts[at][0] <= until
+
+
 @dataclass(slots=True)
 class Runs:
     """A history, read."""
 
     jobs: dict[tuple[str, str], JobLine] = field(default_factory=dict)
+    aliases: dict[tuple[str, str], JobLine] = field(default_factory=dict)
+    """The same jobs by the shards where they were before their queue was cut anew."""
+    cuts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """When each queue was last cut anew, µs, and into how many shards; only of queues that were."""
     queues: dict[str, QueueLine] = field(default_factory=dict)
     procs: dict[str, list[int]] = field(default_factory=dict)
     """When each process wrote a line, µs of the server's clock, sorted."""
@@ -281,6 +323,10 @@ class Runs:
     keyspaces: list[tuple[dict[str, Any], Source]] = field(default_factory=list)
     receipts: list[tuple[str, dict[str, Any], Source]] = field(default_factory=list)
     """Enqueues whose receipt claims more than memory."""
+    lost: Times = field(default_factory=lambda: Times([]))
+    """When confirmed writes may have been lost."""
+    disturbances: Times = field(default_factory=lambda: Times([]))
+    """When something was done to the server, the network or the whole run."""
     receipts_seen: int = 0
     lines: int = 0
     files: int = 0
@@ -303,6 +349,10 @@ class Runs:
             found = self.jobs[key] = JobLine(queue, job_id)
         return found
 
+    def known(self, queue: str, job_id: str) -> JobLine | None:
+        """The line of a job by a shard where it is or was; None when nothing was heard of it."""
+        return self.jobs.get((queue, job_id)) or self.aliases.get((queue, job_id))
+
     def queue(self, name: str) -> QueueLine:
         """The line of a queue, made when it is new."""
         found = self.queues.get(name)
@@ -315,16 +365,34 @@ class Runs:
         found = [snapshot for snapshot in self.snapshots if snapshot.queue == queue]
         return max(found, key=lambda snapshot: snapshot.us) if found else None
 
+    def finals(self, queue: str) -> list[Snapshot]:
+        """The last snapshots of all shards of a queue, also of its former cuts."""
+        known = sorted(self.snapshots, key=lambda snapshot: snapshot.us)
+        return list({s.queue: s for s in known if queue_of(s.queue) == queue_of(queue)}.values())
+
+    def trimmed(self, job: JobLine) -> int:
+        """How many dead jobs were deleted, by the last snapshot, where this one was: there were too many."""
+        heads = [s.head for s in self.finals(job.queue) if job.moved or s.queue == job.queue]
+        return sum(whole(head.get("meta", {}).get("trimmed")) or 0 for head in heads)
+
     def losses(self, queue: str, since: int, until: int) -> list[Fault]:
         """The faults for which confirmed writes of that time may be gone. queue: its name, or that of its shard."""
+        if not self.lost.touch(since, until):
+            return []
         return [
             f for f in self.faults
             if f.kind in LOSSES and f.span[0] <= until and f.span[1] >= since and queue in f.args.get("queues", (queue,))
         ]  # fmt: skip
 
     def disturbed(self) -> list[Span]:
-        """When something was done to the server, the network or the whole run."""
-        return [fault.span for fault in self.faults if fault.kind not in PERSONAL]
+        """When something was done to the server, the network or the whole run, each after the one before."""
+        return self.disturbances.parts
+
+    def settle_faults(self) -> None:
+        """Put the times of the faults together, when all are known."""
+        self.lost = Times([fault.span for fault in self.faults if fault.kind in LOSSES])
+        lasting = [fault for fault in self.faults if fault.span[1] > fault.span[0]]
+        self.disturbances = Times([fault.span for fault in lasting if fault.kind not in PERSONAL])
 
 
 def overlap(spans: list[Span], since: int, until: int) -> int:

@@ -28,7 +28,7 @@ def i23_recovery(runs: Runs, bounds: Bounds, found: Findings) -> None:
         silent = longer + gaps(queue, max(limit_us // 2, 1_000_000)) + queue.graces + queue.holds + disturbed
         final = runs.final(name)
         for job in runs.jobs.values():
-            if job.queue != name or job.shaky:
+            if job.queue != name or job.shaky or job.moved:
                 continue
             for claim, end in _spells(job):
                 until = end.us if end is not None else final.us if final is not None else 0
@@ -71,13 +71,12 @@ def _spells(job: JobLine) -> Iterator[tuple[Event, Event | None]]:
 
 def lateness(runs: Runs) -> list[tuple[int, JobLine, Event]]:
     """Start minus fire time of each start, µs, sorted; without starts that a fault of the whole run delayed."""
-    disturbed = runs.disturbed()
     found = []
     for job in runs.jobs.values():
         for start in job.starts:
             fire = (start.fire or 0) * 1000
             middle = (start.since + start.us) // 2 - start.shift
-            if fire and not (disturbed and overlap(disturbed, fire, middle)):
+            if fire and not runs.disturbances.touch(fire + 1, middle - 1):
                 found.append((max(0, middle - fire), job, start))
     found.sort(key=lambda entry: entry[0])
     return found
@@ -108,7 +107,7 @@ def i26_no_mass_redelivery(runs: Runs, bounds: Bounds, found: Findings) -> None:
             continue
         ends = [last for _, last, _ in spans]
         for job in runs.jobs.values():
-            if job.queue != name or job.shaky:
+            if job.queue != name or job.shaky or job.moved:
                 continue
             for claim, end in _spells(job):
                 if end is None or end.op != "reap":

@@ -49,7 +49,7 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
         struck = _two_struck(runs, queue, bounds)
         final = runs.final(name)
         for job in runs.jobs.values():
-            if job.queue != name or job.shaky:
+            if job.queue != name or job.shaky or job.moved:
                 continue
             for since, until, first, last in _waits(
                 job, queue, final.us if final is not None else runs.last_us, runs.back_us

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from zwheel.errors import InvalidInput
+from zwheel.keys import queue_of
 from zwheel.outside import shown
+from zwheel.verify.cuts import cut_of, join_cuts
 from zwheel.verify.events import (
     ACCEPTED,
     LONG_TRIP_US,
-    LOSSES,
     NEVER,
     SETTLES,
     CallLine,
@@ -36,6 +37,8 @@ _NAMELESS = frozenset({"claim", "reap", "purge", "prune", "advance", "define"})
 _POLLED = SETTLES | {"claim", "step_down"}
 #: Changes of schedules: what they put on the wheel is enqueued, what they take back is as good as purged.
 _SCHEDULES = frozenset({"advance", "define"})
+#: They carry a job to another shard of its queue, and change nothing of it.
+_CARRIES = frozenset({"depart", "arrive"})
 _PROC_EVERY_US = 1_000
 
 
@@ -239,6 +242,9 @@ class _File:
         if op == "pause":
             self.runs.queue(queue).pauses.append((since, NEVER))
         for job in line["jobs"]:
+            if op in _CARRIES:
+                self.runs.job(queue, job["id"]).carried.append((since, NEVER))
+                continue
             known_as = "enqueue" if op in _SCHEDULES else job.get("end", op)
             self.runs.job(queue, job["id"]).maybe.append(Event(known_as, since, NEVER, job, source, sure=False))
         self._take_back(line, since, NEVER, source)
@@ -288,7 +294,9 @@ class _File:
                 # The first answer once more.
                 continue
             job = job_of(name, facts["id"])
-            if op == "claim":
+            if op in _CARRIES:
+                job.carried.append((since, us))
+            elif op == "claim":
                 taken = min(us, max(since, facts["token"])) if earlier else us
                 event = Event(op, taken, taken, facts, source, sure=True)
                 event.facts = facts | args
@@ -323,6 +331,10 @@ class _File:
             queue.purges.append(call)
         elif op == "prune":
             queue.prunes.append(call)
+        elif op == "reshard" and call.args["step"] in ("prepare", "open", "end"):
+            # Files are read one after the other: the latest cut counts.
+            name = queue_of(queue.name)
+            self.runs.cuts[name] = max(self.runs.cuts.get(name, (0, 0)), (call.us, cut_of(queue.name)))
         elif op in _SCHEDULES:
             call.jobs = line["jobs"]
             queue.schedules.append(call)
@@ -423,10 +435,14 @@ def _settle(runs: Runs) -> None:
         queue.holds = _holds(queue)
         resumes = sorted(queue.resumes)
         queue.pauses = [(s, next((r for r in resumes if r >= s), NEVER)) for s, _ in queue.pauses]
-    if any(fault.kind in LOSSES for fault in runs.faults):
+    runs.settle_faults()
+    if runs.lost.parts:
         for job in runs.jobs.values():
-            events = (*job.moves, *job.extends)
-            job.shaky = any(runs.losses(job.queue, event.since, event.us) for event in events)
+            job.shaky = any(
+                runs.losses(job.queue, since, until)
+                for since, until in [*((event.since, event.us) for event in (*job.moves, *job.extends)), *job.carried]
+            )
+    join_cuts(runs)
     for job in runs.jobs.values():
         job.settle()
     for snapshot in runs.snapshots:

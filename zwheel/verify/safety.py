@@ -59,6 +59,8 @@ def _present(final: Snapshot, seen: dict[str, Any]) -> Clue:
 def may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) -> bool:
     """Whether the job's absence is explained: it ended, or someone removed it."""
     last = moves[-1]
+    if job.moved and _is_leaving(runs, job):
+        return True
     if job.may_have({"complete", "purge", "cancel", "repair"}, NEVER):
         return True
     queue = runs.queue(job.queue)
@@ -70,9 +72,13 @@ def may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) -
         # Its tombstone goes by itself, after ten minutes at the least.
         return bool(queue.prunes) or queue.may_have("prune", last.since, final.us)
     if last.terminal or job.may_have({"bury"}, NEVER) or queue.may_have("reap", last.since, final.us):
-        trimmed = whole(final.head.get("meta", {}).get("trimmed")) or 0
-        return trimmed > 0 or _purged(runs, job, last, "dead", final)
+        return runs.trimmed(job) > 0 or _purged(runs, job, last, "dead", final)
     return last.op != "claim" and _purged(runs, job, last, "wheel", final)
+
+
+def _is_leaving(runs: Runs, job: JobLine) -> bool:
+    """Whether it was on its way to another shard of its queue when the last snapshots were taken."""
+    return any(job.id in snapshot.head.get("leaving", ()) for snapshot in runs.finals(job.queue))
 
 
 def _purged(runs: Runs, job: JobLine, last: Event, kind: str, final: Snapshot) -> bool:
@@ -99,7 +105,7 @@ def i2_no_invention(runs: Runs, bounds: Bounds, found: Findings) -> None:
         if snapshot.us <= runs.queue(snapshot.queue).began:
             continue
         for job_id, seen in snapshot.jobs.items():
-            line = runs.jobs.get((snapshot.queue, job_id))
+            line = runs.known(snapshot.queue, job_id)
             if line is None or not (line.kept or line.moves or line.may_have({"enqueue"}, NEVER) or line.starts):
                 found.add(
                     "the job is stored and no enqueue of it was carried out", _present(snapshot, seen),
@@ -333,6 +339,8 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
         for move in sorted([*job.moves, *job.extends], key=lambda e: (e.since, e.us)):
             if move.op == "enqueue" and move.letter == "r":
                 _gave_way(runs, job, move, found)
+            elif move.op == "enqueue":
+                _made_anew(runs, job, move, found)
             hidden = job.may_have({"redrive", "enqueue", "repair"}, move.us)
             if ended is None or hidden or move.op == "enqueue":
                 pass
@@ -358,6 +366,19 @@ def _gave_way(runs: Runs, job: JobLine, made: Event, found: Findings) -> None:
     elif not asked and (asked is not None or all(end.op != "cancel" for end in ends)):
         text = "a job that had ended gave way although that was not asked for"
         found.add(text, ends[-1], made, job=name_of(job))
+
+
+def _made_anew(runs: Runs, job: JobLine, made: Event, found: Findings) -> None:
+    """See that no job of this id lived when one was created: it had ended and was not kept, or somebody deleted it."""
+    before = [move for move in job.moves if move is not made and move.us < made.since]
+    beside = any(move is not made and move.us >= made.since and move.since <= made.us for move in job.moves)
+    if not before or beside or job.maybe or before[-1].terminal:
+        return
+    queue, last = runs.queue(job.queue), before[-1]
+    hidden = any(queue.may_have(op, last.since, made.us) for op in ("purge", "reap", "claim"))
+    purged = any(last.since <= call.us <= made.us and call.args.get("count", 1) for call in queue.purges)
+    if not (hidden or purged):
+        found.add("a job was created while one of its id lived", last, made, job=name_of(job))
 
 
 def _revived(job: JobLine, ended: Event, move: Event) -> bool:

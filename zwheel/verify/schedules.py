@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from zwheel.errors import UndecodableJob, ZwheelError
+from zwheel.keys import queue_of
 from zwheel.schedules.definition import MISFIRE_CAP, Definition
 from zwheel.schedules.occurrences import Rhythm
 from zwheel.schedules.plan import late_after_ms
@@ -51,9 +52,10 @@ class Change:
         return before.call.since - before.call.shift <= stamp <= before.call.us
 
 
-def changes(queue: QueueLine) -> Iterator[Change]:
-    """The accepted changes of a queue's schedules, in the order of the server's clock."""
-    for call in sorted(queue.schedules, key=lambda call: call.us):
+def changes(shards: Sequence[QueueLine]) -> Iterator[Change]:
+    """The accepted changes of the schedules of these shards, in the order of the server's clock."""
+    calls = [(call.us, call, queue) for queue in shards for call in queue.schedules]
+    for _, call, queue in sorted(calls, key=lambda each: each[0]):
         if call.op == "define":
             yield Change(queue.name, call.args["name"], call, call.args, call.jobs)
         else:
@@ -65,12 +67,16 @@ def changes(queue: QueueLine) -> Iterator[Change]:
 
 def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
     """Each nominal time has the jobs that its policy says."""
+    queues: dict[str, list[QueueLine]] = {}
     for queue in runs.queues.values():
+        # A schedule moves with its queue when that is cut anew.
+        queues.setdefault(queue_of(queue.name), []).append(queue)
+    for shards in queues.values():
         lines: dict[str, list[Change]] = {}
-        for change in changes(queue):
+        for change in changes(shards):
             lines.setdefault(change.name, []).append(change)
         for line in lines.values():
-            _chain(runs, queue, line, found)
+            _chain(runs, shards, line, found)
             _doubled(runs, line, found)
             _late(runs, line, found)
             waited: set[int] = set()
@@ -78,15 +84,16 @@ def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 _extra(change, waited, found)
                 _dropped(change, found)
                 waited.add(int(change.state.get("buffered", 0)))
-        _taken_back(runs, queue, found)
+        for queue in shards:
+            _taken_back(runs, queue, found)
 
 
-def _hidden(queue: QueueLine, since: int, until: int) -> bool:
+def _hidden(shards: Sequence[QueueLine], since: int, until: int) -> bool:
     """Whether something in that time may have changed a schedule, and nobody heard of it."""
-    return queue.may_have("advance", since, until) or queue.may_have("define", since, until)
+    return any(queue.may_have(op, since, until) for queue in shards for op in ("advance", "define"))
 
 
-def _chain(runs: Runs, queue: QueueLine, line: list[Change], found: Findings) -> None:
+def _chain(runs: Runs, shards: Sequence[QueueLine], line: list[Change], found: Findings) -> None:
     for before, change in pairwise(line):
         name = f"{change.queue}/{change.name}"
         if runs.losses(change.queue, before.call.since, change.call.us):
@@ -94,7 +101,7 @@ def _chain(runs: Runs, queue: QueueLine, line: list[Change], found: Findings) ->
         if change.facts["stamp"] and change.facts["stamp"] == before.facts["stamp"]:
             found.add("two changes were built on the same record", before.clue, change.clue, job=name)
             continue
-        if _hidden(queue, before.call.since, change.call.us):
+        if _hidden(shards, before.call.since, change.call.us):
             continue
         gone = not before.facts["status"]
         if gone != (not change.facts["stamp"]) or not (gone or change.names(before)):
@@ -198,7 +205,7 @@ def _doubled(runs: Runs, line: list[Change], found: Findings) -> None:
             if job.get("letter") != "c":
                 continue
             earlier = made.get(job["id"])
-            known = runs.jobs.get((change.queue, job["id"]))
+            known = runs.known(change.queue, job["id"])
             if earlier is not None and not (known and (known.shaky or known.maybe)):
                 found.add(
                     "an occurrence was put on the wheel twice", earlier.clue, change.clue,
@@ -215,7 +222,7 @@ def _late(runs: Runs, line: list[Change], found: Findings) -> None:
             if job.get("letter") == "c" and nominal_ms(job["id"]) is not None:
                 placed.setdefault(job["id"], []).append((change, job["at"]))
     for job_id, places in placed.items():
-        known = runs.jobs.get((line[0].queue, job_id))
+        known = runs.known(line[0].queue, job_id)
         for start in known.starts if known is not None else ():
             before = [place for place in places if place[0].call.since <= start.token]
             if not before or start.attempt != 1 or start.fire != before[-1][1]:
@@ -243,7 +250,7 @@ def _taken_back(runs: Runs, queue: QueueLine, found: Findings) -> None:
         for job_id in call.args.get("back", ()):
             if job_id in anew:
                 continue
-            job = runs.jobs.get((queue.name, job_id))
+            job = runs.known(queue.name, job_id)
             if job is None or job.shaky:
                 continue
             after: list[Event] = [move for move in job.moves if move.since > call.us]

@@ -33,7 +33,7 @@ _STATES = {"scheduled": "s", "processing": "p", "done": "d", "dead": "x", "cance
 _LASTING = {
     "jobs": "hash", "bodies": "hash", "days": "zset", "processing": "zset", "dead": "zset", "done": "zset", "dedup": "hash",
     "dedup:expiry": "zset", "wake": "list", "meta": "hash", "workers": "hash", "schedules": "hash",
-    "schedules:due": "zset",
+    "schedules:due": "zset", "leaving": "hash", "arrived": "hash",
 }  # fmt: skip
 _BUCKET = re.compile(r"wheel:[0-9]{8}")
 #: Whom jobs are offered to: hints, which hold no job and may outlast it.
@@ -130,9 +130,10 @@ def _queue(store: SyncStore, keys: ShardKeys, number: str, away: _Away) -> Itera
         (members,) = _ask(store, [("ZRANGE", key, 0, -1, "WITHSCORES")])
         for member, score in flat(members):
             places.setdefault(member, []).append((name, _score(score)))
-    days, owners, ends, meta, wake = _ask(store, [
+    days, owners, ends, meta, wake, leaving = _ask(store, [
         ("ZRANGE", keys.days, 0, -1), ("HGETALL", keys.dedup), ("ZRANGE", keys.dedup_expiry, 0, -1, "WITHSCORES"),
         ("HGETALL", keys.meta), ("LLEN", keys.wake),
+        ("HKEYS", keys.leaving),
     ])  # fmt: skip
     until = {_text(digest): _score(end) for digest, end in flat(ends)}
     holders = {_text(digest): _text(owner) for digest, owner in flat(owners)}
@@ -140,6 +141,7 @@ def _queue(store: SyncStore, keys: ShardKeys, number: str, away: _Away) -> Itera
     head = {
         "part": "queue", "snapshot": number, "days": [_text(day) for day in days], "wake": int(wake or 0),
         "dedup": [[d, holders.get(d), until.get(d)] for d in sorted({*holders, *until})],
+        "leaving": [_text(name)[1:] for name in leaving if name[:1] == b"j"],
         "meta": {_text(name): _text(value) for name, value in flat(meta)},
     }  # fmt: skip
     yield _line(keys.name, us, head, [])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from zwheel.keys import queue_of
 from zwheel.outside import score_ms, whole
 from zwheel.times import day_of
 from zwheel.verify.bounds import Bounds
@@ -117,7 +118,7 @@ def i11_dedup(runs: Runs, bounds: Bounds, found: Findings) -> None:
     for job in runs.jobs.values():
         for move in job.moves:
             if move.op == "enqueue" and move.digest:
-                by_digest.setdefault((job.queue, move.digest), []).append((move, job))
+                by_digest.setdefault((queue_of(job.queue), move.digest), []).append((move, job))
     for (queue, _), made in by_digest.items():
         made.sort(key=lambda pair: pair[0].us)
         for (first, holder), (second, job) in pairwise(made):
@@ -188,7 +189,7 @@ def _holds(runs: Runs, job: JobLine, made: Event, until: int) -> Event | None:
 
 def _refusal(runs: Runs, job: JobLine, refused: Event, found: Findings) -> None:
     """A refused enqueue must name the job that held the key."""
-    holder = runs.jobs.get((job.queue, str(refused.facts.get("held"))))
+    holder = runs.known(job.queue, str(refused.facts.get("held")))
     if holder is None or not (holder.moves or holder.maybe or holder.kept):
         found.add("an enqueue was refused for a job that never was", refused, job=name_of(job))
         return
@@ -221,7 +222,7 @@ def i19_parked(runs: Runs, bounds: Bounds, found: Findings) -> None:
         if final is None or final.us < move.us or job.shaky or job.maybe:
             continue
         queue = runs.queue(job.queue)
-        trimmed = whole(final.head.get("meta", {}).get("trimmed")) or 0
+        trimmed = runs.trimmed(job)
         removed = any(c.args["set"] == "dead" and c.args.get("count", 1) and c.us >= move.since for c in queue.purges)
         if job.id not in final.jobs and not trimmed and not removed and not queue.may_have("purge", move.us, final.us):
             absent = Clue(f"{clock(final.us)} snapshot: it is not there, and no dead job was trimmed", final.source)
@@ -263,7 +264,7 @@ def i21_receipts(runs: Runs, bounds: Bounds, found: Findings) -> None:
             found.add("a receipt claims more than the server confirmed", shown, told)
             continue
         for facts in line["jobs"]:
-            job = runs.jobs.get((line["queue"], facts.get("held", facts["id"])))
+            job = runs.known(line["queue"], facts.get("held", facts["id"]))
             if job is not None and (proof := _lost(runs, job, int(line["redis_us"]), replicas, fsynced)) is not None:
                 found.add(f"a job whose receipt says {receipt} is gone", shown, proof, job=name_of(job))
 
