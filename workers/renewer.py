@@ -29,7 +29,7 @@ from zwheel.broker.store import SyncStore
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown
 from zwheel.keys import ShardKeys
-from zwheel.operations.shards import learn_shards
+from zwheel.operations.shards import refresh_shards
 from zwheel.outside import escaped
 from zwheel.record import bytes_apart
 
@@ -264,7 +264,7 @@ class Renewal:
         """The shards of the queues, as far as Redis tells now how many there are."""
         assert self._store is not None
         with contextlib.suppress(BrokerError):
-            self._store.drive(learn_shards(self._store.session, self._settings.queues), give_up_s=0)
+            self._store.drive(refresh_shards(self._store.session, self._settings.queues), give_up_s=0)
         return [shard for queue in self._settings.queues for shard in self._store.session.shards(queue)]
 
     def _may(self, keys: ShardKeys, job_id: bytes, raw: bytes, since_ns: int) -> bool:

@@ -5,7 +5,7 @@ while the worker runs; everything else here is per worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -66,7 +66,7 @@ class Shards:
         self._store = store
         self._wheel = wheel
         self._settings = settings
-        self._worker = worker
+        self.worker = worker
         self._group = group
         self._slots = slots
         self._observer = observer
@@ -79,6 +79,8 @@ class Shards:
         self.parts: dict[str, asyncio.Task[None]] = {}
         self.changed = asyncio.Event()
         self._runs = False
+        #: Called when a shard says that its queue was cut into another number of shards.
+        self.on_cut: Callable[[], None] = lambda: None
         self._lookout = Lookout(store)
         store.session.clock.on_jump = self._jumped
 
@@ -116,14 +118,15 @@ class Shards:
         contact = Contact(settings, keys.name, self._sayer)
         scheduler = Scheduler(store, keys, self._wheel.codec, follows)
         poller = Poller(
-            store, keys, settings, self._worker, self._slots, runner, self._observer, scheduler, contact.count,
+            store, keys, settings, self.worker, self._slots, runner, self._observer, scheduler, contact.count,
             self._group, self._ear_of(keys), self._lookout,
         )  # fmt: skip
+        poller.founding.on_cut = lambda: self.on_cut()
         shard = self._shards[keys.name] = Shard(
             keys=keys, contact=contact, scheduler=scheduler, poller=poller,
-            peers=Peers(store, keys, self._worker, self._group),
+            peers=Peers(store, keys, self.worker, self._group),
             reaper=Reaper(store, keys, settings, self._observer, contact, follows, poller.claim, self._lookout),
-            newcomer=Newcomer(store, keys, self._worker, self._wheel.tasks, self._group, poller.claim, contact, self._lookout),
+            newcomer=Newcomer(store, keys, self.worker, self._wheel.tasks, self._group, poller.claim, contact, self._lookout),
         )  # fmt: skip
         if self._runs:
             self._begin(shard)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 from zwheel.broker.store import Store
@@ -41,6 +42,8 @@ class Founding:
         self.epoch: str | bytes = ""
         #: Why claims stopped, as a person may read it; None while they go on.
         self.halted: SchemaMismatch | None = None
+        #: Called when the shard belongs to a former cut of its queue.
+        self.on_cut: Callable[[], None] = lambda: None
         self._seen = False
         self._unsure = True
         self._said = 0.0
@@ -61,11 +64,11 @@ class Founding:
 
     def asks(self) -> list[tuple[str, ...]]:
         """What to send for `read`."""
-        return [("HMGET", self._keys.meta, "schema", "epoch"), ("EXISTS", self._keys.jobs)]
+        return [("HMGET", self._keys.meta, "schema", "epoch", "shards"), ("EXISTS", self._keys.jobs)]
 
     def read(self, replies: list[Any]) -> bool:
         """Take in what `meta` says now, and decide whether claims go on. Returns whether the queue was founded anew."""
-        (schema, epoch), has_jobs = replies
+        (schema, epoch, cut), has_jobs = replies
         self._unsure = False
         if schema is not None and as_text(schema) != SCHEMA:
             self._halt(foreign_schema(self._keys.meta, as_text(schema)))
@@ -88,7 +91,10 @@ class Founding:
         elif schema is not None:
             # Claims name an epoch that is no text just as it is.
             now = as_text(epoch or b"") if is_text(epoch or b"") else epoch
-            anew = self._seen and now != self.epoch
+            # A shard that its queue left behind has another epoch, so that workers hear of it.
+            anew = self._seen and now != self.epoch and cut is None
+            if cut is not None:
+                self.on_cut()
             if anew:
                 log.error(
                     "queue %s: it was emptied, lost by Redis or repaired by a person, and founded anew; going on with what is there",

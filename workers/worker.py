@@ -39,6 +39,7 @@ from .app import module_of
 from .aside import READS
 from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
+from .cuts import Cuts
 from .declarations import Declarations
 from .heartbeat import Heartbeat
 from .isolated import Isolated
@@ -154,6 +155,8 @@ class Worker:
             beat_store, shards.contacts, self.settings, self.id, runner, lambda: self._describe(slots), self.on_beat
         )
         runner.renew = heartbeat.kick
+        cuts = Cuts(store, self.settings.queues, shards, heartbeat.kick)
+        shards.on_cut = cuts.kick
         watchdog = self._watchdog(runner, heartbeat, observer)
         answered = True
         try:
@@ -166,6 +169,7 @@ class Worker:
                 "watch over leases": asyncio.create_task(heartbeat.watch()),
                 "watch over Redis": asyncio.create_task(guard.run()),
                 "publishing of tasks": asyncio.create_task(publishing.run()),
+                "watch over shards": asyncio.create_task(cuts.run()),
                 "sync of schedules": asyncio.create_task(declarations.run(store, synced)),
             }
             self.ready.set()

@@ -323,6 +323,7 @@ class Conductor:
                     self.outcome.rest = {
                         i.name: i.scheduled + i.processing for i in infos if i.scheduled + i.processing
                     }
+                    self.outcome.rest |= {f"former shards of {i.name}": i.former for i in infos if i.former}
                     emptied = emptied if not self.outcome.rest else time.monotonic()
                     if not self.outcome.rest and time.monotonic() - emptied >= still_s:
                         self.outcome.drained_s = emptied - began

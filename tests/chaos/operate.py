@@ -49,8 +49,9 @@ class Operator:
                             self.stop_and_go,
                             self.trigger,
                             self.remove_and_add,
+                            self.reshard,
                         ),
-                        (5, 5, 1, 3, 1, 4, 3, 2, 2),
+                        (5, 5, 1, 3, 1, 4, 3, 2, 2, 4),
                     )[0]
                     await act(self.rng.choice(QUEUES))
                 await self.rest(self.rng.uniform(0.2, 1.5))
@@ -69,6 +70,15 @@ class Operator:
         await self.wheel.pause(queue)
         await self.rest(self.rng.uniform(0.1, 0.8))
         await self.wheel.resume(queue)
+
+    async def reshard(self, _: str) -> None:
+        """Cut the queue that has several shards into another number; also go on where another operator died."""
+        queue = QUEUES[1]
+        info = await self.wheel.queue(queue)
+        if info.shards > 1:
+            await self.wheel.reshard_queue(
+                queue, shards=info.shards if info.former else self.rng.choice((2, 3, 4)), wait=self.rng.random() < 0.3
+            )
 
     async def redrive_some(self, queue: str) -> None:
         dead = await self.wheel.dead(queue, limit=30)

@@ -108,7 +108,7 @@ class Mirror:
         return self._record(job_id) + (_body(self._bodies[job_id]) if self.model.jobs[job_id].large else b"")
 
     def _enqueue(self, call: Call, given: int) -> Reply:
-        wants, bodies, at = [], [], 3 + 2 * int(call.args[2])
+        wants, bodies, at = [], [], 4 + 2 * int(call.args[3])
         for job in call.trace(None).jobs:
             want = Wanted(
                 id=job["id"], at=job.get("at"), delay=job.get("delay", 0), digest=job.get("digest", ""),
@@ -119,7 +119,7 @@ class Mirror:
             wants.append(replace(want, large=_is_large(bodies[-1])))
             at += 4
         next_ms = -(-given // 1000)
-        if _moved(call, 2, [next_ms + want.delay if want.at is None else want.at for want in wants]):
+        if _moved(call, 3, [next_ms + want.delay if want.at is None else want.at for want in wants]):
             return ["moved", given]
         answers = self.model.enqueue(given, wants)
         if answers is None:
@@ -340,7 +340,7 @@ class Mirror:
         if name == "HGET" and key == "jobs":
             return self._record(words[2]) if words[2] in model.jobs else None
         if name == "HMGET" and key == "meta":
-            return [b"1", str(model.epoch).encode()] if model.epoch else [None, None]
+            return [b"1", str(model.epoch).encode(), None] if model.epoch else [None, None, None]
         if name == "EXISTS" and key == "jobs":
             return int(bool(model.jobs))
         if name == "HMGET" and key == "jobs":
