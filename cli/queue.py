@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zwheel.errors import InvalidInput
-from zwheel.info import QueueInfo
+from zwheel.info import QueueInfo, ReshardProgress
 from zwheel.job import JobState
 from zwheel.job import QueueName as Name
 from zwheel.keys import check_name, shard_names
@@ -73,6 +74,7 @@ def queue_document(info: QueueInfo) -> dict[str, object]:
         "precise": info.precise,
         "trimmed": info.trimmed,
         "shards": info.shards,
+        **({} if info.former is None else {"former_shards": info.former}),
         **({"unreadable": info.unreadable} if info.unreadable else {}),
     }
 
@@ -209,7 +211,7 @@ async def show(ctx: Context, queue: QueueName) -> None:
             ("dead", Cell(f"{info.dead:,}", "red" if info.dead else "")),
             ("dead, deleted", f"{info.trimmed:,} so far, since they were too many or too old"),
             ("workers", ", ".join([f"{info.workers:,}", *_missing(info)])),
-            *([("shards", f"{info.shards:,}")] if info.shards > 1 else []),
+            *([("shards", _shards(info))] if info.shards > 1 or info.former else []),
             *([("first job", Cell(f"{unserved}: it waits until one does", "yellow"))] if unserved else []),
             ("cap", "none" if info.cap is None else human_count(info.cap, "job")),
             ("timing", "precise: jobs are claimed a few ms ahead and held" if info.precise else "when jobs are due"),
@@ -217,6 +219,11 @@ async def show(ctx: Context, queue: QueueName) -> None:
         ]
     )
     _tell_unanswered(ctx, [info])
+
+
+def _shards(info: QueueInfo) -> str:
+    moving = "" if info.former is None else f"; jobs of its former {human_count(info.former, 'shard')} are on their way"
+    return f"{info.shards:,}{moving}"
 
 
 @command(app, "create", examples=["zwheel queue create orders --shards 8"])
@@ -240,6 +247,57 @@ async def create(
         ctx.out.value({"queue": queue, "shards": shards})
     else:
         ctx.out.line(f"{queue} has {human_count(shards, 'shard')}")
+
+
+@command(app, "reshard", examples=["zwheel queue reshard orders --shards 16"])
+async def reshard(
+    ctx: Context,
+    queue: QueueName,
+    shards: Annotated[int, typer.Option("--shards", metavar="N", help="How many shards it is to have, up to 1024.")],
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait also for jobs that run: they end in their former shards.")
+    ] = True,
+) -> None:
+    """Cut a queue into another number of shards, while producers and workers go on. No job is lost, doubled or early.
+
+    Stopped in the middle, workers go on with it, and so does the same command again. Exit code 4 when there is no such
+    queue, 6 when it is being cut into another number of shards.
+    """
+    began = time.monotonic()
+    async with ctx.wheel() as wheel:
+        await known_queues(wheel, [check_name(queue)])
+        info = await wheel.queue(queue)
+        with ctx.out.progress(f"reshard {queue}", None) as report:
+
+            def tell(at: ReshardProgress) -> None:
+                report(at.moved, _on_its_way(queue, at))
+
+            moved = await wheel.reshard_queue(queue, shards=shards, wait=wait, progress=tell)
+    changed = info.shards != shards or info.former is not None
+    took_s = time.monotonic() - began
+    if ctx.json:
+        ctx.out.value(
+            {
+                "queue": queue, "shards": shards, "changed": changed, "moved": moved.moved, "left": moved.left,
+                "done": moved.done,
+            }
+        )  # fmt: skip
+    elif not changed:
+        ctx.out.line(f"{queue} has {human_count(shards, 'shard')} already")
+    else:
+        ctx.out.line(
+            f"{queue} has {human_count(shards, 'shard')}; {human_count(moved.moved, 'job')} moved in {took_s:.1f} s"
+        )
+        if not moved.done:
+            ctx.out.note(
+                f"{human_count(moved.left, 'job')} in the former shards, {moved.running:,} running: workers move the rest"
+            )
+
+
+def _on_its_way(queue: str, at: ReshardProgress) -> str:
+    if at.left and at.left == at.running:
+        return f"reshard {queue}: waiting for {human_count(at.running, 'running job')}"
+    return f"reshard {queue}: {human_count(at.left, 'job')} to go"
 
 
 @command(app, "rm", examples=["zwheel queue rm old-orders", "zwheel queue rm old-orders --yes"])

@@ -7,7 +7,8 @@
 --      know  9 how far ahead of their time the worker can hold jobs, ms
 -- Returns ok | moved | empty | paused | foreign | flushed, clock in µs, then
 --      foreign: the schema that another version wrote
---      flushed: the epoch there is now or '': somebody emptied the queue or deleted its meta
+--      flushed: the epoch there is now or '': somebody emptied the queue or deleted its meta, or cut it into another
+--      number of shards
 --      moved: the earliest day
 --      ok, empty: next fire time in ms or '' (of another day: its first ms unknown, so '' with that day), day of the
 --      earliest bucket or '', role (timekeeper | second | follower | none), end of the grace period or 0, how
@@ -45,7 +46,7 @@ local FARTHEST = 10
 local NEVER = 9007199254740992
 
 local stored = read_meta(meta, 'clock', 'beat', 'grace', 'lease', 'paused', 'precise', 'keeper', 'keeper_at',
-  'keeper_end', 'second', 'second_end', 'schema', 'epoch', 'leased', 'jumps')
+  'keeper_end', 'second', 'second_end', 'schema', 'epoch', 'leased', 'jumps', 'shards')
 local now, stamp = clock(ARGV[1], stored.clock)
 local now_ms = math.floor(now / 1000)
 local ahead = stored.precise and math.min(number(ARGV[9], 0), FARTHEST) or 0
@@ -77,7 +78,7 @@ rights(meta, 'ZADD', 'HSET', 'ZREM', 'ZRANGE', 'HINCRBY', 'HDEL', 'LLEN', 'RPUSH
 if stored.schema and stored.schema ~= '1' then
   return { 'foreign', digits(now), plain(stored.schema) }
 end
-if ARGV[8] ~= '' and (not stored.schema or stored.epoch ~= ARGV[8]) then
+if ARGV[8] ~= '' and (not stored.schema or stored.epoch ~= ARGV[8]) or ARGV[8] == '' and stored.shards then
   return { 'flushed', digits(now), plain(stored.epoch or '') }
 end
 local jumps = digits(number(stored.jumps, 0) + contact(meta, now, stamp, stored.beat))

@@ -3,15 +3,18 @@
 -- still waits of its occurrences off the wheel and puts those of the new definition there, all at once or not at all.
 -- A worker that claimed an occurrence too late to start it gives it back to its schedule in the same way.
 -- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 wake  7 schedules  8 schedules:due  9.. buckets (and processing)
--- ARGV 1 now (tests)  2 request id  3 name  4 stamp that was read, '' when there must be none  5 status letter, '' to
---      delete  6 when to look again in ms or ''  7 the record from its line feed on  8 number of buckets, then their
+-- ARGV 1 now (tests)  2 request id  3 name  4 stamp that was read; when there must be none '' or, of a queue that is
+--      being cut anew, how many shards it had, when the caller has looked for the schedule there  5 status letter, ''
+--      to delete  6 when to look again in ms or ''  7 the record from its line feed on  8 number of buckets, then their
 --      days, '' for processing; then how many occurrences to take back, for each: id, fire time as 15 digits, number
 --      of its bucket, ''; or, for one that is held: id, token as 16 digits, number of processing, the latest ms at
 --      which it may start; then how many jobs, for each: id, fire time as 15 digits, number of its bucket, record from
 --      the worker's field on
--- Returns ok | stale | started | early | foreign | shards, clock in µs, then
+-- Returns ok | stale | started | early | foreign | shards | moving, clock in µs, then
 --      foreign: the schema that another version wrote
---      shards: how many the queue has: it was created with so many, and this one takes no schedule
+--      shards: how many the queue has: this one takes no new schedule
+--      moving: how many it had: schedules of those are on their way here, look for this one there first; after a '!'
+--      some of those still take new ones, and this one does not
 --      stale: nothing; the record is not the one that the caller built on, or it exists already
 --      started: ids of occurrences to take back that have left their place on the wheel, or their holder; early: ids
 --      of occurrences that are held and may still start; each with spaces between
@@ -32,7 +35,7 @@
 local meta, replay_key, jobs, bodies, days = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local schedules, due = KEYS[7], KEYS[8]
 local request, name, expected = ARGV[2], ARGV[3], ARGV[4]
-local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema', 'shards')
+local stored = read_meta(meta, 'clock', 'keeper_at', 'keeper_end', 'schema', 'shards', 'moving')
 local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 if before then
@@ -42,13 +45,19 @@ if stored.schema and stored.schema ~= '1' then
   remember(replay_key, request, '!foreign ' .. plain(stored.schema))
   return { 'foreign', digits(now), plain(stored.schema) }
 end
-if stored.shards then
+-- A stamp has 16 digits.
+local is_new = #expected < 16
+if is_new and stored.shards then
   remember(replay_key, request, '!shards ' .. plain(stored.shards))
   return { 'shards', digits(now), plain(stored.shards) }
 end
+if is_new and stored.moving and stored.moving ~= expected and string.find(stored.moving, '^!?%d+$') then
+  remember(replay_key, request, '!moving ' .. stored.moving)
+  return { 'moving', digits(now), stored.moving }
+end
 rights(meta, 'ZADD', 'HSET', 'ZREM', 'HDEL', 'EXISTS', 'LLEN', 'RPUSH', 'SET')
 local record = redis.call('HGET', schedules, name)
-if record and string.sub(record, 3, 18) ~= expected or not record and expected ~= '' then
+if record and string.sub(record, 3, 18) ~= expected or not record and not is_new then
   remember(replay_key, request, '!stale ')
   return { 'stale', digits(now) }
 end

@@ -3,15 +3,17 @@
 -- cancelled job gives way to a new one of its id, a done or dead one when the caller asks for that, a living one never.
 -- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 dedup  7 dedup:expiry  8 wake  9 dead  10 done  11.. buckets, and
 --      last, for a chunk of a bulk, the replay of its content
--- ARGV 1 now (tests)  2 request id, then the number of buckets, for each its day and that day's first ms; then
+-- ARGV 1 now (tests)  2 request id  3 of a queue that is being cut anew, how many shards it had, when the caller has
+--      looked for these jobs there; else ''; then the number of buckets, for each its day and that day's first ms; then
 --      for each job: id, when ('<ms>' as 15 digits or '+<delay ms>'), dedup ('' or 32 digest characters and
 --      the window in ms, nothing for until-done; before them '!' when any ended job of that id gives way, '=' when
 --      none does), record from the worker's field on, with its body
--- Returns ok | moved | full | oversized | foreign | shards, clock in µs, and with ok one letter a job (c created, r
---      created in the place of an ended one, a created by another call with the same chunk, i the id exists, k the
---      dedup key is held) and for each that existed 'index id state fire-time'; a repeat adds the clock of the first
---      answer, from which its delays counted; with foreign the schema that another version wrote; with shards how many
---      the queue has: it was created with so many, and this one takes no jobs
+-- Returns ok | moved | full | oversized | foreign | shards | moving, clock in µs, and with ok one letter a job (c
+--      created, r created in the place of an ended one, a created by another call with the same chunk, i the id exists,
+--      k the dedup key is held) and for each that existed 'index id state fire-time'; a repeat adds the clock of the
+--      first answer, from which its delays counted; with foreign the schema that another version wrote; with shards how
+--      many the queue has: this one takes no jobs; with moving how many it had: jobs of those are on their way here,
+--      look for these jobs there first; after a '!' some of those still take jobs, and this one does not
 -- An empty queue is founded here: its schema, and its epoch, the µs of that moment. A queue with jobs and without a
 -- schema was damaged: it takes jobs, but stays without a schema until `repair`.
 -- Cost O(jobs log n), at most 1000 jobs.
@@ -36,9 +38,10 @@ local request = ARGV[2]
 local RECORD_LIMIT = 2097152 + 197
 -- How long the same chunk of another call gets the answer of the first, seconds.
 local CHUNK_S = 3600
-local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 3, 4, 6, 11
+local COUNT_AT, DAY_AT, JOB_AT, BUCKET_AT = 4, 5, 7, 11
 
-local stored = read_meta(meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused', 'shards')
+local stored = read_meta(meta, 'clock', 'cap', 'keeper_at', 'keeper_end', 'schema', 'paused', 'shards',
+  'moving')
 local now, stamp = clock(ARGV[1], stored.clock)
 local before = replay(replay_key, request)
 -- The same chunk of another call, which may have been stored by a process that died: its jobs are there, or have ended.
@@ -68,6 +71,10 @@ end
 if stored.shards then
   remember(replay_key, request, '!shards ' .. plain(stored.shards))
   return { 'shards', digits(now), plain(stored.shards) }
+end
+if stored.moving and stored.moving ~= ARGV[3] and string.find(stored.moving, '^!?%d+$') then
+  remember(replay_key, request, '!moving ' .. stored.moving)
+  return { 'moving', digits(now), stored.moving }
 end
 local cap = stored.cap and number(stored.cap, nil)
 if cap and cap < 1 then
@@ -112,7 +119,7 @@ end
 local GIVE_WAY = { ['!'] = 'cdx', ['='] = '' }
 local ids, fires, texts, buckets, keys, rests, ways = {}, {}, {}, {}, {}, {}, {}
 local earliest
-local numbers, first = named(3)
+local numbers, first = named(4)
 for position = first, #ARGV, 4 do
   local n = #ids + 1
   local fire, text = fire_time(ARGV[position + 1], now)
@@ -248,8 +255,8 @@ if created > 0 then
   end
   local index = {}
   for b in pairs(members) do
-    index[#index + 1] = tonumber(ARGV[2 + 2 * b])
-    index[#index + 1] = ARGV[2 + 2 * b]
+    index[#index + 1] = tonumber(ARGV[3 + 2 * b])
+    index[#index + 1] = ARGV[3 + 2 * b]
   end
   redis.call('ZADD', days, unpack(index))
   for b, bucket in pairs(members) do

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         QueueExists,
         QueueFull,
         QueueInUse,
+        ReshardUnderWay,
         ScheduleChanged,
         ScheduleExists,
         ScheduleNotFound,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         WaitTimeout,
         ZwheelError,
     )
-    from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
+    from zwheel.info import DayInfo, QueueInfo, ReshardProgress, WorkerInfo, WorkerState
     from zwheel.job import CancelOutcome, Durability, Enqueued, Failure, Job, JobState, Reason, RescheduleOutcome
     from zwheel.operations.schedules import SyncReport
     from zwheel.payload.codec import Cipher, Codec
@@ -77,6 +78,7 @@ _HOME = {
         "PayloadError",
         "PayloadTooLarge",
         "QueueExists",
+        "ReshardUnderWay",
         "QueueFull",
         "QueueInUse",
         "ScheduleChanged",
@@ -88,7 +90,7 @@ _HOME = {
         "WaitTimeout",
         "ZwheelError",
     ],
-    "zwheel.info": ["DayInfo", "QueueInfo", "WorkerInfo", "WorkerState"],
+    "zwheel.info": ["DayInfo", "QueueInfo", "ReshardProgress", "WorkerInfo", "WorkerState"],
     "zwheel.job": [
         "CancelOutcome",
         "Durability",
@@ -153,6 +155,8 @@ __all__ = [
     "QueueInfo",
     "Reason",
     "RescheduleOutcome",
+    "ReshardProgress",
+    "ReshardUnderWay",
     "Retry",
     "ScheduleChanged",
     "ScheduleExists",

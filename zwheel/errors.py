@@ -19,6 +19,7 @@ ZwheelError
 ├── QueueFull               the queue reached its length cap
 ├── NotDurable              the job is stored, and how safely it was to be stored was not confirmed in time
 ├── QueueExists             the queue exists already, with another number of shards
+├── ReshardUnderWay         the queue is being cut into another number of shards
 ├── QueueInUse              a queue that is to be removed is served, or has jobs
 ├── LeaseLost               the claim is no longer valid: another worker may hold the job
 ├── JobNotFound             no such job
@@ -158,6 +159,15 @@ class QueueExists(ZwheelError):
 
     def __init__(self, queue: str, shards: int) -> None:
         super().__init__(f"queue {queue!r} exists already, with {counted(shards, 'shard')}")
+        self.queue = queue
+        self.shards = shards
+
+
+class ReshardUnderWay(ZwheelError):
+    """The queue is being cut anew already, into another number of shards; nothing was changed."""
+
+    def __init__(self, queue: str, shards: int) -> None:
+        super().__init__(f"queue {queue!r} is being cut into {counted(shards, 'shard')}: wait until that is done")
         self.queue = queue
         self.shards = shards
 

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from zwheel.job import QueueName, WorkerId
+
+
+class ReshardProgress(NamedTuple):
+    """How far a queue is that is being cut into another number of shards."""
+
+    moved: int
+    """How many jobs this caller moved so far."""
+    left: int
+    """How many jobs still stand in the former shards."""
+    running: int
+    """How many of those run: they end where they are."""
+    done: bool
+    """Whether nothing is left there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +58,8 @@ class QueueInfo:
     """Id of the first job on the wheel; '' when it is empty, or the id is no text."""
     shards: int = 1
     """How many shards it has."""
+    former: int | None = None
+    """While it is cut anew, how many shards it had: jobs of those are on their way to the others."""
     unreadable: str = ""
     """What of it could not be read, and why; '' when all could. A number that could not be read is 0 or None."""
     unanswered: tuple[str, ...] = ()

@@ -90,6 +90,8 @@ class ShardKeys:
     shard: int
     #: How many shards its queue has.
     shards: int
+    #: What tells the shard in its tag: `0`, or `1of4`.
+    label: str
     tag: str
     jobs: str
     """HASH job id -> record (see `zwheel/record.py`)."""
@@ -117,6 +119,10 @@ class ShardKeys:
     """HASH schedule name -> record (see `zwheel/schedules/state.py`)."""
     schedules_due: str
     """ZSET schedule name -> when a worker must look at it, ms: the active ones."""
+    leaving: str
+    """HASH what left for another shard of its queue and has not arrived there (see `lua/depart.lua`)."""
+    arrived: str
+    """HASH shard of the former cut -> number of its last batch that arrived here."""
 
     @classmethod
     def of(cls, namespace: str, name: str) -> ShardKeys:
@@ -133,7 +139,7 @@ class ShardKeys:
             key: f"{tag}:{key.replace('dedup_', 'dedup:').replace('schedules_', 'schedules:')}" for key in _OF_A_SHARD
         }
         own["workers"] = f"{{{namespace}:{queue}:{first}}}:workers"
-        return cls(namespace=namespace, queue=queue, name=name, shard=shard, shards=shards, tag=tag, **own)
+        return cls(namespace=namespace, queue=queue, name=name, shard=shard, shards=shards, label=label, tag=tag, **own)
 
     def wheel(self, day: str) -> str:
         """ZSET job id -> fire time, ms: the bucket of one UTC day, `yyyymmdd`. Never given a TTL."""
@@ -154,12 +160,12 @@ class ShardKeys:
 
 _OF_A_SHARD = (
     "jobs", "bodies", "days", "processing", "dead", "done", "dedup", "dedup_expiry", "wake", "meta", "workers", "schedules",
-    "schedules_due",
+    "schedules_due", "leaving", "arrived",
 )  # fmt: skip
 
 
 def queues_key(namespace: str) -> str:
-    """HASH queue name -> shard count: every queue that was ever used."""
+    """HASH queue name -> shard count, and while it is cut anew the former one: every queue that was ever used."""
     return f"{check_name(namespace, 'namespace')}:queues"
 
 

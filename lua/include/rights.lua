@@ -14,7 +14,7 @@ local function rights(key, ...)
   for i = 1, select('#', ...) do
     local command = select(i, ...)
     local allowed
-    if command == 'LLEN' or command == 'EXISTS' or command == 'ZCARD' then
+    if command == 'LLEN' or command == 'EXISTS' or command == 'ZCARD' or command == 'DEL' then
       allowed = may(command, key)
     else
       allowed = may(command, key, '0', '0')

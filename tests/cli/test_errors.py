@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "queue ls": (),
     "queue show": ("q",),
     "queue create": ("q",),
+    "queue reshard": ("q", "--shards", "4"),
     "queue pause": ("q",),
     "queue precise": ("q", "on"),
     "queue resume": ("q",),
@@ -205,6 +206,7 @@ def test_output_that_the_encoding_cannot_hold_is_escaped(shell: Shell) -> None:
 def test_every_error_class_is_mapped_on_purpose() -> None:
     """A new class of error must be given its code in the table above."""
     known = {"LeaseLost", "NotDurable", "JobNotFound", "QueueExists", "QueueFull", "QueueInUse", "PayloadTooLarge"}
+    known |= {"ReshardUnderWay"}
     known |= {"ScheduleExists", "ScheduleNotFound", "ScheduleChanged"}
     (marker,) = [mark for mark in test_each_error_has_its_exit_code.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     known |= {name for name, _ in marker.args[1]}

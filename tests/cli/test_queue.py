@@ -241,3 +241,40 @@ def test_a_queue_with_jobs_that_are_held_is_not_removed(shell: Shell, hand: Hand
     done = shell("queue", "rm", "q", "--yes")
     held = "1 job of it is held by workers that are gone: start a worker, which takes them back"
     assert (done.code, done.err) == (6, f"zwheel: queue 'q' is not removed: {held}\n")
+
+
+def test_a_queue_is_cut_anew(shell: Shell) -> None:
+    for number in range(9):
+        shell.ok("enqueue", "t", str(number), "--queue", "orders", "--id", f"j{number}", "--in", "1h")
+    done = shell.ok("queue", "reshard", "orders", "--shards", "4")
+    assert done.out.startswith("orders has 4 shards; 9 jobs moved in ")
+    assert shell.ok("queue", "show", "orders", "--json").document["shards"] == 4
+    assert shell.ok("queue", "reshard", "orders", "--shards", "4").out == "orders has 4 shards already\n"
+    told = shell.ok("queue", "reshard", "orders", "--shards", "2", "--json").document
+    assert told == {"queue": "orders", "shards": 2, "changed": True, "moved": 9, "left": 0, "done": True}
+    assert shell.ok("job", "show", "j7", "--json").document["state"] == "scheduled"
+    for wrong in ("0", "-1", "1025"):
+        refused = shell("queue", "reshard", "orders", "--shards", wrong)
+        assert refused.code == 2 and "between 1 and 1,024" in refused.err
+    assert shell("queue", "reshard", "orders").code == 2
+    missing = shell("queue", "reshard", "order", "--shards", "3")
+    assert missing.code == 4 and "orders" in missing.err
+
+
+def test_a_job_that_runs_stays_behind_and_is_named(shell: Shell, hand: Hand) -> None:
+    shell.ok("enqueue", "t", "1", "--queue", "orders", "--id", "a")
+    shell.ok("enqueue", "t", "2", "--queue", "orders", "--id", "b", "--in", "1h")
+    assert hand.claim("orders") == ["a"]
+    done = shell.ok("queue", "reshard", "orders", "--shards", "3", "--no-wait")
+    assert "1 job moved" in done.out
+    assert "1 job in the former shards, 1 running: workers move the rest" in done.err
+    assert (
+        "\nshards         3; jobs of its former 1 shard are on their way\n" in shell.ok("queue", "show", "orders").out
+    )
+    assert shell.ok("queue", "show", "orders", "--json").document["former_shards"] == 1
+    other = shell("queue", "reshard", "orders", "--shards", "5")
+    assert other.code == 6 and "3 shards" in other.err
+    assert "orders" in shell.ok("doctor", "--queue", "orders").out
+    hand.complete("a", "orders")
+    assert shell.ok("queue", "reshard", "orders", "--shards", "3", "--json").document["done"] is True
+    assert "former_shards" not in shell.ok("queue", "show", "orders", "--json").document

@@ -18,7 +18,7 @@ from zwheel.calls.scripts import NAMES
 
 pytestmark = [pytest.mark.anyio, one_kind]
 #: They carry no request id: sent again they do what is left, which is nothing.
-DO_WHAT_IS_LEFT = ("extend", "reap", "purge", "prune", "repair", "advance")
+DO_WHAT_IS_LEFT = ("extend", "reap", "purge", "prune", "repair", "advance", "depart", "arrive", "reshard")
 SIZE = 40
 
 

@@ -12,13 +12,17 @@ from zwheel.calls import (
     Call,
     Ending,
     Lane,
+    Leaving,
     NewJob,
     NewOccurrence,
     Offer,
     advance,
+    arrive,
     cancel,
     claim,
+    close_shard,
     define,
+    depart_day,
     enqueue,
     extend,
     offer,
@@ -32,6 +36,7 @@ from zwheel.calls import (
     step_down,
 )
 from zwheel.job import JobId, QueueName
+from zwheel.keys import ShardKeys
 from zwheel.record import record_tail
 from zwheel.times import DAY_MS
 
@@ -272,6 +277,41 @@ def _define(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     return define(KEYS, "s", stamp=STAMP, after=after, back=list(old.items()), lane=lane, now=now)
 
 
+def _depart(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """A day of a former cut, with an occurrence that stays with its schedule."""
+    _scheduled(shard, size)
+    shard.put(
+        {
+            "jobs": {"s@1": record(fire=NOW + 1)}, f"wheel:{TODAY}": {"s@1": NOW + 1}, "schedules": {"s": schedule()},
+            "meta": {"shards": "8", "schema": "1", "epoch": "5"},
+        }
+    )  # fmt: skip
+    return depart_day(KEYS, TODAY, arrived=None, past=0, limit=size + 1, now=now)
+
+
+FORMER = ShardKeys.of("zw", "q/1of4")
+
+
+def _arrive(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """Every kind of job, with their dedup keys, and a schedule; one id is here already."""
+    shard.put({"meta": {"moving": "4"}, "jobs": {"job-0001": held(TOKEN)}, "processing": {"job-0001": NOW + 5}})
+    parts = [Leaving("n", b"s", str(NOW), schedule().encode(), b"")] if size > 1 else []
+    for number, name in enumerate(names(size)):
+        kind = "sssxd"[number % 5]
+        raw = record(kind, fire=_fire(number), body=b"" if kind == "d" else b"\x01", **fields(number))
+        parts.append(Leaving(kind, name.encode(), str(NOW + number), raw, b""))
+        if number % 3 == 0:
+            until = str(NOW + 5) if number % 2 else ""
+            parts.append(Leaving("k", digest_of(number).encode(), until, name.encode(), b""))
+    return arrive(KEYS, parts, former=4, shard=FORMER, number=NOW_US - 5, now=now)
+
+
+def _reshard(shard: Shard, size: int, lane: Lane, now: str) -> Call:
+    """The batch stays where it is."""
+    _scheduled(shard, size)
+    return close_shard(KEYS, 8, now=now)
+
+
 Prepare = Callable[[Shard, int, Lane, str], Call]
 
 PREPARE: dict[str, Prepare] = {
@@ -290,6 +330,9 @@ PREPARE: dict[str, Prepare] = {
     "repair": _repair,
     "advance": _advance,
     "define": _define,
+    "depart": _depart,
+    "arrive": _arrive,
+    "reshard": _reshard,
 }
 """Put what a transition needs into an empty shard and build its call."""
 

@@ -23,6 +23,7 @@ def ends(shard: Shard) -> set[str]:
     """Let the system go on, days after: reap, claim and complete until nothing is left. The ids that ran."""
     ran: set[str] = set()
     now, request, day = NOW + 5 * DAY_MS, 0, TODAY
+    epoch: bytes | str = ""
     while True:
         now += 10_000
         request += 1
@@ -30,9 +31,13 @@ def ends(shard: Shard) -> set[str]:
         shard.run(reap(KEYS, limit=100, lease_ms=30_000, most_dead=1000, now_ms=now, now=at(now)))
         lane = Lane("system", "claim", str(request))
         met = read_claim(
-            shard.run(claim(KEYS, day=day, worker=WORKER, lease_ms=30_000, limit=50, lane=lane, now=at(now)))
+            shard.run(
+                claim(KEYS, day=day, worker=WORKER, lease_ms=30_000, limit=50, lane=lane, epoch=epoch, now=at(now))
+            )
         )
         day = met.day or day
+        if met.word == "flushed":
+            epoch = shard.client.hget(KEYS.meta, "epoch") or b""
         held = [(raw.decode(), met.jobs[i + 1][21:37]) for i, raw in enumerate(met.jobs) if i % 2 == 0]
         ran |= {job_id for job_id, _ in held}
         if held:

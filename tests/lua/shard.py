@@ -30,7 +30,7 @@ LANE2 = LANE._replace(request="request-2")
 #: Short names of keys -> what they hold: HASH and ZSET a dict, LIST a list, STRING a text. None: no such key.
 Keyspace = dict[str, Any]
 
-_HASHES = {"jobs", "bodies", "dedup", "meta", "workers", "schedules"}
+_HASHES = {"jobs", "bodies", "dedup", "meta", "workers", "schedules", "leaving", "arrived"}
 _REPLAY_S, _CHUNK_S = 300, 3600
 
 
@@ -179,7 +179,7 @@ def _readable(name: str, value: Any) -> Any:
         return value.decode()
     if name == "wake" or name.startswith("call:"):
         return [token.decode() for token in value]
-    if name in ("jobs", "bodies"):
+    if name in ("jobs", "bodies", "leaving"):
         return {job_id.decode(): raw for job_id, raw in value.items()}
     if name in _HASHES:
         return {field.decode(): text.decode() for field, text in value.items()}

@@ -33,9 +33,9 @@ from .shard import (
 )
 
 LEASE = 30_000
-TEXTS = {"schema", "epoch", "keeper", "second", "jump", "server", "paused"}
+TEXTS = {"schema", "epoch", "keeper", "second", "jump", "server", "paused", "precise", "shards", "moving"}
 NONSENSE = ("abc", "nan", "inf", "-inf", "-5", "-0.0", "1e300", "", b"\xff", "9" * 40, "0x10")
-_FIELDS = re.compile(r"redis\.call\('HMGET', meta,([^)]*)\)|redis\.call\('HGET', meta, '(\w+)'\)")
+_FIELDS = re.compile(r"(?:redis\.call\('HMGET', |= read_meta\()meta,([^)]*)\)|redis\.call\('HGET', meta, '(\w+)'\)")
 
 
 def numbers_of(name: str) -> list[str]:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from zwheel.calls import After, Lane, define, read_define
+import pytest
+
+from zwheel.calls import After, Lane, ShardsChanged, define, read_define
 from zwheel.calls.define import Defined, Late
 from zwheel.times import DAY_MS
 
@@ -58,12 +60,48 @@ def test_a_schedule_that_is_not_as_it_was_read_stays_as_it_is(shard: Shard) -> N
     shard.leaves(before | refused("stale"))
 
 
-def test_the_shard_of_a_queue_that_was_made_with_several_takes_no_schedule(shard: Shard) -> None:
+def test_the_shard_of_a_queue_that_has_others_takes_no_new_schedule(shard: Shard) -> None:
     before: Keyspace = {"meta": {"shards": "8"}}
     shard.put(before)
     after = After("a", NOW + 9, TAIL, [job("s@1", NOW + 5)])
-    assert run(shard, after, stamp="").word == "shards"
+    with pytest.raises(ShardsChanged) as met:
+        run(shard, after, stamp="")
+    assert (met.value.count, met.value.former) == (8, None)
     shard.leaves(before | refused("shards", "8"))
+
+
+def test_a_schedule_of_the_former_cut_goes_on_until_it_leaves(shard: Shard) -> None:
+    shard.put({"schedules": {"s": schedule()}, "meta": {**FOUNDED, "shards": "8"}})
+    assert run(shard, After("a", NOW + 9, NEXT, [job("s@1", NOW)])) == Defined("ok", "c")
+    assert shard.keyspace()["schedules"] == {"s": f"1a{TOKEN}{NEXT}"}
+
+
+@pytest.mark.parametrize(("moving", "stamp"), [("4", ""), ("4", "3"), ("!4", ""), ("!4", "4"), ("4", "0000000000004")])
+def test_a_new_cut_takes_new_schedules_from_those_who_looked_in_the_former_one(
+    shard: Shard, moving: str, stamp: str
+) -> None:
+    before: Keyspace = {"meta": {**FOUNDED, "moving": moving}}
+    shard.put(before)
+    after = After("a", NOW + 9, TAIL, [job("s@1", NOW + 5)])
+    with pytest.raises(ShardsChanged) as met:
+        run(shard, after, stamp=stamp)
+    assert (met.value.count, met.value.former, met.value.unopened) == (None, 4, moving[0] == "!")
+    shard.leaves(before | refused("moving", moving))
+    if moving == "4":
+        assert run(shard, after, stamp="4", lane=LANE2) == Defined("ok", "c")
+        assert shard.keyspace()["schedules"] == {"s": f"1a{TOKEN}{TAIL}"}
+        assert run(shard, after, stamp="4", lane=LANE._replace(request="request-3")).word == "stale"
+
+
+def test_a_schedule_that_came_to_a_new_cut_is_written_by_its_stamp(shard: Shard) -> None:
+    shard.put({"schedules": {"s": schedule()}, "meta": {**FOUNDED, "moving": "4"}})
+    assert run(shard, After("p", None, NEXT)) == Defined("ok")
+
+
+@pytest.mark.parametrize("moving", ["", "abc", "-4", "!", "4 8", "\x00", b"\xff"])
+def test_what_no_cut_can_be_moves_nothing(shard: Shard, moving: Any) -> None:
+    shard.put({"meta": {**FOUNDED, "moving": moving}})
+    assert run(shard, After("p", None, NEXT), stamp="") == Defined("ok")
 
 
 def test_an_edit_takes_back_what_waits_and_puts_the_new_there(shard: Shard) -> None:

@@ -310,6 +310,38 @@ def test_the_shard_of_a_queue_that_was_made_with_several_takes_no_job(shard: Sha
     shard.leaves(before | refused("shards", "8"))
 
 
+@pytest.mark.parametrize(("moving", "looked"), [("4", None), ("4", 3), ("!4", None), ("!4", 4)])
+def test_a_new_cut_takes_jobs_from_those_who_looked_in_the_former_one(
+    shard: Shard, moving: str, looked: int | None
+) -> None:
+    """Jobs of that one are on their way: an id, or a dedup key, may be among them."""
+    before: Keyspace = {"meta": {"schema": "1", "epoch": "5", "moving": moving}}
+    shard.put(before)
+    sent = enqueue(KEYS, [new("b")], now_ms=NOW, lane=LANE, now=at(NOW), former=looked)
+    reply = shard.run(sent.call)
+    assert reply == [b"moving", at(NOW).encode(), moving.encode()]
+    with pytest.raises(ShardsChanged) as met:
+        read_enqueue(sent, reply)
+    assert (met.value.count, met.value.former, met.value.unopened) == (None, 4, moving[0] == "!")
+    shard.leaves(before | refused("moving", moving))
+    if moving == "4":
+        for batch in ([new("b")], [new("c"), new("d")]):
+            lane = LANE._replace(request=f"request-{len(batch) + 1}")
+            assert shard.run(enqueue(KEYS, batch, now_ms=NOW, lane=lane, now=at(NOW), former=4).call)[0] == b"ok"
+        assert set(shard.keyspace()["jobs"]) == {"b", "c", "d"}
+
+
+def test_who_looked_in_a_former_cut_may_enqueue_when_all_has_arrived(shard: Shard) -> None:
+    shard.put({"meta": {"schema": "1", "epoch": "5"}})
+    assert shard.run(enqueue(KEYS, [new("b")], now_ms=NOW, lane=LANE, now=at(NOW), former=4).call)[0] == b"ok"
+
+
+@pytest.mark.parametrize("moving", ["", "abc", "-4", "!", "4 8", "\x00", b"\xff"])
+def test_what_no_cut_can_be_moves_nothing(shard: Shard, moving: Any) -> None:
+    shard.put({"meta": {"schema": "1", "epoch": "5", "moving": moving}})
+    assert send(shard, new("b"))[0] == b"ok"
+
+
 @pytest.mark.parametrize(
     ("keeper_at", "keeper_end", "tokens", "after"),
     [

@@ -28,9 +28,9 @@ WITH_LANE = (
     "redrive",
     "define",
 )
-#: They let a job end, or another worker have it, or make room.
+#: They let a job end, or another worker have it, or make room; or what has left another shard arrive.
 WHEN_FULL = (
-    "claim", "step_down", "settle", "offer", "extend", "reap", "purge", "prune", "repair",
+    "claim", "step_down", "settle", "offer", "extend", "reap", "purge", "prune", "repair", "arrive",
 )  # fmt: skip
 
 each = pytest.mark.parametrize("name", NAMES)
@@ -119,7 +119,21 @@ def test_a_full_batch_of_a_thousand_works(shard: Shard, name: str) -> None:
     [
         n
         for n in NAMES
-        if n not in ("extend", "reschedule", "reap", "claim", "step_down", "purge", "prune", "repair", "define")
+        if n
+        not in (
+            "extend",
+            "reschedule",
+            "reap",
+            "claim",
+            "step_down",
+            "purge",
+            "prune",
+            "repair",
+            "define",
+            "depart",
+            "arrive",
+            "reshard",
+        )
     ],
 )
 def test_an_empty_batch_is_refused_by_redis_and_changes_nothing(shard: Shard, name: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from tests.lua.shard import Shard
 from tests.mutants.fault import Fault
@@ -14,6 +15,7 @@ from tests.servers import RedisServer
 from zwheel.calls import Call, Reply
 from zwheel.calls.scripts import NAMES, Script
 
+from .cuts import CutsMachine
 from .schedules import ScheduleMachine
 
 MUTANTS = (
@@ -81,6 +83,18 @@ MUTANTS = (
     Fault("a purged day stays in the index", "purge.lua", "if ARGV[2] ~= '' and", "if false and"),
 )  # fmt: skip
 
+#: Faults of a cut, which the machine of several shards finds.
+OF_CUTS = (
+    Fault("a batch goes before it has arrived", "depart.lua", "and (last == 0 or ARGV[2] ~= digits(last)) then", "and false then"),
+    Fault("a body stays behind", "depart.lua", "put('b' .. large[i], found[i])", "local _ = found"),
+    Fault("what left is still on the wheel", "depart.lua", "redis.call('ZREM', set, unpack(ids))", "local _ = set"),
+    Fault("a day that all left stays in the index", "depart.lua", "redis.call('ZREM', days, string.match(KEYS[b], '%d+$'))", "local _ = days"),
+    Fault("a batch arrives twice", "arrive.lua", "if number(redis.call('HGET', arrived, ARGV[3]), -1) >= tonumber(ARGV[4]) then", "if false then"),
+    Fault("an arrival forgets the index", "arrive.lua", "write(days, ARGV[LAYOUT_AT - 1 + 2 * b], ARGV[LAYOUT_AT - 1 + 2 * b])", "local _ = days"),
+    Fault("a former cut takes jobs", "enqueue.lua", "if stored.shards then", "if false then"),
+    Fault("a shard that is closed stays open", "reshard.lua", "'shards', cut, 'schema'", "'schema'"),
+)  # fmt: skip
+
 
 #: Most are found within 100, and the rarest of these in 150 on the average: the rest is for bad luck.
 EXAMPLES = 2000
@@ -114,12 +128,13 @@ class FaultyShard(Shard):
 
 
 def test_each_fault_replaces_a_text_that_is_there_once() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
-    assert all(mutant.made() for mutant in MUTANTS)
+    all_of_them = (*MUTANTS, *OF_CUTS)
+    assert len({mutant.name for mutant in all_of_them}) == len(all_of_them)
+    assert all(mutant.made() for mutant in all_of_them)
 
 
 def test_every_script_of_a_jobs_life_has_a_mutant() -> None:
-    assert {name for mutant in MUTANTS for name in mutant.made()} == set(NAMES) - {"repair"}
+    assert {name for mutant in (*MUTANTS, *OF_CUTS) for name in mutant.made()} == set(NAMES) - {"repair"}
 
 
 @pytest.mark.timeout(180)
@@ -127,10 +142,22 @@ def test_every_script_of_a_jobs_life_has_a_mutant() -> None:
     "mutant", [m for m in MUTANTS if m.name not in RARE or LOOK_FOR_RARE], ids=lambda mutant: mutant.name
 )
 def test_a_fault_is_found(fresh: RedisServer, mutant: Fault) -> None:
+    find(fresh, mutant, ScheduleMachine)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("mutant", OF_CUTS, ids=lambda mutant: mutant.name)
+def test_a_fault_of_a_cut_is_found(fresh: RedisServer, mutant: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("zwheel.operations.reshard"), "DEPART_LIMIT", 2)
+    find(fresh, mutant, CutsMachine)
+
+
+def find(fresh: RedisServer, mutant: Fault, kind: type[RuleBasedStateMachine]) -> None:
+    """Let a machine look for a fault."""
     with fresh.client() as client:
         shard = FaultyShard(client, fresh.kind)
         shard.faulty = mutant.made()
-        machine = type("Machine", (ScheduleMachine,), {"shard": shard})
+        machine = type("Machine", (kind,), {"shard": shard})
         with pytest.raises(AssertionError):
             run_state_machine_as_test(
                 machine,

@@ -14,20 +14,20 @@ from .tree import ROOT
 
 #: The modules that send plain commands for a role. A module that sends one and stands nowhere here fails the test.
 MODULES: dict[Role, tuple[str, ...]] = {
-    Role.PRODUCER: ("zwheel/operations/shards.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
+    Role.PRODUCER: ("zwheel/operations/former.py", "zwheel/operations/shards.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
     Role.WORKER: (
-        "zwheel/operations/shards.py", "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/aside.py", "workers/renewer.py", "workers/poller.py", "workers/ear.py", "workers/fleet.py", "workers/lookout.py",
-        "workers/peers.py", "workers/newcomer.py",
+        "zwheel/operations/former.py", "zwheel/operations/reshard.py", "zwheel/operations/shards.py", "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/aside.py", "workers/renewer.py", "workers/poller.py", "workers/ear.py", "workers/fleet.py", "workers/lookout.py",
+        "workers/peers.py", "workers/newcomer.py", "workers/cuts.py",
         "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/listing.py", "zwheel/operations/produce.py",
         "zwheel/operations/late.py", "zwheel/operations/declared.py", "workers/occurrences.py",
         "zwheel/operations/learn.py", "zwheel/operations/publish.py", "zwheel/operations/tasks.py",
     ),
     Role.READER: (
-        "zwheel/operations/shards.py", "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
+        "zwheel/operations/former.py", "zwheel/operations/shards.py", "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
         "zwheel/verify/snapshot.py",
     ),
     Role.OPERATOR: (
-        "zwheel/operations/act.py", "zwheel/operations/remove.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/shards.py", "zwheel/operations/schedules.py", "zwheel/operations/past.py", "zwheel/operations/produce.py",
+        "zwheel/operations/former.py", "zwheel/operations/reshard.py", "zwheel/operations/act.py", "zwheel/operations/remove.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/shards.py", "zwheel/operations/schedules.py", "zwheel/operations/past.py", "zwheel/operations/produce.py",
         "zwheel/operations/listing.py",
         "zwheel/operations/read.py", "zwheel/operations/overview.py", "zwheel/operations/learn.py", "zwheel/operations/tasks.py",
     ),

@@ -56,26 +56,27 @@ _READS = frozenset(
 )  # fmt: skip
 
 NEEDS: dict[Role, Needs] = {
-    Role.PRODUCER: Needs(
-        scripts=("enqueue",), plain=frozenset({"get", "hkeys", "hmget", "hsetnx", "set", "wait"}), queues="RW"
-    ),
+    # A producer that meets a new cut of its queue which is not open opens it, by two steps of `reshard`.
+    Role.PRODUCER: Needs(scripts=("enqueue", "reshard"), plain=frozenset({"get", "hexists", "hget", "hkeys", "hmget", "hsetnx", "set", "wait", "zscore"}), queues="RW"),
     Role.WORKER: Needs(
         scripts=(
             "claim", "step_down", "settle", "offer", "extend", "reap", "prune",
-            "advance", "define", "repair",
+            "advance", "define", "repair", "depart", "arrive", "reshard",
         ),
         plain=frozenset(
             {
-                "blpop", "exists", "get", "hdel", "hget", "hgetall", "hkeys", "hmget", "hscan", "hset",
-                "hsetnx", "info", "llen", "rpush", "set", "time", "zadd", "zcard", "zmscore", "zrange", "zrem",
+                "blpop", "del", "exists", "get", "hdel", "hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hscan",
+                "hset", "hsetnx", "info", "llen", "rpush", "set", "time", "zadd", "zcard", "zmscore", "zrange", "zrem", "zscore",
             }
         ),
         queues="RW",
     ),
-    Role.READER: Needs(scripts=(), plain=_READS | {"hstrlen", "llen", "pttl", "scan", "type"}, queues="R"),
+    Role.READER: Needs(scripts=(), plain=_READS | {"hexists", "hstrlen", "llen", "pttl", "scan", "type"}, queues="R"),
     Role.OPERATOR: Needs(
-        scripts=("enqueue", "cancel", "reschedule", "redrive", "purge", "define"),
-        plain=_READS | {"del", "exists", "get", "hdel", "hexists", "hset", "hsetnx", "rpush", "set", "wait"},
+        scripts=(
+            "enqueue", "cancel", "reschedule", "redrive", "purge", "define", "depart", "arrive", "reshard",
+        ),
+        plain=_READS | {"del", "exists", "get", "hdel", "hexists", "hlen", "hset", "hsetnx", "rpush", "set", "wait"},
         queues="RW",
     ),
     Role.DOCTOR: Needs(
@@ -118,7 +119,8 @@ def _keys_of_enqueue(tag: str) -> list[str]:
     section = re.search(r"KEYS (.*?)\nARGV", script("enqueue").header, re.DOTALL)
     assert section is not None
     names = {"replay": "replay:*", "bucket": "wheel:*", "buckets": "wheel:*"}
-    return [f"{tag}:{names.get(found, found)}" for found in _HEADER_KEY.findall(section[1])]
+    # While the queue is cut anew it looks in `leaving` for jobs that are on their way.
+    return [f"{tag}:{names.get(found, found)}" for found in [*_HEADER_KEY.findall(section[1]), "leaving"]]
 
 
 def patterns(role: Role, namespace: str, queues: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ Facts = dict[str, Any]
 BATCH_LIMIT = 1000
 #: Answers after which nothing has changed: the caller builds the call again, or gives up.
 UNCHANGED = frozenset(
-    {"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started", "early", "shards"}
+    {"moved", "doubt", "full", "oversized", "foreign", "flushed", "stale", "started", "early", "shards", "moving"}
 )
 #: An estimate of a fire time that lies this near to midnight, ms, may be of the other day.
 _NEAR_MS = 60_000

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from zwheel.calls.advance import After, Days, due_text, job_facts, schedule_facts
 from zwheel.calls.call import Arg, Call, Facts, Lane, Reply, Trace, foreign_schema, text, word
+from zwheel.calls.enqueue import ShardsChanged
 from zwheel.calls.scripts import script
 from zwheel.calls.traces import traced
 from zwheel.errors import BrokerRefused
-from zwheel.keys import ShardKeys
+from zwheel.keys import MOST_SHARDS, ShardKeys
+from zwheel.outside import whole
 
 
 class Late(NamedTuple):
@@ -46,7 +48,8 @@ def define(
     lane: Lane,
     now: str = "",
 ) -> Call:
-    """Build the call. stamp: '' when there must be no such schedule; back: ids and fire times (ms) to take back.
+    """Build the call. stamp: '' when there must be no such schedule or, of a queue that is cut anew, how many shards it had:
+    the caller has looked for it there; back: ids and fire times (ms) to take back.
 
     late: further ones to take back, which their holder claimed too late.
     """
@@ -80,11 +83,15 @@ def _told(about: tuple[str, str, After, Sequence[tuple[str, int]], Sequence[Late
 
 
 def read_define(call: Call, reply: Reply) -> Defined:
-    """Read the answer. Raises: SchemaMismatch."""
+    """Read the answer. Raises: SchemaMismatch, ShardsChanged."""
     answer = word(reply)
     if answer == "foreign":
         raise foreign_schema(call.keys[0], text(reply[2]))
-    if answer in ("stale", "shards"):
+    if answer == "shards":
+        raise ShardsChanged(count=whole(reply[2], 1, MOST_SHARDS) or 1)
+    if answer == "moving":
+        raise ShardsChanged(moving=text(reply[2]))
+    if answer == "stale":
         return Defined(answer)
     if answer in ("started", "early"):
         return Defined(answer, started=tuple(text(reply[2]).split()))

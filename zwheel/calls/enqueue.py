@@ -12,7 +12,7 @@ from zwheel.calls.scripts import script
 from zwheel.calls.traces import answered, fire_of, in_tail, lettered, when
 from zwheel.errors import BrokerRefused, PayloadTooLarge, QueueFull
 from zwheel.job import Durability, Enqueued, JobId, JobState, QueueName
-from zwheel.keys import ShardKeys
+from zwheel.keys import MOST_SHARDS, ShardKeys
 from zwheel.outside import whole
 from zwheel.payload.codec import MOST
 from zwheel.record import STATES
@@ -83,28 +83,31 @@ class EnqueueCall(NamedTuple):
 
 
 class ShardsChanged(Exception):
-    """The queue has another number of shards than the caller believed: nothing was stored, and the batch is to be cut anew.
+    """The queue has other shards than the caller believed: nothing was stored, and the batch is to be cut anew."""
 
-    count: how many; 0: the queue was removed, or is being removed.
-    """
-
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
+    def __init__(self, *, count: int | None = None, moving: str = "") -> None:
+        """count: how many shards it has; moving: what a shard of a new cut says, to which jobs of the former are on their way."""
+        super().__init__(count, moving)
         self.count = count
+        #: How many shards it had; and whether some of those still take jobs.
+        self.former = whole(moving.lstrip("!"), 1, MOST_SHARDS)
+        self.unopened = moving.startswith("!")
 
 
 def enqueue(
-    keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane, now: str = "", chunk: bool = False
-) -> EnqueueCall:
+    keys: ShardKeys, batch: Sequence[NewJob], *, now_ms: int, lane: Lane, now: str = "", chunk: bool = False,
+    former: int | None = None,
+) -> EnqueueCall:  # fmt: skip
     """Build the call for up to 1000 jobs of one shard. now_ms: the estimate of the server's clock, for the buckets.
 
-    chunk: the last key is to hold the answer for the same batch of another call.
+    chunk: the last key is to hold the answer for the same batch of another call. former: of a queue that is cut anew, how
+    many shards it had: the caller has looked for these jobs there.
     """
     # A set: the jobs of a bulk share few times, as a rule.
     layout = buckets(
         keys, {(now_ms + job.delay_ms, True) if job.at_ms is None else (job.at_ms, False) for job in batch}
     )
-    args: list[Arg] = [now, lane.request, *layout.head]
+    args: list[Arg] = [now, lane.request, "" if former is None else former, *layout.head]
     for job in batch:
         args += (
             job.id,
@@ -114,7 +117,7 @@ def enqueue(
         )
     names = (
         keys.meta, lane.key(keys), keys.jobs, keys.bodies, keys.days, keys.dedup, keys.dedup_expiry, keys.wake, keys.dead, keys.done,
-        *layout.keys, *((_chunk_key(keys, args[2 + len(layout.head) :]),) if chunk else ()),
+        *layout.keys, *((_chunk_key(keys, args[3 + len(layout.head) :]),) if chunk else ()),
     )  # fmt: skip
     return EnqueueCall(Call(script("enqueue"), names, args, _told, batch), batch, QueueName(keys.queue), keys.name)
 
@@ -199,7 +202,9 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     if answer == "foreign":
         raise foreign_schema(sent.call.keys[0], text(reply[2]))
     if answer == "shards":
-        raise ShardsChanged(whole(reply[2]) or 0)
+        raise ShardsChanged(count=whole(reply[2], 0, MOST_SHARDS) or 0)
+    if answer == "moving":
+        raise ShardsChanged(moving=text(reply[2]))
     if answer == "oversized":
         raise PayloadTooLarge(max(len(job.body) for job in sent.batch), MOST)
     if answer != "ok":

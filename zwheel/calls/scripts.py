@@ -13,6 +13,7 @@ _INCLUDE = re.compile(r"^--#include ([a-z]+)\n", re.MULTILINE)
 NAMES = (
     "enqueue", "claim", "step_down", "settle", "offer", "extend", "reap",
     "cancel", "reschedule", "redrive", "purge", "prune", "repair", "advance", "define",
+    "depart", "arrive", "reshard",
 )  # fmt: skip
 """Every transition: each has a file in `lua/` and a module in `zwheel/calls/`."""
 

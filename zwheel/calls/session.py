@@ -26,6 +26,8 @@ class Session:
         self._keys: dict[str, ShardKeys] = {}
         #: How many shards each queue has that this session has learned of.
         self.counts: dict[str, int] = {}
+        #: How many shards a queue had that is being cut anew: jobs of those are on their way.
+        self.former: dict[str, int] = {}
         #: Whether this user was seen to have the right to put a queue on the list of queues.
         self.may_list = False
         #: How long a server may take to confirm how safely it stored something, ms (`calls/waits.py`).
@@ -43,18 +45,29 @@ class Session:
         return keys
 
     def shards(self, queue: str) -> list[str]:
-        """The names of a queue's shards, as far as this session knows."""
-        return shard_names(queue, self.counts.get(queue, 1))
+        """The names of a queue's shards, as far as this session knows: first those of a former cut, while there are any.
+
+        Jobs move from those to the others, so who looks in this order misses none.
+        """
+        former = self.former.get(queue)
+        here = shard_names(queue, self.counts.get(queue, 1))
+        return here if former is None else [*shard_names(queue, former), *here]
+
+    def first_shard(self, queue: str) -> str:
+        """The name of the shard that has the list of a queue's workers."""
+        return shard_names(queue, self.counts.get(queue, 1))[0]
 
     def shard_of(self, queue: str, job_id: str, digest: str = "") -> str:
         """The name of the shard in which a job is, by its id, and by the digest of its dedup key where it has one.
 
         An occurrence is in the shard of its schedule: what comes before the `@` decides.
         """
-        count = self.counts.get(queue, 1)
-        if count == 1:
-            return queue
-        return f"{queue}/{shard_number(digest or job_id.partition('@')[0], count)}of{count}"
+        return placed(queue, self.counts.get(queue, 1), job_id, digest)
+
+    def former_shard_of(self, queue: str, job_id: str, digest: str = "") -> str | None:
+        """The name of the shard in which it was in the former cut; None where there is none."""
+        former = self.former.get(queue)
+        return None if former is None else placed(queue, former, job_id, digest)
 
     def lane(self) -> Loan:
         """Lend a lane for one request and its repeats: `with session.lane() as lane`."""
@@ -67,3 +80,10 @@ class Session:
     def request(self) -> str:
         """Make a request id that this session never used before."""
         return str(next(self._requests))
+
+
+def placed(queue: str, count: int, job_id: str, digest: str = "") -> str:
+    """The name of the shard in which a job is when its queue has so many."""
+    if count == 1:
+        return queue
+    return f"{queue}/{shard_number(digest or job_id.partition('@')[0], count)}of{count}"

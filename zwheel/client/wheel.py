@@ -14,7 +14,7 @@ from zwheel.calls import NewJob
 from zwheel.client.schedules import WheelSchedules
 from zwheel.client.tasks import BaseTask, fire_time
 from zwheel.errors import InvalidInput
-from zwheel.info import DayInfo, QueueInfo, Serving, WorkerInfo
+from zwheel.info import DayInfo, QueueInfo, ReshardProgress, Serving, WorkerInfo
 from zwheel.job import CancelOutcome, Enqueued, Job, JobState, QueueName, RescheduleOutcome
 from zwheel.keys import check_task
 from zwheel.operations.act import Progress
@@ -158,6 +158,17 @@ class Wheel(WheelSchedules):
         The same call again changes nothing. Raises: InvalidInput; QueueExists, when it has another number of shards.
         """
         await self._drive(lambda session: ops.create_queue(session, queue, shards))
+
+    async def reshard_queue(
+        self, queue: str, *, shards: int, wait: bool = True, progress: Callable[[ReshardProgress], None] | None = None
+    ) -> ReshardProgress:
+        """Cut a queue into another number of shards, 1 to 1024, while producers and workers go on.
+
+        Returns when all its jobs have moved; with `wait=False` what runs may be left, and workers move what is left of that.
+        The same call again goes on where one before it stopped; workers do so too. Raises: InvalidInput; ReshardUnderWay,
+        when it is being cut into another number already.
+        """
+        return await self._drive(lambda session: ops.reshard(session, queue, shards, progress, wait=wait))
 
     async def remove_queue(self, queue: str, *, jobs: bool = False, progress: Progress | None = None) -> int:
         """Remove an empty queue; with `jobs=True` also one with jobs and schedules, which are deleted. Returns how many jobs.

@@ -27,8 +27,8 @@ _NAME = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
 _KEY = re.compile(rf"\{{{_NAME}:{_NAME}:(0|\d+of\d+)\}}:([a-z:]+?)(\d{{8}}|(?<=:)[0-9a-f]{{16}})?\Z")
 _REPLAY = re.compile(rf"\{{{_NAME}:{_NAME}:(?:0|\d+of\d+)\}}:replay:[^:]+:[^:]+\Z")
 #: Keys whose queue is known by them, and those that say nothing about it.
-_TELLING = frozenset({"jobs", "meta", "days", "processing", "dead", "done"})
-_OTHERS = frozenset({"bodies", "dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due"})
+_TELLING = frozenset({"jobs", "meta", "days", "processing", "dead", "done", "leaving"})
+_OTHERS = frozenset({"bodies", "dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due", "arrived"})
 
 
 @dataclass(slots=True)
@@ -64,8 +64,9 @@ class Keyspace:
     @property
     def names(self) -> list[str]:
         """Every shard of every queue of this namespace, sorted."""
-        # Of a queue with several shards, what stands under its own name holds no job.
-        cut = {queue for queue, shards in self.shards.items() if len(shards) > 1}
+        # Of a queue with several shards, what stands under its own name holds no job; but while it is cut anew one that
+        # has, or had, one shard.
+        cut = {queue for queue, shards in self.shards.items() if queue not in shards}
         return sorted({*(shard for shards in self.shards.values() for shard in shards), *self.buckets} - cut)
 
     @property

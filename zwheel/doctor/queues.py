@@ -245,7 +245,8 @@ def _check_offers(keys: ShardKeys, health: Health, groups: Iterable[str]) -> Ste
 def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
     """Whether a key is kept by another program under our name: then nothing here can be looked at or mended."""
     wanted = {
-        "hash": (keys.jobs, keys.bodies, keys.dedup, keys.meta, keys.schedules), "list": (keys.wake,),
+        "hash": (keys.jobs, keys.bodies, keys.dedup, keys.meta, keys.schedules, keys.leaving, keys.arrived),
+        "list": (keys.wake,),
         "zset": (keys.days, keys.processing, keys.dead, keys.done, keys.dedup_expiry, keys.schedules_due),
     }  # fmt: skip
     pairs = [(key, kind) for kind, names in wanted.items() for key in names]

@@ -26,6 +26,7 @@ from zwheel.operations.read import (
     queues,
     wait,
 )
+from zwheel.operations.reshard import reshard
 from zwheel.operations.tasks import next_tasks, serving, tasks
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "queues",
     "redrive",
     "reschedule",
+    "reshard",
     "resume",
     "serving",
     "set_cap",

@@ -12,8 +12,8 @@ from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
 from zwheel.keys import MOST_SHARDS, ShardKeys, check_job_id, check_name, queues_key, shard_names
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.read import bucket_days, find, snapshot
-from zwheel.operations.shards import shards_of
-from zwheel.outside import as_text, flat, score_ms, whole
+from zwheel.operations.shards import note_count, read_count, shards_of
+from zwheel.outside import as_text, flat, score_ms
 from zwheel.times import day_of
 
 Progress = Callable[[int], None]
@@ -51,7 +51,7 @@ def cancel(session: Session, job_id: str, queue: str | None) -> Steps[CancelOutc
             raise BrokerRefused(_UNREADABLE.format(job_id))
         if letter == "c":
             session.doubts.over(queue, job_id)
-        if letter in _CANCEL:
+        if letter in _CANCEL and letter != "m":  # What has gone from where it was found may be in another shard by now.
             return _CANCEL[letter]
     raise BrokerRefused(f"job {job_id} moves faster than it can be cancelled")
 
@@ -75,7 +75,7 @@ def reschedule(
         letter = calls.read_reschedule(reply)
         if letter == "u":
             raise BrokerRefused(_UNREADABLE.format(job_id))
-        if letter in _RESCHEDULE:
+        if letter in _RESCHEDULE and letter != "m":  # see `cancel`
             return _RESCHEDULE[letter]
     raise BrokerRefused(f"job {job_id} moves faster than it can be rescheduled")
 
@@ -90,9 +90,9 @@ def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
         raise InvalidInput(f"shards: {count!r} is not a whole number between 1 and {MOST_SHARDS:,}")
     listing = queues_key(session.namespace)
     made, raw = yield (("HSETNX", listing, queue, count), ("HGET", listing, queue))
-    session.counts.pop(queue, None)
-    if not made and (whole(raw, 1, MOST_SHARDS) or 1) != count:
-        raise QueueExists(queue, whole(raw, 1, MOST_SHARDS) or 1)
+    note_count(session, queue, None)
+    if not made and read_count(raw)[0] != count:
+        raise QueueExists(queue, read_count(raw)[0])
     if count > 1:
         # A producer that stores its first job right now may still believe that the queue has one shard. From here on
         # that shard takes no job.

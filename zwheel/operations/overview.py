@@ -15,7 +15,7 @@ from zwheel.info import DayInfo, QueueInfo, WorkerInfo, WorkerState
 from zwheel.job import QueueName, WorkerId
 from zwheel.keys import NAME_LIMIT, ShardKeys, check_name, queue_of
 from zwheel.operations.read import bucket_days, each_alone, is_away, queues, sorted_days, time_ms
-from zwheel.operations.shards import learn_shards, shards_of, workers_key
+from zwheel.operations.shards import refresh_shards, shards_of, workers_key
 from zwheel.outside import Listing, Unreadable, as_text, flat, is_text, score_ms, shown, whole
 from zwheel.times import DAY_MS, MAX_MS, day_of, day_start_ms
 
@@ -110,26 +110,29 @@ def queue_info(session: Session, queue: str) -> Steps[QueueInfo]:
 
 def queue_infos(session: Session, names: Sequence[str]) -> Steps[list[QueueInfo]]:
     """Tell how several queues stand, in two round trips for each hundred of their shards."""
-    yield from learn_shards(session, names)
+    yield from refresh_shards(session, names)
     shards = {name: session.shards(name) for name in names}
     found = yield from _shard_infos(session, [shard for name in names for shard in shards[name]])
     each = iter(found)
-    return [_info_of_all([next(each) for _ in shards[name]]) for name in names]
+    return [_info_of_all([next(each) for _ in shards[name]], session.former.get(name)) for name in names]
 
 
-def _info_of_all(infos: Sequence[QueueInfo]) -> QueueInfo:
-    """How a queue stands, by how each of its shards does. It is paused when one of them is: that shard's jobs wait."""
+def _info_of_all(infos: Sequence[QueueInfo], former: int | None) -> QueueInfo:
+    """How a queue stands, by how each of its shards does. It is paused when one of them is: that shard's jobs wait.
+
+    former: how many of them, the first ones, are of a former cut.
+    """
     first = infos[0]
     if len(infos) == 1:
         return first
     soonest = min(infos, key=lambda info: math.inf if info.next_fire_ms is None else info.next_fire_ms)
-    caps = [info.cap for info in infos if info.cap is not None]
+    caps = [info.cap for info in infos[former or 0 :] if info.cap is not None]
 
     def total(name: str) -> int:
         return sum(getattr(info, name) for info in infos)
 
     return replace(
-        first, name=QueueName(queue_of(first.name)), shards=len(infos), scheduled=total("scheduled"), due=total("due"),
+        first, name=QueueName(queue_of(first.name)), shards=len(infos) - (former or 0), former=former, scheduled=total("scheduled"), due=total("due"),
         processing=total("processing"), dead=total("dead"), done=total("done"), trimmed=total("trimmed"),
         orphans=total("orphans"), paused=any(info.paused for info in infos), cap=sum(caps) if caps else None, precise=any(info.precise for info in infos),
         oldest_due_ms=min((info.oldest_due_ms for info in infos if info.oldest_due_ms is not None), default=None),
@@ -313,7 +316,7 @@ def workers(session: Session, queue: str | None) -> Steps[Listing[WorkerInfo]]:
     result: Listing[WorkerInfo] = Listing()
     for start in range(0, len(names), 1000):
         part = names[start : start + 1000]
-        yield from learn_shards(session, part)
+        yield from refresh_shards(session, part)
         asks: list[tuple[Any, ...]] = [("HGETALL", workers_key(session, name)) for name in part]
         *replies, clock = yield from each_alone([*asks, ("TIME",)], away=True)
         now_ms = yield from time_ms(clock)

@@ -9,7 +9,8 @@ from zwheel.broker.store import Steps
 from zwheel.calls import Session
 from zwheel.errors import UndecodableJob
 from zwheel.job import JobId
-from zwheel.operations.schedules import keys_of, schedule
+from zwheel.operations.former import schedule_keys
+from zwheel.operations.schedules import schedule
 from zwheel.outside import score_ms
 from zwheel.record import STATES, read_fields
 from zwheel.schedules.definition import occurrence_id
@@ -24,7 +25,7 @@ def schedule_history(session: Session, name: str, queue: str | None) -> Steps[li
 
 def history_of(session: Session, info: ScheduleInfo) -> Steps[list[Past]]:
     """Tell of a schedule's newest decided occurrences, newest first."""
-    keys = keys_of(session, info.queue, info.name)
+    keys = yield from schedule_keys(session, info.queue, info.name)
     decided = list(reversed(info.state.recent))
     ids = [
         occurrence_id(info.name, d.at_ms, ":trigger" if d.verdict is Verdict.TRIGGERED else "") for d in decided

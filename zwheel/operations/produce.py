@@ -16,6 +16,7 @@ from zwheel.calls import (
     ShardsChanged,
     enqueue,
     letters_repeated,
+    placed,
     reached,
     read_enqueue,
     waits,
@@ -32,8 +33,9 @@ from zwheel.errors import (
 )
 from zwheel.job import Durability, Enqueued
 from zwheel.operations.durable import confirmed, may_confirm
+from zwheel.operations.former import look_back
 from zwheel.operations.listing import joined, may_join
-from zwheel.operations.shards import learn_shards
+from zwheel.operations.shards import follow, learn_shards
 
 #: How often a call may meet another day than the one it named before something is plainly wrong.
 _MOVES = 20
@@ -150,34 +152,59 @@ def enqueue_batch(
     Raises: QueueFull, PayloadTooLarge.
     """
     # Not a generator itself: one less to pass through for every job.
-    if session.counts.get(batch[0].queue) != 1:
+    if session.former or session.counts.get(batch[0].queue) != 1:
         return _by_shard(session, batch, known, bulk, durable)
-    return (_after_doubts if session.doubts else _store)(session, batch, known, bulk, durable)
+    queue = batch[0].queue
+    return (_after_doubts if session.doubts else _send)(session, batch, queue, None, known, bulk, durable)
 
 
 def _by_shard(
     session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
 ) -> Steps[list[Enqueued]]:
     """The same where the queue has several shards, or the session does not know how many: one call for each shard."""
-    yield from learn_shards(session, [batch[0].queue])
+    queue = batch[0].queue
+    yield from learn_shards(session, [queue])
+    # Others may tell this session of another cut meanwhile. A request goes by one cut from its beginning to its end.
+    count, former = session.counts.get(queue, 1), session.former.get(queue)
     answers: list[Any] = [None] * len(batch)
-    for places in _grouped(batch, lambda job: _shard_of(session, job)):
+    for places in _grouped(batch, lambda job: placed(queue, count, job.id, job.dedup)):
         part = [batch[place] for place in places]
-        stored = yield from (_after_doubts if session.doubts else _store)(session, part, known, bulk, durable)
+        shard = placed(queue, count, part[0].id, part[0].dedup)
+        store = _after_doubts if session.doubts else _store
+        stored = yield from store(session, part, shard, former, known, bulk, durable)
         for place, answer in zip(places, stored, strict=True):
             answers[place] = answer
     return answers
 
 
-def _shard_of(session: Session, job: NewJob) -> str:
-    return session.shard_of(job.queue, job.id, job.dedup)
-
-
 def _store(
-    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
-) -> Steps[list[Enqueued]]:
+    session: Session, batch: Sequence[NewJob], shard: str, former: int | None, known: set[str], bulk: Bulk | None,
+    durable: Durability | None,
+) -> Steps[list[Enqueued]]:  # fmt: skip
+    """Store a batch of one shard. former: how many shards its queue had, while it is being cut anew."""
+    # Not a generator itself: one less to pass through for every job.
+    if former is None:
+        return _send(session, batch, shard, former, known, bulk, durable)
+    return _beside_former(session, batch, shard, former, known, bulk, durable)
+
+
+def _beside_former(
+    session: Session, batch: Sequence[NewJob], shard: str, former: int, known: set[str], bulk: Bulk | None,
+    durable: Durability | None,
+) -> Steps[list[Enqueued]]:  # fmt: skip
+    """The same while the queue is cut anew: what stands in the former cut is found there, and only the others are stored."""
+    found = yield from look_back(session, batch, former)
+    left = [job for place, job in enumerate(batch) if place not in found]
+    made = iter((yield from _send(session, left, shard, former, known, bulk, durable)) if left else [])
+    return [found[place] if place in found else next(made) for place in range(len(batch))]
+
+
+def _send(
+    session: Session, batch: Sequence[NewJob], shard: str, former: int | None, known: set[str], bulk: Bulk | None,
+    durable: Durability | None,
+) -> Steps[list[Enqueued]]:  # fmt: skip
     queue = batch[0].queue
-    keys = session.keys(_shard_of(session, batch[0]))
+    keys = session.keys(shard)
     if queue not in known:
         yield from may_join(session, queue)
     if durable:
@@ -186,8 +213,9 @@ def _store(
     with loan as lane:
         for _ in range(_MOVES):
             sent = enqueue(
-                keys, batch, now_ms=session.clock.now_ms(), lane=lane, now=session.now, chunk=bulk is not None
-            )
+                keys, batch, now_ms=session.clock.now_ms(), lane=lane, now=session.now, chunk=bulk is not None,
+                former=former,
+            )  # fmt: skip
             began = time.monotonic()
             try:
                 commands = (sent.call, *waits(durable, session.confirm_ms)) if durable else (sent.call,)
@@ -198,7 +226,7 @@ def _store(
             try:
                 answers = read_enqueue(sent, replies[0])
             except ShardsChanged as error:
-                yield from _follow(session, batch[0], error.count, known)
+                changed = error
                 break
             if answers is not None:
                 if bulk is not None:
@@ -218,35 +246,37 @@ def _store(
             raise BrokerRefused(
                 f"queue {queue}: the server's clock and this machine's estimate of it do not come together"
             )
+    yield from _follow(session, batch[0], shard, changed, known)
     return (yield from _by_shard(session, batch, known, bulk, durable))
 
 
-def _follow(session: Session, job: NewJob, count: int, known: set[str]) -> Steps[None]:
+def _follow(session: Session, job: NewJob, shard: str, changed: ShardsChanged, known: set[str]) -> Steps[None]:
     """Learn how many shards the queue of a job has by now. Raises: BrokerRefused, while it is being removed."""
-    queue, shard = job.queue, _shard_of(session, job)
-    if count:
-        session.counts[queue] = count
+    queue = job.queue
+    if changed.count != 0:
+        yield from follow(session, queue, changed)
         return
     known.discard(queue)
     session.counts.pop(queue, None)
     yield from learn_shards(session, [queue])
-    if _shard_of(session, job) == shard:
+    if session.shard_of(queue, job.id, job.dedup) == shard:
         raise BrokerRefused(
             f"queue {queue} is being removed, and nothing was stored; if that was cut off: `zwheel queue rm {queue}`"
         )
 
 
 def _after_doubts(
-    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
-) -> Steps[list[Enqueued]]:
+    session: Session, batch: Sequence[NewJob], shard: str, former: int | None, known: set[str], bulk: Bulk | None,
+    durable: Durability | None,
+) -> Steps[list[Enqueued]]:  # fmt: skip
     """Store a batch of which some jobs were asked for before, and their caller was not told what became of them."""
     doubts, queue = session.doubts, batch[0].queue
     own = doubts.take_own(queue, batch)
     if own is not None:
         yield from _find_out(session, own, batch, bulk, durable)
-    elif bulk is not None and (yield from _is_repeat(session, batch)):
+    elif bulk is not None and (yield from _is_repeat(session, batch, shard)):
         # A part of it would not be known as the chunk that it is.
-        return (yield from _store(session, batch, known, bulk, durable))
+        return (yield from _store(session, batch, shard, former, known, bulk, durable))
     found: dict[str, Enqueued] = {}
     for job in batch:
         if job.id in found:
@@ -259,11 +289,11 @@ def _after_doubts(
             found[job.id] = answer
     rest = [job for job in batch if job.id not in found]
     if len(rest) == len(batch):
-        return (yield from _store(session, batch, known, bulk, durable))
+        return (yield from _store(session, batch, shard, former, known, bulk, durable))
     made: list[Enqueued] = []
     if rest:
         # When this raises, the answers that were found stay: the callers of the batch are asked for one by one.
-        made = yield from _store(session, rest, known, None, durable)
+        made = yield from _store(session, rest, shard, former, known, None, durable)
     elif queue not in known and (yield from joined(session, queue)):
         known.add(queue)
     doubts.told(queue, found)
@@ -284,11 +314,11 @@ def _in_order(batch: Sequence[NewJob], found: dict[str, Enqueued], made: Sequenc
             told.add(job.id)
 
 
-def _is_repeat(session: Session, batch: Sequence[NewJob]) -> Steps[bool]:
+def _is_repeat(session: Session, batch: Sequence[NewJob], shard: str) -> Steps[bool]:
     """Whether an earlier call stored this chunk, and Redis has its answer, though jobs of it are in doubt by another request."""
     if not session.doubts.about(batch):
         return False
-    keys = session.keys(_shard_of(session, batch[0]))
+    keys = session.keys(shard)
     with session.lane() as lane:
         sent = enqueue(keys, batch, now_ms=session.clock.now_ms(), lane=lane, chunk=True)
     (answer,) = yield (("GET", sent.call.keys[-1]),)

@@ -20,13 +20,16 @@ from zwheel.errors import (
 )
 from zwheel.job import UNREADABLE, Failure, Job, JobId, JobState, QueueName, Reason
 from zwheel.keys import ShardKeys, check_job_id, check_name, queues_key
-from zwheel.operations.shards import learn_shards, note_count, shards_of
+from zwheel.operations.former import is_leaving
+from zwheel.operations.shards import learn_shards, note_count, refresh_shards, shards_of
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.record import bytes_apart, read_record
 from zwheel.times import is_day
 
 #: How many bytes of bodies that lie apart are read in one round trip, and how often a job that changes is read again.
 _BODY_BYTES, _BODY_TRIES = 2_097_152, 3
+#: How often to look for a job that is on its way to another shard, and how long to wait in between, seconds.
+_MOVES, _ARRIVES_S = 200, 0.01
 
 
 def each_alone(asks: Sequence[tuple[Any, ...]], *, away: bool = False) -> Steps[list[Any]]:
@@ -166,15 +169,45 @@ def find(
     check_job_id(job_id)
     names = [QueueName(queue)] if queue else (yield from queues(session))
     yield from learn_shards(session, names)
-    if not names:
-        return None
-    home = [session.shard_of(name, job_id) for name in names]
-    found = yield from _find_in(session, job_id, home, queue, only)
+    for _ in range(_MOVES):
+        before = [(session.counts.get(name), session.former.get(name)) for name in names]
+        found = yield from _find(session, job_id, names, queue, only)
+        if found is not None:
+            return found
+        # One of the queues may have been cut anew since this session learned of its shards.
+        yield from refresh_shards(session, names)
+        knew = before == [(session.counts.get(name), session.former.get(name)) for name in names]
+        if knew and not any(name in session.former for name in names):
+            return None
+        if not (yield from _on_its_way(session, job_id, names)):
+            # What was in neither cut arrived between the two looks, or is nowhere.
+            return (yield from _find(session, job_id, names, queue, only))
+        yield _ARRIVES_S
+    return None
+
+
+def _find(
+    session: Session, job_id: str, names: Sequence[QueueName], queue: str | None, only: bool
+) -> Steps[tuple[ShardKeys, Job] | None]:
+    """Look once: in each queue where the id says, in the former cut first, then where else it may be."""
+    home = [shard for name in names if (shard := session.former_shard_of(name, job_id)) is not None]
+    found = (yield from _find_in(session, job_id, home, queue, only)) if home else None
+    if found is None and names:
+        now = [session.shard_of(name, job_id) for name in names]
+        found = yield from _find_in(session, job_id, now, queue, only)
+        home += now
     if found is None:
         # A job that was enqueued with a dedup key is where that key belongs.
         others = [shard for name in names for shard in session.shards(name) if shard not in home]
         found = (yield from _find_in(session, job_id, others, queue, only)) if others else None
     return found
+
+
+def _on_its_way(session: Session, job_id: str, names: Sequence[QueueName]) -> Steps[bool]:
+    for name in names:
+        if (yield from is_leaving(session, name, f"j{job_id}")):
+            return True
+    return False
 
 
 def _find_in(

@@ -52,6 +52,8 @@ def remove_queue(session: Session, queue: str, *, jobs: bool, progress: Progress
 
 
 def _check_unused(info: QueueInfo) -> None:
+    if info.former is not None:
+        raise QueueInUse(info.name, f"it is being cut into {counted(info.shards, 'shard')}: wait until that is done")
     workers = info.workers + info.workers_silent
     if workers:
         serve = "serves" if workers == 1 else "serve"
@@ -74,7 +76,7 @@ def _delete(session: Session, queue: str, shards: list[ShardKeys]) -> Steps[None
         asks: list[tuple[str, ...]] = [
             (
                 "DEL", keys.bodies, keys.days, keys.dead, keys.done, keys.dedup, keys.dedup_expiry, keys.wake,
-                keys.schedules_due, *listed,
+                keys.schedules_due, keys.arrived, *listed,
             )
         ]  # fmt: skip
         yield [*asks, ("HDEL", keys.meta, *others)] if others else asks

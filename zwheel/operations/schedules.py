@@ -8,7 +8,7 @@ from typing import Any
 
 from zwheel import calls
 from zwheel.broker.store import Steps
-from zwheel.calls import NewOccurrence, Session
+from zwheel.calls import NewOccurrence, Session, ShardsChanged
 from zwheel.calls.advance import After
 from zwheel.errors import (
     BrokerRefused,
@@ -21,10 +21,11 @@ from zwheel.errors import (
 )
 from zwheel.job import Enqueued, JobId, QueueName
 from zwheel.keys import ShardKeys, check_name
+from zwheel.operations.former import schedule_keys, schedule_place
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.occurrence import after_of, occurrence_job
 from zwheel.operations.read import each_alone, queues
-from zwheel.operations.shards import learn_shards
+from zwheel.operations.shards import follow, refresh_shards
 from zwheel.outside import Listing, Unreadable, as_text, flat, score_ms
 from zwheel.payload.codec import Codec
 from zwheel.schedules.definition import Definition, occurrence_id
@@ -71,7 +72,7 @@ def schedules(session: Session, queue: str | None) -> Steps[Listing[ScheduleInfo
     names = [QueueName(queue)] if queue else (yield from queues(session))
     found: Listing[ScheduleInfo] = Listing()
     counts: list[Any] = []
-    yield from learn_shards(session, names)
+    yield from refresh_shards(session, names)
     shards = [(name, shard) for name in names for shard in session.shards(name)]
     for start in range(0, len(shards), 1000):
         part = shards[start : start + 1000]
@@ -111,8 +112,9 @@ def schedule(session: Session, name: str, queue: str | None) -> Steps[ScheduleIn
     """
     check_name(name, "schedule")
     names = [QueueName(queue)] if queue else (yield from queues(session))
-    yield from learn_shards(session, names)
-    raws = yield from each_alone([("HGET", keys_of(session, n, name).schedules, name) for n in names])
+    yield from refresh_shards(session, names)
+    shards = yield from _shards_of(session, names, name)
+    raws = yield from each_alone([("HGET", keys.schedules, name) for keys in shards])
     found: list[ScheduleInfo] = []
     damaged: ZwheelError | None = None
     for where, raw in zip(names, raws, strict=True):
@@ -130,9 +132,12 @@ def schedule(session: Session, name: str, queue: str | None) -> Steps[ScheduleIn
     return found[0]
 
 
-def keys_of(session: Session, queue: str, name: str) -> ShardKeys:
-    """The keys of the shard in which a schedule of this name is, or would be: its occurrences are there too."""
-    return session.keys(session.shard_of(queue, name))
+def _shards_of(session: Session, queues: Iterable[str], name: str) -> Steps[list[ShardKeys]]:
+    """The keys of the shard of each queue in which a schedule of this name is, or would be."""
+    found: list[ShardKeys] = []
+    for queue in queues:
+        found += [(yield from schedule_keys(session, queue, name))]
+    return found
 
 
 def _now_ms(reply: Any) -> int:
@@ -145,11 +150,11 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
     Old and new never both fire: what has left the wheel counts as decided. What the old one had not decided yet, since
     no worker was there, is left to the new one; a state whose cursor is 0 begins now.
     """
-    yield from learn_shards(session, [queue])
-    keys = keys_of(session, queue, name)
+    yield from refresh_shards(session, [queue])
     started: set[int] = set()
     yield from may_join(session, queue)
     for _ in range(_TRIES):
+        keys, former = yield from schedule_place(session, queue, name)
         raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
         info = None if raw is None else read_schedule(raw, name, queue)
         made = change(info)
@@ -173,16 +178,15 @@ def _write(session: Session, codec: Codec, queue: str, name: str, change: Change
         after = after_of(definition, codec, outcome)
         with session.lane() as lane:
             call = calls.define(
-                keys, name, stamp=info.stamp if info is not None else "", after=after,
+                keys, name, stamp=info.stamp if info is not None else str(former or ""), after=after,
                 back=[(occurrence_id(name, at), fire) for at, fire in back], lane=lane, now=session.now,
             )  # fmt: skip
             (reply,) = yield (call,)
-        met = calls.read_define(call, reply)
-        if met.word == "shards":
-            # The queue was made meanwhile, with several shards.
-            session.counts.pop(queue, None)
-            yield from learn_shards(session, [queue])
-            keys = keys_of(session, queue, name)
+        try:
+            met = calls.read_define(call, reply)
+        except ShardsChanged as changed:
+            yield from follow(session, queue, changed)
+            continue
         if met.word == "ok":
             yield from joined(session, queue)
             return ScheduleInfo(definition=definition, state=outcome.state, stamp=info.stamp if info else "")
@@ -195,9 +199,8 @@ def add_schedule(session: Session, codec: Codec, definition: Definition, replace
     definition.check()
     names = yield from queues(session)
     others = [n for n in names if n != definition.queue]
-    raws = yield from each_alone(
-        [("HEXISTS", keys_of(session, n, definition.name).schedules, definition.name) for n in others]
-    )
+    shards = yield from _shards_of(session, others, definition.name)
+    raws = yield from each_alone([("HEXISTS", keys.schedules, definition.name) for keys in shards])
     for other, exists in zip(others, raws, strict=True):
         if exists == 1:
             raise ScheduleExists(definition.name, other)
@@ -298,8 +301,8 @@ def resume_schedule(
 
 def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[ScheduleInfo]:
     """Make a paused schedule active again with its old cursor, due now: a worker applies its misfire policy."""
-    keys = keys_of(session, found.queue, found.name)
     for _ in range(_TRIES):
+        keys = yield from schedule_keys(session, found.queue, found.name)
         raw, clock = yield (("HGET", keys.schedules, found.name), ("TIME",))
         if raw is None:
             raise ScheduleNotFound(found.name)
@@ -318,7 +321,7 @@ def _catch_up(session: Session, codec: Codec, found: ScheduleInfo) -> Steps[Sche
 
 def awaken(session: Session, queue: str, name: str) -> Steps[None]:
     """Let a schedule go on that was finished by a clock that was ahead: a worker looks at it at once."""
-    keys = keys_of(session, queue, name)
+    keys = yield from schedule_keys(session, queue, name)
     raw, clock = yield (("HGET", keys.schedules, name), ("TIME",))
     if raw is None:
         return
@@ -334,9 +337,9 @@ def awaken(session: Session, queue: str, name: str) -> Steps[None]:
 def remove_schedule(session: Session, name: str, queue: str | None) -> Steps[None]:
     """Delete a schedule and take its scheduled occurrences off the wheel. Raises: ScheduleNotFound."""
     found = yield from schedule(session, name, queue)
-    keys = keys_of(session, found.queue, name)
     started: set[str] = set()
     for _ in range(_TRIES):
+        keys = yield from schedule_keys(session, found.queue, name)
         (raw,) = yield (("HGET", keys.schedules, name),)
         if raw is None:
             return
@@ -357,8 +360,8 @@ def remove_schedule(session: Session, name: str, queue: str | None) -> Steps[Non
 def trigger_schedule(session: Session, codec: Codec, name: str, queue: str | None) -> Steps[Enqueued]:
     """Run a schedule's job now, whatever its status, beside its occurrences. Raises: ScheduleNotFound."""
     found = yield from schedule(session, name, queue)
-    keys = keys_of(session, found.queue, name)
     for _ in range(_TRIES):
+        keys = yield from schedule_keys(session, found.queue, name)
         raw, score, clock = yield (
             ("HGET", keys.schedules, name), ("ZSCORE", keys.schedules_due, name), ("TIME",),
         )  # fmt: skip

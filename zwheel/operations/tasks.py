@@ -13,7 +13,7 @@ from zwheel.job import UNREADABLE
 from zwheel.keys import tasks_key
 from zwheel.operations.overview import read_workers
 from zwheel.operations.read import each_alone, snapshot, time_ms
-from zwheel.operations.shards import learn_shards
+from zwheel.operations.shards import refresh_shards
 from zwheel.outside import Listing, Unreadable, as_text, flat
 from zwheel.published.task import PublishedTask, read_row
 
@@ -51,8 +51,8 @@ def serving(session: Session, pairs: Iterable[tuple[str, str]]) -> Steps[dict[tu
     queues = list(wanted)
     for start in range(0, len(queues), _PAGE):
         part = queues[start : start + _PAGE]
-        yield from learn_shards(session, part)
-        first = [session.keys(session.shards(queue)[0]) for queue in part]
+        yield from refresh_shards(session, part)
+        first = [session.keys(session.first_shard(queue)) for queue in part]
         asks: list[tuple[Any, ...]] = [("HGETALL", keys.workers) for keys in first]
         asks += [("HMGET", keys.meta, "paused") for keys in first]
         *replies, clock = yield from each_alone([*asks, ("TIME",)], away=True)
