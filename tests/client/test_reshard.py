@@ -359,3 +359,16 @@ async def test_a_schedule_moves_with_its_occurrences_and_is_changed_meanwhile(fr
             for name in found:
                 here = [s for s in shard_names("orders", 5) if client.hexists(ShardKeys.of("zw", s).schedules, name)]
                 assert here == [shard_names("orders", 5)[shard_number(name, 5)]]
+
+
+async def test_a_former_shard_whose_server_forgot_that_it_was_closed_is_closed_again(fresh: RedisServer) -> None:
+    async with Wheel(fresh.url, namespace="zw") as wheel:
+        await wheel.create_queue("orders", shards=2)
+        ids = await filled(wheel, 100)
+        code, _ = await python(fresh.url, code=RESHARD, ZWHEEL_FAILPOINTS="depart.before=kill")
+        assert code == -9
+        with fresh.client() as client:
+            for name in shard_names("orders", 2):
+                assert client.hdel(ShardKeys.of("zw", name).meta, "shards") == 1
+        assert (await wheel.reshard_queue("orders", shards=4)).done
+        assert await everything_is_home(fresh, ids, 2, 4)

@@ -267,6 +267,9 @@ class _Mover:
             if departed.batch:
                 yield from self._bring(departed)
             self._arrived = departed.number
+            if departed.word == "whole":
+                # Its server lost that it was closed.
+                yield from open_cut(self._session, self._queue)
             if departed.word != "again":
                 return departed
 
