@@ -92,7 +92,7 @@ def job_bytes(jobs: int, text: int = 100, *, task: str = "noop", days: int = 1) 
 
 def looks_s(workers: int, shards: int) -> float:
     """How often idle workers look at a shard of a queue, a second: all of them at all of its shards."""
-    often = min(workers, 2 + fleet.WATCHERS)
+    often = workers if workers <= fleet.FEW else 2 + fleet.WATCHERS
     return shards * ((workers - often) / _follower_s(workers) + often / looks.BACKSTOP_S)
 
 
@@ -108,7 +108,7 @@ def look_commands_s(workers: int, shards: int) -> float:
     others = workers - keepers
     if not others:
         return keepers / looks.BACKSTOP_S
-    watching = min(others, fleet.WATCHERS)
+    watching = others if workers <= fleet.FEW else fleet.WATCHERS
     seen = shards * (watching + (others - watching) * looks.BACKSTOP_S / _follower_s(workers)) / others
     return (keepers + others * (1 - math.exp(-seen))) / looks.BACKSTOP_S
 

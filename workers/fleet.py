@@ -2,7 +2,7 @@
 
 Each worker reads the list of workers now and then and ranks the living for a shard by a hash of both names. The first two that
 do not keep time look on each beat, so that a shard whose two keepers died is found at once; all others look seldom. Where the
-lists differ for a while, three look or one.
+lists differ for a while, three look or one. In a small fleet all look on each beat: who watches may have died as well.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .peers import read_peer
 
 #: The list is read again after so long, seconds; of very many so many are asked whether they live, and ranked.
 _COUNT_S, _MOST = 60.0, 200
-#: So many look at a shard beside those that keep time.
-WATCHERS = 2
+#: So many look at a shard beside those that keep time; in a fleet of so few all of them.
+WATCHERS, FEW = 2, 10
 #: So many of a ranking are kept: two may keep time.
 KEPT = WATCHERS + 2
 _MASK, _ODD = (1 << 64) - 1, 0x9E3779B97F4A7C15
@@ -62,7 +62,7 @@ class Fleet:
 
     def watches(self, shard: str, worker: bytes, keepers: Collection[bytes | None]) -> bool:
         """Whether this worker looks at a shard on each beat. keepers: who keeps time for it. While nothing is known, it does."""
-        if not self.size:
+        if self.size <= FEW:
             return True
         first = self._first.get(shard)
         if first is None:

@@ -146,7 +146,7 @@ class ClusterTarget:
         slot = slot_of(part.probe)
         # One that was started before would take up its slots again, and has nothing: it keeps nothing on its disk.
         await asyncio.to_thread(wait_until, lambda: self._cluster.owner(slot), "the replica takes over", _WHOLE_S)
-        self._note("redis_down", killed, now_us())
+        self._note("redis_down", killed, now_us(), queues=queues)
         told = await self._failed_over(part, queues, (0, killed))
         await asyncio.sleep(rng.uniform(0.0, 2.0))
         await asyncio.to_thread(node.start)
@@ -183,7 +183,7 @@ class ClusterTarget:
                 demoted = demoted or (now_us() if role[0] == b"slave" else 0)
             await asyncio.sleep(0.02)
         await whole
-        self._note("redis_stop", began, now_us())
+        self._note("redis_stop", began, now_us(), queues=queues)
         if not demoted:
             return f"for {seconds:.1f} s"
         return f"for {seconds:.1f} s, {await self._failed_over(part, queues, (0, stopped), (woken, demoted))}"
@@ -194,7 +194,7 @@ class ClusterTarget:
         target = rng.choice([part.owner for part in self._parts if part.owner is not source])
         began = now_us()
         await self._lay(slot, target, pause_s=rng.uniform(0.0, 0.05))
-        self._note("slot_move", began, now_us())
+        self._note("slot_move", began, now_us(), queues=[name])
         return f"{name} in {(now_us() - began) / 1000:.0f} ms"
 
     async def _lay(self, slot: int, target: RedisServer, pause_s: float = 0.0) -> None:

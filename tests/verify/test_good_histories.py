@@ -446,3 +446,20 @@ def test_without_a_snapshot_what_needs_one_is_not_decidable(book: Book) -> None:
     assert set(undecided) == {"I1", "I9", "I10", "I11", "I20", "I24"}
     assert all("snapshot" in why for number, why in undecided.items() if number != "I24")
     assert report.broken == []
+
+
+@pytest.mark.parametrize(
+    ("queues", "broken"), [(["q"], []), (["other"], ["I25"]), (None, ["I25"])], ids=["of it", "of others", "of nobody"]
+)
+def test_a_worker_may_sleep_while_nothing_can_be_claimed_of_its_queue(
+    book: Book, queues: list[str] | None, broken: list[str]
+) -> None:
+    """The slot of a queue is on its way to another node of a cluster, while a worker waits there."""
+    book.enqueue("a", fire=100)
+    book.claims(50, [], role="follower")
+    named = {} if queues is None else {"queues": queues}
+    book.fault("slot_move", 60, 8_000, **named)
+    book.claim("a", 8_010, fire=100, by="w2")
+    book.settle("complete", "a", 8_020, of=8_010, by="w2")
+    book.claims(8_030, [], role="follower")
+    assert [verdict.number for verdict in book.judge().broken] == broken

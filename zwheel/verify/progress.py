@@ -47,7 +47,7 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
             continue
         ends = [rest.span[1] for rest in rests]
         struck = _two_struck(runs, queue, bounds)
-        final = runs.final(name)
+        final, closed = runs.final(name), runs.closed(name)
         for job in runs.jobs.values():
             if job.queue != name or job.shaky or job.moved:
                 continue
@@ -64,7 +64,7 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
                         # The job was offered to workers that know its task: the others may sleep.
                         continue
                     low, high = max(rest.span[0], since), min(rest.span[1], until)
-                    slept = high - low - overlap(rest.away + queue.pauses, low, high)
+                    slept = high - low - overlap(rest.away + queue.pauses + closed, low, high)
                     alone = slept - overlap(struck, low, high) if rest.follows else slept
                     if alone > one_us or slept > both_us:
                         found.add(
