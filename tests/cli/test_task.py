@@ -274,7 +274,7 @@ def test_jobs_that_were_made_before_their_queue_was_known_are_told_apart(shell: 
 
 @pytest.mark.usefixtures("published")
 def test_a_paused_or_full_queue_is_said_where_one_looks(shell: Shell, live: Live) -> None:
-    assert shell.ok("queue", "cap", "mail", "2").out == "mail takes 2 living jobs at the most\n"
+    assert shell.ok("queue", "cap", "mail", "2", "--create").out == "mail takes 2 living jobs at the most\n"
     shell.ok("queue", "pause", "mail")
     said = shell.ok("enqueue", "shop.remind", "order=1", "--id", "a", "--strict")
     assert said.err == "note: queue mail is paused: nothing of it starts until `zwheel queue resume mail`\n"
