@@ -119,7 +119,7 @@ async def _look(ctx: Context, store: Store, names: list[str], keyspace: Keyspace
 
 def _is_listed(name: str, keyspace: Keyspace) -> bool:
     """Whether the list of queues names it; one without any key need not be there."""
-    return queue_of(name) in keyspace.listed or name not in keyspace.buckets
+    return queue_of(name) in keyspace.listed or not (name in keyspace.buckets or name in keyspace.metas)
 
 
 async def _repair(ctx: Context, store: Store, healths: list[Health]) -> bool:

@@ -13,7 +13,8 @@
 --      clear: an empty shard of the former cut: what is left of its settings, and of lists of what it had, goes
 --      list: 3 the queue  4 what the list says of it  5 what it is to say: a caller that was frozen, while others ended
 --      this cut and began another, changes nothing
--- Returns ok | other, clock in µs; other: the shard is at another step, nothing was changed
+-- Returns ok | other | whole, clock in µs; other: the shard is at another step, nothing was changed; whole: with close,
+--      nobody marked it (`reshard`) to be cut into so many: the caller believes in a cut that is over
 -- Cost O(1).
 -- Keeps I1 I11
 --#include clock
@@ -24,7 +25,7 @@
 --#include wake
 --#include count
 local meta, step, cut = KEYS[1], ARGV[2], ARGV[3]
-local stored = read_meta(meta, 'clock', 'moving', 'shards', 'schema', 'epoch')
+local stored = read_meta(meta, 'clock', 'moving', 'shards', 'schema', 'epoch', 'reshard')
 local now, stamp = clock(ARGV[1], stored.clock)
 rights(meta, 'HSET', 'HDEL', 'HINCRBY', 'DEL', 'LLEN', 'RPUSH')
 if step == 'prepare' then
@@ -37,6 +38,8 @@ if step == 'prepare' then
 elseif step == 'close' then
   if stored.shards == cut then
     return { 'other', digits(now) }
+  elseif stored.reshard ~= cut then
+    return { 'whole', digits(now) }
   end
   -- Each worker that claims here learns of it: the epoch is not the one that it serves.
   redis.call('HSET', meta, 'shards', cut, 'schema', '1', 'epoch', digits(stamp), 'clock', digits(stamp))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
 import platform
+import secrets
 import shutil
 import signal
 import socket
@@ -196,11 +198,14 @@ class RedisServer:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that was free a moment ago, and that no outgoing connection takes: it is below those."""
+    for _ in range(1_000):
+        # Not by `random`: plugins seed it alike in every process of a test run.
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no loopback port is free")
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None

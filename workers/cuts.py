@@ -29,7 +29,7 @@ _ASK_S = (45.0, 90.0)
 #: Schedules that moved here are looked at so often, and after the first while so often, seconds.
 _LOOK_S, _LATER_S, _BRISK_S = 0.2, 2.0, 60.0
 #: Some worker moves jobs about so often, seconds; and so many at a time.
-_MOVE_S, _MOST = 2.0, 1_000
+_MOVE_S, _MOST = 1.0, 5_000
 
 
 class Cuts:
@@ -108,6 +108,8 @@ class Cuts:
         if queue in session.former:
             if queue not in self._since:
                 self._since[queue] = time.monotonic()
+                # Whoever cut it moves its jobs, as a rule.
+                self._move_at = time.monotonic() + 2 * _MOVE_S
                 log.info("queue %s: it is being cut into %s", queue, counted(session.counts[queue], "shard"))
         elif self._since.pop(queue, None) is not None:
             log.info("queue %s: all its jobs are in its new shards", queue)

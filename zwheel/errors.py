@@ -167,7 +167,10 @@ class ReshardUnderWay(ZwheelError):
     """The queue is being cut anew already, into another number of shards; nothing was changed."""
 
     def __init__(self, queue: str, shards: int) -> None:
-        super().__init__(f"queue {queue!r} is being cut into {counted(shards, 'shard')}: wait until that is done")
+        super().__init__(
+            f"queue {queue!r} is being cut into {counted(shards, 'shard')}: wait until that is done, or bring it to its end with "
+            f"`zwheel queue reshard {queue} --shards {shards}`"
+        )
         self.queue = queue
         self.shards = shards
 

@@ -372,3 +372,30 @@ async def test_a_former_shard_whose_server_forgot_that_it_was_closed_is_closed_a
                 assert client.hdel(ShardKeys.of("zw", name).meta, "shards") == 1
         assert (await wheel.reshard_queue("orders", shards=4)).done
         assert await everything_is_home(fresh, ids, 2, 4)
+
+
+@pytest.mark.parametrize("path", [(4, 1), (4, 2, 1), (4, 8, 4, 1)])
+async def test_a_producer_that_slept_over_cuts_that_lead_back_harms_nobody(
+    fresh: RedisServer, path: tuple[int, ...]
+) -> None:
+    """What it believes to be a shard of the former cut is one of the present cut again, and stays open."""
+    async with Wheel(fresh.url, namespace="zw") as sleeper, Wheel(fresh.url, namespace="zw") as admin:
+        await sleeper.enqueue("t", queue="orders", delay=FAR)
+        ids = await filled(sleeper, 6_000)
+        seen: list[str] = []
+
+        async def learn() -> None:
+            while (await admin.queue("orders")).former is None:  # noqa: ASYNC110 - it says so within ms
+                await asyncio.sleep(0)
+            seen.append((await sleeper.enqueue("t", queue="orders", id="during", delay=FAR)).job_id)
+
+        learning = asyncio.create_task(learn())
+        for shards in path:
+            assert (await admin.reshard_queue("orders", shards=shards)).done
+            await learning
+        for client in (sleeper, admin):
+            assert not (await client.enqueue("t", queue="orders", delay=FAR)).existed
+        await sleeper.add_schedule(sleeper.new_schedule("s", "@every 1h", "t", queue="orders"))
+        with SyncWheel(fresh.url, namespace="zw") as stranger:
+            assert stranger.enqueue("t", queue="orders", id="during", delay=FAR).existed
+        assert (await admin.queue("orders")).scheduled >= len(ids) + 4

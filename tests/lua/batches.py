@@ -309,6 +309,7 @@ def _arrive(shard: Shard, size: int, lane: Lane, now: str) -> Call:
 def _reshard(shard: Shard, size: int, lane: Lane, now: str) -> Call:
     """The batch stays where it is."""
     _scheduled(shard, size)
+    shard.put({"meta": {"reshard": "8"}})
     return close_shard(KEYS, 8, now=now)
 
 

@@ -126,6 +126,7 @@ def test_a_batch_that_was_held_up_until_the_queue_is_cut_in_the_same_way_once_mo
     shard.run(end_shard(KEYS, 4, trimmed=0, now=at(NOW)))
     shard.client.hdel(KEYS.jobs, "a")
     shard.client.delete(KEYS.wheel(TODAY), KEYS.days)
+    shard.client.hset(KEYS.meta, "reshard", "4")
     for call in (close_shard(KEYS, 4, now=at(NOW)), prepare, open_shard(KEYS, 4, now=at(NOW))):
         assert shard.run(call)[0] == b"ok"
     assert come(shard, job("a")) == ""

@@ -64,9 +64,9 @@ def test_a_shard_that_is_open_is_not_made_anew(shard: Shard) -> None:
 
 def test_a_shard_of_the_former_cut_is_closed_and_calls_a_worker(shard: Shard) -> None:
     jobs: Keyspace = {"jobs": {"a": record(), "b": held(1)}, f"wheel:{TODAY}": {"a": NOW}, "processing": {"b": NOW + 1}}
-    shard.put(jobs | {"meta": {"epoch": "5", "schema": "1"}})
+    shard.put(jobs | {"meta": {"epoch": "5", "schema": "1", "reshard": "8"}})
     assert run(shard, close_shard(KEYS, 8, now=at(NOW))) == "ok"
-    closed = jobs | {"meta": meta(shards=8, schema=1, epoch=NOW_US), "wake": ["1"]}
+    closed = jobs | {"meta": meta(shards=8, reshard=8, schema=1, epoch=NOW_US), "wake": ["1"]}
     shard.leaves(closed)
     assert run(shard, close_shard(KEYS, 8, now=at(NOW))) == "other"
     shard.leaves(closed)
@@ -79,7 +79,7 @@ def test_each_worker_that_claims_in_a_closed_shard_hears_of_it(shard: Shard) -> 
             "jobs": {"a": record()},
             f"wheel:{TODAY}": {"a": NOW},
             "days": {TODAY: int(TODAY)},
-            "meta": {"epoch": "5", "schema": "1"},
+            "meta": {"epoch": "5", "schema": "1", "reshard": "8"},
         }
     )
     run(shard, close_shard(KEYS, 8, now=at(NOW)))
@@ -171,5 +171,15 @@ def test_the_list_of_queues_is_written_where_it_says_what_was_read_there(
 
 
 def test_a_shard_that_was_never_used_is_closed_too(shard: Shard) -> None:
+    shard.put({"meta": {"reshard": "8"}})
     assert run(shard, close_shard(KEYS, 8, now=at(NOW))) == "ok"
-    shard.leaves({"meta": meta(shards=8, schema=1, epoch=NOW_US), "wake": ["1"]})
+    shard.leaves({"meta": meta(shards=8, reshard=8, schema=1, epoch=NOW_US), "wake": ["1"]})
+
+
+@pytest.mark.parametrize("mark", [{}, {"reshard": "4"}])
+def test_a_shard_that_nobody_marked_for_this_cut_stays_open(shard: Shard, mark: dict[str, str]) -> None:
+    """Who asks believes in a cut that is over: by now the shard may be one of the present cut again."""
+    before: Keyspace = {"meta": {"epoch": "5", "schema": "1", **mark}}
+    shard.put(before)
+    assert run(shard, close_shard(KEYS, 8, now=at(NOW))) == "whole"
+    shard.leaves(before)

@@ -220,6 +220,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a former shard that is new again stays closed", "reshard.lua", "redis.call('HDEL', meta, 'shards', 'reshard')", "redis.call('HDEL', meta, 'reshard')", first="tables"),
     _mutant("workers do not hear of a new cut", "reshard.lua", "'shards', cut, 'schema', '1', 'epoch', digits(stamp), ", "'shards', cut, 'schema', '1', ", first="tables"),
     _mutant("a shard is closed again and again", "reshard.lua", "if stored.shards == cut then", "if false then", first="tables"),
+    _mutant("a shard of the present cut is closed", "reshard.lua", "elseif stored.reshard ~= cut then", "elseif false then", first="tables"),
     _mutant("a new cut calls nobody", "reshard.lua", "'clock', digits(stamp))\n  push_token(KEYS[2])", "'clock', digits(stamp))", first="tables"),
     _mutant("a shard that nobody made is opened", "reshard.lua", "if stored.moving ~= '!' .. cut then", "if false then", first="tables"),
     _mutant("the list of queues is written over what others wrote", "reshard.lua", "if redis.call('HGET', meta, cut) ~= ARGV[4] then", "if false then", first="tables"),

@@ -20,7 +20,8 @@ def waits(asked: Durability | None, within_ms: int) -> tuple[tuple[Any, ...], ..
     """What to send behind a call. within_ms: how long the server waits in all."""
     if not asked:
         return ()
-    within_ms //= 1 + (asked.fsynced and asked.replicas > 0)
+    # For WAIT 0 is for ever.
+    within_ms = max(1, within_ms // (1 + (asked.fsynced and asked.replicas > 0)))
     replicas = (("WAIT", asked.replicas, within_ms),) if asked.replicas else ()
     return (*replicas, ("WAITAOF", 1, 0, within_ms)) if asked.fsynced else replicas
 

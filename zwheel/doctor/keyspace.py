@@ -10,7 +10,7 @@ from zwheel.calls import Session
 from zwheel.doctor import probe
 from zwheel.doctor.finding import Finding, doctor_user, ok, problem, unseen, warning
 from zwheel.errors import BrokerError, BrokerRefused
-from zwheel.keys import namespace_keys, shard_named
+from zwheel.keys import namespace_keys, queue_of, shard_named
 from zwheel.operations.read import is_away, queues
 from zwheel.operations.rights import lacks
 from zwheel.outside import Unreadable, shown
@@ -41,6 +41,8 @@ class Keyspace:
     """Each of them -> the names of its shards."""
     buckets: dict[str, set[str]] = field(default_factory=dict)
     """Each shard of this namespace that has keys -> the days that have a bucket."""
+    metas: set[str] = field(default_factory=set)
+    """Each shard that has a `meta`, also where it has nothing else."""
     groups: dict[str, set[str]] = field(default_factory=dict)
     """Each shard of this namespace -> the groups of workers that something is kept for."""
     others: set[str] = field(default_factory=set)
@@ -67,7 +69,10 @@ class Keyspace:
         # Of a queue with several shards, what stands under its own name holds no job; but while it is cut anew one that
         # has, or had, one shard.
         cut = {queue for queue, shards in self.shards.items() if queue not in shards}
-        return sorted({*(shard for shards in self.shards.values() for shard in shards), *self.buckets} - cut)
+        listed = {shard for shards in self.shards.values() for shard in shards}
+        # A shard of an earlier cut keeps its `meta`, which sends whoever still believes in that to the present one.
+        alone = {shard for shard in self.metas if queue_of(shard) not in self.shards}
+        return sorted((listed | alone | {*self.buckets}) - cut)
 
     @property
     def findings(self) -> list[Finding]:
@@ -122,6 +127,8 @@ class Keyspace:
         elif shard and name in ("offered:", "call:") and tail:
             self.groups.setdefault(shard_named(queue, shard), set()).add(tail)
             self.buckets.setdefault(shard_named(queue, shard), set())
+        elif shard and name == "meta" and not tail:
+            self.metas.add(shard_named(queue, shard))
         elif shard and name in _TELLING and not tail:
             self.buckets.setdefault(shard_named(queue, shard), set())
         elif (shard and name in _OTHERS and not tail) or key in namespace_keys(namespace) or _REPLAY.match(key):

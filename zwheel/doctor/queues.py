@@ -183,7 +183,7 @@ def _check_meta(keys: ShardKeys, health: Health) -> Steps[str]:
         return schema
     if meta[3] is not None:
         text = "it is paused: its jobs wait until it is resumed"
-        say(warning("paused", text, f"if the pause is over: `zwheel queue resume {queue}`", queue))
+        say(warning("paused", text, f"if the pause is over: `zwheel queue resume {queue_of(queue)}`", queue))
     if not schema and has_jobs:
         health.vanished = True
         text = (

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from zwheel.broker.store import Steps
-from zwheel.calls import NewJob, Session, placed
+from zwheel.calls import NewJob, Session, ShardsChanged, placed
 from zwheel.errors import BrokerRefused
 from zwheel.job import Enqueued, JobId, JobState, QueueName
 from zwheel.keys import ShardKeys
-from zwheel.operations.shards import former_keys, open_cut
+from zwheel.operations.shards import former_keys, open_cut, refresh_shards
 from zwheel.outside import as_text, score_ms, whole
 from zwheel.record import STATES, read_fields
 from zwheel.times import MAX_MS
@@ -27,7 +27,8 @@ _GIVE_WAY = {False: b"c", True: b"cdx", None: b""}
 def look_back(session: Session, batch: Sequence[NewJob], former: int) -> Steps[dict[int, Enqueued]]:
     """Find the jobs of a batch that stand in the former cut, of so many shards: by their places, what an enqueue answers.
 
-    Waits for what is on its way, and for what is to give way to a new job. Raises: BrokerRefused.
+    Waits for what is on its way, and for what is to give way to a new job. Raises: BrokerRefused; ShardsChanged, when there is
+    no such cut any more.
     """
     found: dict[int, Enqueued] = {}
     queue, pause_s = batch[0].queue, _PAUSE_S
@@ -38,7 +39,7 @@ def look_back(session: Session, batch: Sequence[NewJob], former: int) -> Steps[d
         for shard in dict.fromkeys(shards.values()):
             keys = session.keys(shard)
             places = [place for place in left if shards[place] == shard]
-            met, waits = yield from _look_in(session, keys, batch, places)
+            met, waits = yield from _look_in(session, keys, batch, places, former)
             found.update(met)
             waiting += waits
         if not waiting:
@@ -53,7 +54,7 @@ def look_back(session: Session, batch: Sequence[NewJob], former: int) -> Steps[d
 
 
 def _look_in(
-    session: Session, keys: ShardKeys, batch: Sequence[NewJob], places: Sequence[int]
+    session: Session, keys: ShardKeys, batch: Sequence[NewJob], places: Sequence[int], former: int
 ) -> Steps[tuple[dict[int, Enqueued], list[int]]]:
     """Look for jobs in one former shard. Returns those that are found, and those to look for again."""
     ids = [batch[place].id for place in places]
@@ -67,7 +68,7 @@ def _look_in(
     replies = yield asks
     closed, records, leaving = replies[0], replies[1], replies[-1]
     if closed is None:
-        yield from open_cut(session, batch[0].queue)
+        yield from _close(session, batch[0].queue, former)
         return {}, list(places)
     holders = dict(zip(digests, replies[2], strict=True)) if digests else {}
     gone = dict(zip([*ids, *digests], leaving, strict=True))
@@ -90,6 +91,15 @@ def _look_in(
         elif job.dedup and gone[job.dedup] is not None:
             waits.append(place)
     return found, waits
+
+
+def _close(session: Session, queue: str, former: int) -> Steps[None]:
+    """Close the shards of a former cut. Raises: ShardsChanged, when the queue has no such cut any more."""
+    count = session.counts.get(queue)
+    yield from refresh_shards(session, [queue])
+    if (session.counts.get(queue), session.former.get(queue)) != (count, former):
+        raise ShardsChanged()
+    yield from open_cut(session, queue)
 
 
 def _holder(session: Session, keys: ShardKeys, job: NewJob, holder: bytes) -> Steps[tuple[bool, Enqueued | None]]:

@@ -39,6 +39,8 @@ from zwheel.operations.shards import follow, learn_shards
 
 #: How often a call may meet another day than the one it named before something is plainly wrong.
 _MOVES = 20
+#: How long to wait before a batch is sent to other shards once more, a little longer each time, seconds.
+_TURN_S = 0.01
 _CHUNK_BYTES = 8 * 1024 * 1024
 #: How many keys of a bulk are forgotten in one round trip.
 _FORGET = 500
@@ -193,7 +195,10 @@ def _beside_former(
     durable: Durability | None,
 ) -> Steps[list[Enqueued]]:  # fmt: skip
     """The same while the queue is cut anew: what stands in the former cut is found there, and only the others are stored."""
-    found = yield from look_back(session, batch, former)
+    try:
+        found = yield from look_back(session, batch, former)
+    except ShardsChanged:
+        return (yield from _again(session, batch, known, bulk, durable))
     left = [job for place, job in enumerate(batch) if place not in found]
     made = iter((yield from _send(session, left, shard, former, known, bulk, durable)) if left else [])
     return [found[place] if place in found else next(made) for place in range(len(batch))]
@@ -229,6 +234,8 @@ def _send(
                 changed = error
                 break
             if answers is not None:
+                if session.turns:
+                    session.turns.pop(queue, None)
                 if bulk is not None:
                     bulk.remember(sent.call.keys[-1])
                 if queue not in known and (yield from joined(session, queue)):
@@ -247,6 +254,22 @@ def _send(
                 f"queue {queue}: the server's clock and this machine's estimate of it do not come together"
             )
     yield from _follow(session, batch[0], shard, changed, known)
+    return (yield from _again(session, batch, known, bulk, durable))
+
+
+def _again(
+    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
+) -> Steps[list[Enqueued]]:
+    """Store a batch whose queue has other shards by now. Raises: BrokerRefused, when that goes round and round."""
+    queue = batch[0].queue
+    turns = session.turns[queue] = session.turns.get(queue, 0) + 1
+    if turns > _MOVES:
+        session.turns.pop(queue, None)
+        raise BrokerRefused(
+            f"queue {queue}: its shards and the list of queues say different things; nothing was stored, see `zwheel doctor`"
+        )
+    if turns > 2:
+        yield _TURN_S * turns
     return (yield from _by_shard(session, batch, known, bulk, durable))
 
 

@@ -53,7 +53,10 @@ def remove_queue(session: Session, queue: str, *, jobs: bool, progress: Progress
 
 def _check_unused(info: QueueInfo) -> None:
     if info.former is not None:
-        raise QueueInUse(info.name, f"it is being cut into {counted(info.shards, 'shard')}: wait until that is done")
+        raise QueueInUse(
+            info.name,
+            f"it is being cut into {counted(info.shards, 'shard')}: wait until that is done, or bring it to its end with `zwheel queue reshard {info.name} --shards {info.shards}`",
+        )
     workers = info.workers + info.workers_silent
     if workers:
         serve = "serves" if workers == 1 else "serve"

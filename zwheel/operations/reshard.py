@@ -59,6 +59,9 @@ def begin_reshard(session: Session, queue: str, count: int) -> Steps[bool]:
         return False
     if former is None:
         yield from _cut(session, queue, as_text(raw), have, count)
+    else:
+        # A server may have lost the mark, or that the shard was closed.
+        yield [("HSET", keys.meta, "reshard", count) for keys in former_keys(session, queue)]
     yield from open_cut(session, queue)
     yield from _await_workers(session, queue)
     return True
@@ -71,6 +74,9 @@ def _cut(session: Session, queue: str, listed: str, have: int, count: int) -> St
     _, wanted = yield (("HSETNX", old[0].meta, "reshard", count), ("HGET", old[0].meta, "reshard"))
     if (whole(wanted, 1, MOST_SHARDS) or count) != count:
         raise ReshardUnderWay(queue, whole(wanted) or 0)
+    if old[1:]:
+        # The mark by which a shard knows that it is to be closed, for this cut and no other.
+        yield [("HSET", keys.meta, "reshard", count) for keys in old[1:]]
     stamp_us, settings = yield from _settings(old, count)
     yield [
         calls.prepare_shard(keys, have, stamp_us=stamp_us, settings=settings, now=session.now) for keys in new

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zwheel.broker.store import Steps
-from zwheel.calls import Session, ShardsChanged, close_shard, open_shard
+from zwheel.calls import Session, ShardsChanged, close_shard, open_shard, word
 from zwheel.errors import BrokerRefused
 from zwheel.keys import MOST_SHARDS, ShardKeys, queues_key, shard_names
 from zwheel.outside import as_text, whole
@@ -108,8 +108,9 @@ def open_cut(session: Session, queue: str) -> Steps[None]:
     if former is None:
         return
     here = present_keys(session, queue)
-    yield [close_shard(keys, len(here), now=session.now) for keys in former_keys(session, queue)]
-    yield [open_shard(keys, former, now=session.now) for keys in here]
+    replies = yield [close_shard(keys, len(here), now=session.now) for keys in former_keys(session, queue)]
+    if all(word(reply) != "whole" for reply in replies):
+        yield [open_shard(keys, former, now=session.now) for keys in here]
 
 
 __all__ = [
