@@ -20,7 +20,7 @@ from .peers import read_peer
 #: The list is read again after so long, seconds; of very many so many are asked whether they live, and ranked.
 _COUNT_S, _MOST = 60.0, 200
 #: So many look at a shard beside those that keep time; in a fleet of so few all of them.
-WATCHERS, FEW = 2, 10
+WATCHERS, FEW = 2, 20
 #: So many of a ranking are kept: two may keep time.
 KEPT = WATCHERS + 2
 _MASK, _ODD = (1 << 64) - 1, 0x9E3779B97F4A7C15

@@ -161,3 +161,15 @@ def test_a_schedule_goes_on_in_its_new_shard(book: Book, anew: bool) -> None:
     on = 0 if anew else 1_000
     book.schedule("advance", 2_900, on=on, cursor=3_000, fires=(3_000,), queue=shard)
     assert ("I14" in judged(book)) is anew
+
+
+def test_an_enqueue_that_was_refused_in_the_former_cut_names_a_holder_of_that(book: Book) -> None:
+    book.enqueue("a", fire=60_000, digest=DIGEST)
+    book.enqueue("b", 50, fire=60_000, digest=DIGEST, letter="k", held="a")
+    cut(book, 100)
+    shard = NEW[shard_number(DIGEST, 2)]
+    book.call("depart", 200, [{"id": "a", "letter": ""}], proc="m")
+    book.call("arrive", 201, [{"id": "a", "letter": "a"}], proc="m", queue=shard)
+    book.snapshot(5_000, {"a": on_wheel(60_000, digest=DIGEST)}, queue=shard, dedup=[[DIGEST, "a", None]])
+    book.snapshot(5_000, {}, queue=NEW[1 - NEW.index(shard)])
+    assert judged(book) == []

@@ -54,7 +54,7 @@ def test_the_shards_are_spread_over_the_workers() -> None:
 
 
 def test_when_a_worker_goes_only_its_shards_get_another() -> None:
-    names = named(20)
+    names = named(2 * FEW)
     before, after = knowing(names), knowing(names[1:])
     for shard in SHARDS:
         old = {name for name in names if before.watches(shard, name, ())}
@@ -88,7 +88,7 @@ class Listed:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("listed", "alive"), [(60, 20), (1_000, 500)])
+@pytest.mark.parametrize(("listed", "alive"), [(100, 40), (1_000, 500)])
 async def test_the_dead_that_are_still_listed_neither_count_nor_watch(listed: int, alive: int) -> None:
     names = named(listed)
     living = names[1 :: listed // alive][:alive]

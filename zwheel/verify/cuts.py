@@ -29,7 +29,8 @@ def join_cuts(runs: Runs) -> None:
 
 def _placed_by(job_id: str, lines: Sequence[JobLine]) -> str:
     """What decides in which shard a job is: its dedup digest, else its id up to an `@`."""
-    made = [event for line in lines for event in (*line.moves, *line.maybe) if event.op == "enqueue"]
+    asked = [event for line in lines for event in (*line.moves, *line.maybe, *line.refused)]
+    made = [event for event in asked if event.op == "enqueue"]
     digest = max(made, key=lambda event: event.us).digest if made else ""
     return digest or job_id.partition("@")[0]
 
