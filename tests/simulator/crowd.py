@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.workers import looks
-from zwheel.workers.fleet import KEPT, WATCHERS
+from zwheel.workers.fleet import FEW, KEPT, WATCHERS
 from zwheel.workers.lookout import BEAT_S as LOOK_BEAT_S
 from zwheel.workers.settings import WorkerSettings
 
@@ -128,7 +128,8 @@ class Crowd:
             for worker in shard.waiting[:2]:
                 self._at(self.rng.uniform(0, 0.5), self._claiming(worker, shard))
             self._followers_look(shard)
-            shard.first = self.rng.sample(shard.waiting, min(KEPT, len(shard.waiting)))
+            few = len(shard.waiting) <= FEW
+            shard.first = list(shard.waiting) if few else self.rng.sample(shard.waiting, KEPT)
             for worker in shard.first:
                 self._watch(worker, shard)
         self._at(0.5, self._produce)
@@ -224,7 +225,8 @@ class Crowd:
 
     def _watchers(self, shard: Shard) -> list[int]:
         """Who looks on each beat beside those that keep time. The dead stay among them until the list is read again."""
-        return [worker for worker in shard.first if worker not in (shard.keeper, shard.second)][:WATCHERS]
+        others = [worker for worker in shard.first if worker not in (shard.keeper, shard.second)]
+        return others if len(shard.waiting) <= FEW else others[:WATCHERS]
 
     def _watch(self, worker: int, shard: Shard) -> None:
         """One of the first of a shard looks on each beat while it is a watcher."""
