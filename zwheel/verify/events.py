@@ -26,7 +26,7 @@ LONG_TRIP_US = 100_000
 SETTLES = frozenset({"settle", "complete", "retry", "release", "offer", "bury"})
 #: Faults that may undo acknowledged writes: the changes in their windows may be gone.
 LOSSES = frozenset({"aof_cut", "flush", "failover", "no_persistence", "eviction", "loss"})
-#: Faults in whose windows nothing can be claimed of the queues that they name.
+#: Faults in whose windows nothing can be claimed of the queues that they name, or of any: the server is away.
 CLOSURES = frozenset({"redis_down", "redis_stop", "slot_move"})
 #: Faults of one process only: all others must go on as if nothing had happened.
 PERSONAL = frozenset({"kill", "stop", "term"})
@@ -387,8 +387,11 @@ class Runs:
         ]  # fmt: skip
 
     def closed(self, queue: str) -> list[Span]:
-        """When nothing could be claimed of a queue, whoever asked: its node was away, or its slot was on its way."""
-        return [f.span for f in self.faults if f.kind in CLOSURES and queue in f.args.get("queues", ())]
+        """When nothing could be claimed of a queue, whoever asked: its server was away, or its slot was on its way."""
+        return [
+            f.span for f in self.faults
+            if f.kind in CLOSURES and queue in f.args.get("queues", () if f.kind == "slot_move" else (queue,))
+        ]  # fmt: skip
 
     def disturbed(self) -> list[Span]:
         """When something was done to the server, the network or the whole run, each after the one before."""
