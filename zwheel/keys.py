@@ -9,7 +9,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from zwheel.errors import InvalidName
+from zwheel.errors import InvalidInput, InvalidName
 
 NAME_LIMIT = 128
 SCHEMA = "1"
@@ -46,6 +46,15 @@ def _check(pattern: re.Pattern[str], name: str, what: str, allowed: str) -> str:
 
 #: The most shards of a queue.
 MOST_SHARDS = 1024
+
+
+def check_count(count: int) -> int:
+    """Return a caller's number of shards, or raise InvalidInput; True is none."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_SHARDS:
+        raise InvalidInput(f"shards: {count!r} is not a whole number between 1 and {MOST_SHARDS:,}")
+    return count
+
+
 _SHARD = re.compile(r"([^/]+)/(0|[1-9][0-9]{0,3})of([1-9][0-9]{0,3})\Z")
 
 

@@ -230,6 +230,22 @@ async def test_a_pause_and_a_cap_stay(fresh: RedisServer) -> None:
         assert (info.paused, info.cap, info.precise, info.scheduled) == (True, 100, True, 20)
 
 
+async def test_a_cap_that_is_set_meanwhile_stays(fresh: RedisServer) -> None:
+    """Each shard of the new cut has its part of it, and those of the former cut take no jobs."""
+    async with Wheel(fresh.url, namespace="zw") as wheel:
+        await wheel.create_queue("orders", shards=3)
+        await filled(wheel, 20)
+        claimed_by_hand(fresh, *shard_names("orders", 3))
+        await wheel.enqueue("t", queue="orders", id="runs")
+        hands = claimed_by_hand(fresh, *shard_names("orders", 3))
+        assert not (await wheel.reshard_queue("orders", shards=5, wait=False)).done
+        await wheel.set_cap("orders", 100)
+        assert (await wheel.queue("orders")).cap == 100
+        hands.end("runs", "d")
+        assert (await wheel.reshard_queue("orders", shards=5)).done
+        assert (await wheel.queue("orders")).cap == 100
+
+
 @pytest.mark.parametrize("place", ["reshard", "depart", "arrive"])
 @pytest.mark.parametrize("side", ["before", "after"])
 async def test_who_dies_in_the_middle_loses_nothing_and_the_next_one_goes_on(

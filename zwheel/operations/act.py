@@ -9,7 +9,7 @@ from zwheel.broker.store import Steps
 from zwheel.calls import BATCH_LIMIT, Session
 from zwheel.errors import BrokerError, BrokerRefused, InvalidInput, QueueExists
 from zwheel.job import CancelOutcome, Job, JobState, RescheduleOutcome
-from zwheel.keys import MOST_SHARDS, ShardKeys, check_job_id, check_name, queues_key, shard_names
+from zwheel.keys import ShardKeys, check_count, check_job_id, check_name, queues_key, shard_names
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.read import bucket_days, find, snapshot
 from zwheel.operations.shards import note_count, read_count, shards_of
@@ -86,8 +86,7 @@ def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
     Raises: InvalidInput, QueueExists when it exists with another number; nothing was changed.
     """
     check_name(queue)
-    if not _is_whole(count) or not 1 <= count <= MOST_SHARDS:
-        raise InvalidInput(f"shards: {count!r} is not a whole number between 1 and {MOST_SHARDS:,}")
+    check_count(count)
     listing = queues_key(session.namespace)
     made, raw = yield (("HSETNX", listing, queue, count), ("HGET", listing, queue))
     note_count(session, queue, None)
@@ -109,11 +108,6 @@ def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
             yield (("HSET", listing, queue, 1), ("HDEL", keys.meta, "shards"))
             raise QueueExists(queue, 1)
     session.counts[queue] = count
-
-
-def _is_whole(number: object) -> bool:
-    """Whether a caller's number is an int; True is none."""
-    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def pause(session: Session, queue: str) -> Steps[None]:
@@ -139,14 +133,15 @@ def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
 
     Each shard has its part of it, rounded up.
     """
-    if cap is not None and (not _is_whole(cap) or cap < 1):
+    if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
         raise InvalidInput(f"cap: {cap!r} is not a whole number from 1 on, or None")
-    shards = yield from shards_of(session, queue)
+    all_keys = [session.keys(shard) for shard in (yield from shards_of(session, queue))]
     if cap is None:
-        yield [("HDEL", session.keys(shard).meta, "cap") for shard in shards]
+        yield [("HDEL", keys.meta, "cap") for keys in all_keys]
     else:
         yield from may_join(session, queue)
-        yield [("HSET", session.keys(shard).meta, "cap", -(-cap // len(shards))) for shard in shards]
+        # While the queue is cut anew, the shards of each cut share it out among themselves.
+        yield [("HSET", keys.meta, "cap", -(-cap // keys.shards)) for keys in all_keys]
         yield from joined(session, queue)
 
 
