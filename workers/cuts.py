@@ -28,8 +28,8 @@ log = escaped("zwheel.worker")
 _ASK_S = (45.0, 90.0)
 #: Schedules that moved here are looked at so often, and after the first while so often, seconds.
 _LOOK_S, _LATER_S, _BRISK_S = 0.2, 2.0, 60.0
-#: Some worker moves jobs about so often, seconds; and so many at a time.
-_MOVE_S, _MOST = 1.0, 5_000
+#: Some worker moves jobs about so often, seconds.
+_MOVE_S = 1.0
 
 
 class Cuts:
@@ -139,5 +139,5 @@ class Cuts:
 
 def _move_some(store: Store, queue: str) -> Steps[None]:
     if not (yield from how_far(store.session, queue)).done:
-        yield from move(store.session, queue, most=_MOST)
+        yield from move(store.session, queue)
         yield from how_far(store.session, queue)

@@ -294,7 +294,7 @@ async def test_a_number_of_shards_that_cannot_be_is_refused_and_nothing_changes(
 ) -> None:
     async with Wheel(fresh.url, namespace="zw") as wheel:
         await wheel.create_queue("orders", shards=2)
-        with pytest.raises(InvalidInput, match="a queue has between 1 and 1,024"):
+        with pytest.raises(InvalidInput, match="is not a whole number between 1 and 1,024"):
             await wheel.reshard_queue("orders", shards=shards)  # type: ignore[arg-type]
         assert (await wheel.queue("orders")).shards == 2
 
@@ -323,6 +323,20 @@ async def test_it_is_told_how_far_it_is(fresh: RedisServer) -> None:
         assert [one.moved + one.left for one in told] == [12_000] * len(told)
         assert len(told) >= 3
         assert told[-1] == ReshardProgress(12_000, 0, 0, done=True)
+
+
+async def test_dedup_keys_are_not_read_again_for_every_part(fresh: RedisServer) -> None:
+    """They leave with their jobs: only what jobs left behind is looked for, once, at the end."""
+    async with Wheel(fresh.url, namespace="zw") as wheel:
+        await wheel.create_queue("orders", shards=1)
+        jobs = [wheel.new_job("t", queue="orders", dedup=f"k{n}", delay=FAR + n) for n in range(12_000)]
+        await wheel.enqueue_many(jobs)
+        with fresh.client() as client:
+            client.config_resetstat()
+            assert (await wheel.reshard_queue("orders", shards=4)).moved == 12_000
+            looks: dict[str, dict[str, int]] = client.info("commandstats")
+        # In each of three parts once for schedules, and at the end once for dedup keys.
+        assert looks["cmdstat_hscan"]["calls"] <= 6
 
 
 async def test_a_job_in_no_set_stays_until_it_is_repaired_and_the_others_move(fresh: RedisServer) -> None:

@@ -18,7 +18,7 @@ from zwheel.broker.store import Steps
 from zwheel.calls import DEPART_LIMIT, Call, Leaving, Reply, Session, WaitingSchedule
 from zwheel.errors import BrokerRefused, InvalidInput, ReshardUnderWay, UndecodableJob
 from zwheel.info import ReshardProgress
-from zwheel.keys import MOST_SHARDS, ShardKeys, check_name, queues_key, shard_names
+from zwheel.keys import MOST_SHARDS, ShardKeys, check_count, check_name, queues_key, shard_names
 from zwheel.operations.former import digest_of
 from zwheel.operations.read import bucket_days
 from zwheel.operations.shards import former_keys, note_count, open_cut, present_keys, read_count, refresh_shards
@@ -31,7 +31,7 @@ _ADOPT_S, _CALL_S = 3.0, 0.1
 _AGAIN_S = 0.25
 #: So often nothing runs and nothing moves, until what is left is taken for damaged.
 _STILL = 8
-#: After so many jobs it is told how far it is.
+#: About so many jobs move at a time.
 _PART = 5_000
 #: How many schedules, and dedup keys, leave at a time.
 _SCHEDULES, _DEDUP = 100, 500
@@ -45,8 +45,7 @@ def begin_reshard(session: Session, queue: str, count: int) -> Steps[bool]:
     Safe to repeat, also when a call before died in the middle. Raises: InvalidInput, ReshardUnderWay.
     """
     check_name(queue)
-    if type(count) is not int or not 1 <= count <= MOST_SHARDS:
-        raise InvalidInput(f"{count!r} shards: a queue has between 1 and {MOST_SHARDS:,}")
+    check_count(count)
     listing = queues_key(session.namespace)
     (raw,) = yield (("HGET", listing, queue),)
     if raw is None:
@@ -74,9 +73,8 @@ def _cut(session: Session, queue: str, listed: str, have: int, count: int) -> St
     _, wanted = yield (("HSETNX", old[0].meta, "reshard", count), ("HGET", old[0].meta, "reshard"))
     if (whole(wanted, 1, MOST_SHARDS) or count) != count:
         raise ReshardUnderWay(queue, whole(wanted) or 0)
-    if old[1:]:
-        # The mark by which a shard knows that it is to be closed, for this cut and no other.
-        yield [("HSET", keys.meta, "reshard", count) for keys in old[1:]]
+    # The mark by which a shard knows that it is to be closed, for this cut and no other.
+    yield [("HSET", keys.meta, "reshard", count) for keys in old]
     stamp_us, settings = yield from _settings(old, count)
     yield [
         calls.prepare_shard(keys, have, stamp_us=stamp_us, settings=settings, now=session.now) for keys in new
@@ -138,7 +136,7 @@ def reshard(
     while not (moved := (yield from how_far(session, queue))._replace(moved=total)).done and (wait or here):
         if progress is not None:
             progress(moved)
-        here = yield from move(session, queue, most=_PART)
+        here = yield from move(session, queue)
         total += here
         still = 0 if here or moved.running else still + 1
         if still == _STILL:
@@ -172,16 +170,14 @@ def _sizes(keys: ShardKeys) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def move(session: Session, queue: str, *, most: int | None = None) -> Steps[int]:
-    """Move what can leave the former cut of a queue; at most about so many jobs. Returns how many moved."""
+def move(session: Session, queue: str) -> Steps[int]:
+    """Move some of what can leave the former cut of a queue: about 5,000 jobs. Returns how many moved."""
     total = 0
     for keys in former_keys(session, queue):
-        left = None if most is None else most - total
-        if left is not None and left <= 0:
+        if total >= _PART:
             break
-        mover = _Mover(session, queue, keys, left)
-        for step in (mover.schedules, mover.wheel, mover.ended, mover.dedup):
-            yield from step()
+        mover = _Mover(session, queue, keys, _PART - total)
+        yield from mover.move()
         total += mover.moved
     return total
 
@@ -189,7 +185,7 @@ def move(session: Session, queue: str, *, most: int | None = None) -> Steps[int]
 class _Mover:
     """Moves what is in one shard of the former cut, at most about so many jobs."""
 
-    def __init__(self, session: Session, queue: str, keys: ShardKeys, most: int | None) -> None:
+    def __init__(self, session: Session, queue: str, keys: ShardKeys, most: int) -> None:
         self._session = session
         self._queue = queue
         self._keys = keys
@@ -199,30 +195,38 @@ class _Mover:
         #: How many jobs arrived.
         self.moved = 0
 
-    def wheel(self) -> Steps[None]:
+    def move(self) -> Steps[None]:
+        """Move what can leave: first schedules, since their occurrences go with them; last what jobs leave behind."""
+        for step in (self._schedules, self._wheel, self._ended, self._dedup):
+            if self.moved < self._most:
+                yield from step()
+        if self._arrived:
+            # A call that names nothing says that the last batch has arrived.
+            yield from self._batch(partial(calls.depart_dedup, self._keys, []))
+
+    def _wheel(self) -> Steps[None]:
         """Move scheduled jobs, the latest first: what is due soon fires where it is."""
         for day in reversed((yield from bucket_days(self._keys))):
             yield from self._all(partial(calls.depart_day, self._keys, day))
 
-    def ended(self) -> Steps[None]:
+    def _ended(self) -> Steps[None]:
         """Move jobs that are dead, done or cancelled."""
         for which in ("dead", "done"):
             yield from self._all(partial(calls.depart_set, self._keys, which))
 
-    def dedup(self) -> Steps[None]:
+    def _dedup(self) -> Steps[None]:
         """Move dedup keys whose jobs have ended and whose windows have not."""
         cursor: Any = 0
         while True:
             (reply,) = yield (("HSCAN", self._keys.dedup, cursor, "COUNT", _DEDUP),)
             cursor, entries = reply
             digests = [digest for digest, _ in flat(entries)]
-            # The last call names none: it says that all before it have arrived.
-            for part in [*(digests[i : i + _DEDUP] for i in range(0, len(digests), _DEDUP)), []]:
-                yield from self._batch(partial(calls.depart_dedup, self._keys, part))
+            for start in range(0, len(digests), _DEDUP):
+                yield from self._batch(partial(calls.depart_dedup, self._keys, digests[start : start + _DEDUP]))
             if int(cursor) == 0:
                 return
 
-    def schedules(self) -> Steps[None]:
+    def _schedules(self) -> Steps[None]:
         """Move schedules, each with those of its occurrences that wait on the wheel."""
         cursor: Any = 0
         while True:
@@ -259,7 +263,7 @@ class _Mover:
     def _all(self, build: Callable[..., Call]) -> Steps[None]:
         """Move batch after batch of one set, until only those are left that stay, or enough have moved."""
         past = 0
-        while self._most is None or self.moved < self._most:
+        while self.moved < self._most:
             departed = yield from self._batch(partial(build, past=past, limit=DEPART_LIMIT))
             past += departed.stayed
             if not departed.batch and not departed.stayed:
