@@ -10,10 +10,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from zwheel.broker.store import Steps, Store
-from zwheel.errors import BrokerError, ZwheelError
+from zwheel.calls import Session
+from zwheel.errors import BrokerError, BrokerUnavailable, OutcomeUnknown, ZwheelError
 from zwheel.keys import queue_of
 from zwheel.operations.reshard import how_far, move
 from zwheel.operations.shards import refresh_shards
@@ -57,17 +59,25 @@ class Cuts:
         try:
             while True:
                 self._kicked.clear()
-                try:
-                    await self._follow()
-                except BrokerError as error:
-                    log.debug("how many shards the queues have is asked later: %s", error)
-                except ZwheelError as error:
-                    self._sayer.say(logging.WARNING, str(error), "jobs of a former shard are moved later: %s", error)
+                await self._try(self._follow)
                 await self._pause()
         finally:
             for task in self._dropping.values():
                 task.cancel()
             await asyncio.gather(*self._dropping.values(), return_exceptions=True)
+
+    async def _try(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do it; trouble is said, and the worker goes on."""
+        try:
+            await act()
+        except (BrokerUnavailable, OutcomeUnknown) as error:
+            log.debug("shards are looked at later: %s", error)
+        except ZwheelError as error:
+            self._sayer.say(logging.WARNING, str(error), "shards are looked at later: %s", error)
+        except Exception as error:
+            self._sayer.say(
+                logging.ERROR, repr(error)[:200], "looking at shards failed; the worker goes on: %r", error, trace=True
+            )
 
     async def _pause(self) -> None:
         if self._since:
@@ -133,11 +143,11 @@ class Cuts:
         for queue in list(self._since):
             (count,) = await self._store.send([("HLEN", session.keys(session.first_shard(queue)).workers)])
             others = max(others, int(count or 0))
-            await self._store.drive(_move_some(self._store, queue))
+            await self._try(partial(self._store.drive, _move_some(self._store.session, queue)))
         self._move_at = time.monotonic() + _MOVE_S * others * random.uniform(0.5, 1.5)
 
 
-def _move_some(store: Store, queue: str) -> Steps[None]:
-    if not (yield from how_far(store.session, queue)).done:
-        yield from move(store.session, queue)
-        yield from how_far(store.session, queue)
+def _move_some(session: Session, queue: str) -> Steps[None]:
+    if not (yield from how_far(session, queue)).done:
+        yield from move(session, queue)
+        yield from how_far(session, queue)

@@ -184,3 +184,30 @@ async def test_a_queue_that_is_cut_again_and_again_is_served(fresh: RedisServer)
                 lambda: asyncio.sleep(0, {p.queue for p in handle.worker.pollers}), lambda now: now == set(names)
             )
             assert not handle.task.done()
+
+
+async def test_what_cannot_move_is_said_and_the_queues_beside_it_move(
+    fresh: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Something is on its way that no version knows: the worker goes on, and moves the jobs of other queues."""
+    queues = ("damaged", "orders")
+    async with Wheel(fresh.url) as wheel:
+        for queue in queues:
+            await wheel.create_queue(queue, shards=1)
+            await wheel.enqueue("t", queue=queue, delay=3_600)
+            code, _ = await python(
+                fresh.url, "2", code=CUT.replace("orders", queue), ZWHEEL_FAILPOINTS="depart.before=kill@1"
+            )
+            assert code == -9
+        keys = ShardKeys.of("zw", "damaged")
+        with fresh.client() as client:
+            client.hset(keys.leaving, mapping={"#": "5", "zz": "?"})
+            async with running(wheel, queues=queues) as handle:
+                await eventually(lambda: wheel.queue("orders"), lambda info: info.former is None)
+                await eventually(
+                    lambda: asyncio.sleep(0, caplog.text), lambda said: "zz is on its way to another shard" in said
+                )
+                assert (await wheel.queue("damaged")).former == 1
+                client.hdel(keys.leaving, "zz")
+                await eventually(lambda: wheel.queue("damaged"), lambda info: info.former is None)
+                assert not handle.task.done()
