@@ -281,7 +281,7 @@ class Poller:
         if claimed.word in ("ok", "empty"):
             self._laid_down, self._seen_free = (self._role, 0) if self._keeps_a_role() and full else ("", 0)
             if claimed.role != self._role and claimed.role in ("timekeeper", "second") and self._scheduler is not None:
-                self._scheduler.kick()
+                self._scheduler.keep()
             self._role = claimed.role
             self._jumps_counted(claimed.jumps)
         if taken or claimed.day:

@@ -33,8 +33,7 @@ from zwheel.operations.schedules import awaken
 from zwheel.outside import Sayer, as_text, escaped, flat, is_text, score_ms, shown, whole
 from zwheel.payload.codec import Codec
 from zwheel.plain import counted
-from zwheel.schedules.plan import drawn_back, plan
-from zwheel.schedules.promise import is_stale
+from zwheel.schedules.plan import misplanned, plan
 from zwheel.schedules.state import ScheduleInfo, Status, read_schedule
 
 log = escaped("zwheel.scheduler")
@@ -77,6 +76,8 @@ class Scheduler:
         self._first = True
         #: Whether the next schedule was far away at the last look: most workers look at nothing else all day.
         self._far = False
+        #: Whether the shard was left to those that keep time for it at the last look.
+        self._left = False
         self._kicked = asyncio.Event()
         self._ended: set[str] = set()
         #: Schedules that cannot be read or built here: until when they are left to others, loop time, in this order, and when
@@ -104,6 +105,11 @@ class Scheduler:
     def kick(self) -> None:
         """Look now: a schedule may have been written."""
         self._kicked.set()
+
+    def keep(self) -> None:
+        """This worker keeps time for the shard from now on: look now, if it left the shard to others until now."""
+        if self._left:
+            self._kicked.set()
 
     def ended(self, name: str) -> None:
         """The occurrence that others of this schedule wait for has ended: look at the schedule now."""
@@ -194,7 +200,7 @@ class Scheduler:
     async def _look_at(self, name: str, raw: bytes, score: int | None, now_ms: int) -> None:
         try:
             info = read_schedule(raw, name, self._keys.queue)
-            wrong = _wrong(info, score, now_ms)
+            wrong = misplanned(info, score, now_ms)
         except Exception:
             return  # it says so when it is due
         if not wrong:
@@ -289,7 +295,8 @@ class Scheduler:
         return until
 
     def _backstop(self, between: tuple[float, float]) -> float:
-        often = _IDLE_FACTOR * self._keys.shards if self._leaves_it() else _IDLE_FACTOR if self._idle() else 1
+        self._left = self._leaves_it()
+        often = _IDLE_FACTOR * self._keys.shards if self._left else _IDLE_FACTOR if self._idle() else 1
         return random.uniform(*between) * often
 
     def _leaves_it(self) -> bool:
@@ -472,22 +479,6 @@ class Scheduler:
             if made is not None and made.jobs:
                 log.debug("schedule %s: put %s on the wheel", one.name, counted(word.count("c"), "occurrence"))
         return moved
-
-
-def _wrong(info: ScheduleInfo, score: int | None, now_ms: int) -> str:
-    """What is wrong with when a schedule is looked at, in words; '' when nothing is."""
-    state, definition = info.state, info.definition
-    if info.status is Status.PAUSED:
-        return ""
-    if drawn_back(definition, state, now_ms) is not state:
-        return "was planned while the server's clock was ahead: planned anew"
-    if info.status is not Status.ACTIVE or state.next_ms is None or state.buffered_ms is not None:
-        return ""
-    if score is not None and score > state.next_ms:
-        return "was to be looked at later than it is due: looked at now"
-    if is_stale(info.rhythm(), state, max(state.cursor_ms, (definition.start_ms or 0) - 1)):
-        return "has another next time by the zone data or the holidays of this machine: planned anew"
-    return ""
 
 
 def _back_off(failures: int) -> float:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zwheel.schedules import promise
 from zwheel.schedules.definition import MISFIRE_CAP, Definition, Misfire, Overlap, jitter_of
 from zwheel.schedules.occurrences import Occurrence, Rhythm
-from zwheel.schedules.state import RAN, RECENT, Decided, Promise, State, Status, Verdict
+from zwheel.schedules.state import RAN, RECENT, Decided, Promise, ScheduleInfo, State, Status, Verdict
 
 #: Occurrences go on the wheel up to this much before their time, and at least half of it, ms.
 AHEAD_MS = 10_000
@@ -134,6 +134,22 @@ def drawn_back(definition: Definition, state: State, now_ms: int) -> State:
         recent=tuple(d for d in state.recent if d not in coming),
         missed=max(0, state.missed - missed), fired=max(0, state.fired - (0 if missed else max(0, others))),
     )  # fmt: skip
+
+
+def misplanned(info: ScheduleInfo, score: int | None, now_ms: int) -> str:
+    """What is wrong with when a schedule is looked at, in words; '' when nothing is."""
+    state, definition = info.state, info.definition
+    if info.status is Status.PAUSED:
+        return ""
+    if drawn_back(definition, state, now_ms) is not state:
+        return "was planned while the server's clock was ahead: planned anew"
+    if info.status is not Status.ACTIVE or state.next_ms is None or state.buffered_ms is not None:
+        return ""
+    if score is not None and score > state.next_ms:
+        return "was to be looked at later than it is due: looked at now"
+    if promise.is_stale(info.rhythm(), state, max(state.cursor_ms, (definition.start_ms or 0) - 1)):
+        return "has another next time by the zone data or the holidays of this machine: planned anew"
+    return ""
 
 
 class _Left(NamedTuple):
