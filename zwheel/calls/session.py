@@ -46,6 +46,10 @@ class Session:
             keys = self._keys[shard] = ShardKeys.of(self.namespace, shard)
         return keys
 
+    def cut(self, queue: str) -> tuple[int | None, int | None]:
+        """How many shards a queue has, and while it is cut anew how many it had; None: not that this session knows of."""
+        return self.counts.get(queue), self.former.get(queue)
+
     def shards(self, queue: str) -> list[str]:
         """The names of a queue's shards, as far as this session knows: first those of a former cut, while there are any.
 

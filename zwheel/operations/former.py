@@ -35,11 +35,11 @@ def look_back(session: Session, batch: Sequence[NewJob], former: int) -> Steps[d
     left = list(range(len(batch)))
     for _ in range(_TRIES):
         waiting: list[int] = []
-        shards = {place: placed(queue, former, batch[place].id, batch[place].dedup) for place in left}
-        for shard in dict.fromkeys(shards.values()):
-            keys = session.keys(shard)
-            places = [place for place in left if shards[place] == shard]
-            met, waits = yield from _look_in(session, keys, batch, places, former)
+        shards: dict[str, list[int]] = {}
+        for place in left:
+            shards.setdefault(placed(queue, former, batch[place].id, batch[place].dedup), []).append(place)
+        for shard, places in shards.items():
+            met, waits = yield from _look_in(session, session.keys(shard), batch, places, former)
             found.update(met)
             waiting += waits
         if not waiting:
@@ -95,9 +95,9 @@ def _look_in(
 
 def _close(session: Session, queue: str, former: int) -> Steps[None]:
     """Close the shards of a former cut. Raises: ShardsChanged, when the queue has no such cut any more."""
-    count = session.counts.get(queue)
+    count, _ = session.cut(queue)
     yield from refresh_shards(session, [queue])
-    if (session.counts.get(queue), session.former.get(queue)) != (count, former):
+    if session.cut(queue) != (count, former):
         raise ShardsChanged()
     yield from open_cut(session, queue)
 

@@ -170,13 +170,13 @@ def find(
     names = [QueueName(queue)] if queue else (yield from queues(session))
     yield from learn_shards(session, names)
     for _ in range(_MOVES):
-        before = [(session.counts.get(name), session.former.get(name)) for name in names]
+        before = [session.cut(name) for name in names]
         found = yield from _find(session, job_id, names, queue, only)
         if found is not None:
             return found
         # One of the queues may have been cut anew since this session learned of its shards.
         yield from refresh_shards(session, names)
-        knew = before == [(session.counts.get(name), session.former.get(name)) for name in names]
+        knew = before == [session.cut(name) for name in names]
         if knew and not any(name in session.former for name in names):
             return None
         if not (yield from _on_its_way(session, job_id, names)):

@@ -41,9 +41,9 @@ def refresh_shards(session: Session, queues: Iterable[str]) -> Steps[bool]:
                     session.counts.setdefault(queue, 1)
             continue
         for queue, raw in zip(part, counts, strict=True):
-            before = session.counts.get(queue), session.former.get(queue)
+            before = session.cut(queue)
             note_count(session, queue, raw)
-            knew = knew and before == (session.counts.get(queue), session.former.get(queue))
+            knew = knew and before == session.cut(queue)
     return knew
 
 

@@ -20,7 +20,10 @@ def join_cuts(runs: Runs) -> None:
         lines: dict[str, list[JobLine]] = {}
         for name, job_id in [key for key in runs.jobs if queue_of(key[0]) == queue]:
             lines.setdefault(job_id, []).append(runs.jobs[name, job_id])
-        stored = _stored(runs, queue)
+        # In which shard each job is by the last snapshots.
+        stored = {
+            job_id: final.queue for final in runs.finals(queue) for job_id, seen in final.jobs.items() if seen.get("state")
+        }  # fmt: skip
         for job_id, found in lines.items():
             home = stored.get(job_id) or names[shard_number(_placed_by(job_id, found), count)]
             if len(found) > 1 or found[0].queue != home:
@@ -33,15 +36,6 @@ def _placed_by(job_id: str, lines: Sequence[JobLine]) -> str:
     made = [event for event in asked if event.op == "enqueue"]
     digest = max(made, key=lambda event: event.us).digest if made else ""
     return digest or job_id.partition("@")[0]
-
-
-def _stored(runs: Runs, queue: str) -> dict[str, str]:
-    """In which shard each job is by the last snapshots of a queue."""
-    found: dict[str, str] = {}
-    for snapshot in sorted(runs.snapshots, key=lambda snapshot: snapshot.us):
-        if queue_of(snapshot.queue) == queue and snapshot is runs.final(snapshot.queue):
-            found.update({job_id: snapshot.queue for job_id, seen in snapshot.jobs.items() if seen.get("state")})
-    return found
 
 
 def _join(runs: Runs, home: str, lines: Sequence[JobLine]) -> None:

@@ -368,9 +368,10 @@ class Runs:
         return max(found, key=lambda snapshot: snapshot.us) if found else None
 
     def finals(self, queue: str) -> list[Snapshot]:
-        """The last snapshots of all shards of a queue, also of its former cuts."""
+        """The last snapshots of all shards of a queue, also of its former cuts, by their times."""
         known = sorted(self.snapshots, key=lambda snapshot: snapshot.us)
-        return list({s.queue: s for s in known if queue_of(s.queue) == queue_of(queue)}.values())
+        last = {s.queue: s for s in known if queue_of(s.queue) == queue_of(queue)}
+        return sorted(last.values(), key=lambda snapshot: snapshot.us)
 
     def trimmed(self, job: JobLine) -> int:
         """How many dead jobs were deleted, by the last snapshot, where this one was: there were too many."""

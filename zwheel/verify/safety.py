@@ -351,11 +351,17 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
             ended = move if move.terminal else None if move.op in ("enqueue", "redrive") else ended
 
 
+def _before(job: JobLine, made: Event) -> list[Event]:
+    """What happened to a job before an enqueue of it; nothing, where something may have happened beside it."""
+    if job.maybe or any(move is not made and move.us >= made.since and move.since <= made.us for move in job.moves):
+        return []
+    return [move for move in job.moves if move.us < made.since]
+
+
 def _gave_way(runs: Runs, job: JobLine, made: Event, found: Findings) -> None:
     """Judge what an enqueue put a new job in the place of: a cancelled job, or any that ended when it asked for that."""
-    before = [move for move in job.moves if move.us < made.since]
-    beside = any(move is not made and move.us >= made.since and move.since <= made.us for move in job.moves)
-    if not before or beside or job.maybe or runs.queue(job.queue).may_have("reap", before[0].us, made.us):
+    before = _before(job, made)
+    if not before or runs.queue(job.queue).may_have("reap", before[0].us, made.us):
         return
     # What may have been the last word: a repeat says only by when it was.
     begun = max((move.since for move in before if move.op in ("enqueue", "redrive")), default=0)
@@ -370,9 +376,8 @@ def _gave_way(runs: Runs, job: JobLine, made: Event, found: Findings) -> None:
 
 def _made_anew(runs: Runs, job: JobLine, made: Event, found: Findings) -> None:
     """See that no job of this id lived when one was created: it had ended and was not kept, or somebody deleted it."""
-    before = [move for move in job.moves if move is not made and move.us < made.since]
-    beside = any(move is not made and move.us >= made.since and move.since <= made.us for move in job.moves)
-    if not before or beside or job.maybe or before[-1].terminal:
+    before = _before(job, made)
+    if not before or before[-1].terminal:
         return
     queue, last = runs.queue(job.queue), before[-1]
     hidden = any(queue.may_have(op, last.since, made.us) for op in ("purge", "reap", "claim"))
