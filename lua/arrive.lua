@@ -24,6 +24,7 @@
 --#include rights
 --#include record
 --#include buckets
+--#include note
 --#include wake
 local meta, jobs, bodies, days, arrived, wake_list = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[11], KEYS[12]
 local sets = { x = KEYS[5], d = KEYS[6] }
@@ -59,15 +60,6 @@ local records, holders, known = here(jobs, asked.s), here(dedup, asked.k), here(
 
 -- What to write to each key: members of sets, fields of hashes.
 local written = {}
-local function write(key, one, two)
-  local list = written[key]
-  if not list then
-    list = {}
-    written[key] = list
-  end
-  list[#list + 1] = one
-  list[#list + 1] = two
-end
 local letters, earliest, last = {}, nil, stamp
 local function soon(ms)
   if not earliest or ms < earliest then
@@ -88,15 +80,15 @@ for at = first, #ARGV, PART do
   if taken[name] then
     score = nil -- It stays as it is.
   elseif kind == 'k' then
-    write(dedup, name, value)
+    note(written, dedup, name, value)
     if score ~= '' then
-      write(expiry, score, name)
+      note(written, expiry, score, name)
     end
   elseif kind == 'n' then
-    write(schedules, name, value)
+    note(written, schedules, name, value)
     rises(string.sub(value, 3, 18))
     if score ~= '' then
-      write(due, score, name)
+      note(written, due, score, name)
       soon(tonumber(score))
     end
   else
@@ -106,18 +98,18 @@ for at = first, #ARGV, PART do
     if fire and not b then
       return { 'moved', digits(now) }
     elseif b then
-      write(KEYS[BUCKET_AT - 1 + b], fire, name)
-      write(days, ARGV[LAYOUT_AT - 1 + 2 * b], ARGV[LAYOUT_AT - 1 + 2 * b])
+      note(written, KEYS[BUCKET_AT - 1 + b], fire, name)
+      note(written, days, ARGV[LAYOUT_AT - 1 + 2 * b], ARGV[LAYOUT_AT - 1 + 2 * b])
       soon(fire)
     elseif clear and string.find(value, '^.[xdc]') then
-      write(sets[kind] or sets.x, score, name)
+      note(written, sets[kind] or sets.x, score, name)
     else
       -- It is set aside, now: those who can read it look for what came since they looked last.
-      write(sets.x, now_ms, name)
+      note(written, sets.x, now_ms, name)
     end
-    write(jobs, name, value)
+    note(written, jobs, name, value)
     if body ~= '' then
-      write(bodies, name, body)
+      note(written, bodies, name, body)
     end
     rises(clear and string.sub(value, 22, 37))
   end

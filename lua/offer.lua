@@ -23,6 +23,7 @@
 --#include holders
 --#include drop
 --#include leave
+--#include note
 --#include moves
 local meta, replay_key, jobs = KEYS[1], KEYS[2], KEYS[3]
 -- How soon a job that nobody could be told of goes round again, ms.

@@ -37,6 +37,7 @@
 --#include drop
 --#include trim
 --#include leave
+--#include note
 --#include moves
 local meta, jobs, processing = KEYS[1], KEYS[2], KEYS[4]
 local limit, lease, most, history = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])

@@ -63,6 +63,7 @@ local keys = {
 local out = { gone = gone }
 if others or #fielded > 0 then
 --#include record
+--#include note
 --#include moves
   rights(meta, 'ZADD', 'ZMSCORE')
   for _, i in ipairs(fielded) do

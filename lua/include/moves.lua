@@ -1,15 +1,4 @@
--- moves: what becomes of a job that leaves processing, noted in `out` for `leave`. Needs `record`.
--- note: add one or two values to a list of `out`.
-local function note(out, name, first, second)
-  local list = out[name]
-  if not list then
-    list = {}
-    out[name] = list
-  end
-  list[#list + 1] = first
-  list[#list + 1] = second
-end
-
+-- moves: what becomes of a job that leaves processing, noted in `out` for `leave`. Needs `record` and `note`.
 -- free_key: the job ended, and its dedup key with it.
 local function free_key(out, id, digest)
   if digest then

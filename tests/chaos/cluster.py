@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from zwheel.keys import ShardKeys, shard_names
 
 from .app import NAMESPACE, QUEUES, SHARDS
 from .fleet import LEASE_S
-from .server import Note, now_us
+from .server import Note, again, now_us
 
 _PROBE_EVERY_S = 0.03
 #: How long a node may go on after it was told to stop, µs.
@@ -129,7 +128,7 @@ class ClusterTarget:
     async def _failed_over(self, part: _Part, queues: list[str], *windows: tuple[int, int]) -> str:
         """A replica took over: what was written in these windows may be gone, from the last write on that is kept."""
         owner = await self._owner(slot_of(part.probe))
-        kept = int(await self._again(lambda: self._clients[owner].get(part.probe)) or 0)
+        kept = int(await again(lambda: self._clients[owner].get(part.probe)) or 0)
         # From here on the probe writes there.
         part.owner = owner
         lost = [(max(since, kept), until) for since, until in windows if until > kept]
@@ -206,7 +205,7 @@ class ClusterTarget:
 
     async def _each(self, *words: str) -> str:
         for client in self._clients.values():
-            await self._again(lambda client=client: client.execute_command(*words))  # type: ignore[misc]
+            await again(lambda client=client: client.execute_command(*words))  # type: ignore[misc]
         return ""
 
     async def _kill_clients(self, rng: random.Random) -> str:
@@ -214,14 +213,3 @@ class ClusterTarget:
         await self._each("CLIENT", "KILL", "TYPE", "normal")
         self._note("client_kill", began, now_us())
         return ""
-
-    async def _again(self, act: Callable[[], Awaitable[Any]]) -> Any:
-        """Do something until it succeeds, 20 s at the most."""
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                return await act()
-            except (RedisError, OSError):
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.05)

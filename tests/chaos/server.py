@@ -170,7 +170,7 @@ class Target:
         await self.ready()
         if log.read_text(encoding="utf-8", errors="replace").count(_TRUNCATED) == before:
             return
-        await self._again(self._client.bgrewriteaof)
+        await again(self._client.bgrewriteaof)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             info = await self._client.info("persistence")
@@ -206,12 +206,12 @@ class Target:
         """Let it be full for a while: whatever grows is refused."""
         began = now_us()
         # Another fault may hold the server with a script at this moment.
-        used = int((await self._again(lambda: self._client.info("memory")))["used_memory"])
-        await self._again(lambda: self._client.config_set("maxmemory", max(1, int(used * 0.8))))
+        used = int((await again(lambda: self._client.info("memory")))["used_memory"])
+        await again(lambda: self._client.config_set("maxmemory", max(1, int(used * 0.8))))
         try:
             await asyncio.sleep(seconds)
         finally:
-            await self._again(lambda: self._client.config_set("maxmemory", 0))
+            await again(lambda: self._client.config_set("maxmemory", 0))
         self._note("redis_full", began, now_us())
         return f"for {seconds:.1f} s"
 
@@ -233,18 +233,19 @@ class Target:
         if not self._server.running:
             await asyncio.to_thread(self._server.start)
         await self.ready()
-        await self._again(lambda: self._client.config_set("maxmemory", 0))
+        await again(lambda: self._client.config_set("maxmemory", 0))
 
-    async def _again(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Do something until it succeeds, 20 s at the most."""
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                return await act()
-            except (RedisError, OSError):
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.05)
+
+async def again(act: Callable[[], Awaitable[T]]) -> T:
+    """Do something until it succeeds, 20 s at the most."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return await act()
+        except (RedisError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
 
 
 def _cut_tail(directory: Path, count: int) -> int:

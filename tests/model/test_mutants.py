@@ -90,7 +90,7 @@ OF_CUTS = (
     Fault("what left is still on the wheel", "depart.lua", "redis.call('ZREM', set, unpack(ids))", "local _ = set"),
     Fault("a day that all left stays in the index", "depart.lua", "redis.call('ZREM', days, string.match(KEYS[b], '%d+$'))", "local _ = days"),
     Fault("a batch arrives twice", "arrive.lua", "if number(redis.call('HGET', arrived, ARGV[3]), -1) >= tonumber(ARGV[4]) then", "if false then"),
-    Fault("an arrival forgets the index", "arrive.lua", "write(days, ARGV[LAYOUT_AT - 1 + 2 * b], ARGV[LAYOUT_AT - 1 + 2 * b])", "local _ = days"),
+    Fault("an arrival forgets the index", "arrive.lua", "note(written, days, ARGV[LAYOUT_AT - 1 + 2 * b], ARGV[LAYOUT_AT - 1 + 2 * b])", "local _ = days"),
     Fault("a former cut takes jobs", "enqueue.lua", "if stored.shards then", "if false then"),
     Fault("a shard that is closed stays open", "reshard.lua", "'shards', cut, 'schema'", "'schema'"),
 )  # fmt: skip
