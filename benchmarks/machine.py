@@ -269,10 +269,17 @@ def _cpu_s(pid: int) -> float:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that is kept for this process: a socket that is bound to it, without listening, stays open."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _held.append(held)
+    port: int = held.getsockname()[1]
+    return port
+
+
+#: The sockets of `_free_port`. A server may listen at their ports, since both sides allow an address to be used again.
+_held: list[socket.socket] = []
 
 
 def describe(program: Path, placement: Placement) -> dict[str, object]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.util
 import os
 import platform
-import secrets
 import shutil
 import signal
 import socket
@@ -198,15 +196,21 @@ class RedisServer:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago, and that no outgoing connection takes: it is below those."""
-    for _ in range(1_000):
-        # Not by `random`: plugins seed it alike in every process of a test run.
-        port = 10_000 + secrets.randbelow(20_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no loopback port is free")
+    """A loopback port that is kept for this process until it ends: for a server to listen at, also when it comes again.
 
+    A socket of ours is bound to it and does not listen. No other process finds it free, and no outgoing connection takes
+    it; a server may listen there, since both sides allow the address to be used again.
+    """
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _held.append(held)
+    port: int = held.getsockname()[1]
+    return port
+
+
+#: The sockets of `free_port`.
+_held: list[socket.socket] = []
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
