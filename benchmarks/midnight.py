@@ -1,7 +1,7 @@
 """midnight: ten thousand schedules that are all due in the same second; one worker process.
 
-With the policy `allow` occurrences are put on the wheel seconds ahead of their time. With `skip` each is decided at its
-time, since the occurrence before it may still run: that is the harder case.
+Occurrences are put on the wheel seconds ahead of their time. With `skip` that holds where the occurrence before has ended by
+then; no other occurrence is decided at its time, as none of these schedules fired before.
 """
 
 from __future__ import annotations

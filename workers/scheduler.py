@@ -4,8 +4,8 @@ It sleeps until the first schedule must be looked at. The worker that advanced l
 moment, the others a little later, so that one of a hundred workers does the work and its death costs a fraction of a
 second. The script lets each advance through once, whichever worker asks. New schedules are looked for every few
 seconds, by an idle worker less often than by the timekeeper and the second. Occurrences go on the wheel seconds ahead of
-their time and fire with the wheel's own precision; only occurrences that must not overlap with the one before are
-decided at their time.
+their time and fire with the wheel's own precision. An occurrence that must not overlap with the one before is decided at
+its time, when the one before is still active seconds ahead of it.
 
 At the start, when the server's clock was set, and about once a minute by one worker of the shard, all records are looked
 at, for changes that no due time tells.

@@ -64,7 +64,8 @@ async def test_a_schedule_is_written_and_read_back(wheel: Wheel, fresh: RedisSer
     assert found.next_ms == next(found.rhythm().after(found.state.created_ms)).at_ms
     assert [info.name for info in await wheel.schedules()] == ["report"]
     assert await wheel.schedules("other") == []
-    assert due_score(fresh, "report") == found.next_ms
+    assert found.next_ms is not None
+    assert 0 < found.next_ms - (due_score(fresh, "report") or 0) <= AHEAD_MS // 2
 
 
 async def test_what_is_due_soon_is_on_the_wheel_when_add_returns(wheel: Wheel) -> None:

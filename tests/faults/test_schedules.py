@@ -309,6 +309,21 @@ async def test_a_skipped_occurrence_leaves_no_job(wheel: Wheel, log: Log) -> Non
         await log.seen("start", count=2)
 
 
+@pytest.mark.slow
+async def test_an_occurrence_that_must_not_overlap_is_on_the_wheel_ahead_of_its_time_alone(
+    wheel: Wheel, log: Log
+) -> None:
+    await wheel.pause("default")  # so that it stays there
+    await wheel.add_schedule(wheel.new_schedule("s", "@every 6s", "nobody", overlap="skip"))
+    async with running(wheel, log):
+        info = await eventually(lambda: wheel.schedule("s"), lambda found: found.state.fired == 1)
+        assert info.state.ahead == ((info.state.last_ms, info.state.last_ms),), "it was put there before its time"
+        after = await eventually(lambda: wheel.schedule("s"), lambda found: found.state.skipped == 1, within=20)
+        assert int(after.stamp) // 1000 >= (info.state.last_ms or 0) + 6000, "the next one was decided at its time"
+        (job,) = await wheel.jobs("default", JobState.SCHEDULED)
+    assert (job.id, job.fire_at_ms) == (occurrence_id("s", info.state.last_ms or 0), info.state.last_ms)
+
+
 async def test_an_occurrence_knows_its_time_and_the_one_before(wheel: Wheel, log: Log) -> None:
     seen: list[Any] = []
 

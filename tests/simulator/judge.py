@@ -417,6 +417,10 @@ class Judge:
         if facts["before"] and not (before and before.damaged):
             must((word == "b") == active, f"I14: {name} says {word} while the occurrence before is {before}")
             self._mark("busy advance" if active else "free advance")
+            if not active and any(job["at"] * 1000 > now_us for job in told.jobs):
+                self._mark("free advance ahead")
+            if active and facts["due"] == (facts["state"] or {}).get("next"):
+                self._mark("busy advance ahead")
         self.schedules[name] = facts["status"], self.floor
         self._placed(told, now_us)
         self._still_waits(facts, told)

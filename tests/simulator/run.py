@@ -41,7 +41,7 @@ MARKS = frozenset(
         "resumed after a pause", "script loaded again", "server away", "stepped down", "strike", "token of its own",
         "goes round", "dead as unknown", "taken as offered",
         "given up in silence", "blocked loop", "settled beside a blocked loop",
-        "occurrence", "stale advance", "busy advance", "free advance", "taken back", "schedule deleted", "what waited ran",
+        "occurrence", "stale advance", "busy advance", "free advance", "free advance ahead", "busy advance ahead", "taken back", "schedule deleted", "what waited ran",
         "what waits was edited",
         "scheduler gave up", "tender gave up",
         "claimed ahead", "held until its time", "chunk of another call", "enqueue repeated by the same process", "a part of a batch asked for again",

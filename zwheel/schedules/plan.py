@@ -68,7 +68,7 @@ def plan(definition: Definition, state: State, now_ms: int, again: Iterable[int]
     """
     state = drawn_back(definition, state, now_ms)
     rhythm, end = definition.rhythm(state.anchor_ms), _end(definition)
-    left = _undecided(definition, rhythm, state, now_ms)
+    left = _coming(definition, rhythm, state, now_ms)
     due = [o for o in left.past if _delayed_ms(definition, o) <= now_ms]
     fires, dropped = _choose(definition, state, due, now_ms)
     missed = sorted([*(o.at_ms for o in dropped), *left.lost])
@@ -83,7 +83,11 @@ def plan(definition: Definition, state: State, now_ms: int, again: Iterable[int]
         newest=_newest(state, [*left.past, *left.upcoming]), caught=_caught(definition, state, fires, now_ms),
     )  # fmt: skip
     if definition.overlap is not Overlap.ALLOW:
-        return _guarded(definition, rhythm, moved, fires, now_ms, end)
+        planned = _guarded(definition, rhythm, moved, fires, now_ms, end)
+        if left.upcoming and planned.busy is not None:
+            # The one before may still end in time: the occurrence is decided at its time.
+            planned = replace(planned, busy=Outcome(state=state, due_ms=state.next_ms))
+        return planned
     if state.buffered_ms is not None:  # it waited under another policy, and need not any more
         fires.insert(0, _waiting(state.buffered_ms))
         moved = replace(moved, buffered_ms=None)
@@ -166,18 +170,30 @@ class _Left(NamedTuple):
     """Whether there are more past ones than can be counted."""
 
 
-def _undecided(definition: Definition, rhythm: Rhythm, state: State, now_ms: int) -> _Left:
+def _coming(definition: Definition, rhythm: Rhythm, state: State, now_ms: int) -> _Left:
+    """Find what is not decided yet, up to some seconds ahead.
+
+    An occurrence that may not overlap goes on the wheel ahead of its time too, alone: when nothing else is to be decided.
+    """
+    if definition.overlap is Overlap.ALLOW:
+        return _undecided(definition, rhythm, state, now_ms, now_ms + AHEAD_MS, MOST_AHEAD)
+    coming = state.next_ms
+    if coming is not None and now_ms < coming <= now_ms + AHEAD_MS and state.buffered_ms is None:
+        left = _undecided(definition, rhythm, state, now_ms, coming, 1)
+        if not left.past and not left.lost and [o.at_ms for o in left.upcoming] == [coming]:
+            return left
+    return _undecided(definition, rhythm, state, now_ms, now_ms, 0)
+
+
+def _undecided(definition: Definition, rhythm: Rhythm, state: State, now_ms: int, until: int, most: int) -> _Left:
+    """Find what is not decided yet, up to a time that is now or later; at most so many that are still to come."""
     after, end = max(state.cursor_ms, (definition.start_ms or 0) - 1), _end(definition)
     past: list[Occurrence] = []
     cut = False
     if now_ms > after:
         past, cut = rhythm.newest(after, min(now_ms, end), MISFIRE_CAP + 1)
     reached = max(after, now_ms)
-    until = now_ms
-    upcoming: list[Occurrence] = []
-    if definition.overlap is Overlap.ALLOW:  # any other is decided at its time
-        until = now_ms + AHEAD_MS
-        upcoming = rhythm.between(reached, min(until, end), MOST_AHEAD)
+    upcoming = rhythm.between(reached, min(until, end), most) if most else []
     if upcoming:
         reached = upcoming[-1].at_ms
     promised = promise.kept(rhythm, state, [*past, *upcoming], after, reached, until)
@@ -300,10 +316,12 @@ def _settle(
         state, last_ms=previous, fired=state.fired + len(jobs), ahead=tuple(ahead),
         recent=_recent(state.recent, decided),
     )  # fmt: skip
-    return _look_again(definition, rhythm, state, tuple(jobs), end)
+    return _look_again(definition, rhythm, state, tuple(jobs), now_ms, end)
 
 
-def _look_again(definition: Definition, rhythm: Rhythm, state: State, jobs: tuple[Due, ...], end: int) -> Outcome:
+def _look_again(
+    definition: Definition, rhythm: Rhythm, state: State, jobs: tuple[Due, ...], now_ms: int, end: int
+) -> Outcome:
     """Find what comes after the cursor, and from when on it can go on the wheel."""
     counted = definition.max_count is not None and state.fired >= definition.max_count
     open_ = (o for o in rhythm.after(state.cursor_ms) if promise.is_open(rhythm, state, o))
@@ -317,7 +335,11 @@ def _look_again(definition: Definition, rhythm: Rhythm, state: State, jobs: tupl
         return Outcome(state=state, due_ms=None, jobs=jobs)
     first, *owed = sorted(dict.fromkeys(coming))
     owed = [p for p in owed if following is None or p.at_ms != following.at_ms]
-    lead = AHEAD_MS // 2 if definition.overlap is Overlap.ALLOW else 0
+    lead = AHEAD_MS // 2
+    if definition.overlap is not Overlap.ALLOW:
+        # The occurrence on the wheel gets half of the time to the next one to end, or nearly each look would be in vain.
+        since = max((now_ms, *(fire for _, fire in state.ahead)))
+        lead = min(lead, max(0, first.at_ms - since) // 2)
     state = replace(state, next_ms=first.at_ms, next_wall=first.wall, owed=tuple(owed))
     return Outcome(state=state, due_ms=max(0, first.at_ms - lead), jobs=jobs)
 
@@ -337,7 +359,7 @@ def _guarded(
     free = _settle(definition, rhythm, replace(state, buffered_ms=None), first, now_ms, end)
     free = _hold(definition, rhythm, free, rest, now_ms, end)
     blocked = rest if waiting is not None else [*first, *rest]
-    busy = _hold(definition, rhythm, _look_again(definition, rhythm, state, (), end), blocked, now_ms, end)
+    busy = _hold(definition, rhythm, _look_again(definition, rhythm, state, (), now_ms, end), blocked, now_ms, end)
     return Plan(free=free, busy=busy if state.last_ms is not None else None, after_ms=state.last_ms)
 
 

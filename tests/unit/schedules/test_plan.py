@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -93,19 +94,81 @@ def test_an_endless_outage_costs_no_more_than_its_limit() -> None:
     assert len(outcome.state.recent) == RECENT
 
 
-def test_a_guarded_schedule_is_decided_at_its_time() -> None:
-    definition = made("*/5 * * * * *", overlap="skip")
+def test_a_guarded_occurrence_goes_on_the_wheel_ahead_when_the_one_before_has_ended() -> None:
+    definition = made("*/20 * * * * *", overlap="skip")
     early = plan(definition, State(cursor_ms=NOW), NOW)
-    assert (early.free.jobs, early.busy, early.free.due_ms) == ((), None, NOW + 5000)
-    first = plan(definition, early.free.state, NOW + 5000)
-    assert at(first) == [5000]
-    assert first.busy is None
-    second = plan(definition, first.free.state, NOW + 10_000)
-    assert second.after_ms == NOW + 5000
-    assert at(second) == [10_000]
+    assert (early.free.jobs, early.busy, early.free.due_ms) == ((), None, NOW + 20_000 - AHEAD_MS // 2)
+    first = plan(definition, early.free.state, NOW + 15_000)
+    assert at(first) == [20_000]
+    assert (first.busy, first.free.state.ahead) == (None, ((NOW + 20_000, NOW + 20_000),))
+    second = plan(definition, first.free.state, NOW + 35_000)
+    assert (second.after_ms, at(second)) == (NOW + 20_000, [40_000])
+    # Is it still active, then nothing is decided yet: it may end in time.
     assert second.busy is not None
-    assert (second.busy.jobs, second.busy.state.skipped, second.busy.due_ms) == ((), 1, NOW + 15_000)
-    assert second.busy.state.recent[-1].verdict is Verdict.SKIPPED
+    assert (second.busy.state, second.busy.jobs, second.busy.due_ms) == (first.free.state, (), NOW + 40_000)
+    third = plan(definition, second.busy.state, NOW + 40_000)
+    assert (third.after_ms, at(third)) == (NOW + 20_000, [40_000])
+    assert third.busy is not None
+    assert (third.busy.jobs, third.busy.state.skipped, third.busy.due_ms) == ((), 1, NOW + 55_000)
+    assert third.busy.state.recent[-1].verdict is Verdict.SKIPPED
+
+
+def test_only_one_guarded_occurrence_is_on_the_wheel() -> None:
+    definition = made("* * * * * *", overlap="skip")
+    ready = plan(definition, State(cursor_ms=NOW), NOW).free
+    assert ready.due_ms == NOW + 500
+    first = plan(definition, ready.state, NOW + 500).free
+    assert [job.at_ms - NOW for job in first.jobs] == [1000]
+    assert first.due_ms == NOW + 1500
+    # Whoever looks before: the one on the wheel is active, and the next is decided at its time.
+    soon = plan(definition, first.state, NOW + 600)
+    assert soon.busy is not None
+    assert (soon.after_ms, soon.busy.jobs, soon.busy.due_ms) == (NOW + 1000, (), NOW + 2000)
+
+
+def test_what_is_due_comes_before_what_goes_on_the_wheel_ahead() -> None:
+    definition = made("*/5 * * * * *", overlap="skip")
+    state = replace(State(cursor_ms=NOW - 1), next_ms=NOW, last_ms=NOW - 5000)
+    now = plan(definition, state, NOW)
+    assert at(now) == [0]
+    assert now.free.state.cursor_ms == NOW
+    assert now.busy is not None
+    assert now.busy.state.skipped == 1
+    back = replace(State(cursor_ms=NOW), next_ms=NOW + 5000, taken=(NOW - 5000,))
+    assert at(plan(definition, back, NOW)) == [-5000]
+    waits = replace(State(cursor_ms=NOW), next_ms=NOW + 5000, buffered_ms=NOW - 5000, last_ms=NOW - 10_000)
+    assert at(plan(made("*/5 * * * * *", overlap="buffer_one"), waits, NOW)) == [-5000]
+
+
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
+@pytest.mark.parametrize("when", ["* * * * * *", "*/3 * * * * *", "@every 7s", "*/20 * * * * *"])
+@pytest.mark.parametrize("seed", range(6))
+def test_looking_ahead_decides_as_looking_at_the_very_time_would(when: str, overlap: str, seed: int) -> None:
+    """An occurrence runs when the one before has ended by its time, however long each of them takes."""
+    definition, random = made(when, overlap=overlap, jitter=seed % 2), Random(seed)
+    state, now, last = State(cursor_ms=NOW, anchor_ms=NOW), NOW, NOW + 300_000
+    runs: list[int] = []
+    ends: dict[int, int] = {}
+    while now < last:
+        planned = plan(definition, state, now)
+        active = planned.after_ms is not None and ends.get(planned.after_ms, 0) > now
+        outcome = planned.busy if active and planned.busy is not None else planned.free
+        for job in outcome.jobs:
+            assert all(end <= job.fire_ms for end in ends.values()), "two of them run at a time"
+            ends[job.at_ms] = job.fire_ms + random.choice((10, 900, 2500, 8000, 30_000))
+            runs.append(job.at_ms)
+        state, due = outcome.state, outcome.due_ms
+        assert due is not None
+        # A worker is told when the occurrence has ended for which another waits.
+        free = min([end for end in ends.values() if end > now], default=due) if state.buffered_ms else due
+        now = max(now + 1, min(due, free) + random.choice((0, 0, 20)))
+    rhythm = definition.rhythm(NOW)
+    for nominal in (o.at_ms for o in rhythm.between(NOW, last - 31_000, 1000)):
+        before = max((ends[at] for at in runs if at < nominal), default=0)
+        late = jitter_of("s", nominal, definition.jitter_ms) + 20
+        assert nominal in runs or before > nominal, f"{nominal - NOW} was left out, though all had ended"
+        assert nominal not in runs or overlap == "buffer_one" or before <= nominal + late
+    assert len(runs) + state.skipped + bool(state.buffered_ms) >= len(rhythm.between(NOW, state.cursor_ms, 1000))
 
 
 def test_one_occurrence_waits_and_the_others_are_skipped() -> None:
