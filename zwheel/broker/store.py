@@ -263,6 +263,8 @@ class _Carrier:
         failures = 0
         doubtful = False
         each = type(commands) is Apart
+        #: Which commands of `Apart` may have been carried out by a try that had no answer.
+        unknown: set[int] = set()
         while True:
             try:
                 if self.recorder is not None or self._in_memory or FAILPOINTS.active:
@@ -276,14 +278,15 @@ class _Carrier:
                         yield from self._loading(commands, missing, replies, ends)
                     self._observe(commands, replies, sent, each)
                 if not each or not any(isinstance(reply, (BrokerUnavailable, OutcomeUnknown)) for reply in replies):
-                    return replies
+                    return self._told_of(unknown, replies) if unknown else replies
+                unknown.update(i for i, reply in enumerate(replies) if isinstance(reply, OutcomeUnknown))
                 failures += 1
                 pause = pause_s(failures)
                 if time.monotonic() + pause >= deadline:
-                    return replies
+                    return self._told_of(unknown, replies)
             except (BrokerUnavailable, OutcomeUnknown) as error:
                 failures += 1
-                doubtful = doubtful or isinstance(error, OutcomeUnknown)
+                doubtful = doubtful or bool(unknown) or isinstance(error, OutcomeUnknown)
                 pause = pause_s(failures)
                 if time.monotonic() + pause >= deadline:
                     if doubtful and not isinstance(error, OutcomeUnknown):
@@ -291,10 +294,17 @@ class _Carrier:
                     _tried(error, give_up_s)
                     raise
             except BrokerError as error:
-                if doubtful:
+                if doubtful or unknown:
                     raise self._in_doubt(error) from error
                 raise
             yield pause
+
+    def _told_of(self, unknown: set[int], replies: list[Any]) -> list[Any]:
+        """The replies, where commands in doubt that were refused in the last try stay in doubt."""
+        for i in unknown:
+            if isinstance(replies[i], BrokerError) and not isinstance(replies[i], OutcomeUnknown):
+                replies[i] = self._in_doubt(replies[i])
+        return replies
 
     def _driving(self, steps: Steps[T], give_up_s: float) -> Work[T]:
         """Carry an operation through."""

@@ -28,8 +28,6 @@ class Session:
         self.counts: dict[str, int] = {}
         #: How many shards a queue had that is being cut anew: jobs of those are on their way.
         self.former: dict[str, int] = {}
-        #: How often in a row a batch for a queue met other shards than it was made for.
-        self.turns: dict[str, int] = {}
         #: Whether this user was seen to have the right to put a queue on the list of queues.
         self.may_list = False
         #: How long a server may take to confirm how safely it stored something, ms (`calls/waits.py`).

@@ -34,13 +34,17 @@ from zwheel.errors import (
 from zwheel.job import Durability, Enqueued
 from zwheel.operations.durable import confirmed, may_confirm
 from zwheel.operations.former import look_back
+from zwheel.operations.gather import gather
 from zwheel.operations.listing import joined, may_join
 from zwheel.operations.shards import follow, learn_shards
+from zwheel.plain import counted
 
 #: How often a call may meet another day than the one it named before something is plainly wrong.
 _MOVES = 20
 #: How long to wait before a batch is sent to other shards once more, a little longer each time, seconds.
 _TURN_S = 0.01
+#: So many shards are sent their part of a batch in one round trip.
+_ABREAST = 16
 _CHUNK_BYTES = 8 * 1024 * 1024
 #: How many keys of a bulk are forgotten in one round trip.
 _FORGET = 500
@@ -154,29 +158,68 @@ def enqueue_batch(
     Raises: QueueFull, PayloadTooLarge.
     """
     # Not a generator itself: one less to pass through for every job.
-    if session.former or session.counts.get(batch[0].queue) != 1:
+    if session.former or session.doubts or session.counts.get(batch[0].queue) != 1:
         return _by_shard(session, batch, known, bulk, durable)
-    queue = batch[0].queue
-    return (_after_doubts if session.doubts else _send)(session, batch, queue, None, known, bulk, durable)
+    return _send(session, batch, batch[0].queue, None, known, bulk, durable, sole=True)
 
 
 def _by_shard(
     session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
 ) -> Steps[list[Enqueued]]:
-    """The same where the queue has several shards, or the session does not know how many: one call for each shard."""
+    """The same where the queue has several shards, or the session does not know how many: one call for each shard.
+
+    Where a shard says that the queue has other shards by now, its jobs are cut anew.
+    """
     queue = batch[0].queue
-    yield from learn_shards(session, [queue])
-    # Others may tell this session of another cut meanwhile. A request goes by one cut from its beginning to its end.
-    count, former = session.counts.get(queue, 1), session.former.get(queue)
     answers: list[Any] = [None] * len(batch)
-    for places in _grouped(batch, lambda job: placed(queue, count, job.id, job.dedup)):
-        part = [batch[place] for place in places]
-        shard = placed(queue, count, part[0].id, part[0].dedup)
-        store = _after_doubts if session.doubts else _store
-        stored = yield from store(session, part, shard, former, known, bulk, durable)
-        for place, answer in zip(places, stored, strict=True):
-            answers[place] = answer
-    return answers
+    left: list[int] = list(range(len(batch)))
+    for turn in range(_MOVES):
+        yield from learn_shards(session, [queue])
+        # Others may tell this session of another cut meanwhile. A turn goes by one cut from its beginning to its end.
+        count, former = session.counts.get(queue, 1), session.former.get(queue)
+        groups: dict[str, list[int]] = {}
+        for place in left:
+            groups.setdefault(placed(queue, count, batch[place].id, batch[place].dedup), []).append(place)
+        parts = [
+            _part(session, [batch[place] for place in places], shard, former, known, bulk, durable)
+            for shard, places in groups.items()
+        ]
+        # A request in doubt may be about jobs of several shards. And a wait for a receipt speaks of one connection.
+        abreast = 1 if session.doubts or durable else _ABREAST
+        stored: list[list[Enqueued] | ShardsChanged] = []
+        for start in range(0, len(parts), abreast):
+            some = parts[start : start + abreast]
+            stored += (yield from gather(some)) if len(some) > 1 else [(yield from some[0])]
+        changed: dict[str, ShardsChanged] = {}
+        for (shard, places), answer in zip(groups.items(), stored, strict=True):
+            if isinstance(answer, ShardsChanged):
+                changed[shard] = answer
+            else:
+                for place, one in zip(places, answer, strict=True):
+                    answers[place] = one
+        if not changed:
+            return answers
+        left = [place for shard in changed for place in groups[shard]]
+        shard, first = next(iter(changed.items()))
+        yield from _follow(session, batch[left[0]], shard, first, known)
+        if turn > 1:
+            yield _TURN_S * turn
+    raise BrokerRefused(
+        f"queue {queue}: its shards and the list of queues say different things; {counted(len(left), 'job')} not stored, "
+        "see `zwheel doctor`"
+    )
+
+
+def _part(
+    session: Session, batch: Sequence[NewJob], shard: str, former: int | None, known: set[str], bulk: Bulk | None,
+    durable: Durability | None,
+) -> Steps[list[Enqueued] | ShardsChanged]:  # fmt: skip
+    """Store a batch of one shard; what the shard says, when its queue has other shards by now."""
+    store = _after_doubts if session.doubts else _store
+    try:
+        return (yield from store(session, batch, shard, former, known, bulk, durable))
+    except ShardsChanged as changed:
+        return changed
 
 
 def _store(
@@ -195,10 +238,7 @@ def _beside_former(
     durable: Durability | None,
 ) -> Steps[list[Enqueued]]:  # fmt: skip
     """The same while the queue is cut anew: what stands in the former cut is found there, and only the others are stored."""
-    try:
-        found = yield from look_back(session, batch, former)
-    except ShardsChanged:
-        return (yield from _again(session, batch, known, bulk, durable))
+    found = yield from look_back(session, batch, former)
     left = [job for place, job in enumerate(batch) if place not in found]
     made = iter((yield from _send(session, left, shard, former, known, bulk, durable)) if left else [])
     return [found[place] if place in found else next(made) for place in range(len(batch))]
@@ -206,8 +246,9 @@ def _beside_former(
 
 def _send(
     session: Session, batch: Sequence[NewJob], shard: str, former: int | None, known: set[str], bulk: Bulk | None,
-    durable: Durability | None,
+    durable: Durability | None, *, sole: bool = False,
 ) -> Steps[list[Enqueued]]:  # fmt: skip
+    """Send a batch to its shard. sole: the queue has no other; else this raises ShardsChanged where that is wrong."""
     queue = batch[0].queue
     keys = session.keys(shard)
     if queue not in known:
@@ -234,8 +275,6 @@ def _send(
                 changed = error
                 break
             if answers is not None:
-                if session.turns:
-                    session.turns.pop(queue, None)
                 if bulk is not None:
                     bulk.remember(sent.call.keys[-1])
                 if queue not in known and (yield from joined(session, queue)):
@@ -253,23 +292,9 @@ def _send(
             raise BrokerRefused(
                 f"queue {queue}: the server's clock and this machine's estimate of it do not come together"
             )
+    if not sole:
+        raise changed
     yield from _follow(session, batch[0], shard, changed, known)
-    return (yield from _again(session, batch, known, bulk, durable))
-
-
-def _again(
-    session: Session, batch: Sequence[NewJob], known: set[str], bulk: Bulk | None, durable: Durability | None
-) -> Steps[list[Enqueued]]:
-    """Store a batch whose queue has other shards by now. Raises: BrokerRefused, when that goes round and round."""
-    queue = batch[0].queue
-    turns = session.turns[queue] = session.turns.get(queue, 0) + 1
-    if turns > _MOVES:
-        session.turns.pop(queue, None)
-        raise BrokerRefused(
-            f"queue {queue}: its shards and the list of queues say different things; nothing was stored, see `zwheel doctor`"
-        )
-    if turns > 2:
-        yield _TURN_S * turns
     return (yield from _by_shard(session, batch, known, bulk, durable))
 
 
