@@ -67,6 +67,25 @@ def a_second_dropped_after_a_pause(book: Book) -> None:
     book.schedule("advance", 1_300, on=1_200, cursor=1_300)
 
 
+def a_second_beside_the_one_before(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,), says={"overlap": "skip"})
+    book.claim(occurrence(1_000), 1_000, fire=1_000)
+    book.schedule(
+        "advance", 1_500, on=500, cursor=2_000, fires=(2_000,), before=occurrence(1_000), says={"overlap": "skip"}
+    )
+    book.settle("complete", occurrence(1_000), 1_700, of=1_000)
+
+
+def a_second_beside_the_one_before_it_which_was_redriven(book: Book) -> None:
+    book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,), says={"overlap": "skip"})
+    book.claim(occurrence(1_000), 1_000, fire=1_000)
+    book.settle("bury", occurrence(1_000), 1_010, of=1_000)
+    book.call("redrive", 1_100, [{"id": occurrence(1_000), "letter": "r", "fire": HOUR + 1_100}])
+    book.schedule(
+        "advance", 1_500, on=500, cursor=2_000, fires=(2_000,), before=occurrence(1_000), says={"overlap": "skip"}
+    )
+
+
 SCHEDULES: dict[str, tuple[set[str], int, Callable[[Book], None]]] = {
     "a second dropped by an edit": ({"I14"}, 1, a_second_dropped_by_an_edit),
     "a missed second dropped by an edit": ({"I14"}, 2, a_missed_second_dropped_by_an_edit),
@@ -78,5 +97,11 @@ SCHEDULES: dict[str, tuple[set[str], int, Callable[[Book], None]]] = {
     "built on nothing": ({"I14"}, 2, built_on_nothing),
     "fired while paused": ({"I14"}, 2, fired_while_paused),
     "a second that waited dropped": ({"I14"}, 2, a_second_that_waited_dropped),
+    "a second beside the one before": ({"I14"}, 2, a_second_beside_the_one_before),
+    "a second beside the one before it, which was redriven": (
+        {"I14"},
+        2,
+        a_second_beside_the_one_before_it_which_was_redriven,
+    ),
     "taken back and run": ({"I14"}, 2, taken_back_and_run),
 }

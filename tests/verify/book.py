@@ -169,7 +169,8 @@ class Book:
             facts["back"] = [occurrence(at) for at in back]
             self.call(op, t, jobs, proc="p", args=facts, **more)
         else:
-            self.call(op, t, jobs, args={"schedules": [facts | {"before": "", "word": more.pop("word", "a")}]}, **more)
+            facts |= {"before": more.pop("before", ""), "word": more.pop("word", "a")}
+            self.call(op, t, jobs, args={"schedules": [facts]}, **more)
 
     def start(self, job: str, t: float, *, of: float, fire: float = 0, by: str = "w1", err: int = 100) -> None:
         self._handler("start", job, t, of, fire, by, err)

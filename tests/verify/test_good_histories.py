@@ -395,6 +395,26 @@ def waited_through_an_edit(book: Book) -> None:
     book.snapshot(9_000)
 
 
+def one_at_a_time(book: Book) -> None:
+    """Each goes on the wheel when the one before has ended: ahead of its time, or at it; redriven ones run beside it."""
+    skip = {"overlap": "skip"}
+    book.schedule("define", 100, on=None, cursor=100, says=skip)
+    book.schedule("advance", 500, on=100, cursor=1_000, fires=(1_000,), says=skip)
+    book.claim(occurrence(1_000), 1_000, fire=1_000)
+    book.schedule("advance", 1_500, on=500, cursor=1_000, before=occurrence(1_000), word="b", says=skip)
+    book.settle("bury", occurrence(1_000), 1_700, of=1_000)
+    book.schedule("advance", 2_000, on=1_500, cursor=2_000, fires=(2_000,), before=occurrence(1_000), says=skip)
+    book.run(occurrence(2_000), 2_001, fire=2_000)
+    book.schedule("advance", 2_500, on=2_000, cursor=3_000, fires=(3_000,), before=occurrence(2_000), says=skip)
+    book.call("redrive", 2_600, [{"id": occurrence(1_000), "letter": "r", "fire": HOUR + 2_600}])
+    book.schedule("define", 2_700, on=2_500, cursor=2_700, back=(3_000,), status="p", says=skip)
+    book.schedule("define", 2_800, on=2_700, cursor=2_800, says=skip)
+    book.schedule("advance", 2_900, on=2_800, cursor=3_000, fires=(3_000,), before=occurrence(2_000), says=skip)
+    book.run(occurrence(3_000), 3_000, fire=3_000)
+    book.run(occurrence(1_000), 3_010, fire=2_600)
+    book.snapshot(9_000)
+
+
 def taken_off_by_a_pause_and_before_the_new_start(book: Book) -> None:
     book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,), says={"jitter_ms": 900})
     book.schedule("define", 1_100, on=500, cursor=1_100, status="p", back=(1_000,), taken=[HOUR + 1_000])
@@ -425,7 +445,7 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     waits_for_a_worker_whose_claim_hangs, waits_for_a_worker_that_died, waits_for_one_that_listens_since_two_are_dead,
     waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full, buried_with_a_reason,
     kept_promise_of_a_receipt, lost_beyond_what_its_receipt_stands_for, lost_in_its_own_queue, ended_although_it_had_a_receipt,
-    scheduled, changed_anew_after_a_loss, waited_through_an_edit,
+    scheduled, changed_anew_after_a_loss, waited_through_an_edit, one_at_a_time,
     taken_off_by_a_pause_and_before_the_new_start, advanced_without_an_answer,
 )  # fmt: skip
 

@@ -82,6 +82,7 @@ def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
             waited: set[int] = set()
             for change in line:
                 _extra(change, waited, found)
+                _beside(runs, change, found)
                 _dropped(change, found)
                 waited.add(int(change.state.get("buffered", 0)))
         for queue in shards:
@@ -194,6 +195,27 @@ def _extra(change: Change, waited: set[int], found: Findings) -> None:
             continue
         if not rhythm.between(at - 1, at, 1):
             found.add("an occurrence is none of its schedule's times", change.clue, job=f"{change.queue}/{job['id']}")
+
+
+def _beside(runs: Runs, change: Change, found: Findings) -> None:
+    """Find an occurrence that was put on the wheel while the one before it was active, where none may overlap."""
+    before, us = change.facts.get("before"), change.call.us
+    if not before or not any(job.get("letter") == "c" for job in change.jobs):
+        return
+    job = runs.known(change.queue, before)
+    if job is None or job.shaky or job.moved or job.maybe or change.call.shift:
+        return
+    if any(move.us >= change.call.since and move.since <= us for move in job.moves):
+        return  # at the same time
+    last = max((move for move in job.moves if move.us < us), key=lambda move: move.at, default=None)
+    if last is None or last.terminal or last.shift:
+        return
+    queue = runs.queue(job.queue)
+    gone = any(last.since <= call.us <= us and call.args.get("count", 1) for call in queue.purges)
+    back = any(before in call.args.get("back", ()) and last.since <= call.us <= us for call in queue.schedules)
+    if not gone and not back and not any(queue.may_have(op, last.since, us) for op in ("purge", "reap", "define")):
+        text = "an occurrence was put on the wheel while the one before it was active"
+        found.add(text, last, change.clue, job=f"{change.queue}/{change.name}")
 
 
 def _doubled(runs: Runs, line: list[Change], found: Findings) -> None:
