@@ -416,16 +416,11 @@ class Judge:
         active = before is not None and before.alive
         if facts["before"] and not (before and before.damaged):
             must((word == "b") == active, f"I14: {name} says {word} while the occurrence before is {before}")
-            self._mark("busy advance" if active else "free advance")
-            if not active and any(job["at"] * 1000 > now_us for job in told.jobs):
-                self._mark("free advance ahead")
-            if active and facts["due"] == (facts["state"] or {}).get("next"):
-                self._mark("busy advance ahead")
+            ahead = any(job["at"] * 1000 > now_us for job in told.jobs) or facts["due"] == facts["state"].get("next")
+            self._mark(("busy advance" if active else "free advance") + " ahead" * ahead)
         self.schedules[name] = facts["status"], self.floor
         self._placed(told, now_us)
         self._still_waits(facts, told)
-        if told.jobs:
-            self._mark("occurrence")
 
     def _define(self, call: Call, told: Trace, now_us: int) -> None:
         """T-13: what has left the wheel stays, what waits is gone with the old definition."""
@@ -481,6 +476,7 @@ class Judge:
                 continue
             must(life is None, f"I14: {name} was put on the wheel over {life}")
             must(name not in self.occurrences or self.forgetful, f"I14: {name} was put on the wheel twice")
+            self._mark("occurrence")
             self.occurrences.add(name)
             self.lives[name] = Life("s", job["fire"], job["most"], job.get("keep", 0), "")
 
