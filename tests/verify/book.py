@@ -167,7 +167,7 @@ class Book:
         ]
         if op == "define":
             facts["back"] = [occurrence(at) for at in back]
-            self.call(op, t, jobs, proc="p", args=facts, **more)
+            self.call(op, t, jobs, args=facts, **({"proc": "p"} | more))
         else:
             facts |= {"before": more.pop("before", ""), "word": more.pop("word", "a")}
             self.call(op, t, jobs, args={"schedules": [facts]}, **more)

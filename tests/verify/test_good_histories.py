@@ -415,6 +415,18 @@ def one_at_a_time(book: Book) -> None:
     book.snapshot(9_000)
 
 
+def changed_by_a_request_whose_answer_came_when_others_had_gone_on(book: Book) -> None:
+    """Its server died with the answer, and came back with the change; the repeat is told when two more are written."""
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("define", 600, on=500, cursor=600, line="*/1 * * * * *", proc="p", phase="info", request="p:0:1")
+    book.schedule("advance", 900, on=620, cursor=1_000, fires=(1_000,), line="*/1 * * * * *")
+    book.schedule("advance", 950, on=900, cursor=2_000, fires=(2_000,), line="*/1 * * * * *")
+    book.schedule("define", 980, on=500, cursor=600, line="*/1 * * * * *", proc="p", request="p:0:1")
+    book.run(occurrence(1_000), 1_000, fire=1_000)
+    book.run(occurrence(2_000), 2_000, fire=2_000)
+    book.snapshot(9_000)
+
+
 def taken_off_by_a_pause_and_before_the_new_start(book: Book) -> None:
     book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,), says={"jitter_ms": 900})
     book.schedule("define", 1_100, on=500, cursor=1_100, status="p", back=(1_000,), taken=[HOUR + 1_000])
@@ -446,6 +458,7 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full, buried_with_a_reason,
     kept_promise_of_a_receipt, lost_beyond_what_its_receipt_stands_for, lost_in_its_own_queue, ended_although_it_had_a_receipt,
     scheduled, changed_anew_after_a_loss, waited_through_an_edit, one_at_a_time,
+    changed_by_a_request_whose_answer_came_when_others_had_gone_on,
     taken_off_by_a_pause_and_before_the_new_start, advanced_without_an_answer,
 )  # fmt: skip
 

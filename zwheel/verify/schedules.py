@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -52,17 +52,30 @@ class Change:
         return before.call.since - before.call.shift <= stamp <= before.call.us
 
 
-def changes(shards: Sequence[QueueLine]) -> Iterator[Change]:
+def changes(shards: Sequence[QueueLine]) -> list[Change]:
     """The accepted changes of the schedules of these shards, in the order of the server's clock."""
-    calls = [(call.us, call, queue) for queue in shards for call in queue.schedules]
-    for _, call, queue in sorted(calls, key=lambda each: each[0]):
-        if call.op == "define":
-            yield Change(queue.name, call.args["name"], call, call.args, call.jobs)
-        else:
+    found: list[Change] = []
+    for queue in shards:
+        for call in queue.schedules:
+            if call.op == "define":
+                found.append(Change(queue.name, call.args["name"], call, call.args, call.jobs))
+                continue
             for facts in call.args["schedules"]:
                 if facts.get("word", "s") != "s":
                     jobs = [job for job in call.jobs if job["schedule"] == facts["name"]]
-                    yield Change(queue.name, facts["name"], call, facts, jobs)
+                    found.append(Change(queue.name, facts["name"], call, facts, jobs))
+    #: The stamps that others built on, and that no change of a known time wrote.
+    stamps = {(change.name, int(change.facts["stamp"] or 0)) for change in found}
+    stamps -= {(change.name, change.call.us) for change in found if change.call.since == change.call.us}
+    return sorted(found, key=lambda change: _written(change, stamps))
+
+
+def _written(change: Change, stamps: Collection[tuple[str, int]]) -> int:
+    """When a change was made, µs. Where its answer came to a repeat, what was built on it says so."""
+    since, us = change.call.since - change.call.shift, change.call.us
+    if change.call.since == us:
+        return us
+    return min((stamp for name, stamp in stamps if name == change.name and since <= stamp <= us), default=us)
 
 
 def i14_schedules(runs: Runs, bounds: Bounds, found: Findings) -> None:
