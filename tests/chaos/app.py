@@ -12,6 +12,8 @@ from zwheel import Backoff, Discard, Retry, Wheel, current_job
 QUEUES = ("orders", "mail", "reports")
 #: How many shards a queue has, where it has several.
 SHARDS = {"mail": 3}
+#: Into how many shards such a queue is cut anew.
+CUTS = (2, 3, 4)
 NAMESPACE = "zw"
 SOON = Backoff(first=0.05, factor=2, longest=1.0)
 

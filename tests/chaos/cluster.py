@@ -19,7 +19,7 @@ from tests.servers import RedisServer
 from zwheel.broker.cluster import slot_of
 from zwheel.keys import ShardKeys, shard_names
 
-from .app import NAMESPACE, QUEUES, SHARDS
+from .app import CUTS, NAMESPACE, QUEUES, SHARDS
 from .fleet import LEASE_S
 from .server import Note, again, now_us
 
@@ -56,11 +56,12 @@ class ClusterTarget:
             )
             for node in self._cluster.nodes
         }
-        #: The slot of each shard, by its name.
+        #: The slot of each shard, by its name; also of the shards into which a queue may be cut anew.
         self._slots = {
             name: slot_of(ShardKeys.of(NAMESPACE, name).tag)
             for queue in QUEUES
-            for name in shard_names(queue, SHARDS.get(queue, 1))
+            for count in (CUTS if queue in SHARDS else (1,))
+            for name in shard_names(queue, count)
         }
         self._parts: list[_Part] = []
         self._probing: list[asyncio.Task[None]] = []

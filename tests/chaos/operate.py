@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from zwheel import Definition, JobState, Wheel, ZwheelError
 
-from .app import NAMESPACE, QUEUES
+from .app import CUTS, NAMESPACE, QUEUES
 
 
 class Operator:
@@ -77,7 +77,7 @@ class Operator:
         info = await self.wheel.queue(queue)
         if info.shards > 1:
             await self.wheel.reshard_queue(
-                queue, shards=info.shards if info.former else self.rng.choice((2, 3, 4)), wait=self.rng.random() < 0.3
+                queue, shards=info.shards if info.former else self.rng.choice(CUTS), wait=self.rng.random() < 0.3
             )
 
     async def redrive_some(self, queue: str) -> None:

@@ -427,6 +427,18 @@ def changed_by_a_request_whose_answer_came_when_others_had_gone_on(book: Book) -
     book.snapshot(9_000)
 
 
+def added_again_while_its_queue_is_cut_anew(book: Book) -> None:
+    """A new schedule then says how many shards the queue had, in the place of a stamp."""
+    book.schedule("define", 500, on=None, cursor=500)
+    book.schedule("define", 600, on=500, cursor=0, status="")
+    book.schedule("define", 700, on=None, cursor=700)
+    for line in book.lines[-2:]:
+        line["args"]["stamp"] = "3"
+    book.schedule("advance", 800, on=700, cursor=1_000, fires=(1_000,))
+    book.run(occurrence(1_000), 1_000, fire=1_000)
+    book.snapshot(9_000)
+
+
 def taken_off_by_a_pause_and_before_the_new_start(book: Book) -> None:
     book.schedule("define", 500, on=None, cursor=1_000, fires=(1_000,), says={"jitter_ms": 900})
     book.schedule("define", 1_100, on=500, cursor=1_100, status="p", back=(1_000,), taken=[HOUR + 1_000])
@@ -458,7 +470,7 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full, buried_with_a_reason,
     kept_promise_of_a_receipt, lost_beyond_what_its_receipt_stands_for, lost_in_its_own_queue, ended_although_it_had_a_receipt,
     scheduled, changed_anew_after_a_loss, waited_through_an_edit, one_at_a_time,
-    changed_by_a_request_whose_answer_came_when_others_had_gone_on,
+    changed_by_a_request_whose_answer_came_when_others_had_gone_on, added_again_while_its_queue_is_cut_anew,
     taken_off_by_a_pause_and_before_the_new_start, advanced_without_an_answer,
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ from zwheel.verify.report import Clue, Findings, clock
 
 #: How long a worker may take from asking whether an occurrence is late to starting it, µs.
 _LATE_SLACK_US = 2_000_000
+_STAMP_CHARS = 16
 
 
 @dataclass(slots=True)
@@ -36,8 +37,17 @@ class Change:
     @property
     def clue(self) -> Clue:
         """How a witness shows it."""
-        built = self.facts["stamp"] or "nothing"
+        built = self.built or "nothing"
         return Clue(f"{clock(self.call.us)} {self.call.op} {self.name}, built on {built}", self.call.source)
+
+    @property
+    def built(self) -> int:
+        """The stamp of the record that it was built on, µs; 0 for a schedule that is new.
+
+        While its queue is cut anew, a new schedule names how many shards the queue had instead.
+        """
+        stamp = str(self.facts["stamp"])
+        return int(stamp) if len(stamp) == _STAMP_CHARS else 0
 
     @property
     def state(self) -> dict[str, Any]:
@@ -47,9 +57,8 @@ class Change:
 
     def names(self, before: Change) -> bool:
         """Whether it was built on what `before` wrote: its stamp is the server's µs of that call."""
-        stamp = int(self.facts["stamp"] or 0)
         # A stamp is the last one and a µs where the clock was set back, until the clock is there again.
-        return before.call.since - before.call.shift <= stamp <= before.call.us
+        return before.call.since - before.call.shift <= self.built <= before.call.us
 
 
 def changes(shards: Sequence[QueueLine]) -> list[Change]:
@@ -65,7 +74,7 @@ def changes(shards: Sequence[QueueLine]) -> list[Change]:
                     jobs = [job for job in call.jobs if job["schedule"] == facts["name"]]
                     found.append(Change(queue.name, facts["name"], call, facts, jobs))
     #: The stamps that others built on, and that no change of a known time wrote.
-    stamps = {(change.name, int(change.facts["stamp"] or 0)) for change in found}
+    stamps = {(change.name, change.built) for change in found}
     stamps -= {(change.name, change.call.us) for change in found if change.call.since == change.call.us}
     return sorted(found, key=lambda change: _written(change, stamps))
 
@@ -112,13 +121,13 @@ def _chain(runs: Runs, shards: Sequence[QueueLine], line: list[Change], found: F
         name = f"{change.queue}/{change.name}"
         if runs.losses(change.queue, before.call.since, change.call.us):
             continue
-        if change.facts["stamp"] and change.facts["stamp"] == before.facts["stamp"]:
+        if change.built and change.built == before.built:
             found.add("two changes were built on the same record", before.clue, change.clue, job=name)
             continue
         if _hidden(shards, before.call.since, change.call.us):
             continue
         gone = not before.facts["status"]
-        if gone != (not change.facts["stamp"]) or not (gone or change.names(before)):
+        if gone != (not change.built) or not (gone or change.names(before)):
             found.add("a change was built on another record than the last", before.clue, change.clue, job=name)
             continue
         _forgotten(before, change, found)
