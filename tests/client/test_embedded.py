@@ -10,6 +10,9 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ import pytest
 from tests.client.private import client, end
 from zwheel.embedded import home as server_home
 from zwheel.embedded import server as embedded
+from zwheel.embedded.binary import ServerBinary
 from zwheel.errors import EmbeddedServerError
 
 STARTER = """
@@ -162,6 +166,65 @@ def test_a_server_that_is_stuck_is_reported_and_no_second_one_starts(
     found = embedded.status(home)
     assert found is not None
     assert found.pid == server.pid
+
+
+class SlowToAnswer:
+    """Listens as a server that starts on a busy disk: what is asked first gets no answer."""
+
+    def __init__(self, path: Path, silent: int) -> None:
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        self._silent = silent
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                self._open.append(connection)
+                if len(self._open) > self._silent:
+                    connection.sendall(b"+PONG\r\n")
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        for one in (self._listening, *self._open):
+            one.close()
+
+
+def test_a_server_that_starts_may_say_nothing_at_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = home / "redis.sock"
+    monkeypatch.setattr(embedded, "ANSWER_S", 0.05)
+    monkeypatch.setattr(embedded, "server_lives", lambda home: True)
+    binary = ServerBinary(path=Path("valkey-server"), family="valkey", version="9.1.2")
+    for silent in (3, 1_000):
+        with contextlib.closing(SlowToAnswer(path, silent)):
+            if silent == 3:
+                embedded._wait_until_it_answers(binary, home, path, 0)
+            else:
+                monkeypatch.setattr(embedded, "START_S", 0.3)
+                with pytest.raises(EmbeddedServerError, match="did not answer within"):
+                    embedded._wait_until_it_answers(binary, home, path, 0)
+        path.unlink()
+
+
+def test_who_joins_a_server_that_starts_and_says_nothing_waits_for_its_starter(
+    home: Path, only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "ANSWER_S", 0.2)
+    server = embedded.start(home)
+    os.kill(server.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        with server_home.locked(home):
+            joining = pool.submit(embedded.start, home)
+            with pytest.raises(FutureTimeout):
+                joining.result(timeout=1.0)
+            os.kill(server.pid, signal.SIGCONT)
+            monkeypatch.setattr(embedded, "ANSWER_S", 10.0)
+        joined = joining.result(timeout=20)
+    assert (joined.pid, joined.started) == (server.pid, False)
 
 
 def test_a_lost_socket_does_not_bring_a_second_server_onto_the_data(

@@ -37,6 +37,10 @@ LOG_LIMIT = 1_000_000
 """Above so many bytes the log is set aside at the next start, as server.log.1."""
 
 
+class _Silent(EmbeddedServerError):
+    """Somebody listens there and does not answer."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """A running private server. A snapshot: it does no I/O."""
@@ -70,9 +74,11 @@ def start(home: Path) -> Server:
     with _in_a_sentence(home):
         home = server_home.real(home)
         server_home.prepare(home)
-        running = _joined(home)
-        if running is not None:
-            return running
+        # A server that says nothing may be starting. Then whoever starts it has the lock.
+        with contextlib.suppress(_Silent):
+            running = _joined(home)
+            if running is not None:
+                return running
         server_home.check_inside(home)
         with locked(home):
             _settled(home)
@@ -226,11 +232,15 @@ def _spawn(home: Path, binary: ServerBinary, path: Path) -> None:
 def _wait_until_it_answers(server: ServerBinary, home: Path, path: Path, log_begins_at: int) -> None:
     started = time.monotonic()
     limit = START_S
-    while (answer := _ask(path, "PING")) is None or answer.startswith("LOADING"):
-        if answer is not None:
-            limit = LOAD_S
-        elif not server_lives(home):
-            raise EmbeddedServerError(f"{server} did not start on {home}: {_last_words(home, log_begins_at)}")
+    while True:
+        # On a busy disk it listens, and says nothing for seconds.
+        with contextlib.suppress(_Silent):
+            answer = _ask(path, "PING")
+            if answer is None and not server_lives(home):
+                raise EmbeddedServerError(f"{server} did not start on {home}: {_last_words(home, log_begins_at)}")
+            if answer is not None and not answer.startswith("LOADING"):
+                return
+            limit = START_S if answer is None else LOAD_S
         if time.monotonic() - started > limit:
             raise EmbeddedServerError(f"{server} did not answer within {limit:.0f} s: see {home}/server.log")
         time.sleep(POLL_S)
@@ -276,7 +286,7 @@ def _connected(path: Path, timeout_s: float) -> Iterator[socket.socket]:
 def _ask(path: Path, command: str) -> str | None:
     """Send one command and give the answer's text; None when nobody listens there.
 
-    Raises: EmbeddedServerError when somebody listens and does not answer.
+    Raises: _Silent when somebody listens and does not answer.
     """
     try:
         with _connected(path, ANSWER_S) as connection:
@@ -285,9 +295,7 @@ def _ask(path: Path, command: str) -> str | None:
     except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
         return None
     except TimeoutError:
-        raise EmbeddedServerError(
-            f"the server at {path} is there but does not answer: is it stopped or overloaded?"
-        ) from None
+        raise _Silent(f"the server at {path} is there but does not answer: is it stopped or overloaded?") from None
 
 
 def _read_answer(connection: socket.socket) -> str | None:
