@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tests.groups import Cluster
 from tests.servers import RedisServer, binary_of
 from tests.topology.load import command
 from tests.workers.harness import eventually, running
-from zwheel import JobState, Wheel, current_job
+from zwheel import JobState, NewJob, Wheel, current_job
 from zwheel.broker.cluster import slot_of
 from zwheel.broker.store import Store
 from zwheel.keys import ShardKeys, queues_key, shard_names, shard_number
@@ -55,6 +55,14 @@ class Lost:
     def has(self, job_id: str) -> bool:
         return NAMES[shard_number(job_id, SHARDS)] in self.shards
 
+    def split(self, make: Callable[[], NewJob], count: int = 24) -> tuple[list[NewJob], list[NewJob]]:
+        """New jobs: those whose shard lies there, and those whose shard lies elsewhere; some of each."""
+        while True:
+            jobs = [make() for _ in range(count)]
+            there, elsewhere = [job for job in jobs if self.has(job.id)], [job for job in jobs if not self.has(job.id)]
+            if there and elsewhere:
+                return there, elsewhere
+
     def go(self, how: str) -> None:
         for node in self.nodes:
             node.kill() if how == "dead" else node.freeze()
@@ -81,9 +89,8 @@ async def test_what_a_dead_worker_held_on_other_nodes_comes_back(own: Cluster, l
             begun[current_job().id] = begun.get(current_job().id, 0) + 1
             await gate.wait()
 
-        jobs = [hold.job() for _ in range(24)]
-        elsewhere = {job.id for job in jobs if not lost.has(job.id)}
-        assert 0 < len(elsewhere) < len(jobs)
+        there, rest = lost.split(hold.job)
+        jobs, elsewhere = [*there, *rest], {job.id for job in rest}
         about: dict[str, Any] = {"queues": ("big",), "concurrency": 30, "lease_ms": 1_500, "reap_ms": 300}
         async with running(wheel, **about) as first:
             await wheel.enqueue_many(jobs)
@@ -117,8 +124,8 @@ async def test_nothing_is_taken_from_a_worker_that_lives_on_the_other_nodes(own:
                 stopped.append(current_job().id)
                 raise
 
-        jobs = [hold.job() for _ in range(24)]
-        elsewhere = {job.id for job in jobs if not lost.has(job.id)}
+        there, rest = lost.split(hold.job)
+        jobs, elsewhere = [*there, *rest], {job.id for job in rest}
         about: dict[str, Any] = {"queues": ("big",), "concurrency": 30, "lease_ms": 6_000, "reap_ms": 300}
         async with running(wheel, **about), running(wheel, **about):
             await wheel.enqueue_many(jobs)
@@ -147,9 +154,9 @@ async def test_a_worker_that_starts_serves_living_shards_at_once_and_others_when
         async def work() -> None:
             ran.add(current_job().id)
 
-        jobs = [work.job() for _ in range(24)]
-        await wheel.enqueue_many(jobs)
-        elsewhere = {job.id for job in jobs if not lost.has(job.id)}
+        there, rest = lost.split(work.job)
+        await wheel.enqueue_many([*there, *rest])
+        elsewhere = {job.id for job in rest}
         lost.go(how)
         # A process that knows nothing yet of this cluster would ask the hosts of the URL, one after the other.
         async with running(wheel, queues=("big",), wait=False):
@@ -161,9 +168,9 @@ async def test_a_worker_that_starts_serves_living_shards_at_once_and_others_when
 async def test_commands_show_the_rest_and_say_which_part_could_not_be_read(own: Cluster, lost: Lost) -> None:
     async with Wheel(own.url) as wheel:
         await wheel.create_queue("big", shards=SHARDS)
-        jobs = [wheel.new_job("work", queue="big", delay=60) for _ in range(24)]
-        await wheel.enqueue_many(jobs)
-        elsewhere = {job.id for job in jobs if not lost.has(job.id)}
+        there, rest = lost.split(lambda: wheel.new_job("work", queue="big", delay=60))
+        await wheel.enqueue_many([*there, *rest])
+        elsewhere = {job.id for job in rest}
         lost.go("dead")
         listed = await command(own.url, "queue", "ls", "--json")
         assert listed.returncode == 5, listed
@@ -207,8 +214,8 @@ async def test_a_claim_that_a_silent_node_does_not_answer_keeps_no_room_from_the
         async def work() -> None:
             ran.add(current_job().id)
 
-        there = [job for job in (work.options(delay=1.5).job() for _ in range(24)) if lost.has(job.id)]
-        elsewhere = [job for job in (work.job() for _ in range(24)) if not lost.has(job.id)]
+        there, _ = lost.split(work.options(delay=1.5).job)
+        _, elsewhere = lost.split(work.job)
         async with running(wheel, queues=("big",), concurrency=4):
             await wheel.enqueue_many(there)
             lost.go("silent")
