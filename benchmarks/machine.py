@@ -6,7 +6,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 import redis
 
+from tests.servers import free_port
 from zwheel.broker.cluster import slot_of
 from zwheel.embedded.binary import examine, find_binary
 
@@ -118,7 +118,7 @@ class Server:
 
     def __enter__(self) -> Self:
         path = self.directory / "s"
-        self.port = port = 0 if self._unix else _free_port()
+        self.port = port = 0 if self._unix else free_port()
         self.url = f"unix://{path}" if self._unix else f"redis://127.0.0.1:{port}/0"
         self._process = spawn(
             [
@@ -172,7 +172,7 @@ class Cluster:
 
     def __init__(self, program: Path, cpus: frozenset[int], count: int, keys: Sequence[str]) -> None:
         self._stack = ExitStack()
-        self._buses = [_free_port() for _ in range(count)]
+        self._buses = [free_port() for _ in range(count)]
         self._servers = [
             Server(program, cpus, unix=False, arguments=("--cluster-enabled", "yes", "--cluster-port", str(bus)))
             for bus in self._buses
@@ -266,20 +266,6 @@ def _cpu_s(pid: int) -> float:
         return 0.0
     fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _free_port() -> int:
-    """A loopback port that is kept for this process: a socket that is bound to it, without listening, stays open."""
-    held = socket.socket()
-    held.bind(("127.0.0.1", 0))
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _held.append(held)
-    port: int = held.getsockname()[1]
-    return port
-
-
-#: The sockets of `_free_port`. A server may listen at their ports, since both sides allow an address to be used again.
-_held: list[socket.socket] = []
 
 
 def describe(program: Path, placement: Placement) -> dict[str, object]:
