@@ -112,7 +112,7 @@ class Chunk:
                 self._durable = job.durable | (self._durable or job.durable)
         one = len({job.queue for job in jobs}) == 1
         #: The places of the jobs of each queue.
-        self._places = [range(len(jobs))] if one else _grouped(jobs, lambda job: job.queue)
+        self._places = [range(len(jobs))] if one else _grouped(range(len(jobs)), lambda n: jobs[n].queue).values()
         self._sole, self._alone = alone, alone and one
 
     @property
@@ -135,12 +135,12 @@ class Chunk:
         return confirmed(answers, self._durable) if self._durable else answers
 
 
-def _grouped(jobs: Sequence[NewJob], group_of: Callable[[NewJob], str]) -> list[list[int]]:
-    """The places of the jobs of each group, in the order of its first job."""
+def _grouped(places: Iterable[int], group_of: Callable[[int], str]) -> dict[str, list[int]]:
+    """Group -> its places among those of a batch, in the order of the first of each."""
     groups: dict[str, list[int]] = {}
-    for place, job in enumerate(jobs):
-        groups.setdefault(group_of(job), []).append(place)
-    return list(groups.values())
+    for place in places:
+        groups.setdefault(group_of(place), []).append(place)
+    return groups
 
 
 def enqueue_batch(
@@ -177,9 +177,7 @@ def _by_shard(
         yield from learn_shards(session, [queue])
         # Others may tell this session of another cut meanwhile. A turn goes by one cut from its beginning to its end.
         count, former = session.counts.get(queue, 1), session.former.get(queue)
-        groups: dict[str, list[int]] = {}
-        for place in left:
-            groups.setdefault(placed(queue, count, batch[place].id, batch[place].dedup), []).append(place)
+        groups = _grouped(left, lambda n, count=count: placed(queue, count, batch[n].id, batch[n].dedup))  # type: ignore[misc]
         parts = [
             _part(session, [batch[place] for place in places], shard, former, known, bulk, durable)
             for shard, places in groups.items()
