@@ -240,7 +240,8 @@ def _wait_until_it_answers(server: ServerBinary, home: Path, path: Path, log_beg
                 raise EmbeddedServerError(f"{server} did not start on {home}: {_last_words(home, log_begins_at)}")
             if answer is not None and not answer.startswith("LOADING"):
                 return
-            limit = START_S if answer is None else LOAD_S
+            if answer is not None:
+                limit = LOAD_S
         if time.monotonic() - started > limit:
             raise EmbeddedServerError(f"{server} did not answer within {limit:.0f} s: see {home}/server.log")
         time.sleep(POLL_S)
