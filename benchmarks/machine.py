@@ -173,7 +173,7 @@ class Cluster:
     def __init__(self, program: Path, cpus: frozenset[int], count: int, keys: Sequence[str]) -> None:
         self._stack = ExitStack()
         self._buses = [free_port() for _ in range(count)]
-        self._servers = [
+        self.servers: list[Server] = [
             Server(program, cpus, unix=False, arguments=("--cluster-enabled", "yes", "--cluster-port", str(bus)))
             for bus in self._buses
         ]
@@ -188,21 +188,21 @@ class Cluster:
         return self
 
     def _start(self) -> None:
-        count = len(self._servers)
+        count = len(self.servers)
         owners = [slot * count // _SLOTS for slot in range(_SLOTS)]
         for number, key in enumerate(self._keys):
             owners[slot_of(key)] = number % count
-        for number, server in enumerate(self._servers):
+        for number, server in enumerate(self.servers):
             self._stack.enter_context(server)
             with server.client() as client:
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
                 client.execute_command(
                     "CLUSTER", "ADDSLOTS", *(slot for slot in range(_SLOTS) if owners[slot] == number)
                 )
-                for other, bus in zip(self._servers[:number], self._buses, strict=False):
+                for other, bus in zip(self.servers[:number], self._buses, strict=False):
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
         deadline = time.monotonic() + _START_S
-        while not all(self._is_whole(server) for server in self._servers):
+        while not all(self._is_whole(server) for server in self.servers):
             if time.monotonic() > deadline:
                 raise RuntimeError("the servers did not become a cluster")
             time.sleep(0.05)
@@ -215,12 +215,12 @@ class Cluster:
     @property
     def url(self) -> str:
         """The URL that names all of them."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self._servers)
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     @property
     def pids(self) -> list[int]:
         """The process ids of all of them."""
-        return [server.pid for server in self._servers]
+        return [server.pid for server in self.servers]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

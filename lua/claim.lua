@@ -3,8 +3,8 @@
 -- token larger than any before; when nothing more is due, says until when to sleep and in which role.
 -- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 days  6 processing  7 dead  8 wake  9 bucket  10 offered
 -- ARGV 1 now (tests)  2 request id  3 worker, 8 characters  4 lease, ms  5 most jobs to take  6 day of the bucket
---      7 how long a role lasts without a further claim, ms  8 the epoch that the worker serves, '' when it does not
---      know  9 how far ahead of their time the worker can hold jobs, ms
+--      7 how long a role lasts without a further claim, ms, 0: the worker wants none  8 the epoch that the worker
+--      serves, '' when it does not know  9 how far ahead of their time the worker can hold jobs, ms
 -- Returns ok | moved | empty | paused | foreign | flushed, clock in µs, then
 --      foreign: the schema that another version wrote
 --      flushed: the epoch there is now or '': somebody emptied the queue or deleted its meta, or cut it into another
@@ -174,6 +174,8 @@ local fire = tonumber(next_fire)
 local role = 'none'
 if #ids + taken == limit or more_offered or fire and fire <= due_ms then
   hand_on(meta, wake_list, stored, worker, fire, next_day ~= '', now_ms)
+elseif (fire or next_day == '') and role_ms == 0 then
+  role = decline(meta, wake_list, stored, worker, fire or NEVER, now_ms)
 elseif fire or next_day == '' then
   role = take_up(meta, wake_list, stored, worker, fire or NEVER, now_ms, role_ms)
 end

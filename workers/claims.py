@@ -149,6 +149,7 @@ class Slots:
         self.running = 0
         #: Claimed and not yet ended, running ones included, and places reserved by claims under way.
         self.held = 0
+        self._reserved = 0
         #: How many jobs end in a second; how many ended since that was counted last, and when, monotonic seconds.
         self._pace = 0.0
         self._ended = 0
@@ -197,11 +198,21 @@ class Slots:
         """Call `kick` once, as soon as there may be room again."""
         self._starved[kick] = None
 
-    def unreserve(self, places: int) -> None:
-        """Give back places that a claim reserved and did not fill: another poller may be waiting for them."""
-        self.held -= places
+    def reserve(self, places: int) -> None:
+        """Keep places for a claim that is sent now."""
+        self.held += places
+        self._reserved += places
+
+    def answered(self, places: int, taken: int = 0) -> None:
+        """A claim that reserved places has taken so many: the others are free. Another poller may be waiting to know."""
+        self.held -= places - taken
+        self._reserved -= places
         if places:
             self._feed()
+
+    def full(self) -> bool:
+        """Whether there will be no room before a job ends, even if the claims under way bring none."""
+        return self.room() + self._reserved <= 0
 
     def yields(self) -> bool:
         """Have no room for a moment, where jobs wait here for a process: another worker may have one. Not again at once."""
@@ -220,7 +231,8 @@ class Slots:
     def lend(self) -> None:
         """A job that was started waits for something else: others may run in its slot, until `take_back`."""
         self.running -= 1
-        self.unreserve(1)
+        self.held -= 1
+        self._feed()
 
     def take_back(self) -> None:
         """That job goes on, or ends. There may be one more than the concurrency now, until the next ends."""

@@ -36,6 +36,11 @@ class Hearer(Protocol):
         ...
 
     @property
+    def listens(self) -> bool:
+        """Whether tokens of its shard concern this worker at all."""
+        ...
+
+    @property
     def lists(self) -> Sequence[str]:
         """The keys of its lists of tokens."""
         ...
@@ -100,6 +105,8 @@ class Ear:
                 resting = [hearer for hearer in self._hearers if hearer.rests]
                 heard = {key: one for one in resting for key in one.lists if key not in self._deaf}
                 if not resting:
+                    if not any(hearer.listens for hearer in self._hearers):
+                        await self._listener.aclose()
                     return
                 within_s = min(_LISTEN_S, *(until - now for until in self._deaf.values())) if self._deaf else _LISTEN_S
                 if not heard:

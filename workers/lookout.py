@@ -64,8 +64,10 @@ class _Asked:
 class Lookout:
     """That of one worker. Belongs to the event loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, worker: str = "", group: str = "") -> None:
+        """group: that of the worker; '' when it does not publish which tasks it knows."""
         self._store = store
+        self._who = worker.encode(), group
         self._began = time.monotonic() - random.uniform(0, BEAT_S)
         self._asked: dict[str, _Asked] = {}
         self._fleets: dict[str, Fleet] = {}
@@ -76,7 +78,24 @@ class Lookout:
 
     def fleet(self, keys: ShardKeys) -> Fleet:
         """The workers of a shard's queue."""
-        return self._fleets.setdefault(keys.workers, Fleet(keys.workers))
+        fleet = self._fleets.get(keys.workers)
+        if fleet is None:
+            fleet = self._fleets[keys.workers] = Fleet(keys.workers, *self._who)
+        return fleet
+
+    def learn(self, keys: ShardKeys) -> None:
+        """Count the workers of a shard's queue, if nobody counted them yet. Later every look sees to it that the count is fresh."""
+        fleet = self.fleet(keys)
+        if fleet.size == 0:
+            self._start(fleet.refresh(self._store))
+
+    def spares(self, keys: ShardKeys) -> bool:
+        """Whether not everybody waits for each shard of a queue: it is on a cluster, and there are many."""
+        return self._store.in_parts and self.fleet(keys).spares(keys.shards)
+
+    def listens(self, keys: ShardKeys) -> bool:
+        """Whether this worker is to hear wake-up tokens of a shard."""
+        return not self._store.in_parts or self.fleet(keys).listens(keys)
 
     def until_beat(self, within_s: float) -> float:
         """How long until the last beat within this time; the whole time when no beat is within it. Seconds."""
@@ -138,7 +157,8 @@ class Lookout:
             replies = await self._store.send([_call(part, now) for part in parts], each=True)
             for part, reply in zip(parts, replies, strict=True):
                 _answer(part, reply)
-            await self.fleet(group[0].keys).refresh(self._store)
+            keys = group[0].keys
+            await self.fleet(keys).refresh(self._store, spares=self.spares(keys))
         except Exception as error:
             for one in group:
                 if not one.answer.done():

@@ -107,15 +107,14 @@ class Newcomer:
         await self._copy(NOBODY)
 
     async def _others(self) -> list[str]:
-        """The groups of living workers that know some task of ours."""
+        """The groups of workers that know some task of ours, or knew it: the dead cannot take any more what was offered to them."""
         rows: dict[bytes, bytes] = {}
         for _ in range(_LISTED_TRIES):
             rows = await self._lookout.rows(self._keys)
             if self._worker.encode() in rows:
                 break
             await asyncio.sleep(_LISTED_S)
-        now_ms = self._store.session.clock.now_ms()
-        peers = [read_peer(row, now_ms) for row in rows.values()]
+        peers = [read_peer(row, None) for row in rows.values()]
         groups = {peer.group for peer in peers if peer is not None and peer.group and peer.tasks & self._tasks}
         groups.discard(self._group)
         return sorted(groups if len(groups) <= GROUPS_LIMIT else random.sample(sorted(groups), GROUPS_LIMIT))

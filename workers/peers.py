@@ -67,8 +67,8 @@ def about_tasks(tasks: Iterable[str], entries: Iterable[str] = ()) -> dict[str, 
     return about | {"allows": digests} if digests else about
 
 
-def read_peer(raw: bytes, now_ms: int) -> Peer | None:
-    """Read a row of `workers`; None for a worker that is not known to live."""
+def read_peer(raw: bytes, now_ms: int | None) -> Peer | None:
+    """Read a row of `workers`; None for a worker that is not known to live. now_ms: None to read the row of a dead one too."""
     if len(raw) > _ROW_BYTES:
         return None
     try:
@@ -79,7 +79,7 @@ def read_peer(raw: bytes, now_ms: int) -> Peer | None:
         return None
     lease_ms = min(_MOST_LEASE_MS, lease) if isinstance(lease, int) and not isinstance(lease, bool) else 0
     alive_ms = max(_LEAST_ALIVE_MS, lease_ms)
-    if not now_ms - alive_ms <= beat <= now_ms + alive_ms:
+    if now_ms is not None and not now_ms - alive_ms <= beat <= now_ms + alive_ms:
         return None
     group, tasks, entries = row.get("group"), published_names(row.get("tasks")), published_names(row.get("allows", []))
     if not isinstance(group, str) or not _GROUP.match(group) or tasks is None or entries is None:

@@ -24,7 +24,6 @@ from typing import TypeVar
 from zwheel import calls
 from zwheel.broker.store import Listener, Store, pause_s
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, day_name, read_claim
-from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName
 from zwheel.keys import ShardKeys
@@ -37,7 +36,8 @@ from .claims import Claim, Observer, Slots
 from .ear import Ear, own_list
 from .garbage import GARBAGE
 from .lookout import Lookout
-from .looks import Looks, lasts
+from .looks import Looks
+from .role import Role
 from .runner import Runner
 from .scheduler import Scheduler
 from .settings import WorkerSettings
@@ -48,9 +48,6 @@ from .watch import Founding
 log = escaped("zwheel.worker")
 T = TypeVar("T")
 
-#: How soon, and how often, a worker without room looks whether the role that it laid down was taken.
-_HAND_ON_S = 0.3
-_HAND_ON_TRIES = 5
 PAUSED_BACKSTOP_S = (1.0, 3.0)
 HALTED_BACKSTOP_S = (1.0, 3.0)
 #: How often an absent Redis is mentioned in the log, seconds.
@@ -83,12 +80,14 @@ class Poller:
         #: Called with how often the server's clock was seen to jump, whenever the answer to a claim says it.
         self._jumps_counted = jumps_counted
         self._store = store
-        self._keys = keys
+        #: Those of its shard.
+        self.keys = keys
         self._settings = settings
         self._worker = worker
         self._slots = slots
         self._runner = runner
-        self._queue = QueueName(keys.name)
+        #: The shard it claims from.
+        self.queue = QueueName(keys.name)
         self._observer = observer
         self.founding = Founding(keys, observer)
         self.settler = Settler(store.session, keys, worker, settings.most_dead, self._occurrence_ended, runner.settled)
@@ -102,7 +101,7 @@ class Poller:
         self._wake_at = 0.0
         #: Whether the next look at the clock is a peek at the wheel, and not a claim.
         self._peeks = False
-        self._looks = Looks(keys, store.session.clock, settings.beat_ms, worker, lookout or Lookout(store))
+        self.looks = Looks(keys, store.session.clock, settings.beat_ms, worker, lookout or Lookout(store))
         self._stopping = False
         #: The most jobs of the next claim: half as many after an answer that did not come, then ever more again; and how
         #: many the last one asked for.
@@ -110,10 +109,9 @@ class Poller:
         self._reserved = 0
         #: Jobs that a claim took and the runner does not hold yet: the answer to it, and when it was sent.
         self._arrived: list[tuple[Claimed, int]] = []
-        #: The role of the last claim; the role that was laid down and may still be free, and how often it was looked at.
-        self._role = "none"
-        self._laid_down = ""
-        self._seen_free = 0
+        self._role = Role(store, keys, worker)
+        #: The list of a token that no claim was sent after.
+        self._token = ""
         #: Claims in a row that took nothing and asked for another at once; tokens in a row that were in vain.
         self._vain = 0
         self._head = ("", 0)
@@ -125,21 +123,6 @@ class Poller:
         if self._scheduler is not None:
             self._scheduler.ended(schedule)
 
-    @property
-    def queue(self) -> QueueName:
-        """The queue it claims from."""
-        return self._queue
-
-    @property
-    def keys(self) -> ShardKeys:
-        """Those of its shard."""
-        return self._keys
-
-    @property
-    def follows(self) -> bool:
-        """Whether others keep time for this shard, and this one only listens."""
-        return self._looks.follows
-
     def kick(self) -> None:
         """Let the loop look again: an outcome is there, or room, or a stop."""
         self._kicked.set()
@@ -148,6 +131,12 @@ class Poller:
         """Claim now, as far as there is room: something became due that nobody may have been woken for."""
         self._due = True
         self.kick()
+
+    def look(self) -> None:
+        """Look at the shard now, if this worker rests."""
+        if not self._due and not self._stopping:
+            self._peeks, self._due, self._wake_at = True, self.looks.must_claim, time.monotonic()
+            self.kick()
 
     def stop(self) -> None:
         """Claim no more. The loop ends when all that was claimed here is settled."""
@@ -175,7 +164,7 @@ class Poller:
                 self._give_room_back()
                 self._sayer.say(
                     logging.ERROR, repr(error)[:200], "queue %s: its poller failed; it goes on: %r",
-                    self._queue, error, trace=True,
+                    self.queue, error, trace=True,
                 )  # fmt: skip
                 await asyncio.sleep(min(_LONGEST_S, 0.05 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0))
                 self._due = True
@@ -184,8 +173,10 @@ class Poller:
         try:
             while True:
                 self._kicked.clear()
-                if self._stopping and self._keeps_a_role():
-                    await self._resign()
+                if self._stopping and self._token:
+                    await self._hand_on()
+                if self._stopping and self._role.keeps:
+                    await self._role.resign()
                 if self.founding.unsure and not self._stopping and (self._due or self.founding.halted is None):
                     await self._see_founding()
                 batch = self.settler.take()
@@ -202,18 +193,8 @@ class Poller:
         finally:
             self._timer.close()
 
-    async def _resign(self) -> None:
-        """Leave the role to another at once: jobs may run here for long after the last claim."""
-        try:
-            await self._store.send([self._step_down()[0]])
-        except BrokerError as error:
-            log.info("queue %s: cannot hand on the role of timekeeper, which ends by itself: %s", self._queue, error)
-
     def _owes(self) -> bool:
-        return bool(self._arrived) or any(claim.queue == self._queue for claim in list(self._runner.held))
-
-    def _keeps_a_role(self) -> bool:
-        return self._role in ("timekeeper", "second")
+        return bool(self._arrived) or any(claim.queue == self.queue for claim in list(self._runner.held))
 
     def _may_claim(self) -> bool:
         if self._stopping or not self._due or self.founding.halted is not None:
@@ -229,35 +210,29 @@ class Poller:
         if replies and self.founding.read(replies):
             try:
                 # An emptied database lost the list of queues too, and producers believe that the queue is on it.
-                await self._store.drive(join(self._store.session, self._keys.queue))
+                await self._store.drive(join(self._store.session, self.keys.queue))
             except BrokerError as error:
-                log.info("queue %s: it could not be put on the list of queues: %s", self._queue, error)
+                log.info("queue %s: it could not be put on the list of queues: %s", self.queue, error)
         if self.founding.halted is not None:
             self._sleep(random.uniform(*HALTED_BACKSTOP_S))
 
     def _claim(self) -> tuple[Call, Read]:
         limit = self._reserved = self._asked = min(self._slots.share(), self._most)
-        self._slots.held += limit
+        self._slots.reserve(limit)
+        self._token = ""
         sent_ns = time.monotonic_ns()
         session = self._store.session
         day = self._day or day_name(session.clock.now_ms() // DAY_MS)
         call = calls.claim(
-            self._keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
+            self.keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
             lane=Lane(self._worker, "claim", session.request()), epoch=self.founding.epoch, now=session.now,
             group=self._group, ahead_ms=ahead_ms(session.clock),
-            role_ms=min(LONGEST_ROLE_MS, max(ROLE_MS, 2 * self._settings.beat_ms)),
+            role_ms=self.looks.role_ms(),
         )  # fmt: skip
         return call, lambda reply: self._claimed(read_claim(reply), sent_ns, limit)
 
-    def _step_down(self) -> tuple[Call, Read]:
-        session = self._store.session
-        lane = Lane(self._worker, "claim", session.request())
-        call = calls.step_down(self._keys, self._worker, lane=lane, now=session.now)
-        self._laid_down, self._role, self._seen_free = self._role, "none", 0
-        return call, lambda reply: None
-
     def _give_room_back(self) -> None:
-        self._slots.unreserve(self._reserved)
+        self._slots.answered(self._reserved)
         self._reserved = 0
 
     def _claimed(self, claimed: Claimed, sent_ns: int, limit: int) -> None:
@@ -266,7 +241,7 @@ class Poller:
         if limit <= self._most < BATCH_LIMIT:
             self._most = min(BATCH_LIMIT, 2 * self._most)
         # After trouble there may be less room than that by now: jobs without room wait, and their leases are renewed.
-        self._slots.unreserve(self._reserved - taken)
+        self._slots.answered(self._reserved, taken)
         self._reserved = 0
         now_ns = time.monotonic_ns()
         job_bytes = sum(map(len, claimed.jobs)) / taken if taken else 0.0
@@ -279,10 +254,8 @@ class Poller:
             self._start_arrived()
         self._day = claimed.day
         if claimed.word in ("ok", "empty"):
-            self._laid_down, self._seen_free = (self._role, 0) if self._keeps_a_role() and full else ("", 0)
-            if claimed.role != self._role and claimed.role in ("timekeeper", "second") and self._scheduler is not None:
+            if self._role.answered(claimed.role, full=full) and self._scheduler is not None:
                 self._scheduler.keep()
-            self._role = claimed.role
             self._jumps_counted(claimed.jumps)
         if taken or claimed.day:
             self.founding.met_jobs()
@@ -291,14 +264,13 @@ class Poller:
             self._due = True
         elif claimed.word == "paused":
             self._sleep(random.uniform(*PAUSED_BACKSTOP_S))
-        elif (
-            claimed.word == "moved" or full or claimed.role == "none" or (self._keeps_a_role() and self._slots.yields())
-        ):
+        elif claimed.word == "moved" or full or claimed.role == "none" or (self._role.keeps and self._slots.yields()):
             self._due = True
         else:
             self._rest(claimed)
         if taken:
             self._tokens = 0
+            self.looks.alarms += 1
         # A claim that took entries off which hid others, such as the days of buckets that are gone, was not in vain.
         head, before = (claimed.day, claimed.next_fire_ms or 0), self._head
         self._head = head
@@ -313,45 +285,49 @@ class Poller:
             jobs = claimed.jobs
             take = self._runner.hold if claimed.early else self._runner.submit
             for i in range(0, len(jobs), 2):
-                take(Claim(jobs[i], jobs[i + 1], self._queue, sent_ns), self.settler, self.kick)
+                take(Claim(jobs[i], jobs[i + 1], self.queue, sent_ns), self.settler, self.kick)
             if claimed.early:
                 self._runner.start_due()
 
     def _rest(self, claimed: Claimed) -> None:
-        seconds, peeks = self._looks.rest(claimed)
+        seconds, peeks = self.looks.rest(claimed)
         self._sleep(seconds)
         self._peeks = peeks
 
     async def _look_at_wheel(self) -> None:
         """Look, and claim when it is not as the last claim told, else rest on."""
         asked_at = time.monotonic()
-        seen = await self._persist(self._looks.look, settles=False)
+        seen = await self._persist(self.looks.look, settles=False)
         if self._observer is not None:
-            self._observer("looked", {"queue": self._queue, "since": asked_at, "until": time.monotonic()})
+            self._observer("looked", {"queue": self.queue, "since": asked_at, "until": time.monotonic()})
         if seen is None or self._due:
             return
-        answer = self._looks.read(seen)
+        answer = self.looks.read(seen)
         if answer is None:
             self._due = True
         else:
             self._rest(answer)
 
     def _sleep(self, seconds: float) -> None:
-        self._due = False
+        self._due = bool(self._token)
         self._peeks = False
         self._wake_at = time.monotonic() + seconds
 
     async def _wait(self) -> None:
         if self._stopping or self._due:
-            if self._keeps_a_role():
+            full = self._slots.full()
+            if full and self._token:
+                await self._hand_on()
+            elif full and self._role.keeps:
                 # Due, but no room: another must keep time, for we can be full for long.
-                await self._exchange([self._step_down()])
-            elif self._laid_down and not self._stopping:
-                await self._see_it_taken()
+                await self._exchange([(self._role.step_down(), lambda reply: None)])
+            elif self._role.left and not self._stopping:
+                await self._role.see_it_taken(self._kicked)
             else:
                 await self._kicked.wait()
             return
-        self._ear.listen(self)
+        if self.listens:
+            self._ear.listen(self)
         GARBAGE.tidy(self._wake_at - time.monotonic())
         if self._wake_at > time.monotonic():
             self._timer.set(self._wake_at)
@@ -362,29 +338,13 @@ class Poller:
         else:
             self._due = not self._peeks
 
-    async def _see_it_taken(self) -> None:
-        """Wait for room. Call another when nobody took the role laid down: a frozen worker may have had the token."""
+    async def _hand_on(self) -> None:
+        """Let another worker have the token that no claim of this one followed."""
+        token, self._token = self._token, ""
         try:
-            async with asyncio.timeout(_HAND_ON_S):
-                await self._kicked.wait()
-                return
-        except TimeoutError:
-            end = "keeper_end" if self._laid_down == "timekeeper" else "second_end"
-        self._seen_free += 1
-        try:
-            asks = [("HGET", self._keys.meta, end), ("LLEN", self._keys.wake)]
-            ends, tokens = await self._store.send(asks)
-            # A token that lies there means that nobody listens: all have as little room as we have.
-            taken = tokens or lasts(ends, self._store.session.clock)
-            if not taken:
-                await self._store.send([("RPUSH", self._keys.wake, "1")])
-        except (BrokerError, ValueError) as error:
-            log.info(
-                "queue %s: cannot wake another worker for the role that this one laid down: %s", self._queue, error
-            )
-        else:
-            if taken or self._seen_free >= _HAND_ON_TRIES:
-                self._laid_down = ""
+            await self._store.send([("RPUSH", token, "1")])
+        except BrokerError as error:
+            log.info("queue %s: cannot hand a wake-up token on: %s", self.queue, error)
 
     def _on_time(self) -> None:
         self._due = not self._peeks
@@ -393,18 +353,24 @@ class Poller:
     @property
     def rests(self) -> bool:
         """Whether a wake-up token is to wake it."""
-        return not self._stopping and not self._due
+        return not self._stopping and not self._due and self.listens
+
+    @property
+    def listens(self) -> bool:
+        """Whether wake-up tokens of its shard concern this worker at all."""
+        return self.looks.listens
 
     @property
     def lists(self) -> tuple[str, str]:
         """Where its wake-up tokens come."""
-        return self._keys.wake, self._keys.call(self._group)
+        return self.keys.wake, self.keys.call(self._group)
 
     async def called(self, token: str, waited_s: float) -> float:
         """A wake-up token came. One that comes when there is no room is handed on. Returns how long to hear none, seconds."""
         self._tokens = self._tokens + 1 if waited_s < _AT_ONCE_S else 0
-        if self._stopping or self._slots.room() <= 0:
-            await self._store.send([("RPUSH", token, "1")])
+        self._token = token
+        if self._stopping or self._slots.full():
+            await self._hand_on()
         self._due = True
         self.kick()
         if self._scheduler is not None:
@@ -437,7 +403,7 @@ class Poller:
                     self._give_room_back()
                     self._sayer.say(
                         logging.ERROR, repr(error)[:200], "queue %s: the answer of Redis to %s cannot be read: %r",
-                        self._queue, call.script.name, error, trace=True,
+                        self.queue, call.script.name, error, trace=True,
                     )  # fmt: skip
                     self._vain = max(self._vain, _VAIN) + 1
             if not replies:
@@ -451,13 +417,13 @@ class Poller:
                     return
                 await self._pause(failures)
             elif failures:
-                log.warning("queue %s: Redis answers again", self._queue)
+                log.warning("queue %s: Redis answers again", self.queue)
 
     def _say_waiting(self, error: BrokerError) -> None:
         now = time.monotonic()
         if now - self._said > _SAY_S:
             self._said = now
-            log.warning("queue %s: waiting for Redis: %s", self._queue, error)
+            log.warning("queue %s: waiting for Redis: %s", self.queue, error)
 
     async def _pause(self, failures: int) -> None:
         # Outcomes of jobs wait here too. After an outage Redis must hear of them well within the grace.
@@ -485,7 +451,7 @@ class Poller:
                     await self._pause(failures)
                 else:
                     if failures:
-                        log.warning("queue %s: Redis answers again", self._queue)
+                        log.warning("queue %s: Redis answers again", self.queue)
                         self._ear.interrupt()
                     return replies
         finally:

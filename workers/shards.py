@@ -23,6 +23,7 @@ from .parts import end_parts
 from .peers import Peers
 from .poller import Poller
 from .reaper import Reaper
+from .rounds import Rounds
 from .runner import Runner
 from .scheduler import Scheduler
 from .settings import WorkerSettings
@@ -60,9 +61,9 @@ class Shards:
 
     def __init__(
         self, store: Store, wheel: Registry, settings: WorkerSettings, worker: str, group: str, slots: Slots,
-        observer: Observer | None,
+        observer: Observer | None, published: str = "",
     ) -> None:  # fmt: skip
-        """Serves nothing yet. Needs its `runner` before the first shard."""
+        """Serves nothing yet. Needs its `runner` before the first shard. published: the group as other workers read it."""
         self._store = store
         self._wheel = wheel
         self._settings = settings
@@ -81,7 +82,7 @@ class Shards:
         self._runs = False
         #: Called when a shard says that its queue was cut into another number of shards.
         self.on_cut: Callable[[], None] = lambda: None
-        self._lookout = Lookout(store)
+        self._lookout = Lookout(store, worker, published)
         store.session.clock.on_jump = self._jumped
 
     def __iter__(self) -> Iterator[Shard]:
@@ -107,8 +108,11 @@ class Shards:
             shard.scheduler.kick()
 
     def follows(self, name: str) -> bool:
-        """Whether this worker has nothing to do, and others keep time for this shard: they look more often."""
-        return not self._slots.running and name in self._shards and self._shards[name].poller.follows
+        """Whether others keep time for this shard, and look more often: this worker has nothing to do, or its fleet spares."""
+        if name not in self._shards:
+            return False
+        looks = self._shards[name].poller.looks
+        return looks.follows and (looks.spares or not self._slots.running)
 
     def add(self, keys: ShardKeys) -> None:
         """Serve a shard from now on, or from `start` on."""
@@ -125,7 +129,10 @@ class Shards:
         shard = self._shards[keys.name] = Shard(
             keys=keys, contact=contact, scheduler=scheduler, poller=poller,
             peers=Peers(store, keys, self.worker, self._group),
-            reaper=Reaper(store, keys, settings, self._observer, contact, follows, poller.claim, self._lookout),
+            reaper=Reaper(
+                store, keys, settings, self._observer, contact, lambda: follows() and not poller.looks.sees_to, poller.claim,
+                self._lookout,
+            ),
             newcomer=Newcomer(store, keys, self.worker, self._wheel.tasks, self._group, poller.claim, contact, self._lookout),
         )  # fmt: skip
         if self._runs:
@@ -161,6 +168,8 @@ class Shards:
     def start(self) -> None:
         """Begin to serve."""
         self._runs = True
+        if self._store.in_parts:
+            self.parts["rounds"] = asyncio.create_task(Rounds(self._lookout, lambda: self.pollers).run())
         for shard in self:
             self._begin(shard)
 

@@ -146,7 +146,9 @@ class Worker:
         tasks, allows = self.wheel.tasks, self.wheel.allows
         self._tasks, group = about_tasks(tasks, allows) | declarations.about(), group_of(tasks, allows)
         observer = _both(self._observer, store.recorder)
-        self.shards = shards = Shards(store, self.wheel, self.settings, self.id, group, slots, observer)
+        self.shards = shards = Shards(
+            store, self.wheel, self.settings, self.id, group, slots, observer, str(self._tasks.get("group", "")),
+        )  # fmt: skip
         shards.runner = runner = self._runner(store, slots, Occurrences(store, shards.advance), shards)
         for keys in served:
             shards.add(keys)

@@ -14,6 +14,7 @@ local function lay_down(meta, roles, worker)
   end
   if seconds then
     redis.call('HDEL', meta, 'second', 'second_end')
+    roles.second_end = false
   end
   return keeps or seconds
 end
@@ -32,6 +33,16 @@ local function hand_on(meta, list, roles, worker, next_fire, more, now_ms)
   if had or alone then
     push_token(list)
   end
+end
+
+-- decline: a worker that has room and wants no role leaves the one that it has. It calls a listener when a role is free, or
+-- nobody wakes in time. wanted: as for `take_up`.
+local function decline(meta, list, roles, worker, wanted, now_ms)
+  lay_down(meta, roles, worker)
+  if not keeps_time(wanted, now_ms, roles.keeper_at, roles.keeper_end) or not lasts(roles.second_end, now_ms) then
+    push_token(list)
+  end
+  return 'follower'
 end
 
 -- take_up: a worker with room, that found nothing more due, takes the role that is free, or waits for a while longer in

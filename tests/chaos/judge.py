@@ -18,6 +18,8 @@ from .fleet import REAP_S
 SLACK_MS = 5_000
 #: How long a due job may wait for an idle worker while two are struck, in a fleet as small as this one, ms.
 BOTH_MS = 2_000
+#: The same where a fleet spares, as on a cluster: a worker comes round to the shards of the full in turn, ms.
+ROUNDS_MS = 45_000
 #: How long after a worker goes on its lapsed leases may still be reaped, µs.
 _SETTLED_US = 1_000_000
 
@@ -53,7 +55,11 @@ def judge(history: Path, outcome: Outcome) -> Judgement:
     began, began_cpu = time.monotonic(), time.process_time()
     runs = read([history])
     bounds = Bounds(
-        reap_ms=int(REAP_S * 1000), slack_ms=SLACK_MS, both_ms=BOTH_MS, drained=outcome.drained_s is not None
+        reap_ms=int(REAP_S * 1000),
+        slack_ms=SLACK_MS,
+        both_ms=BOTH_MS,
+        rounds_ms=ROUNDS_MS,
+        drained=outcome.drained_s is not None,
     )
     report = check(runs, bounds)
     check_s, check_cpu_s = time.monotonic() - began, time.process_time() - began_cpu

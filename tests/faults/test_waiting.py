@@ -187,7 +187,7 @@ async def test_a_worker_that_drains_lays_its_role_down_at_once(
 
 
 async def _follows(handle: Running) -> bool:
-    return all(poller.follows for poller in handle.worker.pollers)
+    return all(poller.looks.follows for poller in handle.worker.pollers)
 
 
 @pytest.mark.parametrize("left", ["keeper", "second"])

@@ -366,6 +366,38 @@ def test_a_claim_that_finds_nothing_due_gets_a_role(
     shard.leaves(wheel | woken | {"meta": worker_meta(**after)})
 
 
+DECLINING: list[Any] = [
+    pytest.param({}, {}, ["1"], id="nobody has a role"),
+    pytest.param(keeper(NOW + 50) | second("u1111111"), second("u1111111"), ["1"], id="it kept time"),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER) | second(), keeper(NOW + 50, worker=OTHER_WORKER), ["1"], id="it was the second"
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111"), keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111"),
+        [], id="others have both roles",
+    ),
+    pytest.param(
+        keeper(NOW + 51, worker=OTHER_WORKER) | second("u1111111"), keeper(NOW + 51, worker=OTHER_WORKER) | second("u1111111"),
+        ["1"], id="the timekeeper sleeps past the next job",
+    ),
+    pytest.param(
+        keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111", NOW - 1),
+        keeper(NOW + 50, worker=OTHER_WORKER) | second("u1111111", NOW - 1), ["1"], id="the second is gone",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "woken"), DECLINING)
+def test_a_claim_of_a_worker_that_wants_no_role_takes_none_and_calls_another_where_one_is_free(
+    shard: Shard, before: dict[str, Any], after: dict[str, Any], woken: list[str]
+) -> None:
+    wheel = today(a=NOW + 50)
+    shard.put(wheel | {"meta": worker_meta(NOW_US - 1, **before)})
+    call = claim(KEYS, day=TODAY, worker=WORKER, lease_ms=LEASE, limit=1, lane=LANE, role_ms=0, now=at(NOW))
+    assert read_claim(shard.run(call)) == Claimed("empty", NOW_US, NOW + 50, TODAY, "follower", 0, [], jumps=0)
+    shard.leaves(wheel | {"wake": woken or None, "meta": worker_meta(**after)})
+
+
 def test_no_role_lasts_longer_than_its_limit_whatever_the_caller_asks(shard: Shard) -> None:
     for worker, role in ((WORKER, "timekeeper"), (OTHER_WORKER, "second")):
         call = claim(KEYS, day=TODAY, worker=worker, lease_ms=LEASE, limit=1, lane=LANE, role_ms=2_400_000, now=at(NOW))

@@ -162,17 +162,28 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         worker=workers, limit=st.integers(1, 4), lane=lanes, woken=st.booleans(), knows=st.booleans(),
-        ahead=st.sampled_from((0, 5, 50)),
+        ahead=st.sampled_from((0, 5, 50)), role_ms=st.sampled_from((ROLE_MS, ROLE_MS, 0)),
     )  # fmt: skip
-    def claim(self, worker: str, limit: int, lane: int, woken: bool, knows: bool = False, ahead: int = 0) -> None:
-        """A worker with room claims, by itself or because it took a wake-up token. ahead: ms for which it can hold jobs."""
+    def claim(
+        self,
+        worker: str,
+        limit: int,
+        lane: int,
+        woken: bool,
+        knows: bool = False,
+        ahead: int = 0,
+        role_ms: int = ROLE_MS,
+    ) -> None:
+        """A worker with room claims, by itself or because it took a wake-up token. ahead: ms for which it can hold jobs. role_ms: 0
+        when it wants no role.
+        """
         self.may()
         if woken:
             self.shard.client.lpop(KEYS.wake)
         day = self.model.first_day() or "20300318"
         call = calls.claim(
             KEYS, day=day, worker=worker, lease_ms=LEASE, limit=limit, lane=self.lane(lane), now=self.now,
-            group=GROUP if knows else "none", ahead_ms=ahead,
+            group=GROUP if knows else "none", ahead_ms=ahead, role_ms=role_ms,
         )  # fmt: skip
         waiting = Waiting.read(self.shard)
         claimed = calls.read_claim(self.run(call, lane))
@@ -189,7 +200,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.remember(claimed.jobs, claimed.now_us // 1000, claimed.ahead_ms)
         after = waiting.claimed(
             worker, full=len(expected) == limit, head=claimed.next_fire_ms, more=bool(claimed.day),
-            now_ms=claimed.now_us // 1000, role_ms=ROLE_MS,
+            now_ms=claimed.now_us // 1000, role_ms=role_ms,
             reach=claimed.ahead_ms,
         )  # fmt: skip
         assert (Waiting.read(self.shard), claimed.role) == after

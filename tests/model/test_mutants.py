@@ -30,6 +30,7 @@ MUTANTS = (
     Fault("who steps down keeps time", "include/roles.lua", "local keeps, seconds = roles.keeper == worker, ", "local keeps, seconds = false, ", ("step_down",)),
     Fault("who steps down calls nobody", "step_down.lua", "push_token(KEYS[3])", "local _ = KEYS[3]"),
     Fault("who becomes timekeeper stays second", "include/roles.lua", "push_token(list)\n      redis.call('HDEL', meta, 'second', 'second_end')", "", ("claim",)),
+    Fault("who wants no role keeps the one it has", "include/roles.lua", "  lay_down(meta, roles, worker)\n  if not keeps_time", "  if not keeps_time", ("claim",)),
     Fault("a role lasts for ever", "include/wake.lua", "return at > now_ms and at <= now_ms + LONGEST_ROLE", "return at > now_ms", ("claim",)),
     Fault("the stamp can stand", "include/clock.lua", "return now, math.floor(floor) + 1", "return now, math.floor(floor)", ("claim",)),
     Fault("all is decided by the last stamp", "include/clock.lua", "return now, math.floor(floor) + 1", "return math.floor(floor) + 1, math.floor(floor) + 1", ("claim",)),

@@ -66,6 +66,10 @@ class Waiting:
         if head is None and more:
             return self, "none"
         wanted, ends = NEVER if head is None else head, now_ms + min(role_ms, LONGEST)
+        if role_ms == 0:
+            left = replace(self.without(worker), token=self.token)
+            calls = not left.keeps_time(wanted, now_ms) or not lasts(left.second_end, now_ms)
+            return replace(left, token=left.token or calls), "follower"
         if self.keeper == worker or not lasts(self.keeper_end, now_ms) or self.keeper_at > wanted:
             was_second = self.second == worker
             return replace(

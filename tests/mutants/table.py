@@ -177,6 +177,9 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("what is offered calls nobody", "offer.lua", "push_token(KEYS[k + 1])", "local _ = k", first="tables"),
     _mutant("a void offer is believed", "include/offered.lua", "string.sub(record, 22, 37) ~= tokens[i]", "false", "claim", "offer", first="tables"),
     _mutant("two keep time", "include/roles.lua", "if roles.keeper == worker or not lasts(roles.keeper_end, now_ms) or number(roles.keeper_at, wanted + 1) > wanted then", "if true then", "claim", first="tables"),
+    _mutant("who wants no role keeps the one it has", "include/roles.lua", "  lay_down(meta, roles, worker)\n  if not keeps_time", "  if not keeps_time", "claim", first="tables"),
+    _mutant("who wants no role calls nobody", "include/roles.lua", "not lasts(roles.second_end, now_ms) then\n    push_token(list)", "not lasts(roles.second_end, now_ms) then\n    local _ = list", "claim", first="tables"),
+    _mutant("a role that nobody wants is taken", "claim.lua", " and role_ms == 0 then", " and role_ms < 0 then", first="tables"),
     _mutant("a role lasts for ever", "include/wake.lua", "return at > now_ms and at <= now_ms + LONGEST_ROLE", "return at > now_ms", "claim", first="tables"),
     # Taking back.
     _mutant("who held a job that was set aside is not fenced", "repair.lua", "tonumber(string.sub(record, 22, 37)) + 1)", "tonumber(string.sub(record, 22, 37)))", first="tables"),

@@ -13,6 +13,7 @@ from tests.simulator.world import KEYS, LEASE_MS, QUEUE, SECOND_US, Acting, Proc
 from zwheel import calls, operations
 from zwheel.broker.store import Steps
 from zwheel.calls import Call, Claimed, Ending, Lane, NewJob, day_name
+from zwheel.calls.claim import ROLE_MS
 from zwheel.calls.define import Late
 from zwheel.client.tasks import make_job
 from zwheel.current import NOMINAL_HEADER, SCHEDULE_HEADER, START_BY_HEADER
@@ -195,6 +196,8 @@ class Hands:
         self.longest_us = longest_ms * 1000
         self.contact = world.contact(process)
         process.knows_all = world.decisions.chance(0.6)
+        #: As whoever sees to a shard in a fleet that spares.
+        self.wants_no_role = sum(worker.encode()) % 4 == 0
         #: When each claim was given, by this process's own clock, µs.
         self.since: dict[tuple[str, int], int] = {}
         self.settler = Settler(process.session, KEYS, worker, most_dead, settled=self._settled)
@@ -268,6 +271,7 @@ class Hands:
             KEYS, day=day, worker=self.worker, lease_ms=LEASE_MS, limit=room,
             lane=Lane(self.worker, "claim", session.request()), epoch=self.founding.epoch,
             group=ALL if self.process.knows_all else "none", ahead_ms=ahead_ms(session.clock),
+            role_ms=0 if self.wants_no_role else ROLE_MS,
         )  # fmt: skip
         return call, lambda reply: self._claimed(calls.read_claim(reply))
 

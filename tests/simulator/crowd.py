@@ -16,13 +16,14 @@ import math
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from zwheel.calls.claim import LONGEST_ROLE_MS, ROLE_MS
 from zwheel.workers import looks
-from zwheel.workers.fleet import FEW, KEPT, WATCHERS
+from zwheel.workers.fleet import FEW, KEPT, LISTENERS, NEAREST, WATCHERS
 from zwheel.workers.lookout import BEAT_S as LOOK_BEAT_S
+from zwheel.workers.rounds import BEATS, TOGETHER_S
 from zwheel.workers.settings import WorkerSettings
 
 TRIP_S = 0.0004
@@ -48,6 +49,8 @@ class Plan:
     """On how many shards a worker waits; on all of its queue where there are no more. Today's workers wait on all."""
     jobs_s: float
     """Jobs enqueued each second, over all shards."""
+    spares: bool = False
+    """Whether they spare, as a large fleet on a cluster does: few listen to a shard, and one sees to it."""
     seconds: float = 120.0
     kill_at_s: float = 60.0
     kill_part: float = 0.01
@@ -62,6 +65,8 @@ class Shard:
     waiting: list[int] = field(default_factory=list)
     #: Those of them that come first for it in the ranking on which all agree.
     first: list[int] = field(default_factory=list)
+    #: Who sees to it where a fleet spares.
+    sees_to: int = -1
     keeper: int = -1
     keeper_at: float = 0.0
     keeper_end: float = 0.0
@@ -110,6 +115,11 @@ class Crowd:
     def _join(self) -> None:
         """Each worker waits on shards of its queue."""
         for queue in range(self.plan.queues):
+            if self.plan.spares:
+                self._share_out(
+                    self.shards[queue :: self.plan.queues], range(queue, self.plan.workers, self.plan.queues)
+                )
+                continue
             shards, workers = self.shards[queue :: self.plan.queues], range(queue, self.plan.workers, self.plan.queues)
             if self.plan.waits >= len(shards):
                 everyone = list(workers)
@@ -120,6 +130,28 @@ class Crowd:
                 for shard in self.rng.sample(shards, self.plan.waits):
                     shard.waiting.append(worker)
 
+    def _share_out(self, shards: Sequence[Shard], workers: Sequence[int]) -> None:
+        """As the rankings do: one sees to each shard, two others listen to it, and each worker listens to some."""
+        for shard in shards:
+            shard.sees_to, *shard.waiting = self.rng.sample(workers, 1 + LISTENERS)
+        for worker in workers:
+            near = self.rng.sample(shards, min(NEAREST, len(shards)))
+            for shard in near:
+                if worker not in (shard.sees_to, *shard.waiting):
+                    shard.waiting.append(worker)
+            self._come_round(worker, shards)
+
+    def _come_round(self, worker: int, shards: Sequence[Shard]) -> None:
+        """It looks at one shard more every few beats."""
+        turn_s = max(BEATS * LOOK_BEAT_S, TOGETHER_S * self.plan.workers / self.plan.shards)
+
+        def act() -> None:
+            if worker in self.alive:
+                self._follower_looks(worker, self.rng.choice(shards), self.now)
+                self._at(self.now + turn_s, act)
+
+        self._at(self.now + self.rng.uniform(0, turn_s), act)
+
     def run(self) -> Found:
         """Run it to its end."""
         plan = self.plan
@@ -127,6 +159,9 @@ class Crowd:
             # All have just come, and each claims once: the first are timekeeper and second.
             for worker in shard.waiting[:2]:
                 self._at(self.rng.uniform(0, 0.5), self._claiming(worker, shard))
+            if plan.spares:
+                self._see_to(shard)
+                continue
             self._followers_look(shard)
             few = len(shard.waiting) <= FEW
             shard.first = list(shard.waiting) if few else self.rng.sample(shard.waiting, KEPT)
@@ -188,6 +223,11 @@ class Crowd:
             shard.changed = self.now
             self.found.commands["settle"] += 1
         wanted = shard.jobs[0] if shard.jobs else math.inf
+        if worker == shard.sees_to:
+            # It wants no role, and calls another where one is free.
+            if not (self._lasts(shard.keeper_end) and shard.keeper_at <= wanted and self._lasts(shard.second_end)):
+                self._push_token(shard)
+            return
         if shard.keeper == worker or not self._lasts(shard.keeper_end) or shard.keeper_at > wanted:
             if shard.second == worker:
                 shard.second, shard.second_end = -1, 0.0
@@ -201,7 +241,7 @@ class Crowd:
 
     def _rest(self, worker: int, shard: Shard, answered: float, wanted: float, *, later: bool) -> None:
         """Wait as the timekeeper or, `later`, as its second: until the next job, or for the next look."""
-        wait = min(looks.BACKSTOP_S, CONFIRM_S)
+        wait = CONFIRM_S if self.plan.spares else min(looks.BACKSTOP_S, CONFIRM_S)
         until = wanted + (self.rng.uniform(*looks.SECOND_LATER_S) if later else 0.0)
         role = "second" if later else "keeper"
         shard.rest[role] = number = shard.rest.get(role, 0) + 1
@@ -227,6 +267,16 @@ class Crowd:
         """Who looks on each beat beside those that keep time. The dead stay among them until the list is read again."""
         others = [worker for worker in shard.first if worker not in (shard.keeper, shard.second)]
         return others if len(shard.waiting) <= FEW else others[:WATCHERS]
+
+    def _see_to(self, shard: Shard) -> None:
+        """One worker looks on each beat; when it died another sees to the shard once the list of workers is read again."""
+
+        def act() -> None:
+            if shard.sees_to in self.alive:
+                self._follower_looks(shard.sees_to, shard, self.now - LOOK_BEAT_S)
+            self._see_to(shard)
+
+        self._at(self.now + self._until_beat(shard.sees_to, LOOK_BEAT_S), act)
 
     def _watch(self, worker: int, shard: Shard) -> None:
         """One of the first of a shard looks on each beat while it is a watcher."""
@@ -284,7 +334,7 @@ def summary(plan: Plan, found: Found) -> dict[str, object]:
 
     return {
         "workers": plan.workers, "queues": plan.queues, "shards": plan.shards,
-        "waits": min(plan.waits, plan.shards // plan.queues), "jobs_s": plan.jobs_s,
+        "waits": "spares" if plan.spares else min(plan.waits, plan.shards // plan.queues), "jobs_s": plan.jobs_s,
         "a second": {kind: round(count / plan.seconds, 1) for kind, count in sorted(found.commands.items())},
         "jobs": len(found.late) + len(found.late_after), "fewest waiting": found.fewest, "unserved": found.unserved,
         "late before, ms": {"p99": ms(found.late, 0.99), "max": ms(found.late, 1.0)},
@@ -301,13 +351,14 @@ def main() -> None:
     parser.add_argument(
         "--waits", type=int, default=1_024, help="on how many shards of its queue a worker waits at the most"
     )
+    parser.add_argument("--spares", action="store_true", help="they spare, as a large fleet on a cluster does")
     parser.add_argument("--jobs", type=float, default=2_000.0, help="jobs a second")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--kill", type=float, default=0.01, help="the part of the workers that die half way")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     plan = Plan(
-        workers=given.workers, queues=given.queues, shards=given.shards, waits=given.waits, jobs_s=given.jobs, seconds=given.seconds,
+        workers=given.workers, queues=given.queues, shards=given.shards, waits=given.waits, spares=given.spares, jobs_s=given.jobs, seconds=given.seconds,
         kill_at_s=given.seconds / 2, kill_part=given.kill, seed=given.seed,
     )  # fmt: skip
     sys.stdout.write(json.dumps(summary(plan, Crowd(plan).run()), indent=2) + "\n")

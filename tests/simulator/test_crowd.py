@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -16,11 +17,13 @@ from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys, shard_names
 from zwheel.payload.codec import DEFAULT
 from zwheel.record import record_tail
+from zwheel.workers import fleet
 
 from . import waiting
 from .conftest import Connect
 from .crowd import DELAYS_S, Crowd, Plan
 from .run import silent
+from .virtual import Times, in_virtual_time
 from .wire import Command, Server
 
 SECONDS, JOBS_S = 90.0, 4.0
@@ -29,7 +32,7 @@ SECONDS, JOBS_S = 90.0, 4.0
 class Counting(waiting.World):
     """A world that counts what its workers ask."""
 
-    def __init__(self, server: Server, times: waiting.Times, rng: random.Random) -> None:
+    def __init__(self, server: Server, times: Times, rng: random.Random) -> None:
         super().__init__(server, times, rng)
         self.commands: Counter[str] = Counter()
 
@@ -64,15 +67,27 @@ async def real(world: Counting, workers: int, shards: list[str]) -> None:
         worker.stop()
 
 
-@pytest.mark.parametrize(("workers", "shards"), [(3, 1), (12, 1), (12, 4)])
-def test_a_small_crowd_asks_as_often_as_real_pollers(workers: int, shards: int, connect: Connect) -> None:
-    times, rng = waiting.Times(), random.Random(workers)
-    with silent(), waiting.in_virtual_time(times, rng) as loop:
+@pytest.mark.parametrize(
+    ("workers", "shards", "spares"), [(3, 1, False), (12, 1, False), (12, 4, False), (12, 8, True), (30, 12, True)]
+)
+def test_a_small_crowd_asks_as_often_as_real_pollers(
+    workers: int, shards: int, connect: Connect, *, spares: bool
+) -> None:
+    times, rng = Times(), random.Random(workers)
+    with silent(), in_virtual_time(times, rng) as loop:
         world = Counting(connect("valkey"), times, rng)
-        with world.listening():
+        world.in_parts = spares
+        with world.listening(), patch.object(fleet, "ALL_WAIT", 1):
             loop.run_until_complete(real(world, workers, shard_names("b", shards)))
     plan = Plan(
-        workers=workers, shards=shards, waits=shards, jobs_s=JOBS_S, seconds=SECONDS, kill_at_s=SECONDS, kill_part=0
+        workers=workers,
+        shards=shards,
+        waits=shards,
+        spares=spares,
+        jobs_s=JOBS_S,
+        seconds=SECONDS,
+        kill_at_s=SECONDS,
+        kill_part=0,
     )
     crowd = Crowd(plan).run().commands
     ours, theirs = (

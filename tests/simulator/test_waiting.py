@@ -10,12 +10,13 @@ import pytest
 
 from zwheel.workers import looks, peers
 from zwheel.workers.fleet import Fleet
+from zwheel.workers.poller import Poller
 
 from .conftest import Connect
 from .mutants import Mutant
-from .waiting import run
+from .waiting import ROUNDS_S, all_but_one_full, run
 
-SEEDS, MUTANT_SEEDS = 20, 120
+SEEDS, SPARE_SEEDS, MUTANT_SEEDS = 20, 8, 120
 
 
 def _nobody(fleet: Fleet, shard: str, worker: bytes, keepers: object) -> bool:
@@ -51,11 +52,47 @@ def test_a_shard_that_nobody_keeps_time_for_any_more_is_found_within_a_second(co
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("both", [False, True])
+def test_where_a_fleet_spares_a_due_job_is_found_within_a_second_too(connect: Connect, both: bool) -> None:
+    server = connect("valkey")
+    for seed in range(SPARE_SEEDS):
+        assert run(server, seed, both=both, roomy=True, spares=True) is None, f"seed {seed}"
+
+
+@pytest.mark.timeout(300)
+def test_where_a_fleet_spares_a_worker_with_room_comes_round_to_the_shards_of_the_full(connect: Connect) -> None:
+    server = connect("valkey")
+    for seed in range(SPARE_SEEDS):
+        assert run(server, seed, spares=True) is None, f"seed {seed}"
+
+
+@pytest.mark.timeout(300)
 def test_it_is_not_when_nobody_watches_beside_those_that_keep_time(connect: Connect) -> None:
     server = connect("valkey")
-    with patch.object(Fleet, "watches", _nobody):
+    # The others look as seldom as in a large fleet.
+    with patch.object(Fleet, "watches", _nobody), patch.object(looks, "FOLLOWER_BACKSTOP_S", (4.0, 15.0)):
         found = (run(server, seed, both=True, roomy=True) for seed in range(MUTANT_SEEDS))
         assert str(next((broken for broken in found if broken), None)).startswith("I25")
+
+
+@pytest.mark.timeout(300)
+def test_it_is_not_when_nobody_sees_to_the_shards_of_a_fleet_that_spares(connect: Connect) -> None:
+    server = connect("valkey")
+    with patch.object(Fleet, "sees_to", lambda fleet, shard: False):
+        found = (run(server, seed, both=True, roomy=True, spares=True) for seed in range(MUTANT_SEEDS))
+        assert str(next((broken for broken in found if broken), None)).startswith("I25")
+
+
+@pytest.mark.parametrize("makes_rounds", [True, False])
+def test_the_one_worker_that_has_room_finds_each_shard_although_all_others_are_full_for_an_hour(
+    connect: Connect, *, makes_rounds: bool
+) -> None:
+    with patch.object(Poller, "look", Poller.look if makes_rounds else lambda poller: None):
+        late = all_but_one_full(connect("valkey"))
+    assert (max(late) < ROUNDS_S) is makes_rounds, late
+    if makes_rounds:
+        # Once it met a shard whose others are full it looks at ever more of them.
+        assert sorted(late)[len(late) // 2] < ROUNDS_S / 4
 
 
 @pytest.mark.timeout(300)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import selectors
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
 from tests.simulator.promise import Violation
 from tests.simulator.run import silent
+from tests.simulator.virtual import Times, in_virtual_time
 from tests.simulator.wire import Command, Server
 from zwheel import calls
 from zwheel.calls import Call, NewJob, Session
@@ -31,63 +30,38 @@ from zwheel.payload.codec import DEFAULT
 from zwheel.policy import make_policy
 from zwheel.record import record_tail
 from zwheel.times import day_of
+from zwheel.workers import fleet, rounds
 from zwheel.workers import poller as poller_module
-from zwheel.workers import timer
 from zwheel.workers.claims import Slots
 from zwheel.workers.ear import Ear, own_list
-from zwheel.workers.lookout import Lookout
+from zwheel.workers.lookout import BEAT_S, Lookout
 from zwheel.workers.newcomer import Newcomer
 from zwheel.workers.peers import Peers, about_tasks, group_of
 from zwheel.workers.poller import Poller
+from zwheel.workers.rounds import Rounds
 from zwheel.workers.runner import Runner
 from zwheel.workers.settings import WorkerSettings
 
-#: Noon of a day, so that no run meets midnight.
-BEGIN_US = (1_900_000_000_000 // 86_400_000 * 86_400_000 + 43_200_000) * 1000
 TRIP_S = 0.0004
+#: A queue for a fleet that spares.
+MANY = shard_names("b", 8)
 #: How long a due job and an idle worker may be together; when those that keep time die in the same moment; and what a
 #: look every few ms takes on top.
 LIMIT_S, BOTH_S, SLACK_S = 1.0, 2.2, 0.1
+#: The same for a fleet that spares, where all that wait for a shard may be full: a worker comes round to each in its turn.
+ROUNDS_S = len(MANY) * (rounds.BEATS + 1) * BEAT_S
 LOOK_S = 0.05
 #: From one fault to the next: roles of the dead have lapsed by then.
 CALM_S = 24.0
+#: The same where a fleet spares: until then the dead are out of the ranking too; and until those that are new are in it.
+SPARE_CALM_S, SPARE_KNOWN_S = 60.0, 30.0
+BEAT_EVERY_S = 10.0
 #: More exchanges in a second than this fleet has a use for, for each shard.
 BUSY = 300
 LASTS_S = 60.0
 #: Two queues; in some runs the second has two shards.
 QUEUES, CUT = ("a", "b"), ("a", *shard_names("b", 2))
 TASKS = ("red", "blue")
-
-
-class Times:
-    """The time that all processes of a run share, seconds."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def monotonic_ns(self) -> int:
-        return int(self.now * 1e9)
-
-    @property
-    def us(self) -> int:
-        """The server's clock."""
-        return BEGIN_US + int((self.now - 1000.0) * 1e6)
-
-
-class _Jumping(selectors.SelectSelector):
-    """Waits for nothing: what a loop would sleep, the clock moves on."""
-
-    def __init__(self, times: Times) -> None:
-        super().__init__()
-        self._times = times
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "nothing is left to happen"
-        self._times.now += max(0.0, timeout)
-        return super().select(0)
 
 
 class _Clock(ServerClock):
@@ -122,10 +96,14 @@ class World:
         self.rng = rng
         self.waiters: list[Waiter] = []
         self.workers: list[SimWorker] = []
+        #: Of whoever enqueues, and the task of each job; since when each due job waits beside an idle worker.
+        self.session = Session("zw", "producer")
         self.tasks: dict[str, str] = {}
         self.since: dict[str, float] = {}
         self.limit_s = LIMIT_S
         self.queues: tuple[str, ...] = QUEUES
+        #: Whether the shards lie on a cluster, where a fleet spares.
+        self.in_parts = False
         self.marks: set[str] = set()
         #: Exchanges since the last full second.
         self.asked = 0
@@ -203,11 +181,9 @@ class _Store:
     def __init__(self, world: World, worker: SimWorker) -> None:
         self.url = worker.name
         self.session = worker.session
+        self.in_parts = world.in_parts
         self._world = world
         self._worker = worker
-
-    #: It is one server.
-    in_parts = False
 
     def node_of(self, key: str) -> object:
         """All keys lie on one."""
@@ -290,10 +266,10 @@ class SimWorker:
             {name: _task(name) for name in self.knows}, DEFAULT, self.session, self.slots, self.name, 600_000,
             settings.lease_ms, peers=peers.get,
         )  # fmt: skip
-        cut = next((shard for shard in keys.values() if shard.name != shard.queue), None)
+        cut = next((shard for shard in keys.values() if shard.name != shard.queue and not self.world.in_parts), None)
         listener: Any = _Listener(self.world, self)
         self.ear = ear = None if cut is None else Ear(store, listener, cut.call(own_list()))
-        self.lookout = Lookout(store)
+        self.lookout = Lookout(store, self.name, group)
         self.pollers = [
             Poller(
                 store, shard, settings, self.name, self.slots, self.runner, group=group,
@@ -301,11 +277,24 @@ class SimWorker:
             )
             for shard in keys.values()
         ]  # fmt: skip
-        row = {"beat": self.world.times.us // 1000, "lease": settings.lease_ms, **about_tasks(self.knows)}
-        self.world.execute([("HSET", shard.workers, self.name, json.dumps(row)) for shard in keys.values()])
+        self._lists = list(dict.fromkeys(shard.workers for shard in keys.values()))
+        self._beat()
         newcomers = [Newcomer(store, p.keys, self.name, self.knows, group, p.claim) for p in self.pollers]
         self.loops = [asyncio.create_task(poller.run()) for poller in self.pollers]
         self.loops += [asyncio.create_task(newcomer.run()) for newcomer in newcomers]
+        self.loops.append(asyncio.create_task(self._beats()))
+        if self.world.in_parts:
+            self.loops.append(asyncio.create_task(Rounds(self.lookout, lambda: self.pollers).run()))
+
+    def _beat(self) -> None:
+        row = {"beat": self.world.times.us // 1000, "lease": 30_000, **about_tasks(self.knows)}
+        self.world.execute([("HSET", key, self.name, json.dumps(row)) for key in self._lists])
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            await self.frozen.wait()
+            self._beat()
 
     def can_run(self, queue: str, task: str) -> bool:
         """Whether it is idle, as far as anyone can see, and knows the task."""
@@ -343,28 +332,31 @@ def _task(name: str) -> BaseTask[Any, Any]:
 
 async def producer(world: World) -> None:
     """Enqueues jobs, some for later, short ones and long ones that fill workers."""
-    session, rng, number = Session("zw", "producer"), world.rng, 0
+    rng, number = world.rng, 0
     while True:
         await asyncio.sleep(rng.choice((0.05, 0.4, 1.5)))
         for _ in range(rng.choice((1, 1, 1, 3))):
             queue, task = rng.choice(world.queues), rng.choice(TASKS)
             number += 1
-            job_id = JobId(f"job-{number:04d}")
-            world.tasks[job_id] = task
-            body = DEFAULT.encode([rng.choice((0.01, 0.01, 0.5, 4.0))], {}, context=b"")
-            job = NewJob(
-                job_id=job_id, queue=QueueName(queue), at_ms=None, delay_ms=rng.choice((0, 0, 300, 2_000, 6_000)),
-                tail=record_tail(task, max_attempts=4), body=body,
-            )  # fmt: skip
-            with session.lane() as lane:
-                sent = calls.enqueue(ShardKeys.of("zw", queue), [job], now_ms=world.times.us // 1000, lane=lane)
-            world.execute([sent.call])
+            world.tasks[f"job-{number:04d}"] = task
+            delay_ms, lasts_s = rng.choice((0, 0, 300, 2_000, 6_000)), rng.choice((0.01, 0.01, 0.5, 4.0))
+            _enqueue(world, f"job-{number:04d}", queue, delay_ms, lasts_s, task)
+
+
+def _enqueue(world: World, name: str, queue: str, delay_ms: int, lasts_s: float, task: str = TASKS[0]) -> None:
+    job = NewJob(
+        job_id=JobId(name), queue=QueueName(queue), at_ms=None, delay_ms=delay_ms,
+        tail=record_tail(task, max_attempts=4), body=DEFAULT.encode([lasts_s], {}, context=b""),
+    )  # fmt: skip
+    with world.session.lane() as lane:
+        sent = calls.enqueue(ShardKeys.of("zw", queue), [job], now_ms=world.times.us // 1000, lane=lane)
+    world.execute([sent.call])
 
 
 async def trouble(world: World, make: Callable[[], SimWorker], both: bool) -> None:
     """One process dies, or freezes for a while; then all is calm for longer than a role lasts."""
     while True:
-        await asyncio.sleep(world.rng.uniform(2.0, 6.0))
+        await asyncio.sleep(world.rng.uniform(2.0, 6.0) + (SPARE_KNOWN_S if world.in_parts else 0.0))
         alive = [worker for worker in world.workers if not worker.dead]
         if both:
             keys = ShardKeys.of("zw", world.rng.choice(world.queues))
@@ -380,7 +372,7 @@ async def trouble(world: World, make: Callable[[], SimWorker], both: bool) -> No
                 await victim.die()
             else:
                 victim.frozen.clear()
-        await asyncio.sleep(CALM_S)
+        await asyncio.sleep(SPARE_CALM_S if world.in_parts else CALM_S)
         for victim in victims:
             victim.thaw()
             if kills:
@@ -397,7 +389,9 @@ async def _run(world: World, both: bool, roomy: bool) -> None:
         worker = SimWorker(
             world,
             f"worker{count:02d}",
-            rng.choice((world.queues, world.queues, world.queues[:1], world.queues[1:])),
+            world.queues
+            if world.in_parts
+            else rng.choice((world.queues, world.queues, world.queues[:1], world.queues[1:])),
             knows,
             50 if roomy else rng.choice((1, 1, 2)),
         )
@@ -411,7 +405,7 @@ async def _run(world: World, both: bool, roomy: bool) -> None:
         make().start()
     others = [asyncio.create_task(producer(world)), asyncio.create_task(trouble(world, make, both))]
     try:
-        end = world.times.now + LASTS_S
+        end = world.times.now + (4 * LASTS_S if world.in_parts else LASTS_S)
         while world.times.now < end:
             await asyncio.sleep(LOOK_S)
             world.look()
@@ -429,17 +423,27 @@ async def _run(world: World, both: bool, roomy: bool) -> None:
 
 
 def run(
-    server: Server, seed: int, *, both: bool = False, roomy: bool = False, marks: set[str] | None = None
+    server: Server,
+    seed: int,
+    *,
+    both: bool = False,
+    roomy: bool = False,
+    spares: bool = False,
+    marks: set[str] | None = None,
 ) -> Violation | None:
     """Run one seed; the promise that was broken, if one was. both: the timekeeper and its second die together. roomy: no
-    worker is ever full, and so two watch each shard beside those two.
+    worker is ever full, and so two watch each shard beside those two. spares: the shards lie on a cluster, and not everybody
+    waits for each.
     """
     times, rng = Times(), random.Random(seed)
     with silent(), in_virtual_time(times, rng) as loop:
         world = World(server, times, rng)
         world.limit_s = BOTH_S if both and not roomy else LIMIT_S
         world.queues = CUT if seed % 4 == 3 else QUEUES
-        with world.listening():
+        if spares:
+            world.queues, world.in_parts = tuple(MANY), True
+            world.limit_s = LIMIT_S if roomy else ROUNDS_S
+        with world.listening(), patch.object(fleet, "ALL_WAIT", 1 if spares else fleet.ALL_WAIT):
             try:
                 loop.run_until_complete(_run(world, both, roomy))
             except Violation as violation:
@@ -450,28 +454,39 @@ def run(
     return None
 
 
-async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)
+def all_but_one_full(server: Server) -> list[float]:
+    """A fleet that spares, of which one worker has room: how late a job starts on each shard, seconds; at most ten minutes."""
+    times, rng = Times(), random.Random(1)
+    with silent(), in_virtual_time(times, rng) as loop:
+        world = World(server, times, rng)
+        world.queues, world.in_parts = tuple(MANY), True
+        with world.listening(), patch.object(fleet, "ALL_WAIT", 1):
+            return loop.run_until_complete(_all_but_one_full(world))
 
 
-@contextmanager
-def in_virtual_time(times: Times, rng: random.Random) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop whose sleeps take no time, and the same jitter in each run of a seed."""
-    loop = asyncio.SelectorEventLoop(_Jumping(times))
-    state = random.getstate()
-    random.seed(rng.random())
-    try:
-        with (
-            patch.object(time, "monotonic", times.monotonic), patch.object(time, "monotonic_ns", times.monotonic_ns),
-            # A timer of the system knows nothing of virtual time: those of the event loop do.
-            patch.object(timer, "_create", side_effect=OSError),
-        ):  # fmt: skip
-            yield loop
-            # What still runs ends with the loop.
-            rest = asyncio.all_tasks(loop)
-            for task in rest:
-                task.cancel()
-            loop.run_until_complete(_ended(rest))
-    finally:
-        random.setstate(state)
-        loop.close()
+async def _all_but_one_full(world: World) -> list[float]:
+    world.workers = [SimWorker(world, f"worker{number:02d}", world.queues, TASKS, 1) for number in range(12)]
+    for worker in world.workers:
+        worker.start()
+    await asyncio.sleep(SPARE_KNOWN_S)
+    number = 0
+    while sum(worker.slots.room() for worker in world.workers) > 1:
+        number += 1
+        _enqueue(world, f"long-{number:02d}", world.queues[number % len(MANY)], 0, 3600.0)
+        await asyncio.sleep(1.0)
+    late = []
+    for queue in world.queues:
+        number += 1
+        job = f"job-{number:02d}"
+        _enqueue(world, job, queue, 0, 0.01)
+        since = world.times.now
+        keys = ShardKeys.of("zw", queue)
+        for _ in range(round(600 / LOOK_S)):
+            await asyncio.sleep(LOOK_S)
+            if not world.server.plain([("HEXISTS", keys.jobs, job)])[0]:
+                break
+        late.append(world.times.now - since)
+    for worker in world.workers:
+        await worker.die()
+        worker.stop()
+    return late

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from .bad_idle import IDLE
 from .bad_schedules import SCHEDULES
 from .bad_snapshots import SNAPSHOTS
 from .book import DAY, DIGEST, DIGEST2, HOUR, Book, dead, on_wheel, processing, token, us
@@ -317,42 +318,6 @@ def late(book: Book) -> None:
     book.start("a", 401, of=400)
 
 
-def idle_while_due(book: Book) -> None:
-    """Other workers work, and a follower finds the job by its look, too late."""
-    book.enqueue("a", fire=1_000)
-    book.claims(500, [], role="follower")
-    for t in range(600, 2_700, 300):
-        book.beat(t, by="w2")
-    book.claim("a", 2_700, fire=1_000)
-
-
-def idle_while_due_although_others_are_dead(book: Book) -> None:
-    """The second looks every second, whatever happens to other workers."""
-    book.enqueue("a", fire=1_000)
-    book.claims(500, [], role="follower", by="w2")
-    book.claims(500, [], role="follower", by="w3")
-    book.claims(550, [], role="second")
-    book.look(900)
-    book.claim("a", 2_600, fire=1_000)
-
-
-def idle_while_due_for_longer_than_any_look(book: Book) -> None:
-    book.enqueue("a", fire=1_000)
-    book.claims(500, [], role="timekeeper", by="w2")
-    book.claims(500, [], role="second", by="w3")
-    book.claims(550, [], role="follower")
-    book.claim("a", 3_500, fire=1_000)
-
-
-def idle_without_a_later_claim(book: Book) -> None:
-    """It looks and looks, and never claims what is due."""
-    book.enqueue("a", fire=1_000)
-    book.claims(500, [], role="timekeeper")
-    for t in range(900, 3_000, 700):
-        book.look(t)
-    book.snapshot(3_000, {"a": on_wheel(1_000)})
-
-
 def mass_redelivery(book: Book) -> None:
     book.enqueue("a")
     book.claim("a", 10)
@@ -452,10 +417,7 @@ BAD: dict[str, Bad] = {
     "late recovery": ({"I23"}, 2, late_recovery),
     "never recovered": ({"I23"}, 2, never_recovered),
     "late": ({"I24"}, 1, late),
-    "idle while due": ({"I25"}, 3, idle_while_due),
-    "idle while due although others are dead": ({"I25"}, 3, idle_while_due_although_others_are_dead),
-    "idle while due for longer than any look": ({"I25"}, 3, idle_while_due_for_longer_than_any_look),
-    "idle without a later claim": ({"I25"}, 2, idle_without_a_later_claim),
+    **IDLE,
     "late after a restart": ({"I23"}, 2, late_after_a_restart),
     "mass redelivery": ({"I26"}, 4, mass_redelivery),
     "mass redelivery by a shorter lease": ({"I26"}, 4, mass_redelivery_by_a_worker_of_a_shorter_lease),

@@ -306,6 +306,20 @@ def waits_for_a_worker_that_another_queue_has_filled(book: Book) -> None:
     book.snapshot(9_900)
 
 
+def waits_for_one_that_looks_in_turn_since_who_sees_to_the_shard_is_full(book: Book) -> None:
+    book.enqueue("a", fire=1_000)
+    book.claims(300, [], role="timekeeper", by="w2")
+    book.claims(400, [], role="follower", by="w3", sees=True)
+    book.claims(500, [{"id": "b", "token": token(500), "attempt": 1, "fire": HOUR, "most": 3}], by="w3", limit=1)
+    book.enqueue("b", 0)
+    for t in range(600, 9_000, 300):
+        book.extend("b", t, of=500, by="w3")
+    book.claim("a", 9_000, fire=1_000, by="w2")
+    book.settle("complete", "a", 9_010, of=9_000, by="w2")
+    book.settle("complete", "b", 9_010, of=500, by="w3")
+    book.snapshot(9_900)
+
+
 def waits_for_workers_that_are_full(book: Book) -> None:
     book.enqueue("a", fire=1_000)
     book.claims(500, [{"id": "b", "token": token(500), "attempt": 1, "fire": HOUR, "most": 3}], limit=1)
@@ -365,7 +379,8 @@ GOOD: tuple[Callable[[Book], None], ...] = (
     back_with_the_first_worker_that_starts_again, reaped_late_by_one_that_was_cut_off,
     waits_for_a_paused_queue, waits_for_a_worker_that_was_stopped, waits_for_a_worker_that_gets_no_answer, waits_for_a_worker_that_stepped_down_since_it_had_no_room,
     waits_for_a_worker_whose_claim_hangs, waits_for_a_worker_that_died, waits_for_one_that_listens_since_two_are_dead,
-    waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full, buried_with_a_reason,
+    waits_for_a_worker_that_another_queue_has_filled, waits_for_workers_that_are_full,
+    waits_for_one_that_looks_in_turn_since_who_sees_to_the_shard_is_full, buried_with_a_reason,
     kept_promise_of_a_receipt, lost_beyond_what_its_receipt_stands_for, lost_in_its_own_queue, ended_although_it_had_a_receipt,
     *KEPT,
 )  # fmt: skip

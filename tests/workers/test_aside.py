@@ -239,4 +239,4 @@ async def test_what_was_set_aside_comes_back_although_the_timekeeper_was_killed(
 
 
 async def _follows(handle: Running) -> bool:
-    return all(poller.follows for poller in handle.worker.pollers)
+    return all(poller.looks.follows for poller in handle.worker.pollers)

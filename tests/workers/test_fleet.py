@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from zwheel.calls import Session
-from zwheel.keys import shard_names
+from zwheel.errors import BrokerUnavailable
+from zwheel.keys import ShardKeys, shard_names
 from zwheel.workers.fleet import FEW, WATCHERS, Fleet
 
 SHARDS = shard_names("orders", 64)
+KEYS = [ShardKeys.of("zw", name) for name in SHARDS]
 
 
 def knowing(names: list[bytes]) -> Fleet:
@@ -101,3 +104,90 @@ async def test_the_dead_that_are_still_listed_neither_count_nor_watch(listed: in
     for shard in SHARDS:
         watchers = {name for name in names if fleet.watches(shard, name, ())}
         assert (len(watchers), watchers - {*living}) == (WATCHERS, set())
+
+
+def sparing(names: list[bytes]) -> list[Fleet]:
+    fleets = [Fleet("list", name) for name in names]
+    for fleet in fleets:
+        fleet.know(names, len(names))
+    return fleets
+
+
+@pytest.mark.parametrize("count", [4, 21, 100])
+def test_where_a_fleet_spares_one_sees_to_each_shard_and_two_others_listen_at_least(count: int) -> None:
+    fleets = sparing(named(count))
+    for keys in KEYS:
+        seers = [fleet for fleet in fleets if fleet.sees_to(keys.name)]
+        listeners = [fleet for fleet in fleets if fleet.listens(keys)]
+        assert (len(seers), len(listeners) >= 2) == (1, True)
+        assert seers[0] not in listeners
+
+
+@pytest.mark.parametrize(("count", "most"), [(100, 4.5), (1_000, 4.1)])
+def test_a_worker_of_a_large_fleet_listens_to_four_shards_or_a_few_more(count: int, most: float) -> None:
+    fleets = sparing(named(count))
+    listens = [sum(fleet.listens(keys) for keys in KEYS) for fleet in fleets]
+    assert min(listens) >= 4
+    assert (sum(listens) / count <= most, max(listens) <= 9) == (True, True)
+
+
+def test_of_two_workers_both_listen_and_one_alone_does_all() -> None:
+    for fleets in (sparing(named(2)), sparing(named(1))):
+        for fleet in fleets:
+            fleet.size = 200
+            assert all(fleet.listens(keys) for keys in KEYS)
+        assert all(sum(fleet.sees_to(keys.name) for fleet in fleets) == 1 for keys in KEYS)
+
+
+@pytest.mark.parametrize(
+    ("size", "shards", "spares"), [(3, 64, False), (4, 64, True), (50, 4, False), (41, 5, True), (40, 5, False)]
+)
+def test_a_fleet_spares_where_workers_times_shards_are_many(size: int, shards: int, *, spares: bool) -> None:
+    fleet = Fleet("list", b"self")
+    fleet.know(named(size), size)
+    assert fleet.spares(shards) is spares
+
+
+def test_a_worker_that_knows_nobody_yet_listens_only_where_the_shards_are_few() -> None:
+    fleet = Fleet("list", b"self")
+    assert [fleet.listens(ShardKeys.of("zw", shard_names("orders", count)[0])) for count in (1, 4, 5)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.anyio
+async def test_only_workers_that_know_the_same_tasks_share_the_shards_out() -> None:
+    now_ms = Listed.session.clock.now_ms()
+    names = named(60)
+    store: Any = Listed(names, names)
+    for number, name in enumerate(names):
+        about = {"group": f"{number % 2:016x}", "tasks": ["t"]}
+        store.rows[name] = json.dumps({"beat": now_ms, "lease": 30_000, **about}).encode()
+    fleet = Fleet("list", names[0], f"{0:016x}")
+    await fleet.refresh(store)
+    assert (fleet.size, fleet.mixed) == (60, True)
+    fleet.know(names[::2], 60)
+    other = Fleet("list", names[2], f"{0:016x}")
+    await other.refresh(store)
+    assert all(fleet.sees_to(keys.name) <= (not other.sees_to(keys.name)) for keys in KEYS)
+
+
+@pytest.mark.anyio
+async def test_a_list_that_cannot_be_read_is_asked_for_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Down:
+        asked = 0
+
+        async def send(self, commands: object) -> list[Any]:
+            self.asked += 1
+            raise BrokerUnavailable("away")
+
+    down: Any = Down()
+    fleet = Fleet("list", b"self")
+    now = time.monotonic()
+    for later, asked in ((0.0, 1), (1.0, 1), (2.1, 2)):
+        monkeypatch.setattr(time, "monotonic", lambda later=later: now + later)
+        await fleet.refresh(down)
+        assert down.asked == asked
+    assert fleet.size == 0

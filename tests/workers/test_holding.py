@@ -63,13 +63,17 @@ async def test_a_job_that_had_to_wait_for_another_does_not_inherit_its_context(w
 async def test_places_that_a_claim_did_not_fill_go_to_the_poller_that_waits_for_them() -> None:
     slots = Slots(2, 0)
     kicks: list[str] = []
-    slots.held += 2
-    assert slots.room() == 0
+    slots.reserve(2)
+    assert (slots.room(), slots.full()) == (0, False)
     slots.when_room(lambda: kicks.append("kicked"))
-    slots.unreserve(0)
+    slots.answered(0)
     assert kicks == []
-    slots.unreserve(2)
+    slots.answered(2)
     assert (kicks, slots.room()) == (["kicked"], 2)
+    slots.reserve(2)
+    slots.when_room(lambda: kicks.append("for good"))
+    slots.answered(2, taken=2)
+    assert (kicks[1:], slots.room(), slots.full()) == (["for good"], 0, True)
 
 
 async def test_the_same_job_id_in_two_queues_is_two_jobs_for_one_worker(wheel: Wheel, log: Log) -> None:

@@ -29,6 +29,7 @@ class Clock(ServerClock):
 
 class NoStore:
     session = Session("zw")
+    in_parts = False
 
 
 def made(beat_ms: int = 10_000) -> Looks:
@@ -85,3 +86,76 @@ def test_a_follower_that_watches_looks_on_each_beat_and_the_others_ever_less_oft
     rests = [far.rest(answer("follower"))[0] for _ in range(200)]
     assert min(rests) > 4
     assert max(rests) < 13
+
+
+class Cluster(NoStore):
+    in_parts = True
+
+
+MANY = ShardKeys.of("zw", "q/0of64")
+
+
+def sparing(worker: str, role: str, mates: int = 40, *, mixed: bool = False) -> Looks:
+    """One worker of a fleet that spares, after a claim that answered this role."""
+    store: Any = Cluster()
+    some = Looks(MANY, Clock(), 10_000, worker, Lookout(store, worker))
+    fleet = some._lookout.fleet(MANY)
+    fleet.know([b"w%02d" % number for number in range(mates)], mates)
+    fleet.mixed = mixed
+    some.role_ms()
+    some.rest(answer(role))
+    return some
+
+
+def seer(role: str, **about: bool) -> Looks:
+    return next(some for some in (sparing(f"w{number:02d}", role, **about) for number in range(40)) if some.sees_to)
+
+
+def test_where_a_fleet_spares_one_looks_on_each_beat_those_that_keep_time_only_confirm_and_the_others_wait_for_their_turn() -> (
+    None
+):
+    assert seer("follower").rest(answer("follower"))[0] <= looks.BACKSTOP_S
+    other = next(some for some in (sparing(f"w{n:02d}", "follower") for n in range(40)) if not some.sees_to)
+    assert (other.in_turn, other.rest(answer("follower"))[0] > 60) == (True, True)
+    keeper = next(some for some in (sparing(f"w{n:02d}", "timekeeper") for n in range(40)) if not some.sees_to)
+    assert keeper.rest(answer("timekeeper"))[0] > 5
+    assert (keeper.follows, seer("second").follows) == (False, True)
+
+
+def test_whoever_sees_to_a_shard_wants_no_role_until_nobody_comes_for_it() -> None:
+    some = seer("follower")
+    assert some.role_ms() == 0
+    for come in (True, False):
+        # A role is free: it claims, and so calls another.
+        assert some.read(seen(ends=(None, LASTS))) is None
+        assert some.role_ms() == 0
+        assert some.rest(answer("follower")) == (looks._TAKEN_S, True)
+        # It came, or it did not.
+        assert (some.read(seen(ends=(LASTS if come else None, LASTS))) is None) is not come
+        assert (some.role_ms() == 0) is come
+
+
+def test_whoever_sees_to_a_shard_and_had_a_role_looks_soon_whether_another_took_it() -> None:
+    some = seer("timekeeper")
+    assert some.role_ms() == 0
+    assert some.rest(answer("follower")) == (looks._TAKEN_S, True)
+
+
+def test_a_worker_alone_in_its_group_takes_a_role_although_it_sees_to_the_shard() -> None:
+    some = sparing("only", "follower", mates=0)
+    some._lookout.fleet(MANY).size = 100
+    assert (some.sees_to, some.role_ms() > 0) == (True, True)
+
+
+def test_one_that_looks_in_its_turn_leaves_another_head_to_others_and_takes_what_is_overdue() -> None:
+    some = next(some for some in (sparing(f"w{n:02d}", "follower") for n in range(40)) if some.in_turn)
+    assert some.read(seen(fire_ms=FIRE_MS + 5)) is not None
+    assert some.alarms == 0
+    assert some.read(seen(fire_ms=NOW_MS - 1_000)) is None
+    assert some.read(seen(ends=(LASTS, LAPSED))) is None
+    assert some.alarms == 2
+
+
+def test_where_workers_know_different_tasks_a_look_is_a_claim() -> None:
+    assert seer("follower", mixed=True).rest(answer("follower"))[1] is False
+    assert seer("follower").rest(answer("follower"))[1] is True

@@ -57,6 +57,7 @@ def claim(
     """Build the call. day: the bucket thought to be the earliest. limit: up to 1000.
 
     group: of the worker: what is offered to it is claimed first.
+    role_ms: how long a role lasts without a further claim; 0: the worker wants none, since it sees to the shard.
     ahead_ms: how far ahead of its time the worker can hold a job of a precise queue.
     epoch: what `meta.epoch` is known to say; nothing is claimed when it says something else. '' when not known.
     """
@@ -68,12 +69,14 @@ def claim(
         ),
         (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch, ahead_ms),
         _told,
-        (worker, lease_ms, limit, group),
+        (worker, lease_ms, limit, group, role_ms == 0),
     )  # fmt: skip
 
 
 def _told(about: tuple[Any, ...], reply: Reply | None) -> Trace:
-    args: Facts = dict(zip(("worker", "lease", "limit", "group"), about, strict=True))
+    args: Facts = dict(zip(("worker", "lease", "limit", "group"), about[:4], strict=True))
+    if about[4]:
+        args["sees"] = True
     answer = answered(reply)
     if reply is None or answer not in ("ok", "empty"):
         return Trace(answer, args, [])

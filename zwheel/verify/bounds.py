@@ -18,6 +18,8 @@ class Bounds:
     both_ms: int = 20_000
     """The same while two workers are dead, frozen or cut off, also the timekeeper and its second together. In a fleet
     of up to ten it is 2 s."""
+    rounds_ms: int = 600_000
+    """The same in a fleet that spares, for a worker that looks at a shard only when its turn comes."""
     slack_ms: int = 1_000
     """What scheduling of processes and round trips may add."""
     lateness_ms: int | None = None

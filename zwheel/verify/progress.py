@@ -3,6 +3,8 @@
 A worker is idle in a queue from a claim that left it room to its next request there. What it says of itself counts:
 looks that wait for their answer, and times in which its event loop did not turn. The timekeeper and its second look by
 themselves in time, so that no other worker's fault excuses them. Followers may sleep longer while two workers are struck.
+
+Where one worker sees to a shard (its claims want no role), it alone looks in time. The others come round to the shard in turn.
 """
 
 from __future__ import annotations
@@ -36,15 +38,21 @@ class _Rest:
     def follows(self) -> bool:
         return self.claim.args.get("role") == "follower"
 
+    @property
+    def sees_to(self) -> bool:
+        return bool(self.claim.args.get("sees"))
+
 
 def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
     """No due job waits while a worker of its queue has room and sleeps."""
     one_us, both_us = bounds.idle_ms * 1000 + _UNTOLD_US, bounds.both_ms * 1000 + _UNTOLD_US
+    rounds_us = bounds.rounds_ms * 1000 + _UNTOLD_US
     full = _full(runs)
     for name, queue in runs.queues.items():
         rests = _rests(runs, queue, full, one_us)
         if not rests:
             continue
+        spares = any(call.args.get("sees") for call in queue.claims)
         ends = [rest.span[1] for rest in rests]
         struck = _two_struck(runs, queue, bounds)
         final, closed = runs.final(name), runs.closed(name)
@@ -65,8 +73,12 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
                         continue
                     low, high = max(rest.span[0], since), min(rest.span[1], until)
                     slept = high - low - overlap(rest.away + queue.pauses + closed, low, high)
-                    alone = slept - overlap(struck, low, high) if rest.follows else slept
-                    if alone > one_us or slept > both_us:
+                    if spares and not rest.sees_to:
+                        late = slept > rounds_us
+                    else:
+                        alone = slept - overlap(struck, low, high) if rest.follows and not rest.sees_to else slept
+                        late = alone > one_us or slept > both_us
+                    if late:
                         found.add(
                             f"the job was due for {slept / 1e6:.1f} s while a worker slept", first, _clue(rest),
                             *proof_of(last), job=name_of(job),
