@@ -33,7 +33,7 @@ class ExitCode(IntEnum):
 
     OK = 0
     UNEXPECTED = 1
-    """A fault of zwheel itself; `--debug` shows the traceback."""
+    """A fault of zwheel itself, which `--debug` shows; or a start-up hook of the application failed, which the log tells."""
     USAGE = 2
     """An option, a value or a setting that zwheel refuses before anything is sent."""
     UNREACHABLE = 3

@@ -90,6 +90,17 @@ def worker(
     prefetch: Annotated[
         int, typer.Option(metavar="N", help="How many jobs to claim ahead at the most, where each takes only a few ms.")
     ] = 200,
+    burst: Annotated[
+        bool, typer.Option("--burst", help="End as soon as nothing is due any more, with exit code 0.")
+    ] = False,
+    max_jobs: Annotated[
+        int,
+        typer.Option(
+            "--max-jobs",
+            metavar="N",
+            help="Each process takes N jobs at the most and ends; with --processes another one starts. 0: no limit.",
+        ),
+    ] = 0,
     accept_data_loss: Annotated[
         bool, typer.Option("--accept-data-loss", help="Work also on a Redis whose eviction policy may delete jobs.")
     ] = False,
@@ -115,7 +126,7 @@ def worker(
     """Run the tasks of an app until SIGTERM, SIGHUP or Ctrl-C, which drains; a second one stops at once.
 
     Any number of workers may serve a queue, started and stopped at will. With --processes a supervisor starts a
-    process again when it dies. Without a URL and on a terminal, the project's private server is started.
+    process again when it dies. --burst works on what is due and ends. Without a URL and on a terminal, the project's private server is started.
     With --allow-shell no APP is needed: anyone who can enqueue can then run what --allow names, as this user.
     """
     from zwheel import Wheel
@@ -161,6 +172,7 @@ def worker(
         queues=queues, concurrency=concurrency, prefetch=prefetch, task_processes=task_processes, lease_ms=parse_duration(lease),
         drain_ms=parse_duration(drain), reap_ms=parse_duration(reap), unknown_ttl_ms=parse_duration(unknown_ttl),
         dead_age_ms=parse_duration(dead_keep), most_dead=dead_max, accept_data_loss=accept_data_loss, log_done=log_done,
+        burst=burst, max_jobs=max_jobs,
     )  # fmt: skip
     if processes == 1:
         code = serve(wheel, worker_settings, uvloop=uvloop)
@@ -173,7 +185,10 @@ def worker(
         words = _one_process(sys.argv[1:])
         if not task_processes:
             words += ["--task-processes", str(max(1, cpus() // processes))]
-        code = asyncio.run(Supervisor(words, processes, worker_settings.drain_ms).run())
+        supervisor = Supervisor(
+            words, processes, worker_settings.drain_ms, burst=burst, renews=max_jobs > 0 and not burst
+        )
+        code = asyncio.run(supervisor.run())
     if code:
         raise typer.Exit(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -143,8 +144,10 @@ _PREFETCHED_BYTES = 1 << 18
 class Slots:
     """How many jobs this process runs and holds, shared by its pollers."""
 
-    def __init__(self, concurrency: int, prefetch: int) -> None:
+    def __init__(self, concurrency: int, prefetch: int, most_jobs: int = 0) -> None:
+        """most_jobs: so many are taken in all; 0: without end."""
         self.concurrency = concurrency
+        self._left = most_jobs or sys.maxsize
         self._most_prefetched = prefetch
         self.running = 0
         #: Claimed and not yet ended, running ones included, and places reserved by claims under way.
@@ -163,7 +166,13 @@ class Slots:
 
     def room(self) -> int:
         """How many more jobs may be claimed: up to the concurrency, and as many more as end within a round trip."""
-        return 0 if self._closed else self.concurrency + self._prefetch - self.held
+        room = 0 if self._closed else self.concurrency + self._prefetch - self.held
+        return min(room, self._left - self._reserved)
+
+    @property
+    def spent(self) -> bool:
+        """Whether this worker took all jobs that it may take."""
+        return self._left <= 0
 
     def share(self) -> int:
         """How many jobs the next claim may ask for: all that there is room for, and half of what may be held at the most.
@@ -207,6 +216,7 @@ class Slots:
         """A claim that reserved places has taken so many: the others are free. Another poller may be waiting to know."""
         self.held -= places - taken
         self._reserved -= places
+        self._left -= taken
         if places:
             self._feed()
 

@@ -116,6 +116,8 @@ class Poller:
         self._vain = 0
         self._head = ("", 0)
         self._tokens = 0
+        #: How many claims found nothing that is due.
+        self.rested = 0
         self._sayer = Sayer(log)
         self._said = 0.0
 
@@ -275,6 +277,7 @@ class Poller:
         head, before = (claimed.day, claimed.next_fire_ms or 0), self._head
         self._head = head
         self._vain = self._vain + 1 if self._due and not taken and head <= before else 0
+        self.rested += not self._due and not taken
         if self._vain > _VAIN:
             # Whatever is wrong there: asking faster does not help.
             self._sleep(min(1.0, 0.01 * 2.0 ** min(self._vain - _VAIN, 10)))

@@ -46,6 +46,11 @@ class WorkerSettings:
     log_done: bool = False
     """Log each job that ended well at level info; else at debug."""
 
+    burst: bool = False
+    """End as soon as nothing is due any more."""
+    max_jobs: int = 0
+    """Take no more jobs than so many, and end when they have ended; 0: go on."""
+
     def __post_init__(self) -> None:
         if not self.queues:
             raise ConfigError("a worker needs at least one queue")
@@ -54,7 +59,7 @@ class WorkerSettings:
         for name, least in (
             ("concurrency", 1), ("task_processes", 0), ("prefetch", 0), ("lease_ms", 500), ("longest_ms", 1_000), ("reap_ms", 50),
             ("drain_ms", 0), ("unknown_ttl_ms", 0), ("most_dead", 0), ("dead_age_ms", 0),
-            ("watch_ms", 50), ("stuck_ms", 0),
+            ("watch_ms", 50), ("stuck_ms", 0), ("max_jobs", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(

@@ -36,7 +36,11 @@ def describe_exit(code: int) -> str:
 class Supervisor:
     """Keeps `count` worker processes running. It holds no connection and no job: killing it loses nothing."""
 
-    def __init__(self, command: Sequence[str], count: int, drain_ms: int) -> None:
+    def __init__(
+        self, command: Sequence[str], count: int, drain_ms: int, *, burst: bool = False, renews: bool = False
+    ) -> None:
+        """burst: a process that ended well is not started again. renews: it is, at once: it took its jobs."""
+        self._burst, self._renews = burst, renews
         self._command = command
         self._count = count
         self._drain_s = drain_ms / 1000
@@ -104,6 +108,11 @@ class Supervisor:
                 self._refused = code
                 self._end()
                 return
+            if code == 0 and self._burst:
+                return
+            if code == 0 and self._renews:
+                log.info("worker process %d took its jobs and ended; starting another", child.pid)
+                continue
             if time.monotonic() - started > _HEALTHY_S:
                 pause = _FIRST_PAUSE_S
             log.error("worker process %d ended: %s; starting another in %.1f s", child.pid, describe_exit(code), pause)

@@ -41,8 +41,10 @@ from .asks import CANCELLED_S
 from .claims import Observer, Slots, Stop
 from .cuts import Cuts
 from .declarations import Declarations
+from .ending import time_to_end
 from .heartbeat import Heartbeat
 from .isolated import Isolated
+from .lifespan import Lifespan
 from .occurrences import Occurrences
 from .parts import PartEnded, end_parts, failed_part
 from .peers import about_tasks, group_of
@@ -125,23 +127,24 @@ class Worker:
         self._abort.set()
 
     async def run(self) -> None:
-        """Work until `stop` or `abort`. Waits for a Redis that is away. Raises: BrokerRefused, ConfigError."""
+        """Work until `stop` or `abort`. Waits for a Redis that is away. Raises: BrokerRefused, ConfigError, HookFailed."""
         url, namespace = _server_of(self.wheel)
         session = Session(namespace, caller=self.id)
         store = Store(url, session, max_connections=len(self.settings.queues) + 3)
         store.recorder = self.wheel.recorder(session)
-        guard = Watch(store, self.settings, self._observer)
+        guard, lifespan = Watch(store, self.settings, self._observer), Lifespan(self.wheel.hooks)
         try:
-            if await self._await_server(store, namespace, guard):
+            if await self._await_server(store, namespace, guard) and await lifespan.begin(self._stop):
                 await self._serve(store, url, guard)
         finally:
+            await lifespan.end(self._abort)
             await store.aclose()
 
     async def _serve(self, store: Store, url: str, guard: Watch) -> None:
         session = store.session
         queues = dict.fromkeys(self.settings.queues)
         served = [session.keys(shard) for queue in queues for shard in session.shards(queue)]
-        slots = Slots(self.settings.concurrency, self.settings.prefetch)
+        slots = Slots(self.settings.concurrency, self.settings.prefetch, self.settings.max_jobs)
         declarations, publishing = Declarations(self.wheel, self.id), Publishing(self.wheel, store)
         tasks, allows = self.wheel.tasks, self.wheel.allows
         self._tasks, group = about_tasks(tasks, allows) | declarations.about(), group_of(tasks, allows)
@@ -178,14 +181,15 @@ class Worker:
             log.info(
                 "worker %s: %d tasks, queues %s, at %s", self.id, len(tasks), ", ".join(queues), mask_url(store.url)
             )
+            ending = asyncio.create_task(self._end_by_itself(shards, runner, slots))
             try:
                 threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
-                failure = await self._until_stopped({**parts, **threads}, shards, heartbeat)
+                failure = await self._until_stopped({**parts, **threads, "end": ending}, shards, heartbeat)
                 answered = await self._drain(shards, runner)
                 if failure is not None:
                     raise failure
             finally:
-                await end_parts([*parts.values(), *shards.parts.values()])
+                await end_parts([*parts.values(), ending, *shards.parts.values()])
         finally:
             watchdog.stop()
             heartbeat.stop()
@@ -196,6 +200,10 @@ class Worker:
             if heartbeat.ident is not None:
                 await self._leave(store, heartbeat, shards, _SIGN_OFF_S if answered else _SILENT_S)
             beat_store.close()
+
+    async def _end_by_itself(self, shards: Shards, runner: Runner, slots: Slots) -> None:
+        log.info("worker %s: ending, since %s", self.id, await time_to_end(self.settings, shards, runner, slots))
+        self.stop()
 
     def _runner(self, store: Store, slots: Slots, occurrences: Occurrences, shards: Shards) -> Runner:
         runner = Runner(

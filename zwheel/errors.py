@@ -249,5 +249,9 @@ class AppError(ConfigError):
         """Where it was raised, as Python tells it, from the application's first frame on; '' where the message says it."""
 
 
+class HookFailed(ZwheelError):
+    """A start-up hook of the application failed: the worker process ends without having claimed anything."""
+
+
 class EmbeddedServerError(ZwheelError):
     """The private server could not be started or joined."""

@@ -12,6 +12,7 @@ from zwheel.calls import NewJob, Session
 from zwheel.client.by_name import make_by_name, settle
 from zwheel.client.declare import ScheduleOptions, make_definition
 from zwheel.client.functions import described, same_function
+from zwheel.client.hooks import Hook, make_hook
 from zwheel.client.tasks import BaseTask, make_job
 from zwheel.errors import ConfigError
 from zwheel.job import Durability
@@ -80,6 +81,8 @@ class Registry:
         self.tasks: dict[str, BaseTask[Any, Any]] = {}
         #: The schedules that this application declares, by name: a worker syncs them when it starts.
         self.declared: dict[str, Definition] = {}
+        #: What a worker process does at its start and its end.
+        self.hooks: list[Hook] = []
         #: Whose they are, when that was said; else see `owner_of`.
         self.owner = owner or ""
         self.strict = strict
@@ -164,6 +167,24 @@ class Registry:
                 f"{described(task.function)}: give one of them another name="
             )
         self.tasks[task.name] = task
+
+    def on_startup(self, function: F) -> F:
+        """Call this function when a worker process starts, before it claims a job. Async or not, without arguments.
+
+        When it raises, the process ends; a supervisor tries again. Those of the wheel are called in the order in which they stand.
+        """
+        self.hooks.append(make_hook("on_startup", function))
+        return function
+
+    def on_shutdown(self, function: F) -> F:
+        """Call this function when a worker process ends, after its last job. The last one that was declared is called first."""
+        self.hooks.append(make_hook("on_shutdown", function))
+        return function
+
+    def lifespan(self, function: F) -> F:
+        """Run a generator function with one `yield`: what stands before it at the start of a worker process, the rest at its end."""
+        self.hooks.append(make_hook("lifespan", function))
+        return function
 
     def new_job(
         self,
