@@ -32,7 +32,7 @@ _PLAIN_TYPE = re.compile(r" <(?:str|list\[str\])>\Z")
 COMMANDS: dict[str, tuple[str, str]] = {
     "enqueue": ("enqueue", "Enqueue one job, or many from JSONL."),
     "job": ("job", "Show, list, cancel, reschedule and await single jobs."),
-    "queue": ("queue", "List, show, pause, resume, limit and purge queues."),
+    "queue": ("queue", "List, show, create, cut into shards, pause, resume, limit, purge and remove queues."),
     "task": ("task", "See the tasks that workers publish, and who runs them."),
     "day": ("day", "See what is on the wheel, per UTC day and hour."),
     "schedule": ("schedule.group", "Add, look at, change and explain what fires again and again."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from enum import StrEnum
@@ -27,7 +28,7 @@ from .when import human_count
 if TYPE_CHECKING:
     from zwheel import Wheel
 
-app = group("List, show, pause, resume, limit and purge queues.")
+app = group("List, show, create, cut into shards, pause, resume, limit, purge and remove queues.")
 
 #: So many shards that gave no answer are named.
 _NAMED = 8
@@ -233,7 +234,9 @@ async def create(
     shards: Annotated[
         int,
         typer.Option(
-            "--shards", metavar="N", help="How many shards it has: independent parts, on a cluster each on a server."
+            "--shards",
+            metavar="N",
+            help="How many shards it has, up to 1024: independent parts, which a cluster spreads.",
         ),
     ] = 1,
 ) -> None:
@@ -266,13 +269,22 @@ async def reshard(
     began = time.monotonic()
     async with ctx.wheel() as wheel:
         await known_queues(wheel, [check_name(queue)])
-        info = await wheel.queue(queue)
+        info, begun = await wheel.queue(queue), False
         with ctx.out.progress(f"reshard {queue}", None) as report:
 
             def tell(at: ReshardProgress) -> None:
+                nonlocal begun
+                begun = True
                 report(at.moved, _on_its_way(queue, at))
 
-            moved = await wheel.reshard_queue(queue, shards=shards, wait=wait, progress=tell)
+            try:
+                moved = await wheel.reshard_queue(queue, shards=shards, wait=wait, progress=tell)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                if begun:
+                    ctx.out.note(
+                        f"{queue} is still being cut: workers go on with it, and so does the same command again"
+                    )
+                raise
     changed = info.shards != shards or info.former is not None
     took_s = time.monotonic() - began
     if ctx.json:
@@ -369,18 +381,24 @@ async def cap(
 
     What is there already stays, and a redrive goes beyond it. Exit code 4 when there is no such queue.
     """
-    limit = None if most == "none" else int(most) if most.isascii() and most.isdigit() else 0
+    limit = None if most == "none" else int(most[:20]) if most.isascii() and most.isdigit() else 0
     if limit == 0:
         raise InvalidInput(f"{cut(most, 40)!r} is no limit: give a whole number from 1 on, or none")
     async with ctx.wheel() as wheel:
         if not create:
             await known_queues(wheel, [queue])
         await wheel.set_cap(check_name(queue), limit)
+        shards = (await wheel.queue(queue)).shards
     if ctx.json:
         ctx.out.value({"queue": queue, "cap": limit})
     else:
         ctx.out.line(
             f"{queue} takes {'any number of jobs' if limit is None else human_count(limit, 'living job') + ' at the most'}"
+            + (
+                f", {human_count(-(-limit // shards), 'job')} in each of its {shards} shards"
+                if limit and shards > 1
+                else ""
+            )
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from zwheel.outside import escaped
+from zwheel.plain import counted
 
 from .claims import Slots
 from .poller import Poller
@@ -27,7 +28,7 @@ async def time_to_end(settings: WorkerSettings, shards: Shards, runner: Runner, 
         if runner.held:
             continue
         if slots.spent:
-            return f"it took its {settings.max_jobs:,} jobs"
+            return f"it took {counted(settings.max_jobs, 'job')}, and may take no more"
         if settings.burst and await _nothing_is_due(shards, runner, slots):
             return "nothing is due any more"
 

@@ -179,7 +179,11 @@ class Worker:
             }
             self.ready.set()
             log.info(
-                "worker %s: %d tasks, queues %s, at %s", self.id, len(tasks), ", ".join(queues), mask_url(store.url)
+                "worker %s: %s, queues %s, at %s",
+                self.id,
+                counted(len(tasks), "task"),
+                ", ".join(queues),
+                mask_url(store.url),
             )
             ending = asyncio.create_task(self._end_by_itself(shards, runner, slots))
             try:

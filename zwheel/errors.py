@@ -146,10 +146,13 @@ class SchemaMismatch(BrokerError):
 class QueueFull(ZwheelError):
     """The queue reached its length cap; nothing was stored."""
 
-    def __init__(self, queue: str, cap: int) -> None:
-        super().__init__(
-            f"queue {queue!r} is full: its cap is {counted(cap, 'job')}; enqueue again later or raise the cap"
-        )
+    def __init__(self, queue: str, cap: int, shard: str = "") -> None:
+        """cap: of the queue or, where it has several shards, the part of this shard."""
+        if shard in ("", queue):
+            told = f"queue {queue!r} is full: its cap is {counted(cap, 'job')}"
+        else:
+            told = f"shard {shard!r} is full: its part of the cap is {counted(cap, 'job')}"
+        super().__init__(f"{told}; enqueue again later or raise the cap")
         self.queue = queue
         self.cap = cap
 

@@ -35,8 +35,8 @@ local function hand_on(meta, list, roles, worker, next_fire, more, now_ms)
   end
 end
 
--- decline: a worker that has room and wants no role leaves the one that it has. It calls a listener when a role is free, or
--- nobody wakes in time. wanted: as for `take_up`.
+-- decline: a worker that has room and wants no role leaves the one that it has. It calls a listener when a role is
+-- free, or nobody wakes in time. wanted: as for `take_up`.
 local function decline(meta, list, roles, worker, wanted, now_ms)
   lay_down(meta, roles, worker)
   if not keeps_time(wanted, now_ms, roles.keeper_at, roles.keeper_end) or not lasts(roles.second_end, now_ms) then

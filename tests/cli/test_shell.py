@@ -124,7 +124,7 @@ def started(shell: Shell, *options: str, workers: int = 1) -> Iterator[subproces
     process = shell.process("worker", *options, stdin=subprocess.DEVNULL)
     assert process.stderr is not None
     said = b""
-    while len(re.findall(rb"worker \w{8}: 1 tasks,", said)) < workers:
+    while len(re.findall(rb"worker \w{8}: 1 task,", said)) < workers:
         line = process.stderr.readline()
         assert line, said.decode()
         said += line

@@ -174,9 +174,7 @@ class QueueMachine(RuleBasedStateMachine):
         ahead: int = 0,
         role_ms: int = ROLE_MS,
     ) -> None:
-        """A worker with room claims, by itself or because it took a wake-up token. ahead: ms for which it can hold jobs. role_ms: 0
-        when it wants no role.
-        """
+        """A worker with room claims. woken: it took a token; ahead: ms for which it can hold jobs; role_ms: 0: it wants no role."""
         self.may()
         if woken:
             self.shard.client.lpop(KEYS.wake)
@@ -200,8 +198,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.remember(claimed.jobs, claimed.now_us // 1000, claimed.ahead_ms)
         after = waiting.claimed(
             worker, full=len(expected) == limit, head=claimed.next_fire_ms, more=bool(claimed.day),
-            now_ms=claimed.now_us // 1000, role_ms=role_ms,
-            reach=claimed.ahead_ms,
+            now_ms=claimed.now_us // 1000, role_ms=role_ms, reach=claimed.ahead_ms,
         )  # fmt: skip
         assert (Waiting.read(self.shard), claimed.role) == after
 

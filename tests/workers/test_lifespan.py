@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
-from tests.workers.harness import Log, one_kind, running
+from tests.workers.harness import Log, eventually, one_kind, running
 from zwheel import HookFailed, Wheel
 from zwheel.workers import Worker, WorkerSettings
 from zwheel.workers import lifespan as lifespan_module
@@ -154,8 +154,7 @@ async def test_a_stop_during_the_start_ends_it(wheel: Wheel, said: list[str]) ->
 
     worker = worker_of(wheel)
     task = asyncio.create_task(worker.run())
-    while not said:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: asyncio.sleep(0, said), bool)
     worker.stop()
     async with asyncio.timeout(WITHIN_S):
         await task

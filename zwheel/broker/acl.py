@@ -173,15 +173,18 @@ _TELLING = (Role.READER, Role.PRODUCER, Role.OPERATOR, Role.DOCTOR, Role.WORKER)
 _TAG = re.compile(TAG)
 
 
-def command_after(sent: str, words: Iterable[object]) -> str:
+def command_after(sent: str, words: Iterable[object], step: object = "") -> str:
     """The same for a command that was refused: the command tells the role, its keys tell the queue.
 
-    sent: the name of the command, or of the script; words: its other words, the keys among them.
+    sent: the name of the command, or of the script; words: its other words, the keys among them. step: of a reshard, of which
+    producers need the right to `open` alone.
     """
     name = sent.lower()
     if name == FSYNCED:
         return "zwheel acl producer --fsynced"
     role = next((role for role in _TELLING if name in NEEDS[role].plain or name in NEEDS[role].scripts), None)
+    if name == "reshard" and step != "open":
+        role = Role.WORKER
     found = next((match for word in words if isinstance(word, str) and (match := _TAG.match(word)) is not None), None)
     return command_for(role, "zw" if found is None else found[1], () if found is None else [found[2]])
 

@@ -243,9 +243,9 @@ class _Carrier:
             return self.acl or "zwheel acl"
         from zwheel.broker.acl import command_after
 
-        return command_after(
-            *((command.script.name, command.keys) if isinstance(command, Call) else (command[0], command[1:]))
-        )
+        if isinstance(command, Call):
+            return command_after(command.script.name, command.keys, command.args[1])
+        return command_after(str(command[0]), command[1:])
 
     def _in_doubt(self, error: BrokerError) -> OutcomeUnknown:
         """What to raise when a later try ended with a certain no, and an earlier one with no answer."""

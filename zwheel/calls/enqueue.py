@@ -198,7 +198,7 @@ def read_enqueue(sent: EnqueueCall, reply: Reply) -> list[Enqueued] | None:
     if answer == "moved":
         return None
     if answer == "full":
-        raise QueueFull(sent.queue, int(reply[2]))
+        raise QueueFull(sent.queue, int(reply[2]), sent.shard)
     if answer == "foreign":
         raise foreign_schema(sent.call.keys[0], text(reply[2]))
     if answer == "shards":

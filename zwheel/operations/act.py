@@ -18,6 +18,8 @@ from zwheel.times import day_of
 
 Progress = Callable[[int], None]
 _TRIES = 20
+#: No cap is larger: every number up to here is exact in a script.
+MOST_CAP = 10**12
 #: Records are read in larger slices while a slice is no larger than that, bytes.
 _SLICE_BYTES = 512 * 1024
 _CANCEL = {
@@ -88,6 +90,8 @@ def create_queue(session: Session, queue: str, count: int) -> Steps[None]:
     check_name(queue)
     check_count(count)
     listing = queues_key(session.namespace)
+    # That all of its shards can be reached is seen before anything is made.
+    yield [("HGET", session.keys(shard).meta, "shards") for shard in shard_names(queue, count)]
     made, raw = yield (("HSETNX", listing, queue, count), ("HGET", listing, queue))
     note_count(session, queue, None)
     if not made and read_count(raw)[0] != count:
@@ -135,6 +139,8 @@ def set_cap(session: Session, queue: str, cap: int | None) -> Steps[None]:
     """
     if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
         raise InvalidInput(f"cap: {cap!r} is not a whole number from 1 on, or None")
+    if cap is not None and cap > MOST_CAP:
+        raise InvalidInput(f"cap: more than {MOST_CAP:,} jobs, which no server holds; None for no limit")
     all_keys = [session.keys(shard) for shard in (yield from shards_of(session, queue))]
     if cap is None:
         yield [("HDEL", keys.meta, "cap") for keys in all_keys]

@@ -13,12 +13,13 @@ from zwheel.calls import Session
 from zwheel.errors import QueueInUse
 from zwheel.info import QueueInfo
 from zwheel.job import JobState
-from zwheel.keys import ShardKeys, check_name, queues_key
+from zwheel.keys import MOST_SHARDS, ShardKeys, check_name, queues_key, shard_names
 from zwheel.operations.act import Progress, purge
 from zwheel.operations.listing import join
 from zwheel.operations.overview import queue_info
+from zwheel.operations.reshard import PAST
 from zwheel.operations.schedules import remove_schedule, schedules
-from zwheel.outside import as_text
+from zwheel.outside import as_text, whole
 from zwheel.plain import counted
 
 _CLOSED = 0
@@ -47,8 +48,18 @@ def remove_queue(session: Session, queue: str, *, jobs: bool, progress: Progress
         yield [("HDEL", keys.meta, "shards") for keys in shards]
         came = " that came meanwhile: stop who makes them" if jobs else ""
         raise QueueInUse(queue, f"it has jobs or schedules{came}")
-    yield from _delete(session, queue, shards)
+    yield from _delete(session, queue, [*(yield from _of_former_cuts(session, queue, shards[0])), *shards])
     return deleted
+
+
+def _of_former_cuts(session: Session, queue: str, first: ShardKeys) -> Steps[list[ShardKeys]]:
+    """The shards of former cuts, which kept their `meta`: closed for good."""
+    (raw,) = yield (("HGET", first.meta, PAST),)
+    counts = [count for word in as_text(raw or b"").split() if (count := whole(word, 1, MOST_SHARDS)) is not None]
+    found = [session.keys(shard) for count in counts if count > 1 for shard in shard_names(queue, count)]
+    if found:
+        yield [("HSET", keys.meta, "shards", _CLOSED) for keys in found]
+    return found
 
 
 def _check_unused(info: QueueInfo) -> None:
@@ -59,8 +70,8 @@ def _check_unused(info: QueueInfo) -> None:
         )
     workers = info.workers + info.workers_silent
     if workers:
-        serve = "serves" if workers == 1 else "serve"
-        raise QueueInUse(info.name, f"{counted(workers, 'worker')} {serve} it: stop them first")
+        serve, them = ("serves", "it") if workers == 1 else ("serve", "them")
+        raise QueueInUse(info.name, f"{counted(workers, 'worker')} {serve} it: stop {them} first")
     if info.processing:
         held = f"{counted(info.processing, 'job')} of it {'is' if info.processing == 1 else 'are'} held by workers that are gone"
         raise QueueInUse(info.name, f"{held}: start a worker, which takes them back")

@@ -35,6 +35,8 @@ _STILL = 8
 _PART = 5_000
 #: How many schedules, and dedup keys, leave at a time.
 _SCHEDULES, _DEDUP = 100, 500
+#: The field of `meta` of a queue's first shard that names the numbers of shards of its former cuts: they keep their `meta`.
+PAST = "past"
 #: Fields of `meta` that the shards of the new cut take over; a cap is shared out anew.
 _SETTINGS = ("paused", "precise", "cap")
 
@@ -69,6 +71,8 @@ def begin_reshard(session: Session, queue: str, count: int) -> Steps[bool]:
 def _cut(session: Session, queue: str, listed: str, have: int, count: int) -> Steps[None]:
     old = [session.keys(shard) for shard in shard_names(queue, have)]
     new = [session.keys(shard) for shard in shard_names(queue, count)]
+    # That all of it can be reached, and that this user may do it, is seen before anything is marked: no shard is so far.
+    yield [calls.end_shard(keys, 0, trimmed=0, now=session.now) for keys in (*old, *new)]
     # Two callers that want different cuts: the first one is served.
     _, wanted = yield (("HSETNX", old[0].meta, "reshard", count), ("HGET", old[0].meta, "reshard"))
     if (whole(wanted, 1, MOST_SHARDS) or count) != count:
@@ -311,6 +315,9 @@ def _end(session: Session, queue: str, old: Sequence[ShardKeys]) -> Steps[None]:
         calls.end_shard(keys, former, trimmed=0 if number else trimmed, now=session.now)
         for number, keys in enumerate(here)
     ]
+    (past,) = yield (("HGET", old[0].meta, PAST),)
+    counts = {*as_text(past or b"").split(), str(former)} - {str(len(here))}
+    yield (("HSET", here[0].meta, PAST, " ".join(sorted(counts))),)
     yield (calls.list_cut(session.namespace, queue, f"{len(here)} {former}", str(len(here)), now=session.now),)
     session.former.pop(queue, None)
     yield [calls.clear_shard(keys, len(here), now=session.now) for keys in old]
