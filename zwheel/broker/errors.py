@@ -134,6 +134,7 @@ _CODE_OF_CLASS: dict[type[BaseException], str] = {
 #: What OpenSSL finds wrong with a certificate: not valid yet, expired; another host name, another address.
 _TLS_CODES = {9: "TLS DATE", 10: "TLS DATE", 62: "TLS NAME", 64: "TLS NAME"}
 #: What an error says of a connection that the other side ended.
+_TOO_LONG = "it took too long"
 _HUNG_UP = ("closed by server", "reset by peer", "Connection lost", "Broken pipe", "EOF occurred")
 
 
@@ -148,7 +149,7 @@ def translate(error: BaseException, url: str, acl: Callable[[], str] = lambda: "
     told = _most_telling(error)
     code, reason = _code_and_reason(told)
     kind = _kind(error, told, code)
-    if isinstance(error, ConnectFailed) and code not in _CURES:
+    if isinstance(error, (ConnectFailed, NoPrimary)) and code not in _CURES:
         code = _why_not_connected(told, reason, url) or code
     where = mask_url(url)
     if isinstance(told, Misdirected):
@@ -198,7 +199,8 @@ def _why_not_connected(told: BaseException, reason: str, url: str) -> str:
         return "NO HOST"
     hung_up = any(word in reason for word in _HUNG_UP)
     if url.startswith(("rediss", "valkeys")):
-        return "HUNG UP" if hung_up else "NO TLS" if isinstance(told, TimeoutError) else ""
+        late = isinstance(told, TimeoutError) or _TOO_LONG in reason
+        return "HUNG UP" if hung_up else "NO TLS" if late else ""
     if isinstance(told, (ConnectionRefusedError, FileNotFoundError)):
         return "ABSENT"
     return "CLOSED" if hung_up else ""
@@ -249,7 +251,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def why(error: BaseException) -> str:
     """Why a connection failed, in the words of the first error of its chain."""
-    return _code_and_reason(list(_chain(error))[-1])[1]
+    # That a wait was cancelled says less than what it was cancelled for.
+    return _code_and_reason([link for link in _chain(error) if isinstance(link, Exception)][-1])[1]
 
 
 def _most_telling(error: BaseException) -> BaseException:
@@ -299,7 +302,7 @@ def _code_and_reason(error: BaseException) -> tuple[str, str]:
     if isinstance(error, OSError) and not isinstance(error, client_errors.RedisError):
         code = _tls_code(error)
         plain = os.strerror(error.errno) if error.errno and error.errno > 0 and not code else error.strerror
-        return code, _one_line(_SSL_SOURCE.sub("", plain or str(error)) or "it took too long")
+        return code, _one_line(_SSL_SOURCE.sub("", plain or str(error)) or _TOO_LONG)
     text = _without_arguments(str(error))
     annotated = _PIPELINE.match(text)
     if annotated is not None:
@@ -311,7 +314,7 @@ def _code_and_reason(error: BaseException) -> tuple[str, str]:
     if code in ("", "ERR"):
         code = next((name for base, name in _CODE_OF_CLASS.items() if isinstance(error, base)), code)
     text = _IN_LUA.sub("", text)
-    fallback = "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
+    fallback = _TOO_LONG if isinstance(error, TimeoutError) else type(error).__name__
     return code, _one_line(text.removeprefix(f"{code} ").removeprefix("ERR ")) or fallback
 
 
