@@ -216,6 +216,8 @@ class Poller:
             except BrokerError as error:
                 log.info("queue %s: it could not be put on the list of queues: %s", self.queue, error)
         if self.founding.halted is not None:
+            # A token is of no use here: no worker claims there now.
+            self._token = ""
             self._sleep(random.uniform(*HALTED_BACKSTOP_S))
 
     def _claim(self) -> tuple[Call, Read]:
