@@ -27,6 +27,8 @@ from .peers import read_peer
 #: The list is read again after so long, by a fleet that spares, and when it could not be read, seconds; of very many so many are
 #: asked whether they live, and ranked.
 _COUNT_S, _SPARE_COUNT_S, _AGAIN_S, _MOST = 60.0, 20.0, 2.0, 200
+#: Where somebody seems to be missing it is read again after so long, but not more often than so, seconds.
+_SOON_S, _HURRY_S = 0.3, 3.0
 #: So many look at a shard beside those that keep time; in a fleet of so few all of them.
 WATCHERS, FEW = 2, 20
 #: So many of a ranking are kept: two may keep time.
@@ -45,7 +47,8 @@ class Fleet:
         self._key = key
         self._worker = worker
         self._group = group
-        self._read_at = -math.inf
+        #: When the list was read, and when it is to be read again, monotonic seconds.
+        self._read_at = self._next_at = -math.inf
         self._ranks: dict[bytes, int] = {}
         #: Shard -> the first of its ranking; number of shards -> those that this worker is nearest to.
         self._first: dict[str, list[bytes]] = {}
@@ -54,24 +57,33 @@ class Fleet:
         self.size = 0
         self.mixed = False
 
+    @property
+    def stale(self) -> bool:
+        """Whether it is time to read the list."""
+        return time.monotonic() >= self._next_at
+
+    def hurry(self) -> None:
+        """Somebody is not where the ranking says: read the list again soon."""
+        self._next_at = min(self._next_at, max(time.monotonic() + _SOON_S, self._read_at + _HURRY_S))
+
     async def refresh(self, store: Store, *, spares: bool = False) -> None:
         """Read the list, when it is time to. When it cannot be read, the old one holds."""
-        often_s = _SPARE_COUNT_S if spares else _COUNT_S
-        if time.monotonic() < self._read_at + often_s:
+        if not self.stale:
             return
-        self._read_at = time.monotonic() + random.uniform(-0.2, 0.2) * often_s
+        self._read_at = time.monotonic()
+        self._next_at = self._read_at + random.uniform(0.8, 1.2) * (_SPARE_COUNT_S if spares else _COUNT_S)
         try:
             (names,) = await store.send([("HKEYS", self._key)])
             # Of very many all workers choose the same few.
             ranked = sorted(names, key=_rank)[:_MOST]
             (rows,) = await store.send([("HMGET", self._key, *ranked)]) if ranked else ([],)
         except BrokerError:
-            self._read_at = time.monotonic() - often_s + _AGAIN_S
+            self._next_at = self._read_at + _AGAIN_S
             return
         now_ms = store.session.clock.now_ms()
         pairs = zip(ranked, rows, strict=True)
         peers = {name: None if raw is None else read_peer(raw, now_ms) for name, raw in pairs}
-        living = {name: peer for name, peer in peers.items() if peer is not None}
+        living = {name: peer for name, peer in peers.items() if peer is not None and not peer.stops}
         mates = [name for name, peer in living.items() if peer.group == self._group]
         self.mixed = len(mates) < len(living)
         self.know(mates, len(names) * len(living) // max(1, len(ranked)))

@@ -11,7 +11,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -74,6 +74,8 @@ class Lookout:
         #: Reads of a list of workers that are not sent yet, and who waits for them.
         self._lists: dict[str, asyncio.Future[dict[bytes, bytes]]] = {}
         self._soon: asyncio.TimerHandle | None = None
+        #: Called when a list of workers was read.
+        self.on_learned: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def fleet(self, keys: ShardKeys) -> Fleet:
@@ -84,10 +86,13 @@ class Lookout:
         return fleet
 
     def learn(self, keys: ShardKeys) -> None:
-        """Count the workers of a shard's queue, if nobody counted them yet. Later every look sees to it that the count is fresh."""
-        fleet = self.fleet(keys)
-        if fleet.size == 0:
-            self._start(fleet.refresh(self._store))
+        """Read who works on a shard's queue, when it is time to, and tell `on_learned`."""
+        if self.fleet(keys).stale:
+            self._start(self._learn(keys))
+
+    async def _learn(self, keys: ShardKeys) -> None:
+        await self.fleet(keys).refresh(self._store, spares=self.spares(keys))
+        self.on_learned()
 
     def spares(self, keys: ShardKeys) -> bool:
         """Whether not everybody waits for each shard of a queue: it is on a cluster, and there are many."""

@@ -69,7 +69,7 @@ class Looks:
     @property
     def listens(self) -> bool:
         """Whether this worker is to hear the wake-up tokens of the shard."""
-        return self._lookout.listens(self._keys)
+        return self._lookout.listens(self._keys) or self._has_role
 
     @property
     def sees_to(self) -> bool:
@@ -77,10 +77,11 @@ class Looks:
         return self.spares and self._lookout.fleet(self._keys).sees_to(self._keys.name)
 
     def role_ms(self) -> int:
-        """For how long the next claim wants a role, without a further claim; 0: not at all, others can keep time. In ms."""
-        self._declined = (
-            self.sees_to and not self._lookout.fleet(self._keys).alone and time.monotonic() > self._keeps_until
-        )
+        """For how long the next claim wants a role, without a further claim, ms; 0: not at all: where a fleet spares, those that
+        listen keep time.
+        """
+        near = not self.spares or self._lookout.listens(self._keys) or self._lookout.fleet(self._keys).alone
+        self._declined = not near and time.monotonic() > self._keeps_until
         return 0 if self._declined else self._role_ms
 
     @property
@@ -95,6 +96,15 @@ class Looks:
         """
         return self.spares and self._lookout.fleet(self._keys).mixed
 
+    def hurry(self) -> None:
+        """The ranking may be old: somebody called in vain."""
+        if self.spares:
+            self._lookout.fleet(self._keys).hurry()
+
+    @property
+    def _has_role(self) -> bool:
+        return self._role in ("timekeeper", "second")
+
     @property
     def _role(self) -> str:
         return "" if self._answer is None else self._answer.role
@@ -106,14 +116,16 @@ class Looks:
 
     def rest(self, claimed: Claimed) -> tuple[float, bool]:
         """Nothing more is due: how long to rest in the role that the claim gave, seconds, and whether to look then."""
-        now, had_role = time.monotonic(), self._role in ("timekeeper", "second")
+        now, had_role = time.monotonic(), self._has_role
         if claimed is not self._answer:
             self._answer, self._answered_at = claimed, now
         if self._declined and (had_role or self._called):
             return _TAKEN_S, True
         if claimed.role == "follower":
             return self._lookout.until_beat(self._follower_s()), not self.must_claim
-        wait = self._confirm_s if self.spares and not self.sees_to else min(BACKSTOP_S, self._confirm_s)
+        # Another looks for those that listen and keep time. Who keeps time although it should not looks itself.
+        seen_to = self.spares and not self.sees_to and self._lookout.listens(self._keys)
+        wait = self._confirm_s if seen_to else min(BACKSTOP_S, self._confirm_s)
         if claimed.next_fire_ms is not None:
             until = self._clock.seconds_until(claimed.next_fire_ms)
             until -= claimed.ahead_ms * _AHEAD / 1000
@@ -155,7 +167,9 @@ class Looks:
             self._keeps_until = time.monotonic() + _KEEPS_S
         self._called = free and self._declined
         fine = not overdue and not free
-        self.alarms += not fine
+        if not fine:
+            self.alarms += 1
+            self.hurry()
         return answer if known and fine else None
 
 

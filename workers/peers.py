@@ -47,6 +47,8 @@ class Peer(NamedTuple):
     tasks: frozenset[str]
     allows: frozenset[str] = frozenset()
     """Digests of the commands that it allows."""
+    stops: bool = False
+    """Whether it claims no more, and only lets its jobs end."""
 
     def can_run(self, task: str, needs: frozenset[str]) -> bool:
         """Whether it knows the task and allows all that a command needs."""
@@ -83,8 +85,8 @@ def read_peer(raw: bytes, now_ms: int | None) -> Peer | None:
         return None
     group, tasks, entries = row.get("group"), published_names(row.get("tasks")), published_names(row.get("allows", []))
     if not isinstance(group, str) or not _GROUP.match(group) or tasks is None or entries is None:
-        return Peer("", frozenset())
-    return Peer(group, tasks, entries)
+        return Peer("", frozenset(), stops=row.get("stops") is True)
+    return Peer(group, tasks, entries, row.get("stops") is True)
 
 
 class Peers:

@@ -110,8 +110,8 @@ class Poller:
         #: Jobs that a claim took and the runner does not hold yet: the answer to it, and when it was sent.
         self._arrived: list[tuple[Claimed, int]] = []
         self._role = Role(store, keys, worker)
-        #: The list of a token that no claim was sent after.
-        self._token = ""
+        #: The list of a token that no claim was sent after; and whether the last claim came after one.
+        self._token, self._called = "", False
         #: Claims in a row that took nothing and asked for another at once; tokens in a row that were in vain.
         self._vain = 0
         self._head = ("", 0)
@@ -142,6 +142,9 @@ class Poller:
 
     def stop(self) -> None:
         """Claim no more. The loop ends when all that was claimed here is settled."""
+        if not self._stopping and self.looks.spares and (self.listens or self.looks.sees_to):
+            # Another is called, so that it looks who there is instead of this one.
+            self._token = self.keys.wake
         self._stopping = True
         self.kick()
 
@@ -223,7 +226,7 @@ class Poller:
     def _claim(self) -> tuple[Call, Read]:
         limit = self._reserved = self._asked = min(self._slots.share(), self._most)
         self._slots.reserve(limit)
-        self._token = ""
+        self._called, self._token = bool(self._token), ""
         sent_ns = time.monotonic_ns()
         session = self._store.session
         day = self._day or day_name(session.clock.now_ms() // DAY_MS)
@@ -272,6 +275,8 @@ class Poller:
             self._due = True
         else:
             self._rest(claimed)
+        if self._called and not taken and claimed.role == "follower":
+            self.looks.hurry()
         if taken:
             self._tokens = 0
             self.looks.alarms += 1

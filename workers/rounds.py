@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,9 +29,9 @@ class _Round:
     """That of one queue."""
 
     #: Beats until the next look, how many shards it is for, and where in the turn they begin.
-    beats: float = 0.0
+    beats: float = field(default_factory=lambda: random.uniform(0, BEATS))
     most: int = 1
-    begin: int = 0
+    begin: int = field(default_factory=lambda: random.randrange(1 << 16))
     #: Those that were looked at last, and the alarms of each before.
     asked: list[tuple[Poller, int]] = field(default_factory=list)
     #: Whether each poller was listening.
@@ -43,6 +44,7 @@ class Rounds:
     def __init__(self, lookout: Lookout, pollers: Callable[[], Sequence[Poller]]) -> None:
         """pollers: those of all shards that the worker serves now."""
         self._lookout = lookout
+        lookout.on_learned = self._heed_all
         self._pollers = pollers
         self._rounds: dict[str, _Round] = {}
         self._sayer = Sayer(log)
@@ -70,15 +72,23 @@ class Rounds:
         self._rounds = {name: self._rounds.get(name) or _Round() for name in queues}
         for name, pollers in queues.items():
             self._lookout.learn(pollers[0].keys)
+            self._heed(self._rounds[name], pollers)
             self._look(self._rounds[name], pollers)
 
-    def _look(self, one: _Round, pollers: Sequence[Poller]) -> None:
+    def _heed_all(self) -> None:
+        """Others may be the ones that listen, by now."""
+        for one in self._rounds.values():
+            self._heed(one, list(one.listens))
+
+    def _heed(self, one: _Round, pollers: Sequence[Poller]) -> None:
         now = {poller: poller.listens for poller in pollers}
         for poller, listens in now.items():
             if listens and not one.listens.get(poller):
                 # It rests without its tokens until it is told.
                 poller.kick()
         one.listens = now
+
+    def _look(self, one: _Round, pollers: Sequence[Poller]) -> None:
         if any(poller.looks.alarms > before for poller, before in one.asked):
             one.most, one.beats = 2 * one.most, 0.0
         elif one.asked:

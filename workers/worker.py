@@ -189,6 +189,8 @@ class Worker:
             try:
                 threads = {"heartbeat": heartbeat.ended, "watchdog": watchdog.ended}
                 failure = await self._until_stopped({**parts, **threads, "end": ending}, shards, heartbeat)
+                # Others are to know at once that it claims no more.
+                heartbeat.kick()
                 answered = await self._drain(shards, runner)
                 if failure is not None:
                     raise failure
@@ -382,6 +384,7 @@ class Worker:
             "version": __version__,
             "reads": READS,
             "lease": self.settings.lease_ms,
+            **({"stops": True} if self._stop.is_set() else {}),
             **self._tasks,
         }
 

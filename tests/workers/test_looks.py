@@ -117,8 +117,14 @@ def test_where_a_fleet_spares_one_looks_on_each_beat_those_that_keep_time_only_c
     assert seer("follower").rest(answer("follower"))[0] <= looks.BACKSTOP_S
     other = next(some for some in (sparing(f"w{n:02d}", "follower") for n in range(40)) if not some.sees_to)
     assert (other.in_turn, other.rest(answer("follower"))[0] > 60) == (True, True)
-    keeper = next(some for some in (sparing(f"w{n:02d}", "timekeeper") for n in range(40)) if not some.sees_to)
+    keepers = [sparing(f"w{n:02d}", "timekeeper") for n in range(40)]
+    keeper = next(some for some in keepers if some._lookout.listens(MANY))
+    wrong = next(some for some in keepers if some.in_turn or not (some.sees_to or some._lookout.listens(MANY)))
     assert keeper.rest(answer("timekeeper"))[0] > 5
+    # One that should not keep time listens and looks until another does.
+    assert (wrong.listens, wrong.role_ms()) == (True, 0)
+    wrong._declined = False
+    assert wrong.rest(answer("timekeeper"))[0] <= looks.BACKSTOP_S
     assert (keeper.follows, seer("second").follows) == (False, True)
 
 
