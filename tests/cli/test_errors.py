@@ -122,6 +122,7 @@ def test_no_redis_at_all_names_the_choices(bare: Shell) -> None:
         ("SchemaMismatch", 6),
         ("WaitTimeout", 7),
         ("ConfigError", 2),
+        ("HookFailed", 1),
         ("AppError", 2),
         ("EmbeddedServerError", 3),
     ],

@@ -89,7 +89,7 @@ def test_a_terminal_that_closes_ends_the_worker_and_the_server_that_it_shows(pla
     try:
         os.close(theirs)
         seen = b""
-        while b"tasks, queues" not in seen:
+        while b"task, queues" not in seen:
             seen += os.read(ours, 4096)
         os.close(ours)
         assert child.wait(30) == ExitCode.OK

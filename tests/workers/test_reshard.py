@@ -99,7 +99,7 @@ async def test_a_job_that_runs_ends_where_it_began_and_its_retry_moves(fresh: Re
         assert tries == {"a": 2}
 
 
-@pytest.mark.parametrize("place", ["reshard.after=kill@9", "depart.after=kill@2", "arrive.after=kill@2"])
+@pytest.mark.parametrize("place", ["reshard.after=kill@15", "depart.after=kill@2", "arrive.after=kill@2"])
 async def test_workers_go_on_when_whoever_began_has_died(fresh: RedisServer, place: str) -> None:
     async with Wheel(fresh.url) as wheel:
         await wheel.create_queue("orders", shards=2)
