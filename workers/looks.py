@@ -85,6 +85,11 @@ class Looks:
         return 0 if self._declined else self._role_ms
 
     @property
+    def waits(self) -> str:
+        """For the history: sees, where this worker alone looks at the shard in time; spares, where another does."""
+        return "" if not self.spares else "sees" if self.sees_to else "spares"
+
+    @property
     def in_turn(self) -> bool:
         """Whether it looks only when the turn of the shard comes."""
         return self._role == "follower" and self.spares and not self.sees_to

@@ -234,7 +234,7 @@ class Poller:
             self.keys, day=day, worker=self._worker, lease_ms=self._settings.lease_ms, limit=limit,
             lane=Lane(self._worker, "claim", session.request()), epoch=self.founding.epoch, now=session.now,
             group=self._group, ahead_ms=ahead_ms(session.clock),
-            role_ms=self.looks.role_ms(),
+            role_ms=self.looks.role_ms(), waits=self.looks.waits,
         )  # fmt: skip
         return call, lambda reply: self._claimed(read_claim(reply), sent_ns, limit)
 

@@ -39,7 +39,7 @@ def idle_although_it_sees_to_the_shard(book: Book) -> None:
     book.enqueue("a", fire=1_000)
     book.claims(500, [], role="timekeeper", by="w2")
     book.claims(500, [], role="second", by="w3")
-    book.claims(550, [], role="follower", sees=True)
+    book.claims(550, [], role="follower", waits="sees")
     book.claim("a", 2_600, fire=1_000)
 
 

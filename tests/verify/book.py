@@ -98,7 +98,7 @@ class Book:
         self, t: float, jobs: list[dict[str, Any]], *, by: str = "w1", limit: int = 10, role: str = "none", **more: Any
     ) -> None:
         args = {"worker": by, "lease": more.pop("lease", LEASE), "limit": limit, "role": role, "grace": 0, "next": None}
-        args |= {name: more.pop(name) for name in ("ahead", "sees") if name in more}
+        args |= {name: more.pop(name) for name in ("ahead", "waits") if name in more}
         self.call("claim", t, jobs, proc=by, word="ok" if jobs else "empty", args=args, **more)
 
     def settle(self, op: str, job: str, t: float, *, of: float, by: str = "w1", letter: str = "", **more: Any) -> None:

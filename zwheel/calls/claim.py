@@ -53,11 +53,13 @@ class Claimed:
 def claim(
     keys: ShardKeys, *, day: str, worker: str, lease_ms: int, limit: int, lane: Lane, role_ms: int = ROLE_MS,
     epoch: str | bytes = "", group: str = "none", ahead_ms: int = 0, now: str = "",
+    waits: str = "",
 ) -> Call:  # fmt: skip
     """Build the call. day: the bucket thought to be the earliest. limit: up to 1000.
 
     group: of the worker: what is offered to it is claimed first.
-    role_ms: how long a role lasts without a further claim; 0: the worker wants none, since it sees to the shard.
+    role_ms: how long a role lasts without a further claim; 0: the worker wants none.
+    waits: for the history, where a fleet spares: sees: this worker alone looks at the shard in time; spares: another does.
     ahead_ms: how far ahead of its time the worker can hold a job of a precise queue.
     epoch: what `meta.epoch` is known to say; nothing is claimed when it says something else. '' when not known.
     """
@@ -69,14 +71,14 @@ def claim(
         ),
         (now, lane.request, worker, lease_ms, limit, day, role_ms, epoch, ahead_ms),
         _told,
-        (worker, lease_ms, limit, group, role_ms == 0),
+        (worker, lease_ms, limit, group, waits),
     )  # fmt: skip
 
 
 def _told(about: tuple[Any, ...], reply: Reply | None) -> Trace:
     args: Facts = dict(zip(("worker", "lease", "limit", "group"), about[:4], strict=True))
     if about[4]:
-        args["sees"] = True
+        args["waits"] = about[4]
     answer = answered(reply)
     if reply is None or answer not in ("ok", "empty"):
         return Trace(answer, args, [])

@@ -4,7 +4,7 @@ A worker is idle in a queue from a claim that left it room to its next request t
 looks that wait for their answer, and times in which its event loop did not turn. The timekeeper and its second look by
 themselves in time, so that no other worker's fault excuses them. Followers may sleep longer while two workers are struck.
 
-Where one worker sees to a shard (its claims want no role), it alone looks in time. The others come round to the shard in turn.
+Where a fleet spares, one worker sees to a shard, and it alone looks in time. The others come round to the shard in turn.
 """
 
 from __future__ import annotations
@@ -40,7 +40,12 @@ class _Rest:
 
     @property
     def sees_to(self) -> bool:
-        return bool(self.claim.args.get("sees"))
+        return self.claim.args.get("waits") == "sees"
+
+    @property
+    def spared(self) -> bool:
+        """Whether it leaves it to another to look in time."""
+        return self.claim.args.get("waits") == "spares"
 
 
 def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
@@ -52,7 +57,6 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
         rests = _rests(runs, queue, full, one_us)
         if not rests:
             continue
-        spares = any(call.args.get("sees") for call in queue.claims)
         ends = [rest.span[1] for rest in rests]
         struck = _two_struck(runs, queue, bounds)
         final, closed = runs.final(name), runs.closed(name)
@@ -73,7 +77,7 @@ def i25_progress(runs: Runs, bounds: Bounds, found: Findings) -> None:
                         continue
                     low, high = max(rest.span[0], since), min(rest.span[1], until)
                     slept = high - low - overlap(rest.away + queue.pauses + closed, low, high)
-                    if spares and not rest.sees_to:
+                    if rest.spared:
                         late = slept > rounds_us
                     else:
                         alone = slept - overlap(struck, low, high) if rest.follows and not rest.sees_to else slept

@@ -95,7 +95,8 @@ def i2_no_invention(runs: Runs, bounds: Bounds, found: Findings) -> None:
         if known:
             first_made = min((e.since for e in (*job.moves, *job.maybe) if e.op == "enqueue"), default=0)
             early = next((m for m in job.moves if m.op == "claim" and m.us < first_made), None)
-            if early is not None and not job.kept:
+            # What the first sending of an enqueue did may have been lost, before its repeat did it again.
+            if early is not None and not job.kept and not job.shaky:
                 found.add("the job was claimed before it was enqueued", early, job=name_of(job))
             continue
         proof = [*(m for m in job.moves if m.op == "claim"), *job.starts]
