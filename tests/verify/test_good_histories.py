@@ -46,15 +46,6 @@ def enqueue_without_an_answer_that_did_not(book: Book) -> None:
     book.snapshot(5_000)
 
 
-def enqueued_once_more_after_a_failover_took_what_the_first_sending_did(book: Book) -> None:
-    book.enqueue("a", phase="info", request="p:1:1")
-    book.run("a", 10)
-    book.fault("failover", 15, 900, replicas=1)
-    book.enqueue("a", 1_000, request="p:1:1")
-    book.run("a", 1_010, fire=1_000)
-    book.snapshot(5_000)
-
-
 def ack_without_an_answer_that_happened(book: Book) -> None:
     book.enqueue("a")
     book.claim("a", 10)
@@ -379,8 +370,7 @@ def ended_although_it_had_a_receipt(book: Book) -> None:
 
 
 GOOD: tuple[Callable[[Book], None], ...] = (
-    plain, retried_released_and_reaped, enqueue_without_an_answer_that_happened, enqueue_without_an_answer_that_did_not,
-    enqueued_once_more_after_a_failover_took_what_the_first_sending_did, ack_without_an_answer_that_happened, ack_without_an_answer_that_did_not, retry_repeated_after_another_claimed,
+    plain, retried_released_and_reaped, enqueue_without_an_answer_that_happened, enqueue_without_an_answer_that_did_not, ack_without_an_answer_that_happened, ack_without_an_answer_that_did_not, retry_repeated_after_another_claimed,
     claim_whose_answer_never_came, claim_repeated, reap_without_an_answer, dedup_after_the_end_and_after_the_window,
     dedup_asked_for_again_after_its_holder_was_cancelled, the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death,
     purged, trimmed, lost_with_the_tail_of_the_log,
