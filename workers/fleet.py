@@ -104,11 +104,6 @@ class Fleet:
         """Whether this worker is the one that looks at a shard on each beat, where a fleet spares: the first of its ranking."""
         return self._firsts(shard)[:1] == [self._worker]
 
-    @property
-    def alone(self) -> bool:
-        """Whether nobody else knows the tasks of this worker."""
-        return len(self._ranks) < 2
-
     def listens(self, keys: ShardKeys) -> bool:
         """Whether this worker listens to a shard of a cluster. Where they may be many it first learns how many workers there are.
 

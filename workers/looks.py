@@ -80,7 +80,7 @@ class Looks:
         """For how long the next claim wants a role, without a further claim, ms; 0: not at all: where a fleet spares, those that
         listen keep time.
         """
-        near = not self.spares or self._lookout.listens(self._keys) or self._lookout.fleet(self._keys).alone
+        near = not self.spares or self._lookout.listens(self._keys)
         self._declined = not near and time.monotonic() > self._keeps_until
         return 0 if self._declined else self._role_ms
 

@@ -56,12 +56,8 @@ class Rounds:
                 self.turn()
             except Exception as error:
                 self._sayer.say(
-                    logging.ERROR,
-                    repr(error)[:200],
-                    "the rounds of this worker failed; they go on: %r",
-                    error,
-                    trace=True,
-                )
+                    logging.ERROR, repr(error)[:200], "the rounds of this worker failed; they go on: %r", error, trace=True
+                )  # fmt: skip
             await asyncio.sleep(BEAT_S)
 
     def turn(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,7 +68,9 @@ async def known(workers: list[Running]) -> None:
     await eventually(sizes, lambda found: found == {len(workers)}, within=30)
 
 
-async def test_few_listen_to_each_shard_one_sees_to_it_and_jobs_start_at_once(cluster: Cluster) -> None:
+@asynccontextmanager
+async def a_fleet(cluster: Cluster) -> AsyncIterator[tuple[Wheel, Log, list[Running]]]:
+    """Workers of one queue that know each other."""
     log = Log()
     async with Wheel(cluster.url) as wheel, AsyncExitStack() as stack:
         await wheel.create_queue("big", shards=SHARDS)
@@ -79,6 +82,11 @@ async def test_few_listen_to_each_shard_one_sees_to_it_and_jobs_start_at_once(cl
         settings: dict[str, Any] = {"queues": ("big",), "concurrency": 5, "lease_ms": 30_000}
         workers = [await stack.enter_async_context(running(wheel, log, **settings)) for _ in range(WORKERS)]
         await known(workers)
+        yield wheel, log, workers
+
+
+async def test_few_listen_to_each_shard_one_sees_to_it_and_jobs_start_at_once(cluster: Cluster) -> None:
+    async with a_fleet(cluster) as (wheel, log, workers):
         pollers = [poller for one in workers for poller in one.worker.pollers]
 
         def listens() -> Counter[str]:
@@ -92,24 +100,14 @@ async def test_few_listen_to_each_shard_one_sees_to_it_and_jobs_start_at_once(cl
         assert (set(listens()), min(listens().values()) >= 2) == (set(NAMES), True)
         sees_to = Counter(poller.queue for poller in pollers if poller.looks.sees_to)
         assert sees_to == Counter(NAMES)
-        made = await wheel.enqueue_many(quick.job() for _ in range(40))
+        made = await wheel.enqueue_many(wheel.new_job("quick", queue="big") for _ in range(40))
         for job in made:
             start = await log.seen("start", job.job_id)
             assert start["token"] / 1000 - job.fire_at_ms < BUSY_S * 1000
 
 
 async def test_a_shard_whose_timekeeper_and_second_are_dead_is_found_within_a_second(cluster: Cluster) -> None:
-    log = Log()
-    async with Wheel(cluster.url) as wheel, AsyncExitStack() as stack:
-        await wheel.create_queue("big", shards=SHARDS)
-
-        @wheel.task(name="quick", queue="big", keep=60)
-        async def quick() -> None:
-            pass
-
-        settings: dict[str, Any] = {"queues": ("big",), "concurrency": 5, "lease_ms": 30_000}
-        workers = [await stack.enter_async_context(running(wheel, log, **settings)) for _ in range(WORKERS)]
-        await known(workers)
+    async with a_fleet(cluster) as (wheel, log, workers):
         fire_ms = int(time.time() * 1000) + 3_000
         at = datetime.fromtimestamp(fire_ms / 1000, UTC)
         made = await wheel.enqueue_many(wheel.new_job("quick", queue="big", at=at) for _ in range(40))

@@ -71,7 +71,7 @@ def begin_reshard(session: Session, queue: str, count: int) -> Steps[bool]:
 def _cut(session: Session, queue: str, listed: str, have: int, count: int) -> Steps[None]:
     old = [session.keys(shard) for shard in shard_names(queue, have)]
     new = [session.keys(shard) for shard in shard_names(queue, count)]
-    # That all of it can be reached, and that this user may do it, is seen before anything is marked: no shard is so far.
+    # Before anything is marked: can all shards be reached, and may this user do it? The end of a cut from 0 shards changes nothing.
     yield [calls.end_shard(keys, 0, trimmed=0, now=session.now) for keys in (*old, *new)]
     # Two callers that want different cuts: the first one is served.
     _, wanted = yield (("HSETNX", old[0].meta, "reshard", count), ("HGET", old[0].meta, "reshard"))
