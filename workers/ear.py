@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from zwheel.broker.store import Listener, Store, pause_s
+from zwheel.broker.store import LOOK, Listener, Store, Token, pause_s
 from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.outside import Sayer, escaped
 
@@ -45,8 +45,8 @@ class Hearer(Protocol):
         """The keys of its lists of tokens."""
         ...
 
-    async def called(self, token: str, waited_s: float) -> float:
-        """A token came from that list, after so long. Returns how long to hear none from there, seconds."""
+    async def called(self, token: Token, waited_s: float) -> float:
+        """A token came, after so long. Returns how long to hear none from its list, seconds."""
         ...
 
 
@@ -90,7 +90,7 @@ class Ear:
 
     async def _add_lists(self) -> None:
         try:
-            await self._store.send([("RPUSH", self._own, "1")])
+            await self._store.send([("RPUSH", self._own, LOOK)])
         except BrokerError as error:
             log.debug("a list of tokens is listened to later: %s", error)
         finally:
@@ -120,14 +120,14 @@ class Ear:
                     if not (isinstance(error, BrokerRefused) and await self._leave_out(list(heard))):
                         await asyncio.sleep(pause_s(failures))
                     continue
-                if token in heard:
-                    await self._tell(heard[token], token, time.monotonic() - now)
+                if token is not None and token.list in heard:
+                    await self._tell(heard[token.list], token, time.monotonic() - now)
         except Exception as error:
             self._sayer.say(logging.WARNING, "token", "a wake-up token could not be handed on: %s", error)
         finally:
             self._task = None
 
-    async def _next(self, heard: dict[str, Hearer], within_s: float) -> str:
+    async def _next(self, heard: dict[str, Hearer], within_s: float) -> Token | None:
         lists = [*heard, self._own] if len(self._hearers) > 1 else list(heard)
         self._armed = frozenset(lists)
         try:
@@ -135,11 +135,11 @@ class Ear:
         finally:
             self._armed = frozenset()
 
-    async def _tell(self, hearer: Hearer, token: str, waited_s: float) -> None:
+    async def _tell(self, hearer: Hearer, token: Token, waited_s: float) -> None:
         self._asked.clear()
         pause = await hearer.called(token, waited_s)
         if pause:
-            self._deaf[token] = time.monotonic() + pause
+            self._deaf[token.list] = time.monotonic() + pause
         if len(self._hearers) > 1:
             # It claims now, and rests in a moment: then all are listened to with one command.
             with suppress(TimeoutError):

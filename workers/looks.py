@@ -155,6 +155,18 @@ class Looks:
         """See how the shard stands now, for `read`. Raises: BrokerError."""
         return await self._lookout.look(self._keys, "" if self._answer is None else self._answer.day)
 
+    async def overdue(self) -> bool:
+        """Whether a job at the head of the wheel should have started, as Redis has it now. Raises: BrokerError."""
+        day = "" if self._answer is None else self._answer.day
+        seen = await self._lookout.look(self._keys, day)
+        first = as_text(seen.day or b"")
+        if first != day:
+            seen = await self._lookout.look(self._keys, first)
+        return self._overdue(None if seen.head is None else score_ms(seen.head))
+
+    def _overdue(self, fire_ms: int | None) -> bool:
+        return fire_ms is not None and self._clock.seconds_until(fire_ms) < -_OVERDUE_S
+
     def read(self, seen: Seen) -> Claimed | None:
         """The last answer, when things still are as it told; None when they are not: claim."""
         answer = self._answer
@@ -162,7 +174,7 @@ class Looks:
         if answer is None:
             return None
         fire_ms = None if seen.head is None else score_ms(seen.head)
-        overdue = fire_ms is not None and self._clock.seconds_until(fire_ms) < -_OVERDUE_S
+        overdue = self._overdue(fire_ms)
         # Where others look more often, another head is their affair.
         known = as_text(seen.day or b"") == answer.day and (self.in_turn or fire_ms == answer.next_fire_ms)
         ends = (seen.keeper_end, seen.second_end) if answer.role == "follower" else ()

@@ -22,7 +22,7 @@ from functools import partial
 from typing import TypeVar
 
 from zwheel import calls
-from zwheel.broker.store import Listener, Store, pause_s
+from zwheel.broker.store import LOOK, Listener, Store, Token, pause_s
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, day_name, read_claim
 from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName
@@ -110,8 +110,11 @@ class Poller:
         #: Jobs that a claim took and the runner does not hold yet: the answer to it, and when it was sent.
         self._arrived: list[tuple[Claimed, int]] = []
         self._role = Role(store, keys, worker)
-        #: The list of a token that no claim was sent after; and whether the last claim came after one.
-        self._token, self._called = "", False
+        #: A token that no claim was sent after; and whether the last claim came after one.
+        self._token: Token | None = None
+        self._called = False
+        #: Called with what a token says, when it calls for more than a look at this shard.
+        self.on_summons: Callable[[str], None] = lambda shard: None
         #: Claims in a row that took nothing and asked for another at once; tokens in a row that were in vain.
         self._vain = 0
         self._head = ("", 0)
@@ -144,7 +147,7 @@ class Poller:
         """Claim no more. The loop ends when all that was claimed here is settled."""
         if not self._stopping and self.looks.spares and (self.listens or self.looks.sees_to):
             # Another is called, so that it looks who there is instead of this one.
-            self._token = self.keys.wake
+            self._token = Token(self.keys.wake, LOOK)
         self._stopping = True
         self.kick()
 
@@ -220,13 +223,13 @@ class Poller:
                 log.info("queue %s: it could not be put on the list of queues: %s", self.queue, error)
         if self.founding.halted is not None:
             # A token is of no use here: no worker claims there now.
-            self._token = ""
+            self._token = None
             self._sleep(random.uniform(*HALTED_BACKSTOP_S))
 
     def _claim(self) -> tuple[Call, Read]:
         limit = self._reserved = self._asked = min(self._slots.share(), self._most)
         self._slots.reserve(limit)
-        self._called, self._token = bool(self._token), ""
+        self._called, self._token = self._token is not None, None
         sent_ns = time.monotonic_ns()
         session = self._store.session
         day = self._day or day_name(session.clock.now_ms() // DAY_MS)
@@ -319,7 +322,7 @@ class Poller:
             self._rest(answer)
 
     def _sleep(self, seconds: float) -> None:
-        self._due = bool(self._token)
+        self._due = self._token is not None
         self._peeks = False
         self._wake_at = time.monotonic() + seconds
 
@@ -350,9 +353,11 @@ class Poller:
 
     async def _hand_on(self) -> None:
         """Let another worker have the token that no claim of this one followed."""
-        token, self._token = self._token, ""
+        token, self._token = self._token, None
+        if token is None:
+            return
         try:
-            await self._store.send([("RPUSH", token, "1")])
+            await self._store.send([("RPUSH", token.list, token.says)])
         except BrokerError as error:
             log.info("queue %s: cannot hand a wake-up token on: %s", self.queue, error)
 
@@ -375,12 +380,14 @@ class Poller:
         """Where its wake-up tokens come."""
         return self.keys.wake, self.keys.call(self._group)
 
-    async def called(self, token: str, waited_s: float) -> float:
+    async def called(self, token: Token, waited_s: float) -> float:
         """A wake-up token came. One that comes when there is no room is handed on. Returns how long to hear none, seconds."""
         self._tokens = self._tokens + 1 if waited_s < _AT_ONCE_S else 0
         self._token = token
         if self._stopping or self._slots.full():
             await self._hand_on()
+        elif token.says != LOOK:
+            self.on_summons(token.says)
         self._due = True
         self.kick()
         if self._scheduler is not None:

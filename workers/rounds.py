@@ -13,10 +13,12 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from zwheel.broker.store import Store
 from zwheel.outside import Sayer, escaped
 
 from .lookout import BEAT_S, Lookout
 from .poller import Poller
+from .summons import Summons
 
 log = escaped("zwheel.worker")
 
@@ -41,24 +43,31 @@ class _Round:
 class Rounds:
     """Those of one worker. Belongs to the event loop."""
 
-    def __init__(self, lookout: Lookout, pollers: Callable[[], Sequence[Poller]]) -> None:
-        """pollers: those of all shards that the worker serves now."""
+    def __init__(
+        self, store: Store, lookout: Lookout, pollers: Callable[[], Sequence[Poller]], full: Callable[[], bool]
+    ) -> None:  # fmt: skip
+        """pollers: those of all shards that the worker serves now. full: whether it has no room."""
         self._lookout = lookout
         lookout.on_learned = self._heed_all
         self._pollers = pollers
+        self._full = full
+        self._summons = Summons(store)
         self._rounds: dict[str, _Round] = {}
         self._sayer = Sayer(log)
 
     async def run(self) -> None:
         """Make them until cancelled."""
-        while True:
-            try:
-                self.turn()
-            except Exception as error:
-                self._sayer.say(
-                    logging.ERROR, repr(error)[:200], "the rounds of this worker failed; they go on: %r", error, trace=True
-                )  # fmt: skip
-            await asyncio.sleep(BEAT_S)
+        try:
+            while True:
+                try:
+                    self.turn()
+                except Exception as error:
+                    self._sayer.say(
+                        logging.ERROR, repr(error)[:200], "the rounds of this worker failed; they go on: %r", error, trace=True
+                    )  # fmt: skip
+                await asyncio.sleep(BEAT_S)
+        finally:
+            self._summons.close()
 
     def turn(self) -> None:
         """What one beat asks for."""
@@ -70,6 +79,10 @@ class Rounds:
             self._lookout.learn(pollers[0].keys)
             self._heed(self._rounds[name], pollers)
             self._look(self._rounds[name], pollers)
+        if self._full():
+            self._summons.turn([poller for poller in self._pollers() if poller.looks.sees_to])
+        else:
+            self._summons.rest()
 
     def _heed_all(self) -> None:
         """Others may be the ones that listen, by now."""

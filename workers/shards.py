@@ -126,6 +126,7 @@ class Shards:
             self._group, self._ear_of(keys), self._lookout,
         )  # fmt: skip
         poller.founding.on_cut = lambda: self.on_cut()
+        poller.on_summons = self.look
         shard = self._shards[keys.name] = Shard(
             keys=keys, contact=contact, scheduler=scheduler, poller=poller,
             peers=Peers(store, keys, self.worker, self._group),
@@ -169,9 +170,17 @@ class Shards:
         """Begin to serve."""
         self._runs = True
         if self._store.in_parts:
-            self.parts["rounds"] = asyncio.create_task(Rounds(self._lookout, lambda: self.pollers).run())
+            self.parts["rounds"] = asyncio.create_task(self._rounds().run())
         for shard in self:
             self._begin(shard)
+
+    def _rounds(self) -> Rounds:
+        return Rounds(self._store, self._lookout, lambda: self.pollers, self._slots.full)
+
+    def look(self, name: str) -> None:
+        """Look at a shard now, if it is one of those that are served: a token named it."""
+        if (shard := self._shards.get(name)) is not None:
+            shard.poller.look()
 
     def _begin(self, shard: Shard) -> None:
         self.parts.update({name: asyncio.create_task(part) for name, part in shard.parts().items()})

@@ -13,7 +13,7 @@ from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import eventually
 from zwheel import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
-from zwheel.broker.store import FIRST_PAUSE_S, LONGEST_PAUSE_S, Listener, Store, SyncStore, pause_s
+from zwheel.broker.store import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK, Listener, Store, SyncStore, pause_s
 from zwheel.calls import Session, extend, read_letters
 from zwheel.keys import ShardKeys
 
@@ -141,17 +141,17 @@ async def test_driving_gives_up_in_time_and_says_what_is_known(own_server: Any) 
 
 async def test_a_listener_hears_a_token_and_the_lack_of_one(url: str, fresh: RedisServer) -> None:
     listener = Listener(url)
-    assert await listener.listen((KEYS.wake,), 0.05) == ""
+    assert await listener.listen((KEYS.wake,), 0.05) is None
     waiting = asyncio.create_task(listener.listen((KEYS.wake,), 5))
     with fresh.client() as client:
         client.rpush(KEYS.wake, "1")
-    assert await waiting == KEYS.wake
+    assert await waiting == (KEYS.wake, LOOK)
     await listener.aclose()
 
 
 async def test_a_listener_whose_connection_is_killed_says_so_and_listens_again(url: str, fresh: RedisServer) -> None:
     listener = Listener(url)
-    assert await listener.listen((KEYS.wake,), 0.01) == ""
+    assert await listener.listen((KEYS.wake,), 0.01) is None
     waiting = asyncio.create_task(listener.listen((KEYS.wake,), 5))
     with fresh.client() as client:
 
@@ -163,7 +163,7 @@ async def test_a_listener_whose_connection_is_killed_says_so_and_listens_again(u
         with pytest.raises(BrokerError):
             await waiting
         client.rpush(KEYS.wake, "1")
-    assert await listener.listen((KEYS.wake,), 5) == KEYS.wake
+    assert await listener.listen((KEYS.wake,), 5) == (KEYS.wake, LOOK)
     await listener.aclose()
 
 
@@ -177,7 +177,7 @@ async def test_a_cancelled_listener_can_listen_again(url: str, fresh: RedisServe
             await waiting
     with fresh.client() as client:
         client.rpush(KEYS.wake, "1")
-    assert await listener.listen((KEYS.wake,), 2) == KEYS.wake
+    assert await listener.listen((KEYS.wake,), 2) == (KEYS.wake, LOOK)
     await listener.aclose()
 
 

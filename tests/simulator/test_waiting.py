@@ -11,10 +11,12 @@ import pytest
 from zwheel.workers import looks, peers
 from zwheel.workers.fleet import Fleet
 from zwheel.workers.poller import Poller
+from zwheel.workers.summons import Summons
 
 from .conftest import Connect
+from .full import all_but_one_full
 from .mutants import Mutant
-from .waiting import ROUNDS_S, all_but_one_full, run
+from .waiting import LIMIT_S, ROUNDS_S, SLACK_S, run
 
 SEEDS, SPARE_SEEDS, MUTANT_SEEDS = 20, 8, 120
 
@@ -60,7 +62,7 @@ def test_where_a_fleet_spares_a_due_job_is_found_within_a_second_too(connect: Co
 
 
 @pytest.mark.timeout(300)
-def test_where_a_fleet_spares_a_worker_with_room_comes_round_to_the_shards_of_the_full(connect: Connect) -> None:
+def test_where_a_fleet_spares_a_worker_with_room_is_called_to_the_shards_of_the_full(connect: Connect) -> None:
     server = connect("valkey")
     for seed in range(SPARE_SEEDS):
         assert run(server, seed, spares=True) is None, f"seed {seed}"
@@ -87,12 +89,18 @@ def test_it_is_not_when_nobody_sees_to_the_shards_of_a_fleet_that_spares(connect
 def test_the_one_worker_that_has_room_finds_each_shard_although_all_others_are_full_for_an_hour(
     connect: Connect, *, makes_rounds: bool
 ) -> None:
-    with patch.object(Poller, "look", Poller.look if makes_rounds else lambda poller: None):
+    nobody_calls = patch.object(Summons, "turn", lambda summons, pollers: None)
+    with nobody_calls, patch.object(Poller, "look", Poller.look if makes_rounds else lambda poller: None):
         late = all_but_one_full(connect("valkey"))
     assert (max(late) < ROUNDS_S) is makes_rounds, late
     if makes_rounds:
         # Once it met a shard whose others are full it looks at ever more of them.
         assert sorted(late)[len(late) // 2] < ROUNDS_S / 4
+
+
+def test_the_full_that_see_to_a_shard_call_the_one_that_has_room_within_a_second(connect: Connect) -> None:
+    late = all_but_one_full(connect("valkey"))
+    assert max(late) < LIMIT_S + SLACK_S, late
 
 
 @pytest.mark.timeout(300)

@@ -21,11 +21,13 @@ from tests.simulator.run import silent
 from tests.simulator.virtual import Times, in_virtual_time
 from tests.simulator.wire import Command, Server
 from zwheel import calls
+from zwheel.broker.store import Token
 from zwheel.calls import Call, NewJob, Session
 from zwheel.calls.clock import ServerClock
 from zwheel.client.tasks import BaseTask
 from zwheel.job import JobId, QueueName
 from zwheel.keys import ShardKeys, queue_of, shard_names
+from zwheel.outside import as_text
 from zwheel.payload.codec import DEFAULT
 from zwheel.policy import make_policy
 from zwheel.record import record_tail
@@ -48,7 +50,9 @@ MANY = shard_names("b", 8)
 #: How long a due job and an idle worker may be together; when those that keep time die in the same moment; and what a
 #: look every few ms takes on top.
 LIMIT_S, BOTH_S, SLACK_S = 1.0, 2.2, 0.1
-#: The same for a fleet that spares, where all that wait for a shard may be full: a worker comes round to each in its turn.
+#: The same for a fleet that spares, where all that wait for a shard may be full, and whoever sees to it calls others or is the
+#: one that died; and where it calls nobody: a worker comes round to each in its turn.
+CALLS_S = 5.0
 ROUNDS_S = len(MANY) * (rounds.BEATS + 1) * BEAT_S
 LOOK_S = 0.05
 #: From one fault to the next: roles of the dead have lapsed by then.
@@ -62,6 +66,7 @@ LASTS_S = 60.0
 #: Two queues; in some runs the second has two shards.
 QUEUES, CUT = ("a", "b"), ("a", *shard_names("b", 2))
 TASKS = ("red", "blue")
+GROUPS = (TASKS, TASKS[:1], TASKS[1:])
 
 
 class _Clock(ServerClock):
@@ -84,7 +89,7 @@ class Waiter:
 
     worker: SimWorker
     keys: Sequence[str]
-    heard: asyncio.Future[str]
+    heard: asyncio.Future[Token]
 
 
 class World:
@@ -113,25 +118,25 @@ class World:
     def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Have the server carry out commands now, and serve those that are blocked."""
         stamped = [c._replace(args=(self.times.us, *c.args[1:])) if isinstance(c, Call) else c for c in commands]
-        replies = self.server.run(stamped)
-        self.asked += 1
         keys = list(dict.fromkeys(key for waiter in self.waiters for key in waiter.keys))
-        tokens = self.server.plain([("LLEN", key) for key in keys]) if keys else []
-        left = {key: count for key, count in zip(keys, tokens, strict=True) if count}
+        replies = self.server.run([*stamped, *(("LLEN", key) for key in keys)])
+        self.asked += 1
+        left = {key: count for key, count in zip(keys, replies[len(stamped) :], strict=True) if count}
         for waiter in list(self.waiters) if left else ():
             for key in waiter.keys:
                 if left.get(key, 0):
                     left[key] -= 1
-                    self.server.plain([("LPOP", key)])
+                    (says,) = self.server.plain([("LPOP", key)])
+                    token = Token(key, as_text(says))
                     self.waiters.remove(waiter)
                     self.marks.add("called" if ":call:" in key else "woken")
                     if not waiter.worker.frozen.is_set():
                         self.marks.add("a frozen worker got a token")
-                        waiter.worker.unread.append((waiter.heard, key))
+                        waiter.worker.unread.append((waiter.heard, token))
                     elif not waiter.heard.done():
-                        waiter.heard.set_result(key)
+                        waiter.heard.set_result(token)
                     break
-        return replies
+        return replies[: len(stamped)]
 
     def listening(self) -> AbstractContextManager[object]:
         """Let pollers listen here, and not at a server."""
@@ -146,7 +151,7 @@ class World:
             if self.asked > BUSY * len(self.queues):
                 raise Violation(f"{self.asked} exchanges in a second: somebody spins")
             self.second, self.asked = int(now), 0
-        waiting = {job: queue for queue in self.queues for job in self._due(queue)}
+        waiting = self._due()
         for job in list(self.since):
             if job not in waiting:
                 del self.since[job]
@@ -159,20 +164,29 @@ class World:
             if now - since > self.limit_s + SLACK_S:
                 raise Violation(f"I25: {job} of {queue} was due for {now - since:.2f} s beside {', '.join(idle)}")
 
-    def _due(self, queue: str) -> list[str]:
-        keys, now_ms = ShardKeys.of("zw", queue), self.times.us // 1000
-        asks: list[tuple[Any, ...]] = [
-            ("ZRANGE", keys.wheel(day_of(now_ms)), "-inf", now_ms, "BYSCORE", "LIMIT", 0, 50),
-            *(("ZRANGE", keys.offered(group_of(known)), 0, 50) for known in (TASKS, TASKS[:1], TASKS[1:])),
-        ]
-        due, *offered = self.server.plain(asks)
+    def _due(self) -> dict[str, str]:
+        """Each job that may be claimed now, and its queue."""
+        now_ms = self.times.us // 1000
+        shards = [ShardKeys.of("zw", queue) for queue in self.queues]
+        replies = iter(self.server.plain([ask for keys in shards for ask in _due_asks(keys, now_ms)]))
+        due: dict[str, str] = {}
+        noted: dict[bytes, tuple[ShardKeys, bytes]] = {}
+        for keys in shards:
+            due.update((raw.decode(), keys.name) for raw in next(replies))
+            for _ in GROUPS:
+                noted.update((raw.split()[0], (keys, raw.split()[2])) for raw in next(replies))
         # A note whose job somebody took meanwhile is void.
-        noted = {raw.split()[0]: raw.split()[2] for notes in offered for raw in notes}
-        records = self.server.plain([("HMGET", keys.jobs, *noted)])[0] if noted else []
-        for (job, token), record in zip(noted.items(), records, strict=True):
+        records = self.server.plain([("HGET", keys.jobs, job) for job, (keys, _) in noted.items()])
+        for (job, (keys, token)), record in zip(noted.items(), records, strict=True):
             if record is not None and record[1:2] == b"s" and record[21:37] == token:
-                due.append(job)
-        return [raw.decode() for raw in due]
+                due[job.decode()] = keys.name
+        return due
+
+
+def _due_asks(keys: ShardKeys, now_ms: int) -> list[tuple[Any, ...]]:
+    wheel = keys.wheel(day_of(now_ms))
+    offered = (("ZRANGE", keys.offered(group_of(known)), 0, 50) for known in GROUPS)
+    return [("ZRANGE", wheel, "-inf", now_ms, "BYSCORE", "LIMIT", 0, 50), *offered]
 
 
 class _Store:
@@ -203,7 +217,7 @@ class _Listener:
         self._world = world
         self._worker = worker
 
-    async def listen(self, keys: Sequence[str], timeout_s: float) -> str:
+    async def listen(self, keys: Sequence[str], timeout_s: float) -> Token | None:
         waiter = Waiter(self._worker, keys, asyncio.get_running_loop().create_future())
         self._world.waiters.append(waiter)
         self._world.execute([])
@@ -211,7 +225,7 @@ class _Listener:
             async with asyncio.timeout(timeout_s):
                 return await waiter.heard
         except TimeoutError:
-            return ""
+            return None
         finally:
             if waiter in self._world.waiters:
                 self._world.waiters.remove(waiter)
@@ -236,15 +250,15 @@ class SimWorker:
     frozen: asyncio.Event = field(default_factory=asyncio.Event)
     dead: bool = False
     #: Tokens that came while it was frozen.
-    unread: list[tuple[asyncio.Future[str], str]] = field(default_factory=list)
+    unread: list[tuple[asyncio.Future[Token], Token]] = field(default_factory=list)
 
     def thaw(self) -> None:
         """Let it run again: it reads what came meanwhile."""
         self.frozen.set()
         while self.unread:
-            heard, key = self.unread.pop()
+            heard, token = self.unread.pop()
             if not heard.done():
-                heard.set_result(key)
+                heard.set_result(token)
 
     def start(self) -> None:
         self.frozen.set()
@@ -284,7 +298,11 @@ class SimWorker:
         self.loops += [asyncio.create_task(newcomer.run()) for newcomer in newcomers]
         self.loops.append(asyncio.create_task(self._beats()))
         if self.world.in_parts:
-            self.loops.append(asyncio.create_task(Rounds(self.lookout, lambda: self.pollers).run()))
+            rounds = Rounds(store, self.lookout, lambda: self.pollers, self.slots.full)
+            looks = {poller.keys.name: poller.look for poller in self.pollers}
+            for poller in self.pollers:
+                poller.on_summons = lambda shard: looks[shard]()
+            self.loops.append(asyncio.create_task(rounds.run()))
 
     def _beat(self) -> None:
         row = {"beat": self.world.times.us // 1000, "lease": 30_000, **about_tasks(self.knows)}
@@ -340,10 +358,10 @@ async def producer(world: World) -> None:
             number += 1
             world.tasks[f"job-{number:04d}"] = task
             delay_ms, lasts_s = rng.choice((0, 0, 300, 2_000, 6_000)), rng.choice((0.01, 0.01, 0.5, 4.0))
-            _enqueue(world, f"job-{number:04d}", queue, delay_ms, lasts_s, task)
+            enqueue(world, f"job-{number:04d}", queue, delay_ms, lasts_s, task)
 
 
-def _enqueue(world: World, name: str, queue: str, delay_ms: int, lasts_s: float, task: str = TASKS[0]) -> None:
+def enqueue(world: World, name: str, queue: str, delay_ms: int, lasts_s: float, task: str = TASKS[0]) -> None:
     job = NewJob(
         job_id=JobId(name), queue=QueueName(queue), at_ms=None, delay_ms=delay_ms,
         tail=record_tail(task, max_attempts=4), body=DEFAULT.encode([lasts_s], {}, context=b""),
@@ -442,7 +460,7 @@ def run(
         world.queues = CUT if seed % 4 == 3 else QUEUES
         if spares:
             world.queues, world.in_parts = tuple(MANY), True
-            world.limit_s = LIMIT_S if roomy else ROUNDS_S
+            world.limit_s = LIMIT_S if roomy else CALLS_S
         with world.listening(), patch.object(fleet, "ALL_WAIT", 1 if spares else fleet.ALL_WAIT):
             try:
                 loop.run_until_complete(_run(world, both, roomy))
@@ -452,41 +470,3 @@ def run(
                 if marks is not None:
                     marks |= world.marks
     return None
-
-
-def all_but_one_full(server: Server) -> list[float]:
-    """A fleet that spares, of which one worker has room: how late a job starts on each shard, seconds; at most ten minutes."""
-    times, rng = Times(), random.Random(1)
-    with silent(), in_virtual_time(times, rng) as loop:
-        world = World(server, times, rng)
-        world.queues, world.in_parts = tuple(MANY), True
-        with world.listening(), patch.object(fleet, "ALL_WAIT", 1):
-            return loop.run_until_complete(_all_but_one_full(world))
-
-
-async def _all_but_one_full(world: World) -> list[float]:
-    world.workers = [SimWorker(world, f"worker{number:02d}", world.queues, TASKS, 1) for number in range(12)]
-    for worker in world.workers:
-        worker.start()
-    await asyncio.sleep(SPARE_KNOWN_S)
-    number = 0
-    while sum(worker.slots.room() for worker in world.workers) > 1:
-        number += 1
-        _enqueue(world, f"long-{number:02d}", world.queues[number % len(MANY)], 0, 3600.0)
-        await asyncio.sleep(1.0)
-    late = []
-    for queue in world.queues:
-        number += 1
-        job = f"job-{number:02d}"
-        _enqueue(world, job, queue, 0, 0.01)
-        since = world.times.now
-        keys = ShardKeys.of("zw", queue)
-        for _ in range(round(600 / LOOK_S)):
-            await asyncio.sleep(LOOK_S)
-            if not world.server.plain([("HEXISTS", keys.jobs, job)])[0]:
-                break
-        late.append(world.times.now - since)
-    for worker in world.workers:
-        await worker.die()
-        worker.stop()
-    return late

@@ -215,10 +215,10 @@ async def test_a_listener_hears_its_shard_wherever_it_is(own: Cluster) -> None:
             if move:
                 source = own.owner(slot("a"))
                 await asyncio.to_thread(own.move, slot("a"), next(n for n in own.nodes[:3] if n is not source))
-            assert await listener.listen([wake], 0.01) == ""
+            assert await listener.listen([wake], 0.01) is None
             waiting = asyncio.create_task(listener.listen([wake], 30))
             await store.drive(push(wake))
-            assert await waiting == wake
+            assert await waiting == (wake, "1")
     finally:
         await listener.aclose()
         await store.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import redis.asyncio
 from redis.exceptions import AskError, MovedError, RedisError
@@ -12,6 +13,19 @@ from zwheel.broker.address import parse_url
 from zwheel.broker.cluster import MOST_HOPS, Node, node_of, slot_of, topology_of
 from zwheel.broker.connect import connect_blocking, translate
 from zwheel.errors import BrokerUnavailable
+from zwheel.outside import as_text
+
+#: What a token says that only calls for a look at the shard on whose list it lies.
+LOOK = "1"
+
+
+class Token(NamedTuple):
+    """A wake-up token. Nothing of it is trusted: another program may write there."""
+
+    list: str
+    """The key of the list it came from."""
+    says: str
+    """`LOOK`, or the name of a shard that is to be looked at too."""
 
 
 class Listener:
@@ -25,8 +39,8 @@ class Listener:
         #: The node of a cluster that `_client` leads to.
         self._node: Node | None = None
 
-    async def listen(self, keys: Sequence[str], timeout_s: float) -> str:
-        """Wait for a token; give the list it came from, '' when none came in time. Raises: BrokerError and its kinds.
+    async def listen(self, keys: Sequence[str], timeout_s: float) -> Token | None:
+        """Wait for a token; None when none came in time. Raises: BrokerError and its kinds.
 
         keys: lists of one shard, since a cluster lets nobody wait for those of several slots in one call.
         """
@@ -43,14 +57,12 @@ class Listener:
                 self._node = None
             raise translate(error, self.url) from error
 
-    async def _wait(self, keys: Sequence[str], timeout_s: float) -> str:
+    async def _wait(self, keys: Sequence[str], timeout_s: float) -> Token | None:
         assert self._client is not None
         found = await self._client.execute_command("BLPOP", *keys, f"{timeout_s:.3f}")
-        if found is None:
-            return ""
-        return found[0].decode() if isinstance(found[0], bytes) else str(found[0])
+        return None if found is None else Token(as_text(found[0]), as_text(found[1]))
 
-    async def _follow(self, keys: Sequence[str], timeout_s: float) -> str:
+    async def _follow(self, keys: Sequence[str], timeout_s: float) -> Token | None:
         """Wait at the node that has the lists."""
         assert self._topology is not None
         for _ in range(MOST_HOPS):
