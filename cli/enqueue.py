@@ -22,7 +22,7 @@ from .held import say_held
 from .job import ended
 from .serving import Call, described, opened, say, say_here, standing, tried, troubles
 from .show import enqueued_document, iso, moment, plain
-from .values import AtOption, InOption, duration, fire_time, headers, note_past, seconds_or_duration
+from .values import AtOption, InOption, duration, fire_time, headers, moment_or_duration, note_past, seconds_or_duration
 from .when import human_duration
 
 if TYPE_CHECKING:
@@ -111,6 +111,14 @@ Within = Annotated[
     str | None,
     typer.Option("--within", metavar="DURATION", help="Hold the unique key this long, also when the job has ended."),
 ]
+Expires = Annotated[
+    str | None,
+    typer.Option(
+        "--expires",
+        metavar="WHEN",
+        help="Do not start it later than that: a time, or a duration after its fire time; then it is dead, as expired.",
+    ),
+]
 Headers = Annotated[
     list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A header beside the arguments.")
 ]
@@ -140,7 +148,7 @@ Jsonl = Annotated[
         "--jsonl",
         metavar="FILE",
         help="Enqueue a job for each line of a file, of stdin with -: an object with task and, as needed, args, "
-        "kwargs, in, at, queue, id, replace, retries, timeout, keep, unique, within, headers, durable. Options given here are "
+        "kwargs, in, at, queue, id, replace, retries, timeout, keep, unique, within, expires, headers, durable. Options given here are "
         "the defaults of all lines.",
     ),
 ]
@@ -175,6 +183,7 @@ async def enqueue(
     keep: Keep = DEFAULT_KEEP,
     unique: Unique = None,
     within: Within = None,
+    expires: Expires = None,
     header: Headers = None,
     durable: Durable = None,
     dry_run: DryRun = False,
@@ -205,6 +214,7 @@ async def enqueue(
         "retries": retries,
         "timeout": None if timeout is None else duration(timeout, "--timeout"),
         "keep": duration(keep, "--keep"),
+        "expires": None if expires is None else moment_or_duration(ctx, expires, "--expires"),
         "headers": headers(header) if header else None,
         "replace": replace or None,
         "durable": None if durable is None else str(Durability.of(durable)),

@@ -30,7 +30,7 @@ from .exits import ExitCode
 from .lines import Line, LineReader
 from .serving import MOST_SAID, say, say_here, troubles
 from .show import enqueued_document
-from .values import duration, fire_time, read_json
+from .values import duration, fire_time, moment_or_duration, read_json
 from .when import human_count
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "keep": (str, 'a duration such as "1h"'),
     "unique": (str, "a text"),
     "within": (str, 'a duration such as "10m"'),
+    "expires": (str, 'a duration such as "10m", or a time'),
     "headers": (dict, "an object of texts"),
     "durable": (str, "fsynced or replicated(N)"),
     "replace": (bool, "true or false"),
@@ -124,6 +125,8 @@ def line_options(ctx: Context, document: object, defaults: Mapping[str, Any]) ->
     for key in _DURATIONS:
         if key in given:
             given[key] = duration(given[key], repr(key))
+    if "expires" in given:
+        given["expires"] = moment_or_duration(ctx, given["expires"], "'expires'")
     if given.get("replace") and "id" not in given:
         raise InvalidInput("'replace' needs 'id'")
     given["dedup"] = given.pop("unique", None)

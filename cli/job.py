@@ -42,6 +42,8 @@ JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids."
 _REFUSALS = {
     "running": (ExitCode.REFUSED, "a worker is running it: too late"),
     "ended": (ExitCode.REFUSED, "it has already ended"),
+    "too_late": (ExitCode.REFUSED, "it has already ended: too late"),
+    "unknown": (ExitCode.NOT_FOUND, "no such job: it never existed, or it ended and was not kept"),
     "missing": (ExitCode.NOT_FOUND, "no such job: it never existed, or it ended and was not kept"),
 }
 
@@ -150,10 +152,11 @@ def list_jobs(ctx: Context, jobs: Listing[Job], *, empty: str) -> None:
     app, "cancel", examples=["zwheel job cancel order-1017", "zwheel job cancel order-1017 order-1018 --queue orders"]
 )
 async def cancel(ctx: Context, job_ids: JobIds, queue: QueueOption = None) -> None:
-    """Cancel jobs that have not started yet.
+    """Cancel jobs, also while they run.
 
-    The id of a cancelled job is free for a new one. A running or ended job is left alone: exit code 6, of a missing one
-    4, and 5 when some of several were cancelled.
+    A job that has not started never does, and its id is free for a new one. The worker of a running job hears of it within a
+    second: the job ends as cancelled, or as done when it was quicker, and is not tried again; see `zwheel job wait`. An ended
+    job is left alone: exit code 6, of a missing one 4, and 5 when some of several were left alone.
     """
     outcomes: dict[str, str] = {}
     async with ctx.wheel() as wheel:
@@ -164,6 +167,8 @@ async def cancel(ctx: Context, job_ids: JobIds, queue: QueueOption = None) -> No
                 ctx.out.value({"job_id": job_id, "outcome": str(outcome)})
             elif outcome is CancelOutcome.CANCELLED:
                 ctx.out.line(f"{job_id} cancelled")
+            elif outcome is CancelOutcome.CANCEL_REQUESTED:
+                ctx.out.line(f"{job_id} cancel requested: it runs, and its worker stops it")
     _end(ctx, outcomes)
 
 

@@ -138,18 +138,21 @@ def plain(value: Any) -> Any:
 
 
 def arguments(job: Job) -> dict[str, Any]:
-    """Decode a job's body into `args`, `kwargs`, `headers` and `timeout_ms`, or give `undecodable` with the reason.
+    """Decode a job's body into `args`, `kwargs`, `headers`, `timeout_ms` and `expires_at`, or give `undecodable` with the reason.
 
     A tombstone has no body: all are then None. `retries_by` tells who says how often it is tried again: the `job`, or its
     `task`, where that was not known when the job was made.
     """
-    nothing = {"args": None, "kwargs": None, "headers": None, "timeout_ms": None, "retries_by": "job"}
+    nothing = {
+        "args": None, "kwargs": None, "headers": None, "timeout_ms": None, "expires_at": None, "expires_at_ms": None,
+        "retries_by": "job",
+    }  # fmt: skip
     if job.bytes_apart > len(job.body):
         return {**nothing, "undecodable": f"its body of {job.bytes_apart:,} bytes is gone from Redis"}
     if not job.body:
         return nothing
     from zwheel.payload.codec import DEFAULT
-    from zwheel.policy import BY_JOB, BY_TASK, POLICY_HEADER, TIMEOUT_HEADER
+    from zwheel.policy import BY_JOB, BY_TASK, EXPIRES_HEADER, POLICY_HEADER, TIMEOUT_HEADER, expires_ms
 
     try:
         args, kwargs, headers = DEFAULT.decode(job.body, context=f"{job.task}\n{job.id}".encode())
@@ -157,9 +160,12 @@ def arguments(job: Job) -> dict[str, Any]:
         return {**nothing, "undecodable": str(error)}
     timeout = headers.pop(TIMEOUT_HEADER, "")
     timeout_ms = int(timeout) if timeout.isascii() and timeout.isdigit() else None
+    expires = expires_ms(headers, job.fire_at_ms)
+    headers.pop(EXPIRES_HEADER, None)
     retries_by = BY_TASK if headers.pop(POLICY_HEADER, "") == BY_TASK else BY_JOB
     return {
-        "args": plain(args), "kwargs": plain(kwargs), "headers": plain(headers), "timeout_ms": timeout_ms, "retries_by": retries_by,
+        "args": plain(args), "kwargs": plain(kwargs), "headers": plain(headers), "timeout_ms": timeout_ms,
+        "expires_at": iso(expires), "expires_at_ms": expires, "retries_by": retries_by,
     }  # fmt: skip
 
 
@@ -200,6 +206,8 @@ def job_document(job: Job, *, body: bool = True) -> dict[str, Any]:
         "keep_ms": job.keep_ms,
         "dedup": job.dedup,
         "reason": job.reason,
+        "cancel_asked_at": iso(job.cancel_asked_ms),
+        "cancel_asked_at_ms": job.cancel_asked_ms,
     }
     if job.unreadable:
         document["unreadable"] = job.unreadable
@@ -252,6 +260,10 @@ def job_fields(ctx: Context, job: Job, *, tracebacks: bool) -> list[tuple[str, s
     decoded = arguments(job)
     by_task = decoded["retries_by"] == "task"
     pairs.append(("attempt", _attempt(job, by_task)))
+    if decoded.get("expires_at_ms") is not None:
+        pairs.append(("expires", moment(ctx, decoded["expires_at_ms"])))
+    if job.cancel_asked_ms is not None:
+        pairs.append(("cancel asked", moment(ctx, job.cancel_asked_ms)))
     if job.ended_at_ms is not None:
         pairs.append((_ENDED.get(job.state, "ended"), moment(ctx, job.ended_at_ms)))
     if job.ran_ms is not None:

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -214,6 +215,18 @@ def fire_time(
     except InvalidTime as error:
         raise InvalidTime(f"{names[1]}: {error}") from None
     return when, None
+
+
+def moment_or_duration(ctx: Context, text: str, what: str) -> datetime | timedelta:
+    """Read a duration such as 10m, else a time. Raises: InvalidTime."""
+    with suppress(InvalidTime):
+        return _milliseconds(text)
+    try:
+        when = parse_when(text, now=ctx.now(), default_tz=ctx.tz)
+        to_ms(when)
+    except InvalidTime as error:
+        raise InvalidTime(f"{what}: {error}") from None
+    return when
 
 
 def note_past(ctx: Context, when: datetime | None) -> None:

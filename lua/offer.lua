@@ -1,14 +1,16 @@
 #!lua flags=allow-oom
--- offer: processing -> scheduled. This worker does not know the task: the job goes back unharmed, its attempt not
--- counted, for a later time, and is offered meanwhile to groups of workers that know it; of each, one is called.
--- KEYS 1 meta  2 replay  3 jobs  4 processing  5 days  6 wake  7 bucket, then for each group: offered  call
+-- offer: processing -> scheduled or cancelled. This worker does not know the task: the job goes back unharmed, its
+-- attempt not counted, for a later time, and is offered meanwhile to groups of workers that know it; of each, one is
+-- called. One that it was asked to cancel is cancelled.
+-- KEYS 1 meta  2 replay  3 jobs  4 processing  5 days  6 wake  7 bodies  8 done  9 dedup  10 dedup:expiry  11 bucket,
+--      then for each group: offered  call
 -- ARGV 1 now (tests)  2 request id  3 day of the bucket: the server's today  4 first ms of that day  5 how long the
 --      offer stands, ms, then for each job: id, token as 16 digits, failures as lines of JSON ('' leaves them as they
 --      are, 'none' takes them away)
--- Returns ok | moved, clock in µs, and with ok one letter a job: o offered, f fenced, m missing; and when the offer
---      ends, ms: from then on the job is due for everyone
+-- Returns ok | moved, clock in µs, and with ok one letter a job: o offered, c cancelled, f fenced, m missing; and when
+--      the offer ends, ms: from then on the job is due for everyone
 -- Cost O(jobs groups log n), at most 1000 jobs and 8 groups.
--- Keeps I4 I5 I8 I9 I10 I25
+-- Keeps I4 I5 I8 I9 I10 I11 I12 I25
 --#include clock
 --#include digits
 --#include number
@@ -48,7 +50,7 @@ if not in_day(now_ms, start) then
 end
 -- An offer that nobody of a group took in time is void. A group cannot be told when its key holds another's data.
 local void, told = {}, false
-for k = 8, #KEYS, 2 do
+for k = 12, #KEYS, 2 do
   void[k] = redis.pcall('ZRANGE', KEYS[k], '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 1000)
   told = told or not void[k].err
 end
@@ -60,21 +62,27 @@ local fire_text = string.format('%015.0f', ends)
 local hints, out = {}, { gone = {} }
 for i = 1, #ids do
   letters[i] = verdict(records[i], tokens[i]) or 'o'
-  if letters[i] == 'o' then
+  if letters[i] == 'o' and asked(records[i]) then
+    letters[i] = 'c'
+    end_cancelled(out, ids[i], records[i], now_ms)
+  elseif letters[i] == 'o' then
     local id, record, failures = ids[i], records[i], ARGV[3 * i + 5]
     if failures == '' then
       failures = nil
     elseif failures == 'none' then
       failures = ''
     end
-    go_back(out, id, record, 1, ends, fire_text, failures, KEYS[7], day)
+    go_back(out, id, record, 1, ends, fire_text, failures, KEYS[11], day)
     hints[#hints + 1] = ends
     hints[#hints + 1] = id .. ' ' .. string.sub(record, 7, 21) .. ' ' .. string.sub(record, 22, 37)
   end
 end
-leave(out, { jobs = jobs, processing = KEYS[4], days = KEYS[5] }, now_ms)
+leave(out, {
+  jobs = jobs, processing = KEYS[4], days = KEYS[5], bodies = KEYS[7], done = KEYS[8], dedup = KEYS[9],
+  expiry = KEYS[10],
+}, now_ms)
 if #hints > 0 then
-  for k = 8, #KEYS, 2 do
+  for k = 12, #KEYS, 2 do
     if not void[k].err then
       redis.call('ZADD', KEYS[k], unpack(hints))
       if #void[k] > 0 then

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- reap: processing -> scheduled, or dead. Takes back jobs whose lease ran out: due at once, or dead after the last
--- attempt. Takes nothing from living workers: none in the grace period after a restart of the server or a jump ahead of
--- its clock, none while the clock shows another time than the caller expects, and none when it jumped unknown to the
--- caller: a lease that was renewed by another clock may only seem to have ended. Shortens leases that end later than
--- any can: they were given by a clock that was wrong then.
--- KEYS 1 meta  2 jobs  3 bodies  4 processing  5 days  6 dead  7 dedup  8 dedup:expiry  9 wake  10.. buckets
+-- reap: processing -> scheduled, dead or cancelled. Takes back jobs whose lease ran out: due at once, or dead after the
+-- last attempt, or cancelled when that was asked for. Takes nothing from living workers: none in the grace period after
+-- a restart of the server or a jump ahead of its clock, none while the clock shows another time than the caller
+-- expects, and none when it jumped unknown to the caller: a lease that was renewed by another clock may only seem to
+-- have ended. Shortens leases that end later than any can: they were given by a clock that was wrong then.
+-- KEYS 1 meta  2 jobs  3 bodies  4 processing  5 days  6 dead  7 dedup  8 dedup:expiry  9 wake  10 done  11.. buckets
 -- ARGV 1 now (tests)  2 most jobs to take  3 lease of the caller, ms  4 most dead jobs kept  5 most failures kept
 --      6 the clock that the caller expects, µs, '' when it does not know  7 how far the caller saw the clock jump, ms,
 --      '' for not at all  8 how often the caller knows the clock to have jumped, '' when it does not know, then the
@@ -15,10 +15,10 @@
 --      doubt: how often the clock was seen to jump; it did so since the caller heard of it, or is not what the caller
 --      expects, by more than a third of its lease
 --      ok: how often the clock was seen to jump, how many were looked at, the ids put back on the wheel, the ids that
---      are dead, each joined by spaces, and how many leases were shortened
+--      are dead, each joined by spaces, how many leases were shortened, and the ids that are cancelled
 -- It ends early when the records come to 2 MiB: ask again until none was looked at.
 -- Cost O(jobs log n), at most 1000 jobs, or 2 MiB of them, or one.
--- Keeps I4 I6 I7 I8 I9 I10 I11 I19 I26
+-- Keeps I4 I6 I7 I8 I9 I10 I11 I12 I19 I26
 --#include clock
 --#include digits
 --#include number
@@ -83,11 +83,11 @@ if #wrong > 0 then
 end
 local ids = redis.call('ZRANGE', processing, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, limit)
 if #ids == 0 then
-  return { 'ok', digits(now), jumps, 0, '', '', #wrong }
+  return { 'ok', digits(now), jumps, 0, '', '', #wrong, '' }
 end
 local records = read_within(jobs, ids, BUDGET)
 local fire_text = string.format('%015.0f', fire)
-local back, dead, orphans, out = {}, {}, 0, { gone = {} }
+local back, dead, cancelled, orphans, out = {}, {}, {}, 0, { gone = {} }
 for i = 1, #ids do
   local id, record = ids[i], records[i]
   if record and not readable(record) then
@@ -98,6 +98,9 @@ for i = 1, #ids do
     -- It stands where its record says already: a script that was cut short left it here too.
     orphans = orphans + 1
     stays(out, id)
+  elseif asked(record) then
+    cancelled[#cancelled + 1] = id
+    end_cancelled(out, id, record, now_ms)
   else
     local _, _, failures = fields(record)
     local attempt = tonumber(string.sub(record, 3, 6))
@@ -115,12 +118,13 @@ for i = 1, #ids do
       end_dead(out, id, record, failures, now_ms)
     else
       back[#back + 1] = id
-      go_back(out, id, record, 0, fire, fire_text, failures, KEYS[9 + today], ARGV[8 + 2 * today])
+      go_back(out, id, record, 0, fire, fire_text, failures, KEYS[10 + today], ARGV[8 + 2 * today])
     end
   end
 end
 leave(out, {
   jobs = jobs, processing = processing, days = KEYS[5], dead = KEYS[6], dedup = KEYS[7], expiry = KEYS[8],
+  done = KEYS[10], bodies = KEYS[3],
 }, now_ms)
 if out.dead then
   trim_dead(KEYS[6], jobs, KEYS[3], meta, most, now_ms)
@@ -131,4 +135,5 @@ end
 if orphans > 0 then
   count(meta, 'orphans', orphans)
 end
-return { 'ok', digits(now), jumps, #ids, table.concat(back, ' '), table.concat(dead, ' '), #wrong }
+return { 'ok', digits(now), jumps, #ids, table.concat(back, ' '), table.concat(dead, ' '), #wrong,
+  table.concat(cancelled, ' ') }

@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
--- settle: processing -> done, dead or scheduled. What became of the jobs that a worker held, of any kinds in one batch:
--- done, dead, on the wheel to be tried again, or back on the wheel unharmed, the attempt not counted.
+-- settle: processing -> done, dead, scheduled or cancelled. What became of the jobs that a worker held, of any kinds in
+-- one batch: done, dead, on the wheel to be tried again, back on the wheel unharmed, the attempt not counted, or
+-- cancelled. One that it was asked to cancel, and that is not done, is cancelled.
 -- KEYS 1 meta  2 replay  3 jobs  4 bodies  5 processing  6 done  7 dedup  8 dedup:expiry, and where not all jobs ended
 --      well  9 dead  10 days  11 wake  12.. buckets
 -- ARGV 1 now (tests)  2 request id, then for each job that ended well: id, token as 16 digits; and where not all did:
 --      '', most dead jobs kept, the number of buckets, for each its day and that day's first ms, then for each other
---      job: id, letter (x dead, r retried, b back) and token, when ('<ms>' as 15 digits or '+<delay ms>', '' for x),
---      failures as lines of JSON ('' leaves those of a job that lives as they are)
--- Returns ok | moved, clock in µs, and with ok one letter a job: d done, x dead, r retried, b back on the wheel, f
---      fenced, m missing; a repeat adds the clock of the first answer, from which its delays counted
+--      job: id, letter (x dead, r retried, b back, c cancelled) and token, when ('<ms>' as 15 digits or '+<delay ms>',
+--      '' for x and c), failures as lines of JSON ('' leaves those of a job that lives as they are)
+-- Returns ok | moved, clock in µs, and with ok one letter a job: d done, x dead, r retried, b back on the wheel, c
+--      cancelled, f fenced, m missing; a repeat adds the clock of the first answer, from which its delays counted
 -- Cost O(jobs log n), at most 1000 jobs.
--- Keeps I4 I5 I6 I8 I9 I10 I11 I13 I19
+-- Keeps I4 I5 I6 I8 I9 I10 I11 I12 I13 I19
 --#include clock
 --#include digits
 --#include number
@@ -83,7 +84,7 @@ if others or #fielded > 0 then
       local at = first + 4 * (i - well - 1)
       local letter, token, failures = string.sub(ARGV[at + 1], 1, 1), string.sub(ARGV[at + 1], 2), ARGV[at + 3]
       local fire, text, bucket
-      if letter ~= 'x' then
+      if letter ~= 'x' and letter ~= 'c' then
         fire, text = fire_time(ARGV[at + 2], now)
         bucket = bucket_of(numbers, fire)
         if not bucket then
@@ -92,9 +93,14 @@ if others or #fielded > 0 then
         end
       end
       local refusal = verdict(records[i], token)
+      if not refusal and asked(records[i]) then
+        letter = 'c'
+      end
       letters[i] = refusal or letter
       if not refusal and letter == 'x' then
         end_dead(out, ids[i], records[i], failures, now_ms)
+      elseif not refusal and letter == 'c' then
+        end_cancelled(out, ids[i], records[i], now_ms)
       elseif not refusal then
         go_back(out, ids[i], records[i], letter == 'b' and 1 or 0, fire, text, failures ~= '' and failures or nil,
           KEYS[11 + bucket], ARGV[others + 2 * bucket])

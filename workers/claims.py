@@ -27,12 +27,15 @@ class Stop(Enum):
     when Redis answers, and counts if its token is still the current one."""
     DRAIN = auto()
     """The worker stops: the job goes back unharmed."""
+    CANCEL = auto()
+    """Somebody asked to cancel it: it will not run again."""
 
 
 class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
     __slots__ = (
+        "asked",
         "began_ns",
         "claimed_ns",
         "deadline_ns",
@@ -70,6 +73,8 @@ class Claim:
         self.task: asyncio.Task[None] | None = None
         self.running: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
+        #: Whether it was asked to cancel it.
+        self.asked = False
         #: Whether its outcome is with the settler. The lease is renewed until Redis acknowledged the outcome.
         self.ended = False
         #: When its timeout is over, monotonic ns; 0: it has none, or has not started.

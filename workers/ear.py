@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from zwheel.broker.store import LOOK, Listener, Store, Token, pause_s
+from zwheel.broker.listener import LOOK, Listener, Token
+from zwheel.broker.store import Store, pause_s
 from zwheel.errors import BrokerError, BrokerRefused
 from zwheel.outside import Sayer, escaped
 

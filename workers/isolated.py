@@ -23,7 +23,7 @@ from zwheel.client.tasks import BaseTask
 from zwheel.current import CurrentJob
 from zwheel.outside import escaped
 from zwheel.plain import counted
-from zwheel.retry import Discard, Retry
+from zwheel.retry import Discard, Retry, Snooze
 
 from .asks import STOP_SIGNALS
 from .failure import Elsewhere, Reported, printable
@@ -65,6 +65,14 @@ class _Discarded(Elsewhere, Discard):
 
 class _Retried(Elsewhere, Retry):
     """It said when the job is to run again."""
+
+
+class _Snoozed(Elsewhere, Snooze):
+    """It said that the job is to run later, as if it had not begun."""
+
+    def __init__(self, kind: str, message: str, report: str) -> None:
+        Exception.__init__(self, message)
+        self.kind, self.report = kind, report
 
 
 class Isolated:
@@ -150,9 +158,10 @@ def _plain(job: CurrentJob) -> dict[str, Any]:
 
 
 def _error(ended: dict[str, Any]) -> Elsewhere:
-    kind = _Discarded if ended["discard"] else _Retried if ended["retry"] else Elsewhere
+    asked = {"discard": _Discarded, "retry": _Retried, "snooze": _Snoozed}
+    kind = next((kind for word, kind in asked.items() if ended[word]), Elsewhere)
     error = kind(ended["kind"], ended["message"], ended["report"])
-    if isinstance(error, _Retried):
+    if isinstance(error, (_Retried, _Snoozed)):
         error.delay_ms = ended["delay_ms"]
     return error
 

@@ -28,7 +28,7 @@ from zwheel.current import CurrentJob, current
 from zwheel.job import JobState
 from zwheel.payload.arguments import Signature
 from zwheel.payload.codec import Codec
-from zwheel.retry import Discard, Retry
+from zwheel.retry import Discard, Retry, Snooze
 
 from .alive import is_running
 from .app import import_named
@@ -55,6 +55,11 @@ class _Fixed:
 
     def __init__(self, job: CurrentJob) -> None:
         self._job = job
+
+    @property
+    def asked(self) -> bool:
+        """Its process is killed then."""
+        return False
 
     def current(self) -> CurrentJob:
         return self._job
@@ -224,12 +229,13 @@ def _outcome(job: dict[str, Any], settings: dict[str, Any], log: logging.Handler
 
 def _failure(error: BaseException, give_up_on: list[str]) -> dict[str, Any]:
     kind, message, report = describe_error(error)
-    retry = part_of(error, Retry)
+    retry, later = part_of(error, Retry), part_of(error, Snooze)
+    delay_ms = retry.delay_ms if retry is not None else later.delay_ms if later is not None else None
     classes = {class_name(c) for part in [error, *parts_of(error)] for c in type(part).__mro__}
     return {
         "ok": False, "kind": kind, "message": message, "report": report,
         "discard": part_of(error, Discard) is not None or not classes.isdisjoint(give_up_on),
-        "retry": retry is not None, "delay_ms": None if retry is None else retry.delay_ms,
+        "retry": retry is not None, "snooze": later is not None, "delay_ms": delay_ms,
     }  # fmt: skip
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from zwheel.calls import Session
 from zwheel.client.tasks import BaseTask
-from zwheel.errors import UnknownTask
+from zwheel.errors import JobCancelled, UnknownTask
 from zwheel.job import QueueName, Reason
 from zwheel.logs import job_fields
 from zwheel.outside import escaped, fenced_below
 from zwheel.plain import counted
 from zwheel.record import write_failures
-from zwheel.retry import Discard, Retry
+from zwheel.retry import Discard, Retry, Snooze
 from zwheel.times import DAY_MS
 
 from .asks import GONE_MS
@@ -104,6 +104,8 @@ class Outcomes:
         """The function raised, or was cancelled."""
         if claim.ended:
             self._ended_late(claim)
+        elif claim.asked and claim.stop is not Stop.LOST:
+            self.cancelled(claim, settler, error)
         elif claim.stop is not None and isinstance(error, asyncio.CancelledError):
             self.stopped(claim, settler, error)
         else:
@@ -119,6 +121,8 @@ class Outcomes:
             else:
                 settler.release(claim, at_ms=begun_at_ms(claim))
             self.observe("released", claim)
+        elif claim.stop is Stop.CANCEL:
+            self.cancelled(claim, settler, error)
         elif claim.stop is Stop.TIMEOUT:
             late = TimeoutError("the task ran longer than its timeout")
             # Where it was when it was cancelled.
@@ -128,6 +132,16 @@ class Outcomes:
             self._say(logging.WARNING, claim, "stopped, its lease is lost")
             self.observe("lost", claim)
 
+    def cancelled(self, claim: Claim, settler: Settler, error: BaseException | None) -> None:
+        """It ended since it was asked to cancel it, whatever it raised then. error: None when it had not begun."""
+        settler.cancel(claim)
+        told = None if error is None or isinstance(error, (asyncio.CancelledError, JobCancelled)) else error
+        if error is None:
+            self._say(logging.INFO, claim, "cancelled before it began")
+        else:
+            self._say(logging.INFO, claim, "cancelled after %s, attempt %d", _since(claim), claim.attempt, error=told)
+        self.observe("cancelled", claim)
+
     def task_of(self, claim: Claim) -> BaseTask[Any, Any] | None:
         """The task of a claim that was started; None when it is not known here."""
         return self._tasks.get(claim.task_name.encode())
@@ -136,11 +150,15 @@ class Outcomes:
         """The job's function, or the code that starts it, raised. An exception in a group counts as if it was raised alone."""
         if claim.stop is Stop.LOST:
             self.observe("lost", claim)
+        elif claim.asked:
+            self.cancelled(claim, settler, error)
         elif isinstance(error, NotStarted):
             self._say(logging.ERROR, claim, "%s; it is handed back", error)
             self.hand_back(claim, settler, random.randint(*_HANDED_BACK_MS))
         elif part_of(error, Discard):
             self.bury(claim, settler, error, Reason.DISCARDED)
+        elif claim.stop is None and (later := part_of(error, Snooze)):
+            self._snooze(claim, settler, later)
         elif claim.stop in _UNHARMED:
             # An error that the task raised after zwheel cancelled it says nothing about the job.
             self.stopped(claim, settler, error)
@@ -148,6 +166,13 @@ class Outcomes:
             self.bury(claim, settler, error, Reason.DISCARDED)
         else:
             self._again_or_bury(claim, settler, task, error)
+
+    def _snooze(self, claim: Claim, settler: Settler, later: Snooze) -> None:
+        delay_ms = min(later.delay_ms, _LONGEST_DELAY_MS)
+        settler.release(claim, delay_ms)
+        words = ": ".join(filter(None, (f"snoozed for {_span(delay_ms)}", describe(later))))
+        self._say(logging.INFO, claim, "%s", words)
+        self.observe("released", claim)
 
     def _again_or_bury(
         self, claim: Claim, settler: Settler, task: BaseTask[Any, Any] | None, error: BaseException

@@ -22,7 +22,8 @@ from functools import partial
 from typing import TypeVar
 
 from zwheel import calls
-from zwheel.broker.store import LOOK, Listener, Store, Token, pause_s
+from zwheel.broker.listener import LOOK, Listener, Token
+from zwheel.broker.store import Store, pause_s
 from zwheel.calls import BATCH_LIMIT, Call, Claimed, Lane, day_name, read_claim
 from zwheel.errors import BrokerError, OutcomeUnknown
 from zwheel.job import QueueName

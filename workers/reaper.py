@@ -241,12 +241,18 @@ class Reaper:
                 named += await self._say_dead(reaped.dead, _NAMED - named)
                 if self._observer is not None:
                     self._observer("reaped", {"back": reaped.back, "dead": reaped.dead})
+            if reaped.cancelled:
+                log.info(
+                    "queue %s: %s of workers that are gone, cancelled as asked for",
+                    self.queue,
+                    counted(len(reaped.cancelled), "job"),
+                )
             if reaped.shortened:
                 log.warning(
                     "queue %s: shortened %s that ended later than any can: the server's clock was ahead when it was "
                     "given", self.queue, counted(reaped.shortened, "lease"),
                 )  # fmt: skip
-            if reaped.back:
+            if reaped.back or reaped.cancelled:
                 self._taken_back()
             # Not only a full batch has others behind it: large jobs come in smaller ones.
             if not reaped.looked_at and reaped.shortened < _BATCH:

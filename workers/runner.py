@@ -18,7 +18,7 @@ from zwheel.failpoints import FAILPOINTS
 from zwheel.job import QueueName, Reason
 from zwheel.outside import escaped
 from zwheel.payload.codec import Codec, body_context
-from zwheel.policy import BY_TASK, POLICY_HEADER
+from zwheel.policy import BY_TASK, EXPIRES_HEADER, POLICY_HEADER, expires_ms
 from zwheel.published.task import PublishedSignature, parameters_of
 from zwheel.record import task_and_body
 
@@ -69,6 +69,7 @@ class Runner:
         self._signatures: dict[str, PublishedSignature] = {}
         self._codec = codec
         self._slots = slots
+        self._clock = session.clock
         self._outcomes = Outcomes(self._tasks, session, worker, unknown_ttl_ms, peers, observer, log_done)
         #: A lease younger than this is renewed in time by the heartbeat, which comes every third of one.
         self._fresh_ns = lease_ms * 500_000
@@ -253,6 +254,8 @@ class Runner:
         if headers:
             claim.headers = headers
             timeout_ms = timeout_of(headers, timeout_ms)
+            if EXPIRES_HEADER in headers and self._expired(claim, settler):
+                return None
             if headers.get(POLICY_HEADER) == BY_TASK and not self._may_try(claim, settler, task):
                 return None
             if SCHEDULE_HEADER in headers and not await self._may_start(claim, settler):
@@ -339,6 +342,14 @@ class Runner:
         reason = last.reason if last is not None and isinstance(last.reason, Reason) else Reason.LEASE_EXPIRED
         self._outcomes.bury(claim, settler, None, reason)
         return False
+
+    def _expired(self, claim: Claim, settler: Settler) -> bool:
+        """Whether a job is too late to start; then it is dead."""
+        until_ms = expires_ms(claim.headers, claim.fire_at_ms)
+        if until_ms is None or self._clock.now_ms() <= until_ms:
+            return False
+        self._outcomes.bury(claim, settler, None, Reason.EXPIRED)
+        return True
 
     async def _may_start(self, claim: Claim, settler: Settler) -> bool:
         """Whether an occurrence may start; a late occurrence goes back to its schedule, or is dead."""
@@ -438,6 +449,12 @@ class Runner:
         for claim in list(self.held):
             if not claim.ended and (threads or not claim.in_thread):
                 claim.cancel(why)
+
+    def cancel(self, claim: Claim) -> None:
+        """Somebody asked to cancel it. A function in a thread cannot be stopped: it is told when it asks (`check_cancelled`)."""
+        claim.asked = True
+        if not claim.ended and (not claim.thread or claim.returned):
+            claim.cancel(Stop.CANCEL)
 
     def lost(self, claim: Claim) -> None:
         """The lease of one claim is gone: stop the job, and let nothing of it count.

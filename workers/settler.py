@@ -92,6 +92,11 @@ class Settler:
         claim.ended = True
         self._offered.append((claim, Offer(claim.id, claim.token, failures), (groups, stands_ms)))
 
+    def cancel(self, claim: Claim) -> None:
+        """The job is cancelled."""
+        claim.ended = True
+        self._others.append((claim, Ending(claim.id, claim.token, "c", b"")))
+
     def bury(self, claim: Claim, failures: bytes) -> None:
         """The job is dead; the last of its failures says why."""
         claim.ended = True
@@ -176,7 +181,7 @@ class Settler:
         self._settled(batch)
         if letters != good:
             self._lost(batch, letters, good)
-        if self._schedules and ("d" in good or "x" in good):
+        if self._schedules and not {"d", "x", "c"}.isdisjoint(letters):
             ended, self._schedules = self._schedules, set()
             for schedule in ended:
                 self._occurrence_ended(schedule)
@@ -195,7 +200,10 @@ class Settler:
 
     def _lost(self, batch: list[Claim], letters: str, good: str) -> None:
         for claim, letter, asked in zip(batch, letters, good, strict=True):
-            if letter != asked:
+            if letter == "c":
+                # It was asked to cancel the job, also where this worker had not heard of that yet.
+                self._ends(claim)
+            elif letter != asked:
                 self.lost += 1
                 log.warning("%s", LeaseLost(claim.job_id, int(claim.token)))
 

@@ -38,6 +38,7 @@ from zwheel.plain import counted
 from .app import module_of
 from .aside import READS
 from .asks import CANCELLED_S
+from .cancels import Cancels
 from .claims import Observer, Slots, Stop
 from .cuts import Cuts
 from .declarations import Declarations
@@ -162,6 +163,7 @@ class Worker:
         runner.renew = heartbeat.kick
         cuts = Cuts(store, self.settings.queues, shards, heartbeat.kick)
         shards.on_cut = cuts.kick
+        cancels = Cancels(store, runner, lambda: [shard.keys for shard in shards])
         watchdog = self._watchdog(runner, heartbeat, observer)
         answered = True
         try:
@@ -175,6 +177,7 @@ class Worker:
                 "watch over Redis": asyncio.create_task(guard.run()),
                 "publishing of tasks": asyncio.create_task(publishing.run()),
                 "watch over shards": asyncio.create_task(cuts.run()),
+                "watch over cancels": asyncio.create_task(cancels.run()),
                 "sync of schedules": asyncio.create_task(declarations.run(store, synced)),
             }
             self.ready.set()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zwheel.calls.enqueue import NewJob
     from zwheel.client.sync import SyncTask, SyncWheel
     from zwheel.client.wheel import Task, Wheel
-    from zwheel.current import CurrentJob, CurrentOccurrence, current_job
+    from zwheel.current import CurrentJob, CurrentOccurrence, cancel_requested, check_cancelled, current_job
     from zwheel.errors import (
         BadArguments,
         BrokerError,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         InvalidInput,
         InvalidName,
         InvalidTime,
+        JobCancelled,
         JobNotFound,
         LeaseLost,
         NotDurable,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from zwheel.job import CancelOutcome, Durability, Enqueued, Failure, Job, JobState, Reason, RescheduleOutcome
     from zwheel.operations.schedules import SyncReport
     from zwheel.payload.codec import Cipher, Codec
-    from zwheel.retry import Backoff, Discard, Retry
+    from zwheel.retry import Backoff, Discard, Retry, Snooze
     from zwheel.schedules.calendars import Calendar
     from zwheel.schedules.definition import Definition
     from zwheel.schedules.kinds import Cron, Every, Interval, Times
@@ -60,7 +61,7 @@ _HOME = {
     "zwheel.calls.enqueue": ["NewJob"],
     "zwheel.payload": ["codec"],
     "zwheel.payload.codec": ["Cipher", "Codec"],
-    "zwheel.current": ["CurrentJob", "CurrentOccurrence", "current_job"],
+    "zwheel.current": ["CurrentJob", "CurrentOccurrence", "cancel_requested", "check_cancelled", "current_job"],
     "zwheel.errors": [
         "BadArguments",
         "BrokerError",
@@ -73,6 +74,7 @@ _HOME = {
         "InvalidInput",
         "InvalidName",
         "InvalidTime",
+        "JobCancelled",
         "JobNotFound",
         "LeaseLost",
         "NotDurable",
@@ -103,7 +105,7 @@ _HOME = {
         "Reason",
         "RescheduleOutcome",
     ],
-    "zwheel.retry": ["Backoff", "Discard", "Retry"],
+    "zwheel.retry": ["Backoff", "Discard", "Retry", "Snooze"],
     "zwheel.operations.schedules": ["SyncReport"],
     "zwheel.schedules.calendars": ["Calendar"],
     "zwheel.schedules.definition": ["Definition"],
@@ -143,6 +145,7 @@ __all__ = [
     "InvalidName",
     "InvalidTime",
     "Job",
+    "JobCancelled",
     "JobNotFound",
     "JobState",
     "LeaseLost",
@@ -166,6 +169,7 @@ __all__ = [
     "ScheduleInfo",
     "ScheduleNotFound",
     "SchemaMismatch",
+    "Snooze",
     "SyncReport",
     "SyncTask",
     "SyncWheel",
@@ -179,6 +183,8 @@ __all__ = [
     "WorkerState",
     "ZwheelError",
     "__version__",
+    "cancel_requested",
+    "check_cancelled",
     "current_job",
 ]
 

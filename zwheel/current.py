@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from zwheel.errors import ZwheelError
+from zwheel.errors import JobCancelled, ZwheelError
 from zwheel.job import JobId, JobState, QueueName
 from zwheel.times import to_datetime
 
@@ -81,6 +81,11 @@ class CurrentJob:
 class Holder(Protocol):
     """The holder of a running job: describes the job only when asked, so that a job that never asks pays nothing."""
 
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked to cancel the job."""
+        ...
+
     def current(self) -> CurrentJob:
         """Describe the job."""
         ...
@@ -95,3 +100,19 @@ def current_job() -> CurrentJob:
         return current.get().current()
     except LookupError:
         raise ZwheelError("current_job(): no job is running here") from None
+
+
+def cancel_requested() -> bool:
+    """Whether it was asked to cancel the job that this code runs for. False outside of a job."""
+    holder = current.get(None)
+    return holder is not None and holder.asked
+
+
+def check_cancelled() -> None:
+    """Raise JobCancelled when it was asked to cancel the job that this code runs for, else do nothing.
+
+    For tasks that are plain functions: they run in a thread, which nothing can stop from outside. Call it between the steps of
+    long work. A coroutine is cancelled where it awaits and need not ask.
+    """
+    if cancel_requested():
+        raise JobCancelled("it was asked to cancel this job")

@@ -204,6 +204,10 @@ class QueueInUse(ZwheelError):
         self.queue = queue
 
 
+class JobCancelled(ZwheelError):
+    """It was asked to cancel the job that this code runs for. Raised by `check_cancelled`; let it end the task."""
+
+
 class LeaseLost(ZwheelError):
     """The claim is no longer valid: its lease ran out, and another worker may hold the job."""
 

@@ -32,7 +32,7 @@ class JobState(StrEnum):
     DEAD = "dead"
     """Will not run again unless a person redrives it; the last error says why."""
     CANCELLED = "cancelled"
-    """Taken off the wheel by a person before it started; kept as a tombstone for a while. Its id is free for a new job."""
+    """Cancelled before it started, or while it ran; kept as a tombstone for a while. Its id is free for a new job."""
 
     @property
     def terminal(self) -> bool:
@@ -59,6 +59,8 @@ class Reason(StrEnum):
     """An occurrence that no worker started in time, whose schedule is gone or cannot be read here."""
     BAD_ARGUMENTS = "bad_arguments"
     """The arguments do not fit the task's signature."""
+    EXPIRED = "expired"
+    """No worker could start it before the time at which it expires."""
 
 
 #: The attempt that ended so was run to its end by a living worker.
@@ -120,6 +122,8 @@ class Job:
     """When it was done, died or was cancelled, by the server's clock; None for a living job."""
     kept_until_ms: int | None = None
     """Until when the tombstone of a job that is done or cancelled can be read; None for any other."""
+    cancel_asked_ms: int | None = None
+    """When it was asked to cancel the job while it ran, by the server's clock; None: nobody asked for that."""
     lease_until_ms: int | None = None
     """When the lease of a processing job ends; None otherwise or when not looked up."""
 
@@ -213,16 +217,16 @@ class Enqueued:
 
 
 class CancelOutcome(StrEnum):
-    """What a cancel or a reschedule met."""
+    """What a cancel met: one of these is certain."""
 
     CANCELLED = "cancelled"
-    """It was scheduled; it will not start."""
-    RUNNING = "running"
-    """A worker holds it: too late."""
-    ENDED = "ended"
-    """It is done, dead or already cancelled."""
-    MISSING = "missing"
-    """No such job."""
+    """It had not started and never will, or was cancelled before."""
+    CANCEL_REQUESTED = "cancel_requested"
+    """A worker holds it, and hears of it within a second. The job ends as cancelled, or as done; it is not tried again."""
+    TOO_LATE = "too_late"
+    """It is done or dead."""
+    UNKNOWN = "unknown"
+    """No such job, or not any more."""
 
 
 class RescheduleOutcome(StrEnum):

@@ -130,6 +130,8 @@ class ShardKeys:
     """ZSET schedule name -> when a worker must look at it, ms: the active ones."""
     leaving: str
     """HASH what left for another shard of its queue and has not arrived there (see `lua/depart.lua`)."""
+    asked: str
+    """ZSET `id token` of running jobs that it was asked to cancel -> when, ms; lives for a day after the last one."""
     arrived: str
     """HASH shard of the former cut -> number of its last batch that arrived here."""
 
@@ -169,7 +171,7 @@ class ShardKeys:
 
 _OF_A_SHARD = (
     "jobs", "bodies", "days", "processing", "dead", "done", "dedup", "dedup_expiry", "wake", "meta", "workers", "schedules",
-    "schedules_due", "leaving", "arrived",
+    "schedules_due", "leaving", "asked", "arrived",
 )  # fmt: skip
 
 

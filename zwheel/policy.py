@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from zwheel.job import DEFAULT_QUEUE, Durability, QueueName
 from zwheel.keys import check_name
 from zwheel.record import MAX_ATTEMPTS
 from zwheel.retry import Backoff
-from zwheel.times import duration_ms
+from zwheel.times import duration_ms, to_ms
 
 Duration = timedelta | float
 """A timedelta, or seconds."""
@@ -20,6 +21,8 @@ Duration = timedelta | float
 DEFAULT_RETRIES = 10
 #: Headers of the job's envelope that zwheel itself reads.
 TIMEOUT_HEADER = "zwheel-timeout-ms"
+#: Until when an attempt may start: ms since the epoch, or `+` and how many ms after its fire time.
+EXPIRES_HEADER = "zwheel-expires"
 #: The job was made by name, and nothing was known of its task: the worker that knows it checks the arguments. Who says
 #: how many attempts there are: the task, or the job.
 POLICY_HEADER, BY_TASK, BY_JOB = "zwheel-policy", "task", "job"
@@ -83,6 +86,9 @@ class JobOptions(TypedDict, total=False):
     """Dedup key: while a living job of the queue holds it, further enqueues answer with that job."""
     within: Duration | None
     """Hold the dedup key for at least that long, also when the job ended before."""
+    expires: datetime | Duration | None
+    """Until when it may start: a time, aware, or how long after its fire time. An attempt that did not start by then does not
+    start, and the job is dead with the reason `expired`."""
     headers: Mapping[str, str] | None
     durable: str | None
     """How safely it is to be stored before the answer: `fsynced`, `replicated(N)` or `memory`."""
@@ -121,6 +127,31 @@ def timeout_ms(timeout: Duration) -> int:
     if ms == 0:
         raise InvalidTime("timeout: must be longer than nothing")
     return ms
+
+
+def expires_text(expires: datetime | Duration, at_ms: int | None, delay_ms: int) -> str:
+    """The header of a job that expires. at_ms, delay_ms: its fire time, as given. Raises: InvalidTime for a time before that."""
+    if not isinstance(expires, datetime):
+        ms = duration_ms(expires, what="expires")
+        if ms == 0:
+            raise InvalidTime(
+                "expires: must be longer than nothing, for no job starts in the very moment that it is due"
+            )
+        return f"+{ms}"
+    ms = to_ms(expires)
+    fire_ms = time.time_ns() // 1_000_000 + delay_ms if at_ms is None else at_ms
+    if ms <= fire_ms:
+        raise InvalidTime(f"expires: {expires.isoformat()} is not after the job's fire time: it would never start")
+    return str(ms)
+
+
+def expires_ms(headers: Mapping[str, str], fire_at_ms: int) -> int | None:
+    """Until when an attempt that is due then may start, ms; None: without end, or what the header says cannot be read."""
+    text = headers.get(EXPIRES_HEADER, "")
+    digits = text.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
+        return None
+    return int(digits) + (fire_at_ms if text.startswith("+") else 0)
 
 
 def make_policy(**options: Unpack[PolicyOptions]) -> TaskPolicy:

@@ -35,6 +35,7 @@ LETTERS = {
     "D": "dedup digest",
     "k": "keep, ms",
     "f": "failures, lines of JSON",
+    "c": "when it was asked to cancel it, ms",
 }
 _UNDERSTOOD = frozenset(letter for letter in LETTERS if letter.isupper())
 _FLAGS_OF_1 = {"D": 1, "k": 2, "f": 4}
@@ -164,6 +165,7 @@ def read_record(job_id: JobId, queue: QueueName, raw: bytes) -> Job:
             keep_ms=int(fields.get("k", 0)),
             dedup=fields["D"].decode("ascii") if "D" in fields else None,
             failures=parse_failures(fields.get("f", b"")),
+            cancel_asked_ms=int(fields["c"]) if "c" in fields else None,
             body=body,
             bytes_apart=int(fields.get("B", 0)),
         )

@@ -1,4 +1,4 @@
-"""When a failed attempt runs again: the policy of a task, and the two words a task can say itself."""
+"""When a failed attempt runs again: the policy of a task, and the three words a task can say itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ class Retry(Exception):
     def __init__(self, message: str = "", *, delay: timedelta | float | None = None) -> None:
         super().__init__(message)
         self.delay_ms = None if delay is None else duration_ms(delay, what="delay")
+
+
+class Snooze(Exception):
+    """Raise it in a task to run the job again after `delay`, as if it had not begun: the attempt does not count.
+
+    For work whose time has not come: a file that is not there yet, a partner that is closed. A job may snooze without end.
+    """
+
+    def __init__(self, delay: timedelta | float, message: str = "") -> None:
+        super().__init__(message)
+        self.delay_ms = duration_ms(delay, what="delay")
 
 
 class Discard(Exception):

@@ -39,4 +39,7 @@ local function leave(out, keys, now_ms)
   if out.freed then
     release_dedup(keys.dedup, keys.expiry, out.freed, out.freed_by, now_ms, false)
   end
+  if out.forced then
+    release_dedup(keys.dedup, keys.expiry, out.forced, out.forced_by, now_ms, true)
+  end
 end

@@ -1,4 +1,7 @@
 -- moves: what becomes of a job that leaves processing, noted in `out` for `leave`. Needs `record` and `note`.
+-- LEAST_KEPT: a cancelled job can be read for at least this long, ms.
+local LEAST_KEPT = 600000
+
 -- free_key: the job ended, and its dedup key with it.
 local function free_key(out, id, digest)
   if digest then
@@ -29,6 +32,22 @@ local function end_well(out, id, record, now_ms)
   else
     note(out, 'gone', id)
   end
+end
+
+-- end_cancelled: the job ran when it was asked to cancel it, and will not run again. It leaves a tombstone, as one that
+-- was cancelled before it started, and its key is free at once.
+local function end_cancelled(out, id, record, now_ms)
+  record = renewed(record)
+  local digest, keep = fields(record)
+  if digest then
+    note(out, 'forced', digest)
+    note(out, 'forced_by', id)
+  end
+  if apart(record) then
+    note(out, 'bodies', id)
+  end
+  stays(out, id, tombstone(record, 'c'))
+  note(out, 'done', now_ms + math.max(keep or 0, LEAST_KEPT), id)
 end
 
 -- end_dead: the job will not run again by itself. failures: lines of JSON, the last of which says why.

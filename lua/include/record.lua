@@ -4,9 +4,9 @@
 --  3-6    attempt               46-49  max attempts
 --  7-21   fire time, ms         50-51  how many fields follow, in hex
 --  52-    each field: letter, length of its value in bytes as 5 digits, value; then task '\n' body
--- Fields: B bytes of the body, which lies in `bodies`; D dedup digest; k keep, ms; f failures, lines of JSON. Who does
--- not know an upper-case letter cannot read the record. A lower-case letter that is not known is copied. B is the first
--- field, and has 7 digits.
+-- Fields: B bytes of the body, which lies in `bodies`; D dedup digest; k keep, ms; f failures, lines of JSON;
+-- c when it was asked to cancel it, ms. Who does not know an upper-case letter cannot read the record. A lower-case
+-- letter that is not known is copied. B is the first field, and has 7 digits.
 -- Version '1', of older records: 50-51 flags in hex (1 D, 2 k, 4 f), 52- [32 D] [10 k] [5 length, f] task '\n' body.
 -- The next transition writes it as version 2.
 local HEADER =
@@ -93,7 +93,7 @@ local function fields_of_1(record)
 end
 
 -- fields: what a record carries. Returns digest or nil, keep in ms or nil, failures or '', where the task's name
--- begins, and its fields but for the failures, as they are written.
+-- begins, its fields but for the failures, as they are written, and when it was asked to cancel the job, or nil.
 local function fields(record)
   if string.byte(record) == 49 then
     return fields_of_1(record)
@@ -110,7 +110,7 @@ local function fields(record)
     end
     at = last + 1
   end
-  return values.D, values.k and counted(values.k), values.f or '', at, others
+  return values.D, values.k and counted(values.k), values.f or '', at, others, values.c
 end
 
 -- renewed: a record in the version that is written now.
@@ -133,6 +133,19 @@ end
 local function with_failures(record, failures)
   local _, _, _, task, others = fields(record)
   return string.format('%02x', #others + 1) .. table.concat(others) .. field('f', failures) .. string.sub(record, task)
+end
+
+-- asked: whether it was asked to cancel the job.
+local function asked(record)
+  return string.sub(record, 50, 51) ~= '00' and select(6, fields(record)) ~= nil
+end
+
+-- with_asked: a renewed record of a job that it is asked to cancel now.
+local function with_asked(record, now_ms)
+  local at = apart(record) and 65 or 52
+  local count = string.format('%02x', tonumber(string.sub(record, 50, 51), 16) + 1)
+  return string.sub(record, 1, 49) .. count .. string.sub(record, 52, at - 1)
+    .. field('c', string.format('%.0f', now_ms)) .. string.sub(record, at)
 end
 
 -- tombstone: what stays of an ended job, by its renewed record: everything but its body, and the field B.

@@ -285,7 +285,7 @@ def test_a_worker_without_a_right_ends_with_the_code_of_a_refusal(
     (tmp_path / "tasks_of_acl.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "zwheel.cli", "worker", "tasks_of_acl:wheel"], cwd=tmp_path, capture_output=True,
-        env={**os.environ, "ZWHEEL_URL": as_role(Role.WORKER, without=("+zadd",))}, text=True, timeout=50, check=False,
+        env={**os.environ, "ZWHEEL_URL": as_role(Role.WORKER, without=("+zadd",))}, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 6, done.stderr
     assert "this Redis user lacks +zadd: `zwheel acl worker --queue default` prints the rules" in done.stderr

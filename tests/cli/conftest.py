@@ -104,7 +104,7 @@ class Shell:
     def piped(self, *arguments: str, stdin: bytes = b"") -> Done:
         """Run a command in a process of its own to its end."""
         done = subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True, timeout=50, check=False, env=self.environment
+            self.command(*arguments), input=stdin, capture_output=True, timeout=100, check=False, env=self.environment
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 

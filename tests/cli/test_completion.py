@@ -18,7 +18,7 @@ def complete(bare: Shell, line: str) -> list[str]:
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(words) - 1),
     }
-    done = subprocess.run(bare.command(), capture_output=True, env=environment, check=True, timeout=30)
+    done = subprocess.run(bare.command(), capture_output=True, env=environment, check=True, timeout=100)
     return done.stdout.decode().split()
 
 
@@ -40,7 +40,7 @@ def test_the_script_of_a_shell_is_valid(bare: Shell, tmp_path: Path, name: str) 
         return
     file = tmp_path / "script"
     file.write_text(script)
-    subprocess.run([interpreter, "-n", str(file)], check=True, timeout=30)
+    subprocess.run([interpreter, "-n", str(file)], check=True, timeout=100)
 
 
 def test_bash_completes_through_the_script(bare: Shell, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_bash_completes_through_the_script(bare: Shell, tmp_path: Path) -> None:
         f'PATH="{folder}:$PATH"; source {tmp_path}/script; COMP_WORDS=(zwheel dead re); COMP_CWORD=2; '
         '_zwheel_completion zwheel; echo "${COMPREPLY[@]}"'
     )
-    done = subprocess.run([bash, "-c", asked], capture_output=True, env=bare.environment, check=True, timeout=30)
+    done = subprocess.run([bash, "-c", asked], capture_output=True, env=bare.environment, check=True, timeout=100)
     assert done.stdout.decode() == "redrive\n"
 
 

@@ -196,7 +196,7 @@ def test_wait_shows_how_the_job_ended(shell: Shell, hand: Hand) -> None:
     assert process.stdout.readline().startswith(b"a enqueued")
     hand.claim()
     hand.complete("a")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, out, served(err.decode())) == (0, b"a done\n", "")
 
 
@@ -205,7 +205,7 @@ def test_waiting_for_a_job_that_dies_is_a_failure(shell: Shell, hand: Hand) -> N
     assert process.stdout is not None
     process.stdout.readline()
     hand.kill("a")
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=100)
     assert (process.returncode, out) == (8, b"a dead, error: ValueError: no\n")
 
 
@@ -225,7 +225,7 @@ def test_a_wait_that_is_over_names_its_job_for_machines(shell: Shell) -> None:
 def test_a_job_that_was_stored_is_named_when_that_cannot_be_written(shell: Shell, more: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
         process = shell.process("enqueue", "t", "--id", "a", *more, stdout=full)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "No space left on device; job a was stored in queue default all the same" in err.decode()
     assert shell.ok("job", "show", "a", "--json").document["id"] == "a"
@@ -257,7 +257,7 @@ def test_ctrl_c_ends_a_wait_quietly(shell: Shell) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert (process.returncode, served(err.decode())) == (130, "")
     assert shell.ok("job", "show", "a", "--json").document["state"] == "scheduled"
 

@@ -182,7 +182,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(shell: Shell) -> None:
         process = shell.process(*arguments, stdout=write)
         os.close(write)
         os.close(read)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=100)
         assert (process.returncode, err) == (141, b"")
 
 
@@ -191,7 +191,7 @@ def test_help_into_a_closed_pipe_is_quiet(bare: Shell) -> None:
     os.close(read)
     process = bare.process("--help", stdout=write)
     os.close(write)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (141, b"")
 
 
@@ -199,7 +199,7 @@ def test_output_that_the_encoding_cannot_hold_is_escaped(shell: Shell) -> None:
     shell.ok("enqueue", "t", "x=zażółć明", "--id", "a")
     environment = {**shell.environment, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
-        shell.command("job", "show", "a"), capture_output=True, env=environment, check=True, timeout=30
+        shell.command("job", "show", "a"), capture_output=True, env=environment, check=True, timeout=100
     )
     assert b'{"x": "za\\u017c\\xf3\\u0142\\u0107\\u660e"}' in done.stdout
 
@@ -207,7 +207,7 @@ def test_output_that_the_encoding_cannot_hold_is_escaped(shell: Shell) -> None:
 def test_every_error_class_is_mapped_on_purpose() -> None:
     """A new class of error must be given its code in the table above."""
     known = {"LeaseLost", "NotDurable", "JobNotFound", "QueueExists", "QueueFull", "QueueInUse", "PayloadTooLarge"}
-    known |= {"ReshardUnderWay"}
+    known |= {"ReshardUnderWay", "JobCancelled"}
     known |= {"ScheduleExists", "ScheduleNotFound", "ScheduleChanged"}
     (marker,) = [mark for mark in test_each_error_has_its_exit_code.pytestmark if mark.name == "parametrize"]  # type: ignore[attr-defined]
     known |= {name for name, _ in marker.args[1]}
@@ -234,7 +234,7 @@ def test_a_worker_of_a_store_in_memory_ends_at_once_with_one_sentence(
 ) -> None:
     (tmp_path / "app.py").write_text("from zwheel import Wheel\nwheel = Wheel()\n@wheel.task\ndef t() -> None: ...\n")
     done = subprocess.run(
-        [sys.executable, "-m", "zwheel.cli", *words], cwd=tmp_path, timeout=30, check=False, capture_output=True, text=True,
+        [sys.executable, "-m", "zwheel.cli", *words], cwd=tmp_path, timeout=100, check=False, capture_output=True, text=True,
         env={**bare.environment, "ZWHEEL_URL": "memory://"}, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")

@@ -182,7 +182,7 @@ def test_a_stream_is_flushed_without_waiting_for_more(shell: Shell) -> None:
     for i in range(3):
         say(process, {"task": "t", "id": str(i)})
         assert hear(process)["job_id"] == str(i)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (0, b"")
     assert json.loads(err)["summary"]["enqueued"] == 3
 
@@ -193,7 +193,7 @@ def test_a_signal_ends_the_stream_and_says_how_far_it_came(shell: Shell, number:
     say(process, {"task": "t", "id": "a"})
     assert hear(process)["line"] == 1
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == code
     summary = json.loads(err)["summary"]
     assert (summary["enqueued"], summary["last_line"], summary["whole"]) == (1, 1, False)
@@ -208,7 +208,7 @@ def test_a_stream_outlasts_a_restart_of_redis(bare: Shell, own_server: MakeServe
     say(process, {"task": "t"})
     server.start()
     assert not hear(process)["existed"]
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 0
     assert json.loads(err)["summary"]["enqueued"] == 2
 

@@ -16,7 +16,8 @@ from .conftest import Shell
 
 #: What a help text must not need: they take longer to import than all the rest.
 HEAVY = ("rich", "redis", "pydantic", "zwheel.client.wheel", "asyncio")
-HELP_S = 0.2
+#: How often longer a page of help may take than the libraries that draw it.
+HELP_TIMES = 2.5
 
 
 def test_each_name_in_the_table_has_its_module() -> None:
@@ -62,24 +63,30 @@ def test_help_needs_nothing_heavy(bare: Shell, words: tuple[str, ...]) -> None:
         f"from zwheel.cli import main; main({list(words)!r})"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, env=bare.environment, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, env=bare.environment, check=True, timeout=100
     )
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert "typer" in loaded
     assert not loaded & set(HEAVY)
 
 
-@pytest.mark.parametrize("words", [("--help",), ("job", "--help"), ("enqueue", "--help")], ids=" ".join)
-def test_help_answers_at_once(bare: Shell, words: tuple[str, ...]) -> None:
-    """Processor time, so that other work on the machine does not count; the best of five."""
+def processor_s(command: list[str], environment: dict[str, str]) -> float:
+    """What a command takes of a processor, seconds, so that other work on the machine does not count; the best of five."""
     taken = []
     for _ in range(6):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        environment = {**bare.environment, "PYTHONDONTWRITEBYTECODE": ""}
-        subprocess.run(bare.command(*words), stdout=subprocess.DEVNULL, check=True, env=environment, timeout=30)
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=environment, timeout=100)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(taken[1:]) < HELP_S
+    return min(taken[1:])
+
+
+@pytest.mark.parametrize("words", [("--help",), ("job", "--help"), ("enqueue", "--help")], ids=" ".join)
+def test_help_answers_at_once(bare: Shell, words: tuple[str, ...]) -> None:
+    """In little more than the libraries take that it is made with."""
+    environment = {**bare.environment, "PYTHONDONTWRITEBYTECODE": ""}
+    floor = processor_s([sys.executable, "-c", "import typer, rich.console, rich.table"], environment)
+    assert processor_s(bare.command(*words), environment) < HELP_TIMES * floor
 
 
 def test_a_mistyped_command_gets_a_hint(bare: Shell) -> None:

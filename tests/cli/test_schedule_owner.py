@@ -35,7 +35,7 @@ def serve(shell: Shell, url: str, folder: Path, *, name: str, queue: str, option
     while name not in owners(url) and time.monotonic() < deadline:
         time.sleep(0.05)
     worker.terminate()
-    _, said = worker.communicate(timeout=40)
+    _, said = worker.communicate(timeout=100)
     assert worker.returncode == 0, said
 
 

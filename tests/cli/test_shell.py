@@ -130,7 +130,7 @@ def started(shell: Shell, *options: str, workers: int = 1) -> Iterator[subproces
         said += line
     yield process
     process.send_signal(signal.SIGTERM)
-    _, rest = process.communicate(timeout=30)
+    _, rest = process.communicate(timeout=100)
     assert process.returncode == 0, (said + rest).decode()
 
 

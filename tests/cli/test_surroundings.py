@@ -36,7 +36,7 @@ def shell(place: Path, line: str, **more: str) -> subprocess.CompletedProcess[st
     """Run a line of sh in which $Z is zwheel."""
     words = {"Z": f"{sys.executable} -P -m zwheel.cli", **more}
     return subprocess.run(
-        ["sh", "-c", line], cwd=place, env=environment(place, **words), capture_output=True, text=True, timeout=50,
+        ["sh", "-c", line], cwd=place, env=environment(place, **words), capture_output=True, text=True, timeout=100,
         check=False,
     )  # fmt: skip
 

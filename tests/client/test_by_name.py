@@ -310,7 +310,7 @@ async def test_of_two_jobs_with_one_id_the_one_that_lives_is_meant(wheel: Wheel,
     job = await wheel.get("same")
     assert job is not None and (job.queue, job.state) == ("b", JobState.SCHEDULED)
     assert sync.cancel("same") is CancelOutcome.CANCELLED
-    assert await wheel.cancel("same") is CancelOutcome.ENDED
+    assert await wheel.cancel("same") is CancelOutcome.CANCELLED
 
 
 async def test_a_wheel_that_is_connected_is_not_configured_elsewhere(wheel: Wheel, sync: SyncWheel, url: str) -> None:

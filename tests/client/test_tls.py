@@ -67,7 +67,7 @@ async def test_a_client_certificate_lets_clients_workers_and_commands_in(mutual:
                 await wheel.wait(job_id, "q", timeout=20)
     shown = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "zwheel.cli", "queue", "ls"],
-        env={**os.environ, "ZWHEEL_URL": url}, capture_output=True, text=True, timeout=30, check=False,
+        env={**os.environ, "ZWHEEL_URL": url}, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "q" in shown.stdout

@@ -29,7 +29,7 @@ def test_it_ends_with_the_cure_and_is_not_started_again(fresh: RedisServer, tmp_
     with fresh.client() as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         try:
-            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=50, check=False)
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=100, check=False)
         finally:
             client.config_set("maxmemory-policy", "noeviction")
     told = done.stderr.decode()

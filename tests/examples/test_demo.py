@@ -95,7 +95,7 @@ def test_a_demo_that_is_stopped_leaves_nothing_behind(
     process.send_signal(number)
     # A second one must not keep it from cleaning up.
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (code, ""), err
     assert not any(lives(pid) for pid in pids)
     assert list(temporary.iterdir()) == []
@@ -109,5 +109,5 @@ def test_a_demo_that_is_stopped_leaves_nothing_behind(
     ],
 )
 def test_what_the_demo_refuses(words: list[str], sentence: str) -> None:
-    done = subprocess.run([*DEMO, *words], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*DEMO, *words], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (2, f"zwheel: {sentence}\n")

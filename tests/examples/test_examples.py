@@ -74,7 +74,7 @@ def test_each_numbered_example_is_run_here() -> None:
 def test_an_example_says_what_happened_and_leaves_nothing_behind(name: str, temporary: Path) -> None:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *ARGUMENTS.get(name, [])]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=50, check=False, cwd=temporary, env=dict(os.environ)
+        command, capture_output=True, text=True, timeout=100, check=False, cwd=temporary, env=dict(os.environ)
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

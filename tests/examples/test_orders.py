@@ -33,7 +33,7 @@ def test_the_script_writes_the_same_file(tmp_path: Path) -> None:
         "main.__globals__['TARGET'] = pathlib.Path(sys.argv[2]); main()"
     )
     target = tmp_path / "orders.jsonl"
-    subprocess.run([sys.executable, "-c", code, str(EXAMPLES / "make_orders.py"), str(target)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code, str(EXAMPLES / "make_orders.py"), str(target)], check=True, timeout=100)
     assert target.read_bytes() == (EXAMPLES / "orders.jsonl").read_bytes()
 
 

@@ -31,5 +31,5 @@ def test_the_readmes_schedule_fires(tmp_path: Path, fresh: RedisServer) -> None:
         assert re.fullmatch(r"daily 20\d\d-.*\+0[12]:00\n", worker.stdout.readline())
     finally:
         worker.terminate()
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=100)
     assert worker.returncode == 0

@@ -73,9 +73,13 @@ async def test_very_many_that_cannot_be_read_cost_little_and_delay_nothing(
         async with running(ring, log):
             # The good schedule is due last: once it fires, the worker knows all of them.
             await log.seen("done")
-            before, count = read_by_it(), len(log.of("done"))
-            await log.seen("done", count=count + 4)
-            assert read_by_it() - before < 200_000, "it reads the whole list at each look"
+            read: list[int] = []
+            # A slow machine is not yet through with them when the first job is done.
+            while len(read) < 6 and min(read, default=200_000) >= 200_000:
+                before, count = read_by_it(), len(log.of("done"))
+                await log.seen("done", count=count + 4)
+                read.append(read_by_it() - before)
+            assert min(read) < 200_000, f"it reads the whole list at each look: {read}"
 
 
 async def test_one_that_could_not_be_read_fires_as_soon_as_it_is_written_anew(

@@ -31,7 +31,7 @@ LANE2 = LANE._replace(request="request-2")
 Keyspace = dict[str, Any]
 
 _HASHES = {"jobs", "bodies", "dedup", "meta", "workers", "schedules", "leaving", "arrived"}
-_REPLAY_S, _CHUNK_S = 300, 3600
+_REPLAY_S, _CHUNK_S, _ASKED_S = 300, 3600, 86400
 
 
 def at(ms: int, us: int = 0) -> str:
@@ -60,12 +60,15 @@ def record(
     version: str = "2",
     more: str = "",
     apart: int = 0,
+    asked: int | None = None,
 ) -> bytes:
     """Write a stored record by the table in `lua/include/record.lua`, without help from zwheel.
 
     more: other fields. apart: the size of a body that lies in `bodies`, and not here.
     """
-    fields = [("B", b"%07d" % apart)] * bool(apart) + [("D", digest.encode())] * bool(digest)
+    fields = [("B", b"%07d" % apart)] * bool(apart)
+    fields += [] if asked is None else [("c", str(asked).encode())]
+    fields += [("D", digest.encode())] * bool(digest)
     fields += [("k", str(keep).encode())] * bool(keep)
     fields += [(more[0], more[1:].encode())] if more else []
     fields += [] if failures is None else [("f", failures)]
@@ -142,7 +145,9 @@ class Shard:
                 # Which process of the server was seen last: not the same in any two runs.
                 del found[name]["server"]
             longest = _CHUNK_S if name.startswith("replay:chunk:") else _REPLAY_S
-            assert 0 < ttl <= longest if name.startswith("replay:") else ttl == -1, f"{name} has the time to live {ttl}"
+            longest = _ASKED_S if name == "asked" else longest
+            ends = name.startswith("replay:") or (name == "asked" and ttl != -1)
+            assert 0 < ttl <= longest if ends else ttl == -1, f"{name} has the time to live {ttl}"
         return found
 
     def run_id(self) -> str:

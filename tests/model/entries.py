@@ -60,6 +60,8 @@ class Entry:
     worker: str = ""
     failures: bytes | None = None
     large: bool = False
+    asked: int | None = None
+    """When it was asked to cancel it while it ran, ms."""
 
     @property
     def alive(self) -> bool:
@@ -80,7 +82,7 @@ class Entry:
             fields = {"apart": len(LARGE)}
         return record(
             self.state, attempt=self.attempt, fire=self.fire, token=self.token, worker=self.worker, most=self.most,
-            digest=self.digest, keep=self.keep, failures=self.failures, **fields,
+            digest=self.digest, keep=self.keep, failures=self.failures, asked=self.asked, **fields,
         )  # fmt: skip
 
 
@@ -101,6 +103,7 @@ class Reaped:
     grace: int = 0
     back: Sequence[str] = ()
     dead: Sequence[str] = ()
+    cancelled: Sequence[str] = ()
     shortened: int = 0
     doubted: bool = False
     jumps: int = 0

@@ -98,6 +98,8 @@ class Life:
     """End of the lease of its holder; None: nobody holds it."""
     token: int | None = None
     cancelled: bool = False
+    asked: bool = False
+    """Whether it was asked to cancel it while it ran."""
 
 
 @dataclass(slots=True)
@@ -128,8 +130,15 @@ class History:
         """I5: only the token of the last claim ends or moves a job."""
         life = self.lives[job_id]
         assert token == life.token, f"I5: {job_id} obeyed the token {token}, the last is {life.token}"
+        assert not (back and life.asked), f"I12: {job_id} went back although it was asked to cancel it"
         life.token = life.lease_until = None
         life.causes += back
+
+    def cancel(self, job_id: str, letter: str) -> None:
+        """What a cancel was answered: c cancelled, q asked for, or that neither is so."""
+        if letter in "cq":
+            self.lives[job_id].cancelled |= letter == "c"
+            self.lives[job_id].asked |= letter == "q"
 
     def extended(self, job_id: str, token: int, until: int) -> None:
         life = self.lives[job_id]
@@ -145,5 +154,6 @@ class History:
     def reaped(self, job_id: str, now_ms: int, *, back: bool) -> None:
         life = self.lives[job_id]
         assert life.lease_until is not None and life.lease_until <= now_ms, f"I4: {job_id} was reaped within its lease"
+        assert not (back and life.asked), f"I12: {job_id} went back although it was asked to cancel it"
         life.token = life.lease_until = None
         life.causes += back

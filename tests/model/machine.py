@@ -19,6 +19,7 @@ from zwheel.times import day_of
 from .entries import LARGE, SMALL, Held, Sent, Wanted, reach, state_of
 from .invariants import History, check_bodies, check_dedup, check_places, check_step, read
 from .model import Model
+from .stored import jobs_of, keyspace_of
 from .strategies import (
     BEGIN_US,
     DEAD_AGE,
@@ -204,9 +205,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     def remember(self, pairs: list[bytes], now_ms: int, ahead: int) -> None:
         """Note the claims that a worker was given."""
-        for job_id, job in read(
-            {"jobs": dict(zip((i.decode() for i in pairs[::2]), pairs[1::2], strict=True))}
-        ).items():
+        records = dict(zip((i.decode() for i in pairs[::2]), pairs[1::2], strict=True))
+        for job_id, job in read({"jobs": records}).items():
             assert job.worker is not None
             self.history.claimed(job, now_ms, LEASE, ahead)
             held = Held(job_id, job.token, job.attempt, job.max_attempts, job.worker)
@@ -230,7 +230,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert letters == self.model.settle(self.given, done, others, most_dead=MOST_DEAD)
         asked = "d" * len(done) + "".join(one.letter for one in others)
         for held, letter, good in zip(claims, letters, asked, strict=True):
-            if letter == good:
+            if letter in (good, "c"):
                 self.history.accepted(held.id, held.token, back=letter in "rb")
             if letter == good and letter in "rb":
                 self.someone_wakes(self.model.jobs[held.id].fire)
@@ -242,10 +242,10 @@ class QueueMachine(RuleBasedStateMachine):
         if how == "d":
             return None
         failures = WHY if how == "x" else WHY * 2 if failed else b""
-        at = None if offset is None or how == "x" else self.now_ms + offset
-        return Ending(held.id, digits16(held.token), how, failures, at, 0 if how == "x" else delay)
+        at = None if offset is None or how in "xc" else self.now_ms + offset
+        return Ending(held.id, digits16(held.token), how, failures, at, 0 if how in "xc" else delay)
 
-    @rule(chosen=picks, hows=st.lists(st.sampled_from("dxrb"), min_size=4, max_size=4), when=whens, lane=lanes)
+    @rule(chosen=picks, hows=st.lists(st.sampled_from("dxrbc"), min_size=4, max_size=4), when=whens, lane=lanes)
     def end_in_many_ways(
         self, chosen: list[tuple[str, int]], hows: list[str], when: tuple[int | None, int], lane: int
     ) -> None:
@@ -285,10 +285,11 @@ class QueueMachine(RuleBasedStateMachine):
             self.given, lease=LEASE, limit=limit, most_dead=MOST_DEAD, expected=expected, jumped=jumped, jumps=jumps
         )
         assert (reaped.grace_ms, reaped.back, reaped.dead) == (told.grace, list(told.back), list(told.dead))
+        assert reaped.cancelled == list(told.cancelled)
         assert (reaped.shortened, reaped.doubted, reaped.jumps) == (told.shortened, told.doubted, told.jumps)
         if reaped.shortened:
             self.history.shortened(reaped.now_us // 1000, self.model.lease)
-        for job_id in reaped.back + reaped.dead:
+        for job_id in reaped.back + reaped.dead + reaped.cancelled:
             self.history.reaped(job_id, reaped.now_us // 1000, back=job_id in reaped.back)
         if reaped.back:
             self.someone_wakes(-(-reaped.now_us // 1000))
@@ -302,8 +303,7 @@ class QueueMachine(RuleBasedStateMachine):
         letters = calls.read_letters(self.run(call, lane))
         assert letters == self.model.cancel(self.given, names, day=day)
         for job_id, letter in zip(names, letters, strict=True):
-            if letter == "c":
-                self.history.lives[job_id].cancelled = True
+            self.history.cancel(job_id, letter)
 
     def reschedule(self, name: str, offset: int | None, delay: int, other_day: bool, lane: int) -> None:
         self.may()
@@ -442,12 +442,18 @@ class QueueMachine(RuleBasedStateMachine):
             self.live_until(min(self.model.leases.values()) * 1000 - early_us)
         self.reap(limit, off_us, jumped, unheard)
 
-    @rule(names=id_lists, when=whens, other_day=st.booleans(), how=st.sampled_from(("cancel", "reschedule", "redrive")))
+    @rule(
+        names=id_lists,
+        when=whens,
+        other_day=st.booleans(),
+        how=st.sampled_from(("cancel", "cancel running", "reschedule", "redrive")),
+    )
     def operate(self, names: list[str], when: tuple[int | None, int], other_day: bool, how: str) -> None:
         """A person changes their mind; mostly about a job to which this can be done."""
-        suited = list(self.model.died) if how == "redrive" else [job_id for _, job_id in self.model.scheduled()]
+        others = {"redrive": self.model.died, "cancel running": self.model.leases}
+        suited = list(others.get(how, [job_id for _, job_id in self.model.scheduled()]))
         names = list(dict.fromkeys([*suited[: len(names)], *names[:1]]))
-        if how == "cancel":
+        if how.startswith("cancel"):
             self.cancel(names, other_day, 0)
         elif how == "reschedule":
             self.reschedule(names[0], *when, other_day, 0)
@@ -481,13 +487,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def both_hold_the_same(self) -> None:
         keyspace = self.shard.keyspace()
-        meta = {f: v for f, v in keyspace.get("meta", {}).items() if not f.startswith(("keeper", "second"))}
-        seen = {
-            n: v for n, v in keyspace.items() if n != "wake" and not n.startswith(("replay:", "call:", "offered:"))
-        } | {"meta": meta}
-        if not meta:
-            del seen["meta"]
-        assert seen == self.model.keyspace()
+        assert jobs_of(keyspace) == keyspace_of(self.model)
         assert len(keyspace.get("wake", [])) <= 1
         assert keyspace.get(f"offered:{GROUP}", {}) == {note: told[2] for note, told in self.model.offers.items()}
         jobs = read(keyspace)

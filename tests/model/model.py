@@ -1,7 +1,7 @@
 """The queue as it is meant to be, in plain Python: states, buckets, tokens, attempts, dedup keys and the grace period.
 
 One method a transition, named like its script. Each takes the server's time in µs and answers what the script answers;
-`keyspace` says what Redis then holds. Waiting (the roles and the wake-up tokens) is in `waiting.py`.
+`keyspace_of` says what Redis then holds. Waiting (the roles and the wake-up tokens) is in `waiting.py`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tests.lua.shard import Keyspace
 from zwheel.calls import Ending
 from zwheel.outside import as_text
 from zwheel.times import DAY_MS, day_of
 
-from .entries import LARGE, Answer, Entry, Reaped, Told, Wanted, is_large
+from .entries import Answer, Entry, Reaped, Told, Wanted, is_large
 
 FAILURES_KEPT = 5
 LEAST_KEPT_MS = 600_000
@@ -53,6 +52,8 @@ class Model:
     """Status letter, stamp and text of each."""
     offers: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """By `id fire token`, as it is noted: fire time, token, and until when."""
+    asks: dict[str, int] = field(default_factory=dict)
+    """When it was asked to cancel what runs, ms, by `id token`."""
     looks: dict[str, int] = field(default_factory=dict)
     """When each is looked at again, ms."""
     large: Callable[[str, int], bool] = is_large
@@ -205,7 +206,7 @@ class Model:
         void = [note for note, (_, _, end) in self.offers.items() if end <= now_ms]
         letters = ""
         for job_id, token in claims:
-            refused = self._refusal(job_id, token)
+            refused = self._refusal(job_id, token) or self._heed(job_id)
             letters += refused or "o"
             if not refused:
                 job = self.jobs[job_id]
@@ -224,6 +225,20 @@ class Model:
             return "m"
         return "" if job.state == "p" and job.token == token else "f"
 
+    def _heed(self, job_id: str, *, asked: bool = False) -> str:
+        """c when the job is cancelled now, since that was asked for, else ''."""
+        job = self.jobs[job_id]
+        if job.asked is None and not asked:
+            return ""
+        self._cancelled(job_id, self.time // 1000)
+        del self.leases[job_id]
+        return "c"
+
+    def _cancelled(self, job_id: str, now_ms: int) -> None:
+        self._free(job_id, now_ms, force=True)
+        job = self.jobs[job_id] = replace(self.jobs[job_id], state="c")
+        self.kept_until[job_id] = now_ms + max(job.keep, LEAST_KEPT_MS)
+
     def settle(
         self, given: int, done: Iterable[tuple[str, int]], others: Iterable[Ending] = (), *, most_dead: int
     ) -> str:
@@ -237,7 +252,7 @@ class Model:
                 self._end_well(job_id)
         for one in others:
             job_id = as_text(one.job_id)
-            refused = self._refusal(job_id, int(one.token))
+            refused = self._refusal(job_id, int(one.token)) or self._heed(job_id, asked=one.letter == "c")
             letters += refused or one.letter
             if not refused and one.letter == "x":
                 self._die(job_id, one.failures)
@@ -307,9 +322,12 @@ class Model:
         wrong = sorted(wrong, key=lambda i: (self.leases[i], i))[:limit]
         self.leases |= dict.fromkeys(wrong, now_ms + self.lease)
         over = sorted((until, job_id) for job_id, until in self.leases.items() if until <= now_ms)[:limit]
-        back, dead = [], []
+        back, dead, cancelled = [], [], []
         for _, job_id in over:
             job = self.jobs[job_id]
+            if self._heed(job_id):
+                cancelled.append(job_id)
+                continue
             line = f'{{"at":{now_ms},"attempt":{job.attempt},"reason":"lease_expired","worker":"{job.worker}",'
             line += f'"claimed":{job.token // 1000}}}\n'
             failures = b"".join([*(job.failures or b"").splitlines(keepends=True), line.encode()][-FAILURES_KEPT:])
@@ -322,7 +340,7 @@ class Model:
                 back.append(job_id)
         if dead:
             self._trim(most_dead)
-        return Reaped(back=back, dead=dead, shortened=len(wrong), jumps=self.jumps)
+        return Reaped(back=back, dead=dead, cancelled=cancelled, shortened=len(wrong), jumps=self.jumps)
 
     def _is_news(self, given: int, jumped: int) -> bool:
         """Whether a jump that a worker tells of is another one than the last: not soon after it in the same direction."""
@@ -338,17 +356,24 @@ class Model:
             self.lease, self.leased = self.lease if noted > now_ms else lease, now_ms
 
     def cancel(self, given: int, ids: Iterable[str], *, day: str) -> str:
-        """A letter a job: c cancelled, r running, e ended, m missing, v in another bucket."""
+        """A letter a job: c cancelled, q asked for, a cancelled before, e ended, m missing, v in another bucket."""
         now_ms = self._seen(given)
         letters = ""
         for job_id in ids:
             letter = self._movable(job_id, day)
             if not letter:
                 letter = "c"
-                self._free(job_id, now_ms, force=True)
-                job = self.jobs[job_id] = replace(self.jobs[job_id], state="c")
-                self.kept_until[job_id] = now_ms + max(job.keep, LEAST_KEPT_MS)
+                self._cancelled(job_id, now_ms)
+            elif letter == "r":
+                letter = "q"
+                job = self.jobs[job_id]
+                self.jobs[job_id] = replace(job, asked=job.asked or now_ms)
+                self.asks[f"{job_id} {job.token:016d}"] = now_ms
+            elif letter == "e" and self.jobs[job_id].state == "c":
+                letter = "a"
             letters += letter
+        if "q" in letters:
+            self.asks = {ask: at for ask, at in self.asks.items() if at > now_ms - DAY_MS}
         return letters
 
     def _movable(self, job_id: str, day: str) -> str:
@@ -472,29 +497,3 @@ class Model:
             self._delete(job_id)
         self._tell(name, told)
         return self._place(told), []
-
-    def keyspace(self) -> Keyspace:
-        """What Redis holds, but for replays, roles and wake-up tokens."""
-        marks = {
-            "clock": self.clock or None, "beat": self.beat, "grace": self.grace, "lease": self.lease or None,
-            "leased": self.leased, "jumps": self.jumps or None, "jump": self.jump,
-            "server": "f00d" if self.restarted else None, "cap": self.cap, "precise": int(self.precise) or None, "trimmed": self.trimmed or None, "schema": 1 if self.epoch else None, "epoch": self.epoch,
-        }  # fmt: skip
-        found: Keyspace = {
-            "jobs": {job_id: job.stored() for job_id, job in self.jobs.items()},
-            "bodies": {job_id: LARGE for job_id, job in self.jobs.items() if job.has_body_apart},
-            "processing": self.leases,
-            "dead": self.died,
-            "done": self.kept_until,
-            "dedup": self.dedup,
-            "dedup:expiry": self.windows,
-            "schedules": {
-                name: f"1{letter}{stamp:016d}{tail}" for name, (letter, stamp, tail) in self.schedules.items()
-            },
-            "schedules:due": self.looks,
-            "days": {day_of(fire): int(day_of(fire)) for fire, _ in self.scheduled()},
-            "meta": {name: str(value) for name, value in marks.items() if value is not None},
-        }
-        for fire, job_id in self.scheduled():
-            found.setdefault(f"wheel:{day_of(fire)}", {})[job_id] = fire
-        return {name: value for name, value in found.items() if value}

@@ -141,7 +141,12 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("a living job's key is pruned", "prune.lua", "if not keeps(records[i], digests[i]) then", "if true then", first="tables"),
     _mutant("redrive takes a held key", "redrive.lua", "or holders[d] and holders[d] ~= id", "", first="tables"),
     # Control.
-    _mutant("a running job is cancelled", "cancel.lua", "elseif state == 'p' then\n    letters[i] = 'r'", "elseif false then\n    letters[i] = 'r'", first="tables"),
+    _mutant("a running job is cancelled", "cancel.lua", "elseif state == 'p' then\n    letters[i] = 'q'", "elseif false then\n    letters[i] = 'q'", first="tables"),
+    _mutant("what is asked for is not noted", "cancel.lua", "changes[#changes + 1] = with_asked(renewed(record), now_ms)", "changes[#changes + 1] = record"),
+    _mutant("what is asked for is told to nobody", "cancel.lua", "redis.call('ZADD', KEYS[10], unpack(asks))", "", first="tables"),
+    _mutant("settle forgets what was asked", "settle.lua", "if not refusal and asked(records[i]) then", "if false then"),
+    _mutant("an offer forgets what was asked", "offer.lua", "if letters[i] == 'o' and asked(records[i]) then", "if false then", first="tables"),
+    _mutant("a reap forgets what was asked", "reap.lua", "elseif asked(record) then", "elseif false then"),
     _mutant("an ended job is cancelled", "cancel.lua", "elseif state ~= 's' then", "elseif state == 'p' then"),
     _mutant("an ended job is rescheduled", "reschedule.lua", "elseif state ~= 's' then", "elseif false then"),
     _mutant("redrive takes jobs that are not dead", "redrive.lua", "if not listed[i] or not record or seen[id] then",

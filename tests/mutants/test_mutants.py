@@ -68,7 +68,7 @@ def test_the_tables_notice_what_no_history_can_show() -> None:
 def run(names: list[str], *options: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.mutants", "--jobs", "1", *options, "--", *names],
-        cwd=ROOT, capture_output=True, text=True, timeout=55, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"\n{len(names)} mutants, 0 survived" in done.stdout

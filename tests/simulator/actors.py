@@ -244,7 +244,11 @@ class Hands:
             self.since.pop(pair, None)
 
     def _end(self, claim: Claim, fate: str) -> None:
-        if fate == "complete":
+        life = self.world.judge.lives.get(claim.id.decode())
+        if life is not None and life.asked and life.token == int(claim.token) and self.world.decisions.chance(0.5):
+            # It heard of that; else it tells what it would tell anyway.
+            self.settler.cancel(claim)
+        elif fate == "complete":
             self.settler.complete(claim)
         elif fate == "release":
             self.settler.release(claim)

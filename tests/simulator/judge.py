@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulator.life import ALL, Life
+from tests.simulator.life import ALL, Life, still_waits
 from tests.simulator.promise import Violation, must
 from zwheel.calls import Call, Reply, clock_us
 from zwheel.calls.call import UNCHANGED, Facts, Trace
 from zwheel.calls.settle import ENDS
-from zwheel.schedules.definition import occurrence_id
 from zwheel.times import DAY_MS, day_of
 
 
@@ -258,7 +257,9 @@ class Judge:
             life = self._settled(job, _LETTERS[job["end"]])
             if life is None:
                 continue
-            if job["letter"] == "d" and not life.keep:
+            if life.cancels(job["letter"]):
+                self._cancelled(job["id"], life, now_us)
+            elif job["letter"] == "d" and not life.keep:
                 self._gone(job["id"])
             elif job["letter"] in "dx":
                 life.state, life.ended = job["letter"], now_us // 1000 + (life.keep if job["letter"] == "d" else 0)
@@ -272,8 +273,10 @@ class Judge:
     def _offer(self, call: Call, told: Trace, now_us: int) -> None:
         stands, end = -(-now_us // 1000) + int(call.args[4]), int(call.args[3]) + DAY_MS - 1
         for job in self._sound(told):
-            life = self._settled(job, "o")
-            if life:
+            life = self._settled(job, "oc")
+            if life and life.cancels(job["letter"]):
+                self._cancelled(job["id"], life, now_us)
+            elif life:
                 life.state, life.offered, life.fire = "s", life.fire, min(stands, end)
                 life.causes += 1
                 life.attempt -= 1
@@ -299,6 +302,9 @@ class Judge:
                 life.lease_until <= now_us // 1000,
                 f"I4: {name} was reaped {life.lease_until - now_us // 1000} ms early",
             )
+            if life.cancels(job["letter"]):
+                self._cancelled(name, life, now_us)
+                continue
             last = life.attempt >= life.most
             must(
                 (job["letter"] == "x") == last,
@@ -323,15 +329,20 @@ class Judge:
     def _cancel(self, call: Call, told: Trace, now_us: int) -> None:
         for job in self._sound(told):
             life, letter = self._life(job["id"]), job["letter"]
-            right = {None: "m", "s": "cv", "p": "r"}.get(life.state if life else None, "e")
+            right = {None: "m", "s": "cv", "p": "q", "c": "a"}.get(life.state if life else None, "e")
             must(letter in right, f"I12: cancel of {job['id']} says {letter}, but it is {life}")
             if letter == "v" and life:
                 must(day_of(life.fire) != told.args["day"], f"cancel of {job['id']} in its own bucket says v")
                 self._mark("cancel in another bucket")
+            elif letter == "q" and life:
+                life.asked = True
             elif letter == "c" and life:
-                life.state, life.ended = "c", now_us // 1000 + max(life.keep, 600_000)
-                self._free(job["id"], life)
-                self._mark("cancelled")
+                self._cancelled(job["id"], life, now_us)
+
+    def _cancelled(self, job_id: str, life: Life, now_us: int) -> None:
+        self._mark("cancelled while it ran" if life.asked else "cancelled")
+        life.cancel(now_us)
+        self._free(job_id, life)
 
     def _free(self, job_id: str, life: Life) -> None:
         """A person took it away: its key is free at once."""
@@ -420,7 +431,7 @@ class Judge:
             self._mark(("busy advance" if active else "free advance") + " ahead" * ahead)
         self.schedules[name] = facts["status"], self.floor
         self._placed(told, now_us)
-        self._still_waits(facts, told)
+        still_waits(self.waiting, facts, told, self._mark)
 
     def _define(self, call: Call, told: Trace, now_us: int) -> None:
         """T-13: what has left the wheel stays, what waits is gone with the old definition."""
@@ -448,24 +459,7 @@ class Judge:
             self.waiting.pop(facts["name"], None)
             self._mark("schedule deleted")
         self._placed(told, now_us)
-        self._still_waits(facts, told)
-
-    def _still_waits(self, facts: dict[str, Any], told: Trace) -> None:
-        """I14: an occurrence that waits goes on waiting until it runs, whatever is written, unless all is deleted."""
-        name, waits = facts["name"], (facts.get("state") or {}).get("buffered")
-        before = self.waiting.get(name)
-        if before is not None and waits != before:
-            must(
-                any(job["id"] == occurrence_id(name, before) for job in told.jobs),
-                f"I14: what waited of {name} was dropped",
-            )
-            self._mark("what waited ran")
-        elif before is not None and told.args.get("name"):
-            self._mark("what waits was edited")
-        if waits is None:
-            self.waiting.pop(name, None)
-        else:
-            self.waiting[name] = waits
+        still_waits(self.waiting, facts, told, self._mark)
 
     def _placed(self, told: Trace, now_us: int) -> None:
         for job in told.jobs:

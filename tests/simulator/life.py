@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from tests.simulator.promise import must
 from zwheel.calls.call import Trace
+from zwheel.schedules.definition import occurrence_id
 from zwheel.workers.peers import group_of
 
 TASK, RARE = "mail.send", "pay.out"
@@ -37,6 +41,8 @@ class Life:
     """Set aside by a former version, and as it was otherwise: it is judged again when it is back."""
     renewed: bool = False
     """Whether its holder renewed its lease while it was aside."""
+    asked: bool = False
+    """Whether it was asked to cancel it while it ran."""
     offered: int | None = None
     """The fire time with which it is claimed by those to whom it is offered."""
 
@@ -47,6 +53,18 @@ class Life:
     def starts_in_time(self, now_us: int) -> bool:
         """Whether it may start now, after it was claimed ahead of its time."""
         return self.damaged or self.fire * 1000 <= now_us
+
+    def cancel(self, now_us: int) -> None:
+        """It is cancelled."""
+        self.state, self.ended = "c", now_us // 1000 + max(self.keep, 600_000)
+
+    def cancels(self, letter: str) -> bool:
+        """Whether it is cancelled by an answer to its end: it is when that was asked for, and it is not done, and only then."""
+        must(
+            (letter == "c") == (self.asked and letter != "d"),
+            f"I12: its end was answered by {letter}, but it is {self}",
+        )
+        return letter == "c"
 
     @property
     def alive(self) -> bool:
@@ -78,3 +96,21 @@ def placed(lives: dict[str, Life], told: Trace, now_us: int) -> bool:
                 life.token, life.lease_until = life.token + 1, now_us // 1000
             life.renewed = False
     return back
+
+
+def still_waits(waiting: dict[str, int], facts: dict[str, Any], told: Trace, mark: Callable[[str], None]) -> None:
+    """I14: an occurrence that waits goes on waiting until it runs, whatever is written, unless all is deleted."""
+    name, waits = facts["name"], (facts.get("state") or {}).get("buffered")
+    before = waiting.get(name)
+    if before is not None and waits != before:
+        must(
+            any(job["id"] == occurrence_id(name, before) for job in told.jobs),
+            f"I14: what waited of {name} was dropped",
+        )
+        mark("what waited ran")
+    elif before is not None and told.args.get("name"):
+        mark("what waits was edited")
+    if waits is None:
+        waiting.pop(name, None)
+    else:
+        waiting[name] = waits

@@ -9,6 +9,7 @@ from typing import Any
 from tests.lua.shard import Keyspace
 from tests.model.entries import Told, Wanted, reach
 from tests.model.model import Model
+from tests.model.stored import keyspace_of
 from tests.simulator.life import ALL
 from tests.simulator.wire import LATE, Command
 from zwheel.calls import Call, Reply
@@ -172,7 +173,7 @@ class Mirror:
     def _settle(self, call: Call, given: int) -> Reply:
         done, others = call.about
         next_ms = -(-given // 1000)
-        fires = [next_ms + one.delay_ms if one.at_ms is None else one.at_ms for one in others if one.letter != "x"]
+        fires = [next_ms + one.delay_ms if one.at_ms is None else one.at_ms for one in others if one.letter not in "xc"]
         at = 4 + 2 * len(done)
         if others and _moved(call, at, fires):
             return ["moved", given]
@@ -213,8 +214,12 @@ class Mirror:
             return ["grace", given, told.jumps, str(told.grace)]
         if told.doubted:
             return ["doubt", given, told.jumps]
-        looked = len(told.back) + len(told.dead)
-        return ["ok", given, told.jumps, looked, " ".join(told.back), " ".join(told.dead), told.shortened]
+        looked, ids = (
+            len(told.back) + len(told.dead) + len(told.cancelled),
+            map(" ".join, (told.back, told.dead, told.cancelled)),
+        )
+        back, dead, cancelled = ids
+        return ["ok", given, told.jumps, looked, back, dead, told.shortened, cancelled]
 
     def _cancel(self, call: Call, given: int) -> Reply:
         ids = [job["id"] for job in call.trace(None).jobs]
@@ -328,7 +333,7 @@ class Mirror:
             self._chunks.pop(str(words[1]), None)
             return b"OK"
         if name == "HGET" and key == "schedules":
-            found = model.keyspace().get("schedules", {}).get(words[2])
+            found = keyspace_of(model).get("schedules", {}).get(words[2])
             return None if found is None else found.encode()
         if name == "HEXISTS":
             return 0
@@ -363,7 +368,7 @@ class Mirror:
         return None if name == "LPOP" else 1
 
     def keyspace(self, prefix: str, likely: Sequence[str] = ()) -> Keyspace:
-        found = self.model.keyspace()
+        found = keyspace_of(self.model)
         if self.model.offers:
             found[f"offered:{ALL}"] = {note: told[2] for note, told in self.model.offers.items()}
         if self.paused is not None:

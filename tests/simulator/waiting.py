@@ -21,7 +21,7 @@ from tests.simulator.run import silent
 from tests.simulator.virtual import Times, in_virtual_time
 from tests.simulator.wire import Command, Server
 from zwheel import calls
-from zwheel.broker.store import Token
+from zwheel.broker.listener import Token
 from zwheel.calls import Call, NewJob, Session
 from zwheel.calls.clock import ServerClock
 from zwheel.client.tasks import BaseTask

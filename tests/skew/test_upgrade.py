@@ -150,7 +150,7 @@ def test_people_change_what_the_old_namespace_holds(fresh: RedisServer, url: str
         restore(client, "v1")
     with SyncWheel(url, namespace="zw") as wheel:
         assert wheel.cancel("s-Dkf", QUEUE) is CancelOutcome.CANCELLED
-        assert wheel.cancel("p-D", QUEUE) is CancelOutcome.RUNNING
+        assert wheel.cancel("p-D", QUEUE) is CancelOutcome.CANCEL_REQUESTED
         wheel.reschedule("s-Df", queue=QUEUE, delay=5)
         assert wheel.redrive(QUEUE) == len(of("x"))
         assert wheel.enqueue("mail.send", queue=QUEUE, id="s-D").existed

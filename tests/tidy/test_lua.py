@@ -47,7 +47,7 @@ TIMES = r"(?:now|now_us|clock_us|\w+_ms)"
 
 CALL = re.compile(r"redis\.p?call\(\s*(?:'([A-Z]+)')?")
 RIGHTS = re.compile(r"(?<!function )\brights\(\w+((?:,\s*'[A-Z]+')+)\)")
-WRITES = {"DEL", "HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "RPUSH", "SET"}
+WRITES = {"DEL", "HSET", "HSETNX", "HDEL", "HINCRBY", "PEXPIRE", "ZADD", "ZREM", "RPUSH", "SET"}
 READS = {"EXISTS", "HEXISTS", "HGETALL", "HLEN", "HSTRLEN", "LLEN", "ZCARD", "ZMSCORE", "ZRANGE", "INFO"}
 ALWAYS_FIRST = {"TIME", "GET", "HMGET", "HGET"}
 """Every script reads by these before it writes, so that it ends there, whole, when one of them is refused."""

@@ -103,7 +103,7 @@ class Book:
 
     def settle(self, op: str, job: str, t: float, *, of: float, by: str = "w1", letter: str = "", **more: Any) -> None:
         """End the claim that was made at `of`."""
-        letter = letter or {"complete": "d", "retry": "r", "release": "b", "bury": "x"}[op]
+        letter = letter or {"complete": "d", "retry": "r", "release": "b", "bury": "x", "cancelled": "c"}[op]
         facts: dict[str, Any] = {"id": job, "token": token(of), "letter": letter}
         if op == "bury":
             facts["reason"] = more.pop("reason", "error")
@@ -124,6 +124,7 @@ class Book:
         self, t: float, back: tuple[str, ...] = (), dead: tuple[str, ...] = (), *, by: str = "w2", **more: Any
     ) -> None:
         jobs = [{"id": job, "letter": "s"} for job in back] + [{"id": job, "letter": "x"} for job in dead]
+        jobs += [{"id": job, "letter": "c"} for job in more.pop("cancelled", ())]
         args = {"lease": LEASE, "limit": 100, "looked": len(jobs)}
         if "jumped" in more:
             args["jumped"] = more.pop("jumped")

@@ -9,7 +9,7 @@ import pytest
 from .bad_idle import IDLE
 from .bad_schedules import SCHEDULES
 from .bad_snapshots import SNAPSHOTS
-from .book import DAY, DIGEST, DIGEST2, HOUR, Book, dead, on_wheel, processing, token, us
+from .book import DAY, DIGEST, DIGEST2, HOUR, LEASE, Book, dead, on_wheel, processing, token, us
 
 #: Name -> the promises that break, the longest witness allowed, and what is written down.
 Bad = tuple[set[str], int, Callable[[Book], None]]
@@ -231,6 +231,28 @@ def cancelled_while_it_ran(book: Book) -> None:
     book.call("cancel", 50, [{"id": "a", "letter": "c"}], proc="p")
 
 
+def tried_again_although_asked_to_cancel(book: Book) -> None:
+    book.enqueue("a")
+    book.claim("a", 10)
+    book.call("cancel", 50, [{"id": "a", "letter": "q"}], proc="p")
+    book.settle("retry", "a", 80, of=10, fire=5_000)
+
+
+def taken_back_although_asked_to_cancel(book: Book) -> None:
+    book.enqueue("a")
+    book.claim("a", 10)
+    book.call("cancel", 50, [{"id": "a", "letter": "q"}], proc="p")
+    book.reap(10 + LEASE + 5, back=("a",))
+
+
+def started_after_it_was_cancelled_while_it_ran(book: Book) -> None:
+    book.enqueue("a")
+    book.claim("a", 10)
+    book.call("cancel", 50, [{"id": "a", "letter": "q"}], proc="p")
+    book.settle("cancelled", "a", 80, of=10)
+    book.claim("a", 200, attempt=2)
+
+
 def resurrected(book: Book) -> None:
     book.enqueue("a", most=1)
     book.claim("a", 10, most=1)
@@ -402,6 +424,13 @@ BAD: dict[str, Bad] = {
     "dedup key of an ended job": ({"I11"}, 1, dedup_key_of_an_ended_job),
     "cancelled then started": ({"I12", "I13"}, 2, cancelled_then_started),
     "cancelled while it ran": ({"I12"}, 2, cancelled_while_it_ran),
+    "tried again although asked to cancel": ({"I12"}, 3, tried_again_although_asked_to_cancel),
+    "taken back although asked to cancel": ({"I12"}, 3, taken_back_although_asked_to_cancel),
+    "started after it was cancelled while it ran": (
+        {"I7", "I12", "I13"},
+        2,
+        started_after_it_was_cancelled_while_it_ran,
+    ),
     "resurrected": ({"I13"}, 2, resurrected),
     "redriven though done": ({"I13"}, 2, redriven_though_done),
     "parked and dropped": ({"I1", "I19"}, 2, parked_dropped),

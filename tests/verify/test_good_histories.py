@@ -8,7 +8,7 @@ import pytest
 
 from zwheel.verify.report import State
 
-from .book import DIGEST, HOUR, Book, dead, on_wheel, processing, token
+from .book import DIGEST, HOUR, LEASE, Book, dead, on_wheel, processing, token
 from .good_gaps import GAPS
 from .good_schedules import KEPT
 
@@ -109,6 +109,26 @@ def dedup_after_the_end_and_after_the_window(book: Book) -> None:
     waits = on_wheel(60_000, digest=DIGEST)
     gone = {"state": "c", "fire": HOUR + 60_000, "in": [["done", HOUR + 600_000]]}
     book.snapshot(5_000, {"e": waits, "d": gone}, dedup=[[DIGEST, "e", None]])
+
+
+def cancelled_while_they_ran(book: Book) -> None:
+    """By their worker, at reaping, and one that was quicker; one whose first attempt ended before."""
+    for at, job in enumerate(("a", "b", "c", "d")):
+        book.enqueue(job, at)
+    for at, job in enumerate(("a", "b", "c", "d"), 10):
+        book.claim(job, at, fire=at - 10)
+    book.settle("retry", "d", 40, of=13, fire=45)
+    book.claim("d", 50, fire=45, attempt=2)
+    book.call("cancel", 60, [{"id": job, "letter": "q"} for job in ("a", "b", "c", "d")], proc="p")
+    book.settle("cancelled", "a", 80, of=10)
+    book.settle("complete", "c", 81, of=12)
+    book.settle("cancelled", "d", 82, of=50)
+    book.reap(LEASE + 12, cancelled=("b",))
+    book.enqueue("a", LEASE + 20, letter="r")
+    book.claim("a", LEASE + 30, fire=LEASE + 20)
+    book.settle("complete", "a", LEASE + 40, of=LEASE + 30)
+    kept = {"state": "c", "fire": HOUR, "token": token(11), "in": [["done", HOUR + LEASE + 600_012]]}
+    book.snapshot(LEASE + 100, {"b": kept, "d": {**kept, "token": token(50)}})
 
 
 def dedup_asked_for_again_after_its_holder_was_cancelled(book: Book) -> None:
@@ -372,7 +392,7 @@ def ended_although_it_had_a_receipt(book: Book) -> None:
 GOOD: tuple[Callable[[Book], None], ...] = (
     plain, retried_released_and_reaped, enqueue_without_an_answer_that_happened, enqueue_without_an_answer_that_did_not, ack_without_an_answer_that_happened, ack_without_an_answer_that_did_not, retry_repeated_after_another_claimed,
     claim_whose_answer_never_came, claim_repeated, reap_without_an_answer, dedup_after_the_end_and_after_the_window,
-    dedup_asked_for_again_after_its_holder_was_cancelled, the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death,
+    cancelled_while_they_ran, dedup_asked_for_again_after_its_holder_was_cancelled, the_same_id_again_after_its_end, dead_and_redriven, redriven_by_a_request_that_was_sent_before_its_death,
     purged, trimmed, lost_with_the_tail_of_the_log,
     there_before_the_history_began, reaped_late_for_redis_was_away, *GAPS,
     back_with_the_first_worker_that_starts_again, reaped_late_by_one_that_was_cut_off,

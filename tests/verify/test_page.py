@@ -36,7 +36,7 @@ def blocks(language: str, text: str = PAGE) -> list[str]:
 def shell(commands: str, home: Path, server: RedisServer, **env: str) -> subprocess.CompletedProcess[str]:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("ZWHEEL_", "REDIS_"))}
     return subprocess.run(
-        ["bash", "-euc", ZWHEEL + commands], cwd=home, capture_output=True, text=True, timeout=50, check=False,
+        ["bash", "-euc", ZWHEEL + commands], cwd=home, capture_output=True, text=True, timeout=100, check=False,
         env=plain | {"HOME": str(home), "PYTHONPATH": str(ROOT), "ZWHEEL_URL": server.url, **env},
     )  # fmt: skip
 

@@ -79,7 +79,7 @@ def test_a_run_with_a_killed_worker_holds(server: RedisServer, tmp_path: Path) -
         survivor.send_signal(signal.SIGTERM)
         survivor.wait(30)
     with zwheel(server, "verify", "--snapshot", out=subprocess.PIPE) as writer:
-        final = writer.communicate(timeout=30)[0]
+        final = writer.communicate(timeout=100)[0]
     (tmp_path / "final.jsonl").write_bytes(final)
 
     report = check(read([tmp_path]), Bounds(reap_ms=200, drained=True, lateness_ms=60_000))

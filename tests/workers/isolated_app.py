@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tests.workers import stage
-from zwheel import Backoff, Discard, Retry, Wheel, current_job
+from zwheel import Backoff, Discard, Retry, Snooze, Wheel, current_job
 
 wheel = Wheel(namespace="zw")
 AT_ONCE = Backoff(first=0.001, factor=1, longest=0.001)
@@ -86,6 +86,16 @@ def hogs(name: str) -> None:
 @wheel.task(name="held", keep=60, process=True)
 def held(name: str) -> None:
     stage.play_blocking(name)
+
+
+@wheel.task(name="sleeps", keep=60, process=True)
+def sleeps(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@wheel.task(name="snoozes", keep=60, process=True)
+def snoozes() -> None:
+    raise Snooze(3600)
 
 
 @wheel.task(name="naps", keep=0, process=True)

@@ -66,7 +66,7 @@ NEEDS: dict[Role, Needs] = {
         plain=frozenset(
             {
                 "blpop", "del", "exists", "get", "hdel", "hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hscan",
-                "hset", "hsetnx", "info", "llen", "rpush", "set", "time", "zadd", "zcard", "zmscore", "zrange", "zrem", "zscore",
+                "hset", "hsetnx", "info", "llen", "ltrim", "rpush", "set", "time", "zadd", "zcard", "zmscore", "zrange", "zrem", "zscore",
             }
         ),
         queues="RW",

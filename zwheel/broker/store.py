@@ -19,9 +19,7 @@ from zwheel.broker.address import mask_url, parse_url
 from zwheel.broker.cluster import slot_of, topology_of
 from zwheel.broker.connect import connect_async, connect_sync, translate
 from zwheel.broker.errors import NOT_CARRIED_OUT
-from zwheel.broker.listener import LOOK as LOOK
 from zwheel.broker.listener import Listener as Listener
-from zwheel.broker.listener import Token as Token
 from zwheel.broker.nodes import Nodes, SyncNodes
 from zwheel.broker.pool import Pool, SyncPool
 from zwheel.broker.wire import LONGEST

@@ -1,4 +1,4 @@
-"""offer: processing -> scheduled, unharmed, and offered to those that know the task."""
+"""offer: processing -> scheduled, unharmed, and offered to those that know the task; or cancelled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from zwheel.calls.call import Arg, Call, Lane, Reply, Trace, day_name
 from zwheel.calls.scripts import script
+from zwheel.calls.settle import ENDS
 from zwheel.calls.traces import held, traced
 from zwheel.keys import ShardKeys
 from zwheel.times import DAY_MS
@@ -31,10 +32,13 @@ def offer(
     keys: ShardKeys, batch: Sequence[Offer], *, groups: Sequence[str], now_ms: int, lane: Lane,
     stands_ms: int = OFFER_MS, now: str = "",
 ) -> Call:  # fmt: skip
-    """Build the call for up to 1000 jobs and 8 groups. Read with `read_letters`: o, f, m."""
+    """Build the call for up to 1000 jobs and 8 groups. Read with `read_letters`: o, c, f, m."""
     number = now_ms // DAY_MS
     day = day_name(number)
-    names = [keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.days, keys.wake, keys.wheel(day)]
+    names = [
+        keys.meta, lane.key(keys), keys.jobs, keys.processing, keys.days, keys.wake, keys.bodies, keys.done, keys.dedup,
+        keys.dedup_expiry, keys.wheel(day),
+    ]  # fmt: skip
     told = list(groups[:GROUPS_LIMIT])
     for group in told:
         names += (keys.offered(group), keys.call(group))
@@ -47,4 +51,8 @@ def offer(
 def _told(about: tuple[Sequence[Offer], list[str]], reply: Reply | None) -> Trace:
     """Without a fire time: that of the job stays what it was for those to whom it is offered."""
     batch, groups = about
-    return traced(reply, [held(one.job_id, one.token) | {"groups": groups} for one in batch])
+    told = traced(reply, [held(one.job_id, one.token) | {"groups": groups} for one in batch])
+    for job in told.jobs:
+        if job.get("letter") == "c":
+            job["end"] = ENDS["c"]
+    return told

@@ -1,8 +1,8 @@
-"""reap: processing -> scheduled, or dead."""
+"""reap: processing -> scheduled, dead or cancelled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zwheel.calls.call import Call, Facts, Reply, Trace, buckets, clock_us, text, word
 from zwheel.calls.scripts import script
@@ -27,6 +27,8 @@ class Reaped:
     """How many leases ended later than any can, and were shortened."""
     doubted: bool = False
     """Whether nothing was done because the server's clock was not what the caller expected, or jumped unknown to it."""
+    cancelled: list[str] = field(default_factory=list)
+    """Ids of jobs that it was asked to cancel."""
     jumps: int = 0
     """How often the server's clock was seen to jump, by anybody."""
 
@@ -44,7 +46,7 @@ def reap(
     layout = buckets(keys, [(now_ms, True)])
     names = (
         keys.meta, keys.jobs, keys.bodies, keys.processing, keys.days, keys.dead, keys.dedup, keys.dedup_expiry, keys.wake,
-        *layout.keys,
+        keys.done, *layout.keys,
     )  # fmt: skip
     return Call(
         script("reap"),
@@ -71,6 +73,7 @@ def _told(about: tuple[int, int, int], reply: Reply | None) -> Trace:
         args["looked"], args["shortened"] = int(reply[3]), int(reply[6])
         jobs += [{"id": name, "letter": "s"} for name in text(reply[4]).split()]
         jobs += [{"id": name, "letter": "x"} for name in text(reply[5]).split()]
+        jobs += [{"id": name, "letter": "c"} for name in text(reply[7]).split()]
     return Trace(answer, args, jobs)
 
 
@@ -85,4 +88,5 @@ def read_reap(reply: Reply) -> Reaped | None:
     if answer == "grace":
         return Reaped(clock_us(reply), int(reply[3]), 0, [], [], jumps=jumps)
     back, dead = text(reply[4]).split(), text(reply[5]).split()
-    return Reaped(clock_us(reply), 0, int(reply[3]), back, dead, int(reply[6]), jumps=jumps)
+    cancelled = text(reply[7]).split()
+    return Reaped(clock_us(reply), 0, int(reply[3]), back, dead, int(reply[6]), cancelled=cancelled, jumps=jumps)

@@ -51,9 +51,9 @@ def settle(job: NewJob, known: PublishedTask, codec: Codec) -> NewJob:
     task, options = job.unsettled
     args, kwargs, headers = codec.decode(job.body, context=body_context(task, job.id) if codec.binds else b"")
     headers.pop(POLICY_HEADER, None)
-    # Its timeout is among the headers already.
+    # Its timeout and when it expires are among the headers already.
     again = options.copy()
-    again["headers"], again["timeout"] = headers, None
+    again["headers"], again["timeout"], again["expires"] = headers, None, None
     made = make_job(task, args, kwargs, again, known.policy, codec, job.id)
     known.check(args, kwargs)
     return made

@@ -109,7 +109,12 @@ class SyncWheel(SyncWheelSchedules):
         return self._drive(lambda session: ops.jobs(session, queue, state, limit, offset))
 
     def cancel(self, job_id: str, queue: str | None = None) -> CancelOutcome:
-        """Take a scheduled job off the wheel; after `cancelled` it never starts, and its id is free for a new one."""
+        """Cancel a job, and say what became of it.
+
+        cancelled: it never starts, and its id is free for a new job. cancel_requested: its worker hears of it within a second,
+        and stops it: see `check_cancelled` for tasks that are plain functions. Unless it is done by then it ends as cancelled,
+        also when its worker is dead.
+        """
         return self._drive(lambda session: ops.cancel(session, job_id, queue))
 
     def reschedule(

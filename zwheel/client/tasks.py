@@ -18,7 +18,16 @@ from zwheel.keys import check_job_id, check_name, check_task
 from zwheel.payload.arguments import Signature
 from zwheel.payload.codec import DEFAULT, Codec, body_context
 from zwheel.payload.travel import check_travel
-from zwheel.policy import TIMEOUT_HEADER, JobOptions, TaskPolicy, check_options, check_retries, timeout_ms
+from zwheel.policy import (
+    EXPIRES_HEADER,
+    TIMEOUT_HEADER,
+    JobOptions,
+    TaskPolicy,
+    check_options,
+    check_retries,
+    expires_text,
+    timeout_ms,
+)
 from zwheel.record import MAX_KEEP_MS, record_tail
 from zwheel.times import DAY_MS, check_ms, duration_ms, to_ms
 
@@ -88,6 +97,8 @@ def make_job(
     headers, timeout = dict(options.get("headers") or {}), options.get("timeout")
     if timeout is not None:
         headers[TIMEOUT_HEADER] = str(timeout_ms(timeout))
+    if (expires := options.get("expires")) is not None:
+        headers[EXPIRES_HEADER] = expires_text(expires, at_ms, delay_ms)
     retries = policy.retries if retries is None else retries
     if job_id is None:
         job_id = new_job_id() if chosen_id is None else JobId(check_job_id(chosen_id))

@@ -28,7 +28,9 @@ _KEY = re.compile(rf"\{{{_NAME}:{_NAME}:(0|\d+of\d+)\}}:([a-z:]+?)(\d{{8}}|(?<=:
 _REPLAY = re.compile(rf"\{{{_NAME}:{_NAME}:(?:0|\d+of\d+)\}}:replay:[^:]+:[^:]+\Z")
 #: Keys whose queue is known by them, and those that say nothing about it.
 _TELLING = frozenset({"jobs", "meta", "days", "processing", "dead", "done", "leaving"})
-_OTHERS = frozenset({"bodies", "dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due", "arrived"})
+_OTHERS = frozenset(
+    {"bodies", "dedup", "dedup:expiry", "wake", "workers", "schedules", "schedules:due", "asked", "arrived"}
+)
 
 
 @dataclass(slots=True)

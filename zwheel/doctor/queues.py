@@ -247,7 +247,7 @@ def _other_types(keys: ShardKeys, health: Health) -> Steps[bool]:
     wanted = {
         "hash": (keys.jobs, keys.bodies, keys.dedup, keys.meta, keys.schedules, keys.leaving, keys.arrived),
         "list": (keys.wake,),
-        "zset": (keys.days, keys.processing, keys.dead, keys.done, keys.dedup_expiry, keys.schedules_due),
+        "zset": (keys.days, keys.processing, keys.dead, keys.done, keys.dedup_expiry, keys.schedules_due, keys.asked),
     }  # fmt: skip
     pairs = [(key, kind) for kind, names in wanted.items() for key in names]
     if not keys.shard:

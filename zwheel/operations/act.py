@@ -24,9 +24,10 @@ MOST_CAP = 10**12
 _SLICE_BYTES = 512 * 1024
 _CANCEL = {
     "c": CancelOutcome.CANCELLED,
-    "r": CancelOutcome.RUNNING,
-    "e": CancelOutcome.ENDED,
-    "m": CancelOutcome.MISSING,
+    "a": CancelOutcome.CANCELLED,
+    "q": CancelOutcome.CANCEL_REQUESTED,
+    "e": CancelOutcome.TOO_LATE,
+    "m": CancelOutcome.UNKNOWN,
 }
 _RESCHEDULE = {
     "s": RescheduleOutcome.RESCHEDULED,
@@ -38,11 +39,14 @@ _UNREADABLE = "job {}: its record was written by another version of zwheel and c
 
 
 def cancel(session: Session, job_id: str, queue: str | None) -> Steps[CancelOutcome]:
-    """Take a scheduled job off the wheel. Decided by one script: after `cancelled` it never starts."""
+    """Take a scheduled job off the wheel, or ask for the end of a running one. Decided by one script.
+
+    After `cancelled` it never starts, and after `cancel_requested` it is never tried again.
+    """
     for _ in range(_TRIES):
         found = yield from find(session, job_id, queue, only=True)
         if found is None:
-            return CancelOutcome.MISSING
+            return CancelOutcome.UNKNOWN
         keys, job = found
         queue = job.queue
         with session.lane() as lane:

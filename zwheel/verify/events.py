@@ -17,13 +17,14 @@ NEVER = 1 << 62
 
 #: The letters by which a script says that it made the change.
 ACCEPTED = {
-    "enqueue": "cr", "complete": "d", "retry": "r", "release": "b", "offer": "o", "bury": "x", "reap": "sx", "cancel": "c",
+    "enqueue": "cr", "complete": "d", "retry": "r", "release": "b", "offer": "o", "bury": "x", "reap": "sxc", "cancel": "c",
+    "cancelled": "c",
     "reschedule": "s", "redrive": "r", "extend": "k",
 }  # fmt: skip
 #: A round trip that takes longer is worth to be known, µs.
 LONG_TRIP_US = 100_000
 #: The scripts that end a claim, by its token.
-SETTLES = frozenset({"settle", "complete", "retry", "release", "offer", "bury"})
+SETTLES = frozenset({"settle", "complete", "retry", "release", "offer", "bury", "cancelled"})
 #: Faults that may undo acknowledged writes: the changes in their windows may be gone.
 LOSSES = frozenset({"aof_cut", "flush", "failover", "no_persistence", "eviction", "loss"})
 #: Faults in whose windows nothing can be claimed of the queues that they name, or of any: the server is away.
@@ -84,7 +85,12 @@ class Event:
     @property
     def terminal(self) -> bool:
         """Whether the job ended by it."""
-        return self.op in ("complete", "bury", "cancel") or (self.op == "reap" and self.letter == "x")
+        return self.op in ("complete", "bury", "cancel", "cancelled") or (self.op == "reap" and self.letter in "xc")
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the job was cancelled by it."""
+        return self.op in ("cancel", "cancelled") or (self.op == "reap" and self.letter == "c")
 
     def __repr__(self) -> str:
         return f"<{self.op} {self.letter} {self.us} token={self.token}>"

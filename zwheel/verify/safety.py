@@ -61,14 +61,14 @@ def may_be_gone(runs: Runs, job: JobLine, moves: list[Event], final: Snapshot) -
     last = moves[-1]
     if job.moved and _is_leaving(runs, job):
         return True
-    if job.may_have({"complete", "purge", "cancel", "repair"}, NEVER):
+    if job.may_have({"complete", "purge", "cancel", "cancelled", "repair"}, NEVER):
         return True
     queue = runs.queue(job.queue)
     if queue.may_have("purge", last.since, final.us):
         return True
-    if last.op == "complete" or (last.op == "cancel" and _purged(runs, job, last, "done", final)):
+    if last.op == "complete" or (last.cancels and _purged(runs, job, last, "done", final)):
         return True
-    if last.op == "cancel":
+    if last.cancels:
         # Its tombstone goes by itself, after ten minutes at the least.
         return bool(queue.prunes) or queue.may_have("prune", last.since, final.us)
     if last.terminal or job.may_have({"bury"}, NEVER) or queue.may_have("reap", last.since, final.us):
@@ -298,10 +298,13 @@ def _phantoms(runs: Runs, job: JobLine, last: Event, claim: Event) -> bool:
 
 
 def i12_cancel(runs: Runs, bounds: Bounds, found: Findings) -> None:
-    """After the answer `cancelled` nothing starts, and what ran was not called cancelled."""
+    """After the answer `cancelled` nothing starts, and what ran was not called cancelled. What was asked for while it ran ends
+    with that claim.
+    """
     for job in runs.jobs.values():
         if job.shaky:
             continue
+        _ends_when_asked(job, found)
         running: Event | None = None
         cancelled: Event | None = None
         for move in job.moves:
@@ -321,7 +324,7 @@ def i12_cancel(runs: Runs, bounds: Bounds, found: Findings) -> None:
             elif move.op == "enqueue":
                 cancelled = running = None
             else:
-                running = None
+                running, cancelled = None, move if move.cancels else cancelled
         for start in job.starts:
             if (
                 cancelled is not None
@@ -329,6 +332,18 @@ def i12_cancel(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 and not any(move.op == "claim" and move.token == start.token for move in job.moves)
             ):
                 found.add("the job started after it was cancelled", cancelled, start, job=name_of(job))
+
+
+def _ends_when_asked(job: JobLine, found: Findings) -> None:
+    for ask in job.refused:
+        if ask.op != "cancel" or ask.letter != "q" or job.maybe:
+            continue
+        held = next((move for move in reversed(job.moves) if move.us <= ask.since), None)
+        after = next((move for move in job.moves if move.since > ask.us), None)
+        if held is None or held.op != "claim" or after is None or any(ask.since < m.us <= ask.us for m in job.moves):
+            continue
+        if not after.terminal and after.op != "enqueue":
+            found.add("the job went on although it was asked to cancel it", held, ask, after, job=name_of(job))
 
 
 def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
@@ -347,7 +362,7 @@ def i13_terminal_is_final(runs: Runs, bounds: Bounds, found: Findings) -> None:
                 pass
             elif move.op != "redrive" and move.since > ended.us and not _revived(job, ended, move):
                 found.add("a job that had ended was moved", ended, move, job=name_of(job))
-            elif move.op == "redrive" and ended.op in ("complete", "cancel"):
+            elif move.op == "redrive" and (ended.op == "complete" or ended.cancels):
                 found.add("a job that was not dead was redriven", ended, move, job=name_of(job))
             ended = move if move.terminal else None if move.op in ("enqueue", "redrive") else ended
 
@@ -370,7 +385,7 @@ def _gave_way(runs: Runs, job: JobLine, made: Event, found: Findings) -> None:
     asked = made.facts.get("replace")
     if not ends:
         found.add("a job that lived gave way to a new one", before[-1], made, job=name_of(job))
-    elif not asked and (asked is not None or all(end.op != "cancel" for end in ends)):
+    elif not asked and (asked is not None or not any(end.cancels for end in ends)):
         text = "a job that had ended gave way although that was not asked for"
         found.add(text, ends[-1], made, job=name_of(job))
 

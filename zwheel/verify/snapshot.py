@@ -33,8 +33,10 @@ _STATES = {"scheduled": "s", "processing": "p", "done": "d", "dead": "x", "cance
 _LASTING = {
     "jobs": "hash", "bodies": "hash", "days": "zset", "processing": "zset", "dead": "zset", "done": "zset", "dedup": "hash",
     "dedup:expiry": "zset", "wake": "list", "meta": "hash", "workers": "hash", "schedules": "hash",
-    "schedules:due": "zset", "leaving": "hash", "arrived": "hash",
+    "schedules:due": "zset", "leaving": "hash", "asked": "zset", "arrived": "hash",
 }  # fmt: skip
+#: Of these, one that goes when nobody writes it for long.
+_TIMED = frozenset({"asked"})
 _BUCKET = re.compile(r"wheel:[0-9]{8}")
 #: Whom jobs are offered to: hints, which hold no job and may outlast it.
 _HINTS = re.compile(r"(offered|call):[0-9a-f]{16}")
@@ -232,9 +234,9 @@ def _keyspace(store: SyncStore, namespace: str, away: _Away) -> dict[str, list[s
                 found["unknown"].append(_text(key))
             elif as_text(kind) not in (right, "none"):
                 found["type"].append(_text(key))
-            elif right == "string" and ttl == -1:
+            elif (right == "string" or name in _TIMED) and ttl == -1:
                 found["no_ttl"].append(_text(key))
-            elif right != "string" and ttl >= 0:
+            elif right != "string" and name not in _TIMED and ttl >= 0:
                 found["ttl"].append(_text(key))
     return found
 

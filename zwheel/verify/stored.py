@@ -182,7 +182,7 @@ def _holds(runs: Runs, job: JobLine, made: Event, until: int) -> Event | None:
     if not last.terminal:
         return last
     window = made.facts.get("window")
-    if last.op == "cancel" or window is None:
+    if last.cancels or window is None:
         return None
     return last if (made.us // 1000 + int(window)) > until // 1000 else None
 
