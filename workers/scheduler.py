@@ -36,6 +36,8 @@ from zwheel.plain import counted
 from zwheel.schedules.plan import misplanned, plan
 from zwheel.schedules.state import ScheduleInfo, Status, read_schedule
 
+from .overlap import cancel_other
+
 log = escaped("zwheel.scheduler")
 
 #: A worker that was not the first one to advance a schedule looks this much after the next time, seconds.
@@ -475,6 +477,8 @@ class Scheduler:
                 continue
             self._first = True
             moved += 1
+            if word[0] == "b" and one.cancels and await cancel_other(self._store, self.queue, one):
+                self.ended(one.name)
             made = one.free if word[0] == "a" else one.busy
             if made is not None and made.jobs:
                 log.debug("schedule %s: put %s on the wheel", one.name, counted(word.count("c"), "occurrence"))

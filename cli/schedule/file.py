@@ -45,7 +45,7 @@ _KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "misfire_limit": (int, "a whole number"),
     "grace": (str, _DURATION),
     "window": (str, _DURATION),
-    "overlap": (str, '"allow", "skip" or "buffer_one"'),
+    "overlap": (str, '"allow", "skip", "buffer_one" or "cancel_other"'),
     "jitter": (str, _DURATION),
     "calendar": (dict, "a table"),
     "on_blocked": (str, '"skip", "next" or "previous"'),

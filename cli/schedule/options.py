@@ -57,6 +57,7 @@ class OverlapChoice(StrEnum):
     ALLOW = "allow"
     SKIP = "skip"
     BUFFER_ONE = "buffer_one"
+    CANCEL_OTHER = "cancel_other"
 
 
 class BlockedChoice(StrEnum):

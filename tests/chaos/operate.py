@@ -100,7 +100,7 @@ class Operator:
         """A schedule of a queue, at random: it fires every second or so, and may overlap or not."""
         return self.wheel.new_schedule(
             f"tick-{queue}", self.rng.choice(("* * * * * *", "*/2 * * * * *", "@every 1500ms")), "quick", args=[1],
-            queue=queue, overlap=self.rng.choice(("allow", "allow", "skip", "buffer_one")), keep=600, retries=25,
+            queue=queue, overlap=self.rng.choice(("allow", "allow", "skip", "buffer_one", "cancel_other")), keep=600, retries=25,
             misfire=self.rng.choice(("skip", "fire_once", "fire_all")), grace=self.rng.choice((0, 1, 60)),
         )  # fmt: skip
 

@@ -167,7 +167,7 @@ def test_a_dry_run_needs_no_server(bare: Shell) -> None:
         ((NINE, "t", "--block-date", "tomorrow"), "'tomorrow' is not a day"),
         ((NINE, "t", "--holidays", "XX"), "no holidays are known"),
         (("*/5 * * * *", "t", "--block-day", "sun", "--on-blocked", "next"), "only fixed times can move"),
-        ((NINE, "t", "--overlap", "never"), "'never' is not one of allow, skip, buffer_one"),
+        ((NINE, "t", "--overlap", "never"), "'never' is not one of allow, skip, buffer_one, cancel_other"),
         ((NINE, "t", "x=1", "x=2"), "given twice"),
         ((NINE, "t", "--retries", "99999"), "retries"),
     ],

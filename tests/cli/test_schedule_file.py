@@ -138,7 +138,7 @@ def test_a_shell_line_stands_for_a_task() -> None:
         (small("a") + "grace = 10\n", 'grace must be a duration such as "10m"'),
         (small("a") + "grace = '10'\n", "schedules.a: grace: '10' is not a duration"),
         (small("a") + "retries = true\n", "retries must be a whole number"),
-        (small("a") + "overlap = 'never'\n", "overlap: 'never' is none of allow, skip, buffer_one"),
+        (small("a") + "overlap = 'never'\n", "overlap: 'never' is none of allow, skip, buffer_one, cancel_other"),
         (small("a") + "start = 2026-12-01T09:00:00\n", "start: '2026-12-01T09:00:00' has no time zone"),
         (small("a") + "start = '2026-12-01 09:00'\n", "start: '2026-12-01 09:00' has no time zone"),
         (small("a") + "start = 'tomorrow 09:00 UTC'\n", "start: 'tomorrow 09:00 UTC' does not name a day"),

@@ -181,7 +181,7 @@ def test_a_finished_schedule_that_goes_on_has_nothing_to_make_up(clock: Clock) -
     assert (clock.read().status, clock.wheel()) == (Status.ACTIVE, {})
 
 
-@pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one", "cancel_other"])
 def test_one_that_is_due_and_not_looked_at_outlasts_an_edit(clock: Clock, overlap: str) -> None:
     clock.write("0 * * * * *", overlap=overlap)
     clock.at(MINUTE + 1)

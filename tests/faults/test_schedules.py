@@ -16,7 +16,7 @@ from tests.servers import RedisServer
 from tests.workers.harness import Log, eventually, one_kind, running
 from tests.workers.processes import worker_process
 from tests.workers.stage import Stage
-from zwheel import Calendar, InvalidTime, JobState, Wheel, current_job
+from zwheel import Calendar, InvalidTime, JobState, Retry, Wheel, current_job
 from zwheel.calls import Session
 from zwheel.schedules import zones
 from zwheel.schedules.definition import Definition, occurrence_id
@@ -263,6 +263,43 @@ async def test_a_buffered_occurrence_starts_when_the_one_before_ends(wheel: Whee
         assert history[second].verdict is Verdict.BUFFERED
         gates[second].set()
         assert max(log.starts().values()) == 1
+
+
+async def test_the_next_occurrence_cancels_the_one_before_and_never_runs_beside_it(wheel: Wheel, log: Log) -> None:
+    active, most = 0, 0
+
+    @wheel.task(name="ring", keep=600)
+    async def ring() -> None:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        try:
+            await asyncio.sleep(600)
+        finally:
+            await asyncio.sleep(0.1)
+            active -= 1
+
+    await wheel.add_schedule(wheel.new_schedule("s", "* * * * * *", ring, overlap="cancel_other"))
+    async with running(wheel, log):
+        await log.seen("start", count=4)
+        ends = [await wheel.wait(about["job"], timeout=60) for about in log.of("start")[:3]]
+        await wheel.remove_schedule("s")
+        assert [job.state for job in ends] == [JobState.CANCELLED] * 3
+        assert (most, max(log.starts().values())) == (1, 1)
+        for job in await wheel.jobs("default", JobState.PROCESSING):
+            await wheel.cancel(job.id)
+
+
+async def test_an_occurrence_that_waits_for_a_retry_is_cancelled_by_the_next(wheel: Wheel, log: Log) -> None:
+    @wheel.task(name="ring", keep=600)
+    async def ring() -> None:
+        raise Retry(delay=3600)
+
+    await wheel.add_schedule(wheel.new_schedule("s", "* * * * * *", ring, overlap="cancel_other"))
+    async with running(wheel, log):
+        await log.seen("start", count=3)
+        jobs = [await wheel.wait(about["job"], timeout=60) for about in log.of("start")[:2]]
+        assert [job.state for job in jobs] == [JobState.CANCELLED] * 2
 
 
 async def test_an_occurrence_that_waits_outlasts_an_edit_and_a_pause(wheel: Wheel, log: Log) -> None:

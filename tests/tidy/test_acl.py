@@ -16,7 +16,7 @@ from .tree import ROOT
 MODULES: dict[Role, tuple[str, ...]] = {
     Role.PRODUCER: ("zwheel/operations/former.py", "zwheel/operations/shards.py", "zwheel/calls/waits.py", "zwheel/operations/durable.py", "zwheel/operations/produce.py", "zwheel/operations/listing.py", "zwheel/operations/learn.py"),
     Role.WORKER: (
-        "zwheel/operations/former.py", "zwheel/operations/reshard.py", "zwheel/operations/shards.py", "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/aside.py", "workers/renewer.py", "workers/poller.py", "workers/ear.py", "workers/fleet.py", "workers/summons.py", "workers/cancels.py", "workers/lookout.py", "workers/role.py",
+        "zwheel/operations/former.py", "zwheel/operations/reshard.py", "zwheel/operations/shards.py", "workers/worker.py", "workers/watch.py", "workers/reaper.py", "workers/aside.py", "workers/renewer.py", "workers/poller.py", "workers/ear.py", "workers/fleet.py", "workers/summons.py", "workers/cancels.py", "workers/overlap.py", "workers/lookout.py", "workers/role.py",
         "workers/peers.py", "workers/newcomer.py", "workers/cuts.py",
         "workers/scheduler.py", "workers/heartbeat.py", "zwheel/doctor/eviction.py", "zwheel/operations/listing.py", "zwheel/operations/produce.py",
         "zwheel/operations/late.py", "zwheel/operations/declared.py", "workers/occurrences.py",

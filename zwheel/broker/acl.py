@@ -61,7 +61,7 @@ NEEDS: dict[Role, Needs] = {
     Role.WORKER: Needs(
         scripts=(
             "claim", "step_down", "settle", "offer", "extend", "reap", "prune",
-            "advance", "define", "repair", "depart", "arrive", "reshard",
+            "advance", "define", "repair", "cancel", "depart", "arrive", "reshard",
         ),
         plain=frozenset(
             {

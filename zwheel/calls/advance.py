@@ -48,6 +48,8 @@ class Advance(NamedTuple):
     """Job id of the occurrence before, when it matters whether that is still scheduled or processing."""
     busy: After | None = None
     """What becomes of it then."""
+    cancels: bool = False
+    """Whether that job is to be cancelled then, so that the occurrence which waits may run."""
 
 
 class Days:

@@ -43,7 +43,7 @@ class ScheduleOptions(TypedDict, total=False):
     window: Duration | None
     """Catch-up window: older missed ones are left out; None, however old."""
     overlap: str
-    """When the run before still waits or runs: allow, skip or buffer_one; allow."""
+    """When the run before still waits or runs: allow, skip, buffer_one or cancel_other; allow."""
     jitter: Duration
     """Fire up to this much later; 0."""
     calendar: Calendar | None

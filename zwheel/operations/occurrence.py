@@ -18,7 +18,7 @@ from zwheel.job import JobId
 from zwheel.payload.codec import Codec, body_context
 from zwheel.record import MAX_KEEP_MS, record_tail
 from zwheel.schedules import state as records
-from zwheel.schedules.definition import Definition, occurrence_id
+from zwheel.schedules.definition import Definition, Overlap, occurrence_id
 from zwheel.schedules.plan import Due, Outcome, Plan
 from zwheel.schedules.state import ScheduleInfo
 
@@ -86,4 +86,5 @@ def advance_of(info: ScheduleInfo, codec: Codec, planned: Plan) -> Advance:
     if planned.busy is None or planned.after_ms is None:
         return Advance(info.name, info.stamp, free)
     before = occurrence_id(info.name, planned.after_ms)
-    return Advance(info.name, info.stamp, free, before, after_of(info.definition, codec, planned.busy))
+    cancels = info.definition.overlap is Overlap.CANCEL_OTHER and planned.busy.state.buffered_ms is not None
+    return Advance(info.name, info.stamp, free, before, after_of(info.definition, codec, planned.busy), cancels)

@@ -52,6 +52,13 @@ class Overlap(StrEnum):
     """It does not run."""
     BUFFER_ONE = "buffer_one"
     """It runs when the earlier occurrence ends; at most one waits, further ones do not run."""
+    CANCEL_OTHER = "cancel_other"
+    """The earlier occurrence is cancelled, and it runs when that has ended; at most one waits, further ones do not run."""
+
+    @property
+    def buffers(self) -> bool:
+        """Whether one waits for the end of the earlier occurrence."""
+        return self in (Overlap.BUFFER_ONE, Overlap.CANCEL_OTHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -370,7 +370,7 @@ def _hold(
     state = outcome.state
     rest = list(blocked)
     counted = definition.max_count is not None and state.fired >= definition.max_count
-    if rest and definition.overlap is Overlap.BUFFER_ONE and state.buffered_ms is None and not counted:
+    if rest and definition.overlap.buffers and state.buffered_ms is None and not counted:
         state = replace(state, buffered_ms=rest.pop(0)[0].at_ms)
     skipped = [Decided(at_ms=o.at_ms, fire_ms=0, verdict=Verdict.SKIPPED) for o, _ in rest]
     state = replace(state, skipped=state.skipped + len(skipped), recent=_recent(state.recent, skipped))

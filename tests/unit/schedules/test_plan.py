@@ -140,7 +140,7 @@ def test_what_is_due_comes_before_what_goes_on_the_wheel_ahead() -> None:
     assert at(plan(made("*/5 * * * * *", overlap="buffer_one"), waits, NOW)) == [-5000]
 
 
-@pytest.mark.parametrize("overlap", ["skip", "buffer_one"])
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one", "cancel_other"])
 @pytest.mark.parametrize("when", ["* * * * * *", "*/3 * * * * *", "@every 7s", "*/20 * * * * *"])
 @pytest.mark.parametrize("seed", range(6))
 def test_looking_ahead_decides_as_looking_at_the_very_time_would(when: str, overlap: str, seed: int) -> None:
@@ -167,7 +167,7 @@ def test_looking_ahead_decides_as_looking_at_the_very_time_would(when: str, over
         before = max((ends[at] for at in runs if at < nominal), default=0)
         late = jitter_of("s", nominal, definition.jitter_ms) + 20
         assert nominal in runs or before > nominal, f"{nominal - NOW} was left out, though all had ended"
-        assert nominal not in runs or overlap == "buffer_one" or before <= nominal + late
+        assert nominal not in runs or overlap != "skip" or before <= nominal + late
     assert len(runs) + state.skipped + bool(state.buffered_ms) >= len(rhythm.between(NOW, state.cursor_ms, 1000))
 
 
