@@ -19,7 +19,7 @@ SLACK_MS = 5_000
 #: How long a due job may wait for an idle worker while two are struck, in a fleet as small as this one, ms.
 BOTH_MS = 2_000
 #: The same where a fleet spares, as on a cluster: a worker comes round to the shards of the full in turn, ms.
-ROUNDS_MS = 45_000
+ROUNDS_MS = 15_000
 #: How long after a worker goes on its lapsed leases may still be reaped, µs.
 _SETTLED_US = 1_000_000
 
