@@ -45,6 +45,7 @@ _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(:?=)(.*)\Z", re.DOTALL)
 _SHOWN_CHARACTERS = 100
 _SECRET = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 _LONG_PAST = timedelta(days=1)
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
 _DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})\Z")
 
 
@@ -194,6 +195,14 @@ def duration(text: str, what: str) -> timedelta:
         return _milliseconds(text)
     except InvalidTime as error:
         raise InvalidTime(f"{what}: {error}") from None
+
+
+def size(text: str, what: str) -> int:
+    """Read a size such as 300M or 1.5GiB, in bytes: units of 1,024. Raises: InvalidInput that names the option."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(f"{what}: {text!r} is not a size; write 300M or 1.5G")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def seconds_or_duration(text: str, what: str) -> timedelta:

@@ -13,8 +13,11 @@ from zwheel.schedules.durations import parse_duration
 
 from .app import command, single
 from .context import Context
+from .values import size
 
 app = single()
+#: A worker without a job uses about half of that, bytes.
+LEAST_RSS = 64 << 20
 
 AllowShell = Annotated[
     bool, typer.Option("--allow-shell", help="Run commands too: jobs of zwheel enqueue -- ...; needs --allow.")
@@ -101,6 +104,14 @@ def worker(
             help="Each process takes N jobs at the most and ends; with --processes another one starts. 0: no limit.",
         ),
     ] = 0,
+    max_rss: Annotated[
+        str | None,
+        typer.Option(
+            "--max-rss",
+            metavar="SIZE",
+            help="How much memory each process may use, such as 500M: before it uses more, another takes its place.",
+        ),
+    ] = None,
     accept_data_loss: Annotated[
         bool, typer.Option("--accept-data-loss", help="Work also on a Redis whose eviction policy may delete jobs.")
     ] = False,
@@ -142,6 +153,11 @@ def worker(
         raise ConfigError(f"--log-format {log_format}: choose text or json")
     if processes < 1:
         raise ConfigError("--processes: must be at least 1")
+    most_rss = 0 if max_rss is None else size(max_rss, "--max-rss")
+    if max_rss is not None and most_rss < LEAST_RSS:
+        raise ConfigError(f"--max-rss {max_rss}: a worker needs 64M at the least to do anything")
+    if most_rss and burst:
+        raise ConfigError("--max-rss and --burst: a burst ends by itself, and nothing takes its place")
     commands = allowed_commands(allow_shell, allow)
     settings = ctx.settings()
     name = target or settings.app
@@ -174,7 +190,7 @@ def worker(
         dead_age_ms=parse_duration(dead_keep), most_dead=dead_max, accept_data_loss=accept_data_loss, log_done=log_done,
         burst=burst, max_jobs=max_jobs,
     )  # fmt: skip
-    if processes == 1:
+    if processes == 1 and not most_rss:
         code = serve(wheel, worker_settings, uvloop=uvloop)
     else:
         import asyncio
@@ -186,7 +202,12 @@ def worker(
         if not task_processes:
             words += ["--task-processes", str(max(1, cpus() // processes))]
         supervisor = Supervisor(
-            words, processes, worker_settings.drain_ms, burst=burst, renews=max_jobs > 0 and not burst
+            words,
+            processes,
+            worker_settings.drain_ms,
+            burst=burst,
+            renews=max_jobs > 0 and not burst,
+            max_rss=most_rss,
         )
         code = asyncio.run(supervisor.run())
     if code:
@@ -194,14 +215,14 @@ def worker(
 
 
 def _one_process(arguments: list[str]) -> list[str]:
-    """The command line of a child: the same, with one process."""
+    """The command line of a child: the same, with one process, and nobody over it."""
     kept: list[str] = []
     skip = False
     for word in arguments:
         if skip:
             skip = False
-        elif word in ("--processes", "-p"):
+        elif word in ("--processes", "-p", "--max-rss"):
             skip = True
-        elif not word.startswith("--processes=") and not (word.startswith("-p") and word[2:].isdigit()):
+        elif not word.startswith(("--processes=", "--max-rss=")) and not (word.startswith("-p") and word[2:].isdigit()):
             kept.append(word)
     return [sys.executable, "-P", "-m", "zwheel.cli", *kept]

@@ -1,7 +1,7 @@
 """The line between a worker process and the process of ours that started it: a pair of sockets.
 
 The parent asks over it to stop, so that a signal which reaches the whole unit counts once in each process. The child says
-over it that it listens; before, the parent sends SIGTERM instead. When the line closes, the parent is gone.
+over it that it listens; before, the parent sends SIGTERM instead. Then it says that it claims jobs. When the line closes, the parent is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 #: Where the child finds the number of its end.
 VARIABLE = "ZWHEEL_PARENT_LINE"
-_LISTENING, _STOP = b"l", b"s"
+_LISTENING, _READY, _STOP = b"l", b"r", b"s"
 
 
 class Lifeline:
@@ -22,7 +22,7 @@ class Lifeline:
     def __init__(self) -> None:
         self._own, self._childs = socket.socketpair()
         self._own.setblocking(False)
-        self._listens = False
+        self._heard = b""
 
     @property
     def descriptor(self) -> int:
@@ -44,13 +44,24 @@ class Lifeline:
 
     def ask(self, terminate: Callable[[], None]) -> None:
         """Ask the child to stop, once more. terminate: sends it SIGTERM, for as long as it does not listen."""
-        if not self._listens:
-            try:
-                self._listens = self._own.recv(1) == _LISTENING
-            except OSError:
-                terminate()
+        if _LISTENING not in self._heard:
+            with contextlib.suppress(OSError):
+                self._heard += self._own.recv(16)
+        if _LISTENING not in self._heard:
+            terminate()
         with contextlib.suppress(OSError):
             self._own.send(_STOP)
+
+    async def until_ready(self) -> None:
+        """Wait until the child says that it claims jobs; for ever when it ends before."""
+        import asyncio  # Here: the first process of a container does without.
+
+        loop = asyncio.get_running_loop()
+        while _READY not in self._heard:
+            heard = await loop.sock_recv(self._own, 16)
+            if not heard:
+                await asyncio.Event().wait()
+            self._heard += heard
 
     def close(self) -> None:
         """Let go of both ends."""
@@ -94,3 +105,9 @@ def listen(line: socket.socket, asked: Callable[[], None], gone: Callable[[], No
     loop.add_reader(line, read)
     with contextlib.suppress(OSError):
         line.send(_LISTENING)
+
+
+def say_ready(line: socket.socket) -> None:
+    """Say that this process claims jobs now."""
+    with contextlib.suppress(OSError):
+        line.send(_READY)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zwheel.broker.connect import open_descriptors
@@ -22,7 +23,7 @@ from zwheel.outside import escaped
 from .claims import Claim
 from .forks import FORKS, Threads, loop_descriptors
 from .garbage import GARBAGE
-from .lifeline import listen, take_line
+from .lifeline import listen, say_ready, take_line
 from .renewer import Renewer
 from .settings import WorkerSettings
 from .stopping import Stopper, end_now
@@ -175,6 +176,7 @@ async def _serve(worker: Worker, renewer: Renewer, stopper: Stopper, line: socke
     stopper.listen(renewer.wake_up)
     if line is not None:
         listen(line, stopper.parent_asked, stopper.parent_gone)
+        worker.on_ready = partial(say_ready, line)
     try:
         await worker.run()
     finally:

@@ -104,6 +104,9 @@ class Worker:
         #: What it publishes of its tasks and schedules.
         self._tasks: dict[str, object] = {}
 
+        #: Called when it claims jobs.
+        self.on_ready: Callable[[], None] = lambda: None
+
     @property
     def halted(self) -> dict[QueueName, SchemaMismatch]:
         """The queues of which nothing is claimed although this worker serves them, with the reason."""
@@ -181,6 +184,7 @@ class Worker:
                 "sync of schedules": asyncio.create_task(declarations.run(store, synced)),
             }
             self.ready.set()
+            self.on_ready()
             log.info(
                 "worker %s: %s, queues %s, at %s",
                 self.id,
