@@ -133,8 +133,8 @@ class Claim:
         )  # fmt: skip
 
     def cancel(self, why: Stop) -> None:
-        """Stop it, for this reason; the first reason stays."""
-        if self.stop is None:
+        """Stop it, for this reason; the first reason stays, but that a person asked for it: a task may have caught that."""
+        if self.stop is None or (self.stop is Stop.CANCEL and why is not Stop.CANCEL):
             self.stop = why
             if self.running is not None:
                 self.running.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -88,6 +89,26 @@ async def test_what_a_task_does_when_it_is_cancelled_decides_only_whether_it_is_
             assert states == {**cancelled, "returns": JobState.DONE}
             assert await wheel.cancel(jobs["returns"].job_id) is CancelOutcome.TOO_LATE
             assert set(log.starts().values()) == {1}
+
+
+async def test_a_task_that_goes_on_is_stopped_by_its_timeout_and_is_cancelled_then(
+    url: str, fresh: RedisServer
+) -> None:
+    log = Log()
+    async with Wheel(url) as wheel:
+
+        @wheel.task(name="deaf", keep=60, timeout=2, retries=5)
+        async def deaf() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            await asyncio.sleep(60)
+
+        async with running(wheel, log, **QUICK):
+            job = await deaf.enqueue()
+            await log.seen("start", job.job_id)
+            assert await wheel.cancel(job.job_id) is CancelOutcome.CANCEL_REQUESTED
+            found = await ended(wheel, job.job_id)
+            assert (found.state, found.attempt) == (JobState.CANCELLED, 1)
 
 
 async def test_a_function_in_a_thread_is_told_when_it_asks(url: str, fresh: RedisServer) -> None:
