@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -109,7 +109,11 @@ Unique = Annotated[
 ]
 Within = Annotated[
     str | None,
-    typer.Option("--within", metavar="DURATION", help="Hold the unique key this long, also when the job has ended."),
+    typer.Option(
+        "--within",
+        metavar="DURATION",
+        help="Hold the unique key this long, also when the job has ended, but not when it was cancelled.",
+    ),
 ]
 Expires = Annotated[
     str | None,
@@ -365,7 +369,7 @@ def _describe(ctx: Context, task: str, args: list[Any], kwargs: dict[str, Any], 
         "fire_at": iso(fire_at_ms),
         "fire_at_ms": fire_at_ms,
         "bytes": size,
-        **{f"{name}_ms" if isinstance(value, timedelta) else name: _value(value) for name, value in shown.items()},
+        **{_key(name, value): _value(value) for name, value in shown.items()},
     }
     if ctx.json:
         ctx.out.value(document)
@@ -376,11 +380,29 @@ def _describe(ctx: Context, task: str, args: list[Any], kwargs: dict[str, Any], 
     pairs += [("fires", moment(ctx, fire_at_ms)), ("size", f"{size:,} bytes")]
     for option, value in shown.items():
         name = "unique" if option == "dedup" else option
-        is_time = isinstance(value, timedelta)
-        pairs.append((name, human_duration(_value(value)) if is_time else to_json(value) if value else str(value)))
+        pairs.append((name, _shown(ctx, value)))
     ctx.out.fields(pairs)
     ctx.out.note("nothing was sent")
 
 
+def _shown(ctx: Context, value: Any) -> str:
+    from .output import to_json
+
+    if isinstance(value, datetime):
+        return moment(ctx, _value(value))
+    if isinstance(value, timedelta):
+        return human_duration(_value(value))
+    return to_json(value) if value else str(value)
+
+
 def _value(value: Any) -> Any:
+    from zwheel.times import to_ms
+
+    if isinstance(value, datetime):
+        return to_ms(value)
     return value // timedelta(milliseconds=1) if isinstance(value, timedelta) else value
+
+
+def _key(name: str, value: Any) -> str:
+    kinds = {timedelta: "_ms", datetime: "_at_ms"}
+    return name + next((ending for kind, ending in kinds.items() if isinstance(value, kind)), "")

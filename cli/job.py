@@ -155,20 +155,23 @@ async def cancel(ctx: Context, job_ids: JobIds, queue: QueueOption = None) -> No
     """Cancel jobs, also while they run.
 
     A job that has not started never does, and its id is free for a new one. The worker of a running job hears of it within a
-    second: the job ends as cancelled, or as done when it was quicker, and is not tried again; see `zwheel job wait`. An ended
+    second: the job ends as cancelled, or as done when its task goes on all the same, and is not tried again; see `zwheel job wait`. An ended
     job is left alone: exit code 6, of a missing one 4, and 5 when some of several were left alone.
     """
+    from asyncio import gather
+
     outcomes: dict[str, str] = {}
     async with ctx.wheel() as wheel:
-        for job_id in dict.fromkeys(job_ids):
-            outcome = await wheel.cancel(job_id, queue)
+        ids = list(dict.fromkeys(job_ids))
+        # All at once: a running job that ends makes room for one that is still to be cancelled.
+        for job_id, outcome in zip(ids, await gather(*(wheel.cancel(one, queue) for one in ids)), strict=True):
             outcomes[job_id] = str(outcome)
             if ctx.json:
                 ctx.out.value({"job_id": job_id, "outcome": str(outcome)})
             elif outcome is CancelOutcome.CANCELLED:
                 ctx.out.line(f"{job_id} cancelled")
             elif outcome is CancelOutcome.CANCEL_REQUESTED:
-                ctx.out.line(f"{job_id} cancel requested: it runs, and its worker stops it")
+                ctx.out.line(f"{job_id} cancel requested: it runs, and its worker is told")
     _end(ctx, outcomes)
 
 

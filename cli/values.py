@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -46,6 +45,8 @@ _SHOWN_CHARACTERS = 100
 _SECRET = re.compile(r"passw|secret|token|api_?key|credential", re.IGNORECASE)
 _LONG_PAST = timedelta(days=1)
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
+#: A number, perhaps with letters behind it: a duration, or what was meant as one.
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)? *[a-z]*\Z", re.ASCII | re.IGNORECASE)
 _DAY = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})\Z")
 
 
@@ -228,8 +229,16 @@ def fire_time(
 
 def moment_or_duration(ctx: Context, text: str, what: str) -> datetime | timedelta:
     """Read a duration such as 10m, else a time. Raises: InvalidTime."""
-    with suppress(InvalidTime):
+    given = text.strip()
+    try:
         return _milliseconds(text)
+    except InvalidTime as error:
+        if _NUMBER.match(given):
+            raise InvalidTime(f"{what}: {error}") from None
+    if given.lower() in ("", "now") or not any(c.isdigit() for c in given):
+        raise InvalidTime(
+            f"{what}: {text!r} is neither a duration such as 10m nor a time such as '2030-12-01 09:00 UTC'"
+        )
     try:
         when = parse_when(text, now=ctx.now(), default_tz=ctx.tz)
         to_ms(when)

@@ -147,17 +147,10 @@ def worker(
     from zwheel.workers.process import serve, set_up_logging
     from zwheel.workers.settings import refuse_memory
 
-    if log_level is not None and log_level.lower() not in ("debug", "info", "warning", "error"):
-        raise ConfigError(f"--log-level {log_level}: choose debug, info, warning or error")
-    if log_format not in (None, "text", "json"):
-        raise ConfigError(f"--log-format {log_format}: choose text or json")
+    _check_log(log_level, log_format)
     if processes < 1:
         raise ConfigError("--processes: must be at least 1")
-    most_rss = 0 if max_rss is None else size(max_rss, "--max-rss")
-    if max_rss is not None and most_rss < LEAST_RSS:
-        raise ConfigError(f"--max-rss {max_rss}: a worker needs 64M at the least to do anything")
-    if most_rss and burst:
-        raise ConfigError("--max-rss and --burst: a burst ends by itself, and nothing takes its place")
+    most_rss = _most_rss(max_rss, burst=burst)
     commands = allowed_commands(allow_shell, allow)
     settings = ctx.settings()
     name = target or settings.app
@@ -212,6 +205,25 @@ def worker(
         code = asyncio.run(supervisor.run())
     if code:
         raise typer.Exit(code)
+
+
+def _check_log(level: str | None, form: str | None) -> None:
+    if level is not None and level.lower() not in ("debug", "info", "warning", "error"):
+        raise ConfigError(f"--log-level {level}: choose debug, info, warning or error")
+    if form not in (None, "text", "json"):
+        raise ConfigError(f"--log-format {form}: choose text or json")
+
+
+def _most_rss(text: str | None, *, burst: bool) -> int:
+    """How much memory each process may use, bytes; 0: as much as it likes. Raises: ConfigError."""
+    if text is None:
+        return 0
+    most = size(text, "--max-rss")
+    if most < LEAST_RSS:
+        raise ConfigError(f"--max-rss {text}: a worker needs 64M at the least to do anything")
+    if burst:
+        raise ConfigError("--max-rss and --burst: a burst ends by itself, and nothing takes its place")
+    return most
 
 
 def _one_process(arguments: list[str]) -> list[str]:

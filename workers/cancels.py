@@ -16,9 +16,9 @@ from zwheel.broker.store import Store
 from zwheel.calls import BATCH_LIMIT
 from zwheel.errors import BrokerError
 from zwheel.keys import ShardKeys
-from zwheel.outside import Sayer, escaped
+from zwheel.outside import Sayer, escaped, score_ms
 
-from .claims import Claim
+from .claims import Claim, Stop
 from .runner import Runner
 
 log = escaped("zwheel.worker")
@@ -55,7 +55,7 @@ class Cancels:
         since_ns = time.monotonic_ns() - int(LOOK_S * 1e9)
         running: dict[str, list[Claim]] = {}
         for claim in list(self._runner.held):
-            if claim.claimed_ns < since_ns and not claim.ended and claim.stop is None:
+            if claim.claimed_ns < since_ns and not claim.ended and claim.stop in (None, Stop.CANCEL):
                 running.setdefault(claim.queue, []).append(claim)
         nodes: dict[object, list[tuple[ShardKeys, list[Claim]]]] = {}
         for keys in self._served() if running else ():
@@ -76,4 +76,4 @@ class Cancels:
                 (found,) = await self._store.send([("ZMSCORE", keys.asked, *names)])
                 for claim, asked in zip(part, found, strict=True):
                     if asked is not None:
-                        self._runner.cancel(claim)
+                        self._runner.cancel(claim, score_ms(asked) or 1)

@@ -35,7 +35,7 @@ class Claim:
     """One claimed job with its token and lease: what ends or extends a job, never a bare id."""
 
     __slots__ = (
-        "asked",
+        "asked_ms",
         "began_ns",
         "claimed_ns",
         "deadline_ns",
@@ -73,8 +73,8 @@ class Claim:
         self.task: asyncio.Task[None] | None = None
         self.running: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
-        #: Whether it was asked to cancel it.
-        self.asked = False
+        #: When it was last asked to cancel it, ms; 0: nobody asked.
+        self.asked_ms = 0
         #: Whether its outcome is with the settler. The lease is renewed until Redis acknowledged the outcome.
         self.ended = False
         #: When its timeout is over, monotonic ns; 0: it has none, or has not started.
@@ -113,6 +113,11 @@ class Claim:
     def job_id(self) -> JobId:
         """The job's id as text."""
         return JobId(self.id.decode("utf-8", "backslashreplace"))
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked to cancel it."""
+        return self.asked_ms > 0
 
     @property
     def plain(self) -> bool:

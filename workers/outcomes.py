@@ -49,6 +49,8 @@ log = escaped("zwheel.worker")
 _HANDED_BACK_MS = (500, 1_000)
 #: A retry is put off by 1,000 years at the most, so that its fire time stays within the calendar.
 _LONGEST_DELAY_MS = 365_000 * DAY_MS
+#: No job snoozes for less: it would run without end, as fast as it can.
+_LEAST_SNOOZE_MS = 100
 #: For what reasons we stop a job that is to run again as if it had not begun.
 _UNHARMED = (Stop.DRAIN, Stop.SILENT)
 
@@ -168,7 +170,7 @@ class Outcomes:
             self._again_or_bury(claim, settler, task, error)
 
     def _snooze(self, claim: Claim, settler: Settler, later: Snooze) -> None:
-        delay_ms = min(later.delay_ms, _LONGEST_DELAY_MS)
+        delay_ms = min(max(later.delay_ms, _LEAST_SNOOZE_MS), _LONGEST_DELAY_MS)
         settler.release(claim, delay_ms)
         words = ": ".join(filter(None, (f"snoozed for {_span(delay_ms)}", describe(later))))
         self._say(logging.INFO, claim, "%s", words)

@@ -450,11 +450,16 @@ class Runner:
             if not claim.ended and (threads or not claim.in_thread):
                 claim.cancel(why)
 
-    def cancel(self, claim: Claim) -> None:
-        """Somebody asked to cancel it. A function in a thread cannot be stopped: it is told when it asks (`check_cancelled`)."""
-        claim.asked = True
-        if not claim.ended and (not claim.thread or claim.returned):
-            claim.cancel(Stop.CANCEL)
+    def cancel(self, claim: Claim, asked_ms: int) -> None:
+        """Somebody asked then to cancel it. A task that caught that is told again when somebody asks again. A function in a thread
+        cannot be stopped: it is told when it asks (`check_cancelled`).
+        """
+        again, claim.asked_ms = claim.asked and asked_ms > claim.asked_ms, asked_ms
+        if claim.ended or (claim.thread and not claim.returned):
+            return
+        if claim.stop is Stop.CANCEL and again and claim.running is not None:
+            claim.running.cancel()
+        claim.cancel(Stop.CANCEL)
 
     def lost(self, claim: Claim) -> None:
         """The lease of one claim is gone: stop the job, and let nothing of it count.

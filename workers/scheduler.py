@@ -36,7 +36,7 @@ from zwheel.plain import counted
 from zwheel.schedules.plan import misplanned, plan
 from zwheel.schedules.state import ScheduleInfo, Status, read_schedule
 
-from .overlap import cancel_other
+from .overlap import Others
 
 log = escaped("zwheel.scheduler")
 
@@ -72,6 +72,7 @@ class Scheduler:
     def __init__(self, store: Store, keys: ShardKeys, codec: Codec, idle: Callable[[], bool] = lambda: False) -> None:
         """idle: whether this worker has nothing to do, and other workers keep time."""
         self._store = store
+        self._others = Others(store, keys.queue)
         self._keys = keys
         self._codec = codec
         self._idle = idle
@@ -477,7 +478,7 @@ class Scheduler:
                 continue
             self._first = True
             moved += 1
-            if word[0] == "b" and one.cancels and await cancel_other(self._store, self.queue, one):
+            if word[0] == "b" and one.cancels and await self._others.cancel(one):
                 self.ended(one.name)
             made = one.free if word[0] == "a" else one.busy
             if made is not None and made.jobs:

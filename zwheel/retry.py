@@ -21,7 +21,8 @@ class Retry(Exception):
 class Snooze(Exception):
     """Raise it in a task to run the job again after `delay`, as if it had not begun: the attempt does not count.
 
-    For work whose time has not come: a file that is not there yet, a partner that is closed. A job may snooze without end.
+    For work whose time has not come: a file that is not there yet, a partner that is closed. A job may snooze without end, and at
+    least for 0.1 s at a time.
     """
 
     def __init__(self, delay: timedelta | float, message: str = "") -> None:

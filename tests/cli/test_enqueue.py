@@ -293,3 +293,32 @@ def test_a_job_that_is_not_confirmed_is_told_with_its_receipt(shell: Shell, tmp_
     assert done.code == 5
     assert "2 enqueued, 2 not confirmed as durable" in done.out
     assert {job["id"] for job in shell.ok("job", "ls", "--json").documents} == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize(
+    ("when", "why"),
+    [
+        ("10", "'10' is not a duration: say the unit, 10s for seconds"),
+        ("0", "say the unit"),
+        ("-5m", "it cannot be negative"),
+        ("99999999d", "goes beyond the year 9999"),
+        ("0s", "must be longer than nothing"),
+        ("garbage", "is neither a duration such as 10m nor a time such as"),
+        ("", "is neither a duration such as 10m nor a time such as"),
+        ("2020-01-01 00:00 UTC", "is not after the job's fire time: it would never start"),
+    ],
+)
+def test_a_time_to_expire_that_makes_no_sense_is_told_with_the_cure(shell: Shell, when: str, why: str) -> None:
+    done = shell("enqueue", "t", f"--expires={when}")
+    assert (done.code, why in done.err) == (2, True), done.err
+
+
+def test_when_a_job_expires_is_shown_before_and_after(shell: Shell) -> None:
+    for when in ("10m", "2090-01-01 00:00 UTC"):
+        assert "expires" in shell.ok("enqueue", "t", "--expires", when, "--dry-run").out
+        document = shell.ok("enqueue", "t", "--expires", when, "--dry-run", "--json").document
+        assert document.get("expires_ms", document.get("expires_at_ms")) in (600_000, 3_786_912_000_000)
+    shell.ok("enqueue", "t", "--id", "a", "--in", "1h", "--expires", "10m")
+    assert "expires" in shell.ok("job", "show", "a").out
+    shown = shell.ok("job", "show", "a", "--json").document
+    assert shown["expires_at_ms"] == shown["fire_at_ms"] + 600_000

@@ -159,7 +159,7 @@ def test_cancel_names_what_it_left_alone(shell: Shell, hand: Hand) -> None:
     assert "fired for" not in shown
     assert shell.ok("job", "cancel", "later").out == "later cancelled\n"
     running = shell.ok("job", "cancel", "running").out
-    assert running == "running cancel requested: it runs, and its worker stops it\n"
+    assert running == "running cancel requested: it runs, and its worker is told\n"
     assert "cancel asked" in shell.ok("job", "show", "running").out
     assert shell.ok("job", "show", "running", "--json").document["cancel_asked_at_ms"]
     shell.ok("enqueue", "t", "--id", "ended", "--keep", "1h")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import signal
 from collections import Counter
@@ -68,8 +69,8 @@ async def test_a_worker_that_dies_advancing_loses_no_occurrence_and_doubles_none
     async with running(wheel, log):
         info = await decided(wheel, "s")
         await log.until(lambda: len(log.of("done")) >= 3)
-        jobs = await wheel.jobs("default")
-    ids = [job.id for job in jobs]
+    # Not while they move: a listing reads one set after the other.
+    ids = [job.id for job in await wheel.jobs("default")]
     wanted = [
         f"s@{to_datetime(at):%Y-%m-%dT%H:%M:%S}Z"
         for at in range(-(-(begun + 1) // 1000) * 1000, info.state.cursor_ms + 1, 1000)
@@ -288,6 +289,31 @@ async def test_the_next_occurrence_cancels_the_one_before_and_never_runs_beside_
         assert (most, max(log.starts().values())) == (1, 1)
         for job in await wheel.jobs("default", JobState.PROCESSING):
             await wheel.cancel(job.id)
+
+
+async def test_an_occurrence_that_goes_on_all_the_same_is_asked_once(
+    wheel: Wheel, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = asyncio.Event()
+
+    @wheel.task(name="ring", keep=600)
+    async def ring() -> None:
+        while not gate.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    caplog.set_level("INFO", "zwheel.scheduler")
+    await wheel.add_schedule(wheel.new_schedule("s", "* * * * * *", ring, overlap="cancel_other"))
+    async with running(wheel, log):
+        first = (await log.seen("start"))["job"]
+        await eventually(lambda: wheel.schedule("s"), lambda info: info.state.skipped >= 2)
+        assert len(log.of("start")) == 1
+        asked = [r.getMessage() for r in caplog.records if "is to end" in r.getMessage()]
+        assert len(asked) == 1
+        assert first in asked[0]
+        await wheel.remove_schedule("s")
+        gate.set()
+        assert (await wheel.wait(first, timeout=60)).state is JobState.DONE
 
 
 async def test_an_occurrence_that_waits_for_a_retry_is_cancelled_by_the_next(wheel: Wheel, log: Log) -> None:

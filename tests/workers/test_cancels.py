@@ -111,6 +111,35 @@ async def test_a_task_that_goes_on_is_stopped_by_its_timeout_and_is_cancelled_th
             assert (found.state, found.attempt) == (JobState.CANCELLED, 1)
 
 
+async def test_a_task_that_caught_its_cancellation_is_told_once_more_when_somebody_asks_again(
+    url: str, fresh: RedisServer
+) -> None:
+    log = Log()
+    caught: list[int] = []
+    async with Wheel(url) as wheel:
+
+        @wheel.task(name="stubborn", keep=60)
+        async def stubborn() -> None:
+            while len(caught) < 2:
+                try:
+                    await asyncio.sleep(600)
+                except asyncio.CancelledError:
+                    caught.append(1)
+            raise asyncio.CancelledError
+
+        async with running(wheel, log, **QUICK):
+            job = await stubborn.enqueue()
+            await log.seen("start", job.job_id)
+            assert await wheel.cancel(job.job_id) is CancelOutcome.CANCEL_REQUESTED
+
+            async def times() -> int:
+                return len(caught)
+
+            await eventually(times, lambda count: count == 1)
+            assert await wheel.cancel(job.job_id) is CancelOutcome.CANCEL_REQUESTED
+            assert (await ended(wheel, job.job_id)).state is JobState.CANCELLED
+
+
 async def test_a_function_in_a_thread_is_told_when_it_asks(url: str, fresh: RedisServer) -> None:
     log = Log()
     async with Wheel(url) as wheel:
