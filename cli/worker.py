@@ -147,9 +147,7 @@ def worker(
     from zwheel.workers.process import serve, set_up_logging
     from zwheel.workers.settings import refuse_memory
 
-    _check_log(log_level, log_format)
-    if processes < 1:
-        raise ConfigError("--processes: must be at least 1")
+    _check(log_level, log_format, processes)
     most_rss = _most_rss(max_rss, burst=burst)
     commands = allowed_commands(allow_shell, allow)
     settings = ctx.settings()
@@ -207,11 +205,13 @@ def worker(
         raise typer.Exit(code)
 
 
-def _check_log(level: str | None, form: str | None) -> None:
+def _check(level: str | None, form: str | None, processes: int) -> None:
     if level is not None and level.lower() not in ("debug", "info", "warning", "error"):
         raise ConfigError(f"--log-level {level}: choose debug, info, warning or error")
     if form not in (None, "text", "json"):
         raise ConfigError(f"--log-format {form}: choose text or json")
+    if processes < 1:
+        raise ConfigError("--processes: must be at least 1")
 
 
 def _most_rss(text: str | None, *, burst: bool) -> int:

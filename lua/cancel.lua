@@ -87,12 +87,13 @@ if #off > 0 then
   drop_bodies(bodies, large)
   release_dedup(KEYS[7], KEYS[8], digests, owners, now_ms, true)
 end
+if #old > 0 then
+  -- First: one of them may be asked for once more.
+  redis.call('ZREM', KEYS[10], unpack(old))
+end
 if #asks > 0 then
   redis.call('ZADD', KEYS[10], unpack(asks))
   redis.call('PEXPIRE', KEYS[10], HEARD)
-end
-if #old > 0 then
-  redis.call('ZREM', KEYS[10], unpack(old))
 end
 redis.call('HSET', meta, 'clock', digits(stamp))
 local answer = table.concat(letters)

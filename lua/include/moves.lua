@@ -18,14 +18,19 @@ local function stays(out, id, record)
   end
 end
 
+-- leave_body: the job is over, and its body goes, where that lies apart.
+local function leave_body(out, id, record)
+  if apart(record) then
+    note(out, 'bodies', id)
+  end
+end
+
 -- end_well: the job is done. It leaves a tombstone for its `keep` time, or nothing.
 local function end_well(out, id, record, now_ms)
   record = renewed(record)
   local digest, keep = fields(record)
   free_key(out, id, digest)
-  if apart(record) then
-    note(out, 'bodies', id)
-  end
+  leave_body(out, id, record)
   if keep and keep > 0 then
     stays(out, id, tombstone(record, 'd'))
     note(out, 'done', now_ms + keep, id)
@@ -43,9 +48,7 @@ local function end_cancelled(out, id, record, now_ms)
     note(out, 'forced', digest)
     note(out, 'forced_by', id)
   end
-  if apart(record) then
-    note(out, 'bodies', id)
-  end
+  leave_body(out, id, record)
   stays(out, id, tombstone(record, 'c'))
   note(out, 'done', now_ms + math.max(keep or 0, LEAST_KEPT), id)
 end

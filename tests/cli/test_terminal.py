@@ -15,7 +15,7 @@ from zwheel.cli.output import Output
 
 from .conftest import Hand, Shell
 
-LIMIT_S = 30.0
+LIMIT_S = 100.0
 
 
 def read_until(terminal: int, awaited: bytes | None) -> bytes:

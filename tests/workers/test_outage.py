@@ -119,7 +119,7 @@ async def test_no_error_reaches_anyone_when_the_scripts_are_flushed(wheel: Wheel
                     client.script_flush()
                 assert (await wheel.wait(answer.job_id, timeout=5)).attempt == 1
                 client.script_flush()
-                assert await wheel.cancel(answer.job_id) == "ended"
+                assert await wheel.cancel(answer.job_id) == "too_late"
     assert set(log.starts().values()) == {1}
 
 
