@@ -78,6 +78,8 @@ class Booked:
     digest: str
     keep: int
     token: int = 0
+    asked: bool = False
+    """Whether it was asked to cancel it while it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ class CutsMachine(RuleBasedStateMachine):
                     old = self.book[job["id"]]
                     assert old.state == "s", f"{job['id']} was cancelled and is {old}"
                     self.book[job["id"]] = replace(old, state="c")
+                elif job["letter"] == "q":
+                    self.book[job["id"]] = replace(self.book[job["id"]], asked=True)
         elif name == "arrive" and word == b"ok":
             assert b"i" not in reply[2], f"something was in both cuts: {call.trace(reply).jobs}"
 
@@ -325,11 +329,13 @@ class CutsMachine(RuleBasedStateMachine):
         if booked is None or (booked.state, booked.token) != ("p", held.token):
             assert letter in ("f", "m"), f"I5: {held.id} obeyed a token that is over"
             return
+        if booked.asked and how != "d":
+            how = "c"
         assert letter == how, f"{held.id} ended as {letter} where it runs"
         if how == "d" and not booked.keep:
             del self.book[held.id]
         else:
-            state, fire = {"d": "d", "x": "x", "r": "s"}[how], at if how == "r" else booked.fire
+            state, fire = {"d": "d", "x": "x", "r": "s", "c": "c"}[how], at if how == "r" else booked.fire
             self.book[held.id] = replace(booked, state=state, fire=fire)
 
     @rule(ms=st.sampled_from((1, 700, LEASE, 86_400_000)))
@@ -342,10 +348,11 @@ class CutsMachine(RuleBasedStateMachine):
             )
             reaped = calls.read_reap(self.run(call))
             assert reaped is not None
-            for job_id in [*reaped.back, *reaped.dead]:
-                back = job_id in reaped.back
-                fire = -(-reaped.now_us // 1000) if back else self.book[job_id].fire
-                self.book[job_id] = replace(self.book[job_id], state="s" if back else "x", fire=fire)
+            states = {"s": reaped.back, "x": reaped.dead, "c": reaped.cancelled}
+            for state, job_id in ((state, job_id) for state, ids in states.items() for job_id in ids):
+                assert (state == "c") == self.book[job_id].asked, f"I12: {job_id} was taken back as {state}"
+                fire = -(-reaped.now_us // 1000) if state == "s" else self.book[job_id].fire
+                self.book[job_id] = replace(self.book[job_id], state=state, fire=fire)
 
     # What must hold.
 
