@@ -10,6 +10,8 @@ from collections import deque
 #: The growth of these last times, whichever is more, is taken for that of the next one, seconds.
 _WINDOW_S, _SOON_S = 3.0, 0.5
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+#: Where there is no /proc a look starts a process, so it is taken seldom.
+HAS_PROC = os.path.isdir("/proc/self")
 
 
 def rss_of(pid: int) -> int:
@@ -18,7 +20,7 @@ def rss_of(pid: int) -> int:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
-        return 0 if os.path.isdir("/proc/self") else _by_ps(pid)
+        return 0 if HAS_PROC else _by_ps(pid)
 
 
 def _by_ps(pid: int) -> int:

@@ -16,7 +16,7 @@ from zwheel.outside import escaped
 
 from .asks import AT_ONCE_S, STOP_SIGNALS, Asks
 from .lifeline import Lifeline
-from .memory import Memory
+from .memory import HAS_PROC, Memory
 
 log = escaped("zwheel.supervisor")
 
@@ -24,7 +24,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 #: A child that lived this long was healthy: the pause before its next start begins anew.
 _HEALTHY_S = 10.0
 #: How often to look at the memory of the processes, seconds.
-_LOOK_S = 0.05
+_LOOK_S = 0.05 if HAS_PROC else 1.0
 #: How long a process takes to start where that is not known yet; another one is started so many times as long before memory runs
 #: out, and may take so long to be ready, seconds.
 _START_S, _EARLIER, _READY_S = 3.0, 2.0, 60.0
